@@ -1,0 +1,1 @@
+"""Attention-corrected data-free quantization (arXiv 2301.07266)."""

@@ -1,0 +1,1 @@
+"""Training machinery that knows neither CT nor quantization."""

@@ -1,0 +1,1 @@
+"""Image purification and denoising of real ultra-low-dose lung CT (IPv2)."""

@@ -1,0 +1,1 @@
+"""TFDS builders of misaligned low-dose / normal-dose slice pairs."""

@@ -1,0 +1,1 @@
+"""Pure JAX array operations, one a file."""

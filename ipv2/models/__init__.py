@@ -1,0 +1,1 @@
+"""Denoisers, one linen network a file."""

@@ -1,0 +1,14 @@
+"""Four virtual CPU devices, strict shapes, warnings as errors, types executed."""
+
+import os
+
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+)
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax
+from jaxtyping import install_import_hook
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+install_import_hook(["acq", "common", "ipv2"], "beartype.beartype")
