@@ -10,5 +10,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import jax
 from jaxtyping import install_import_hook
 
+import tests.typecheck
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
-install_import_hook(["acq", "common", "ipv2"], "beartype.beartype")
+install_import_hook(["acq", "common", "ipv2"], f"{tests.typecheck.__name__}.check")

@@ -1,0 +1,220 @@
+"""Checks of a whole config: every problem is found, and all are told in one message."""
+
+import difflib
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ml_collections
+
+from common.errors import UserError
+from common.files import write_atomically
+
+ConfigDict = ml_collections.ConfigDict
+
+
+class Rule(NamedTuple):
+    """What one key accepts.
+
+    Attributes:
+      accepts: true for an accepted value; sees the value only.
+      words: what is accepted, for the message.
+    """
+
+    accepts: Callable[[Any], bool]
+    words: str
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def one_of(*choices: Any) -> Rule:
+    """Returns the rule that takes one of `choices`."""
+    return Rule(lambda v: v in choices, "one of " + ", ".join(map(repr, choices)))
+
+
+def some_of(*choices: Any) -> Rule:
+    """Returns the rule that takes a tuple, not empty, of members of `choices`."""
+    return Rule(
+        lambda v: isinstance(v, tuple) and len(v) > 0 and set(v) <= set(choices),
+        "a tuple of some of " + ", ".join(map(repr, choices)),
+    )
+
+
+def whole(at_least: int, at_most: float = math.inf) -> Rule:
+    """Returns the rule that takes a whole number in [at_least, at_most]."""
+    top = "" if at_most == math.inf else f", at most {at_most}"
+    return Rule(
+        lambda v: isinstance(v, int) and _is_number(v) and at_least <= v <= at_most,
+        f"a whole number, at least {at_least}{top}",
+    )
+
+
+def number(
+    *, above: float = -math.inf, at_least: float = -math.inf, at_most: float = math.inf
+) -> Rule:
+    """Returns the rule that takes a finite number in the given range."""
+    bounds = [
+        f"above {above}" if above > -math.inf else "",
+        f"at least {at_least}" if at_least > -math.inf else "",
+        f"at most {at_most}" if at_most < math.inf else "",
+    ]
+    return Rule(
+        lambda v: (
+            _is_number(v)
+            and math.isfinite(v)
+            and v > above
+            and at_least <= v <= at_most
+        ),
+        "a number " + (" and ".join(b for b in bounds if b) or "(finite)"),
+    )
+
+
+def boolean() -> Rule:
+    """Returns the rule that takes True or False."""
+    return Rule(lambda v: isinstance(v, bool), "True or False")
+
+
+def text() -> Rule:
+    """Returns the rule that takes a string, the empty one too."""
+    return Rule(lambda v: isinstance(v, str), "a text")
+
+
+def existing_path(*, or_empty: bool = True) -> Rule:
+    """Returns the rule that takes a path that exists."""
+
+    def accepts(value: Any) -> bool:
+        if not isinstance(value, str):
+            return False
+        return os.path.exists(value) if value else or_empty
+
+    return Rule(accepts, "a path that exists" + (" (or '')" if or_empty else ""))
+
+
+def flatten(
+    config: ConfigDict | Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, Any]]:
+    """Yields `("section.key", value)` for every leaf of a nested config."""
+    for key, value in config.items():
+        if isinstance(value, Mapping | ConfigDict):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def rule_problems(config: ConfigDict, rules: Mapping[str, Rule]) -> list[str]:
+    """Lists the keys whose value their rule refuses, a line each."""
+    values = dict(flatten(config))
+    return [
+        f"{key}: got {values[key]!r}, accepted: {rule.words}"
+        for key, rule in rules.items()
+        if key in values and not rule.accepts(values[key])
+    ]
+
+
+def refuse(problems: Iterable[str]) -> None:
+    """Raises one error that names every problem, if there are any.
+
+    Raises:
+      UserError: `problems` is not empty.
+    """
+    found = list(problems)
+    if found:
+        count = "a problem" if len(found) == 1 else f"{len(found)} problems"
+        lines = "\n".join(f"  config.{line}" for line in found)
+        raise UserError(f"{count} in the config:\n{lines}")
+
+
+def refuse_unknown_keys(config: ConfigDict, names: Iterable[str]) -> None:
+    """Raises one error for the overrides that name no key, with the closest ones.
+
+    Args:
+      config: the recipe as its file gives it.
+      names: dotted names without the leading `config.`.
+
+    Raises:
+      UserError: a name is not a key.
+    """
+    leaves = [key for key, _ in flatten(config)]
+    sections = {k.rsplit(".", n)[0] for k in leaves for n in range(1, k.count(".") + 1)}
+    lines = []
+    for name in names:
+        if name in leaves:
+            continue
+        if name in sections:
+            inside = [k for k in leaves if k.startswith(name + ".")]
+            hint = "it is a section; its keys: " + ", ".join(inside)
+        else:
+            close = difflib.get_close_matches(name, leaves, n=3, cutoff=0.5)
+            last = name.rsplit(".", 1)[-1]
+            close += [k for k in leaves if k.rsplit(".", 1)[-1] == last]
+            close = list(dict.fromkeys(close)) or leaves
+            hint = "closest keys: " + ", ".join(f"config.{k}" for k in close)
+        lines.append(f"  --config.{name}: no such key; {hint}")
+    if lines:
+        raise UserError("the command sets what the config lacks:\n" + "\n".join(lines))
+
+
+def to_steps(duration: int | str, steps_per_epoch: float, key: str) -> int:
+    """Returns a duration in whole steps, at least 1.
+
+    Args:
+      duration: steps as a whole number, or "<number> steps" or "<number> epochs".
+      steps_per_epoch: examples over batch size; need not be whole.
+      key: the config key, for the message.
+
+    Raises:
+      UserError: the text is in neither form, or the number is not positive.
+    """
+    if isinstance(duration, int):
+        count, unit = float(duration), "steps"
+    else:
+        amount, _, unit = duration.strip().partition(" ")
+        try:
+            count = float(amount)
+        except ValueError:
+            count = math.nan
+        unit = unit.strip().removesuffix("s") + "s"
+    if not (count > 0 and math.isfinite(count) and unit in ("steps", "epochs")):
+        raise UserError(
+            f"config.{key}: got {duration!r}, accepted: a positive number of steps, "
+            "or a text such as '500 steps' or '2.5 epochs'"
+        )
+    return max(1, round(count * (steps_per_epoch if unit == "epochs" else 1.0)))
+
+
+def hold_config(config: ConfigDict, workdir: Path, *, free: tuple[str, ...]) -> None:
+    """Writes `workdir/config.json`, or checks that this run is the one begun there.
+
+    Args:
+      config: the run's whole config.
+      workdir: the run's folder; made if it is not there.
+      free: sections or keys that may differ between the start and a resumption.
+
+    Raises:
+      UserError: the folder holds a run with other values.
+    """
+    path = workdir / "config.json"
+    # Through JSON and back, so that tuples and lists compare alike.
+    wanted = json.loads(config.to_json_best_effort())
+    if not path.exists():
+        write_atomically(path, json.dumps(wanted, indent=2) + "\n")
+        return
+    ours, theirs = dict(flatten(wanted)), dict(flatten(json.loads(path.read_text())))
+    differing = [
+        f"  config.{key}: the run has {theirs.get(key)!r}, "
+        f"this command {ours.get(key)!r}"
+        for key in sorted(ours.keys() | theirs.keys())
+        if ours.get(key) != theirs.get(key)
+        and not any(key == f or key.startswith(f + ".") for f in free)
+    ]
+    if differing:
+        raise UserError(
+            f"{workdir} holds a run with another config:\n"
+            + "\n".join(differing)
+            + "\nGive the same values to resume it, or another --workdir."
+        )

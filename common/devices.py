@@ -1,0 +1,142 @@
+"""The one place that knows pmap, devices and processes.
+
+State is kept unstacked: a step takes it with `in_axes=None` and gives it back with
+`out_axes=None`, so that it looks the same on one device and on many. The step must
+`pmean` over `AXIS` whatever depends on its share of the batch; `refuse_divergence`
+finds the step that forgot.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from common.errors import UserError
+from common.typing import Batch, Metrics, PyTree
+
+AXIS = "batch"
+
+
+def start_processes(coordinator: str, processes: int, process: int) -> None:
+    """Joins this process to the others; does nothing for a run of one process.
+
+    Args:
+      coordinator: "host:port" of process 0; "" for one process, "auto" where the
+        cluster tells (TPU pods, Slurm).
+      processes: how many there are; read only with a "host:port".
+      process: which one this is, from 0.
+    """
+    if not coordinator:
+        return
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    if coordinator == "auto":
+        jax.distributed.initialize()
+    else:
+        jax.distributed.initialize(coordinator, processes, process)
+
+
+def is_first_process() -> bool:
+    """True in the process that writes and prints."""
+    return jax.process_index() == 0
+
+
+def is_single_process() -> bool:
+    """True unless the run was started in several processes."""
+    return jax.process_count() == 1
+
+
+def per_process(global_size: int, key: str) -> int:
+    """Returns this process's share of a global batch.
+
+    Args:
+      global_size: examples over all devices of all processes.
+      key: the config key, for the message.
+
+    Raises:
+      UserError: the devices do not share the batch evenly.
+    """
+    devices = jax.device_count()
+    if global_size % devices:
+        raise UserError(
+            f"config.{key}: got {global_size}, accepted: a multiple of the {devices} "
+            f"devices ({jax.process_count()} process(es) x {jax.local_device_count()})"
+        )
+    return global_size // jax.process_count()
+
+
+def shard_batch(batch: Batch) -> PyTree:
+    """Returns the batch with a leading axis of local devices.
+
+    Args:
+      batch: arrays `b ...`; b is this process's share of the global batch.
+
+    Returns:
+      Arrays `devices b/devices ...`.
+
+    Raises:
+      ValueError: leading sizes differ, or do not divide by the local devices.
+    """
+    devices = jax.local_device_count()
+    sizes = {np.shape(leaf)[0] for leaf in jax.tree.leaves(batch)}
+    if len(sizes) != 1 or next(iter(sizes)) % devices:
+        raise ValueError(
+            f"leading sizes {sorted(sizes)}: must be one size, a multiple of {devices}"
+        )
+    return jax.tree.map(
+        lambda leaf: np.reshape(leaf, (devices, -1, *np.shape(leaf)[1:])), dict(batch)
+    )
+
+
+def pmap_step(
+    step: Callable[[Any, Any], tuple[Any, Metrics]],
+) -> Callable[[Any, Any], tuple[Any, Metrics]]:
+    """Returns `step(state, shard) -> (state, metrics)` over all devices.
+
+    The state given is donated; keep no reference to it.
+    """
+    return jax.pmap(
+        step,
+        axis_name=AXIS,
+        in_axes=(None, 0),
+        out_axes=(None, None),
+        donate_argnums=(0,),
+    )
+
+
+def pmap_eval(apply: Callable[[Any, Any], PyTree]) -> Callable[[Any, Any], PyTree]:
+    """Returns `apply(variables, shard)` over all devices, results along axis 0."""
+    return jax.pmap(apply, axis_name=AXIS, in_axes=(None, 0), out_axes=0)
+
+
+def to_host(tree: PyTree) -> PyTree:
+    """Returns the tree as NumPy arrays."""
+    return jax.tree.map(np.asarray, jax.device_get(tree))
+
+
+def refuse_divergence(tree: PyTree) -> None:
+    """Raises if a leaf differs, by a bit, between this process's devices.
+
+    Raises:
+      RuntimeError: names the leaves; the step lacks a `pmean`.
+    """
+    apart = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if not isinstance(leaf, jax.Array) or not leaf.is_fully_replicated:
+            continue
+        first, *others = [np.asarray(s.data).tobytes() for s in leaf.addressable_shards]
+        if any(other != first for other in others):
+            apart.append(jax.tree_util.keystr(path))
+    if apart:
+        raise RuntimeError(
+            "devices hold different values of " + ", ".join(apart) + ": a step must "
+            f"pmean over {AXIS!r} whatever depends on its share of the batch"
+        )
+
+
+def any_process(flag: bool) -> bool:
+    """True if `flag` is true in any process; all processes must call it together."""
+    if is_single_process():
+        return flag
+    return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))

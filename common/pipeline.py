@@ -1,0 +1,59 @@
+"""Batches from records, by grain: draw, number, shard, batch, prefetch.
+
+Every element drawn carries `draw`, its place in the endless shuffled stream. The
+stream depends on the seed alone, so `draw` is the same example whatever the batch
+size and the number of devices and processes; random keys are derived from it.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+
+Record = dict[str, Any]
+Source = Sequence[Record]
+
+
+def draws(source: Source, *, seed: int) -> grain.MapDataset:
+    """Returns the endless stream of records, shuffled anew each epoch.
+
+    Args:
+      source: random access to records; dicts of arrays of one shape each.
+      seed: of the order.
+
+    Returns:
+      Element i is a record with `draw`, uint32, equal to i.
+    """
+    stream = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+    return stream.map_with_index(lambda i, x: {**x, "draw": np.uint32(i)})
+
+
+def train_batches(
+    source: Source,
+    *,
+    seed: int,
+    batch_size: int,
+    transform: Callable[[Record], Record] | None = None,
+    threads: int = 2,
+) -> grain.DatasetIterator:
+    """Returns this process's endless batches, read ahead in threads.
+
+    Args:
+      source: random access to records.
+      seed: of the order.
+      batch_size: examples of this process in a step.
+      transform: applied to each record.
+      threads: that read ahead.
+
+    Returns:
+      An iterator of dicts of arrays `b ...`, with `get_state` and `set_state`.
+    """
+    stream = draws(source, seed=seed)
+    stream = stream[jax.process_index() :: jax.process_count()]
+    if transform is not None:
+        stream = stream.map(transform)
+    batches = stream.batch(batch_size, drop_remainder=True)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    return iter(batches.to_iter_dataset(options))

@@ -1,0 +1,100 @@
+"""How far long work is: a bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+from common.devices import is_first_process
+
+
+class Progress:
+    """Counts work done and shows count, rate and time left.
+
+    On a terminal it is a bar that is redrawn. Elsewhere (a log file, a batch job) it
+    is a line at most every `line_seconds`. Processes other than the first are silent.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        total: int,
+        unit: str,
+        *,
+        done: int = 0,
+        line_seconds: float = 10.0,
+    ) -> None:
+        """Starts the clock.
+
+        Args:
+          name: of the work, for the line.
+          total: units in all.
+          unit: in the plural, such as "steps".
+          done: units done before, which do not count for the rate.
+          line_seconds: between two plain lines.
+        """
+        self._name, self._total, self._unit = name, total, unit
+        self._first = self._done = done
+        self._stream = sys.stderr
+        self._start = self._shown = time.monotonic()
+        self._line_seconds = line_seconds
+        self._note = ""
+        self._bar = None
+        if self._stream.isatty() and is_first_process():
+            self._bar = tqdm(
+                total=total,
+                initial=done,
+                desc=name,
+                unit=f" {unit}",
+                file=self._stream,
+                dynamic_ncols=True,
+            )
+
+    def __enter__(self) -> "Progress":
+        """Returns itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Shows the last state."""
+        if self._bar is not None:
+            self._bar.close()
+        else:
+            self._print_line()
+
+    @property
+    def rate(self) -> float:
+        """Units a second since the start; 0 before the first."""
+        seconds = time.monotonic() - self._start
+        return (self._done - self._first) / seconds if seconds > 0 else 0.0
+
+    def update(self, count: int = 1, note: str | None = None) -> None:
+        """Adds `count` units; `note` stays at the line's end until the next one."""
+        self._done += count
+        if note is not None:
+            self._note = note
+        if self._bar is not None:
+            self._bar.set_postfix_str(self._note, refresh=False)
+            self._bar.update(count)
+        elif time.monotonic() - self._shown >= self._line_seconds:
+            self._print_line()
+
+    def _print_line(self) -> None:
+        self._shown = time.monotonic()
+        if not is_first_process():
+            return
+        rate = self.rate
+        left = (self._total - self._done) / rate if rate > 0 else 0.0
+        parts = [
+            f"{self._name}: {self._done}/{self._total} {self._unit}",
+            f"{rate:.3g}/s",
+            f"{tqdm.format_interval(left)} left",
+        ]
+        if self._note:
+            parts.append(self._note)
+        print(", ".join(parts), file=self._stream, flush=True)

@@ -1,0 +1,128 @@
+"""Runs a task of a recipe.
+
+  python launch.py --config configs/NAME.py[:variant[,variant...]]
+      [--task TASK] [--workdir DIR] [--config.key=value ...]
+
+Recipes:  configs/quickstart.py    purify, train and evaluate on embedded data
+          configs/ipv2_redcnn.py   IPv2 with RED-CNN; --config.data.root=DIR for your CT
+Tasks:    ipv2: train, compare, evaluate, purify; the recipe's own without --task.
+Variants: each recipe's docstring lists them; every recipe has `smoke` (seconds).
+
+The same command again resumes an interrupted run, or says that it is complete.
+Exit status: 0 done; 1 the run failed or was interrupted; 2 the command, config or
+input is wrong.
+"""
+
+import difflib
+import importlib
+import re
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from common.config import ConfigDict, refuse_unknown_keys
+from common.devices import start_processes
+from common.errors import Interrupted, RunFailed, UserError
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Recipe: configs/NAME.py[:variant[,variant...]].", lock_config=True
+)
+_TASK = flags.DEFINE_string("task", None, "Task; the recipe's own if not given.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Default: runs/NAME[-variant...].")
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", "", "host:port of process 0; 'auto' on TPU pods and Slurm."
+)
+_PROCESSES = flags.DEFINE_integer("processes", 1, "How many processes there are.")
+_PROCESS = flags.DEFINE_integer("process", 0, "Which one this is, from 0.")
+
+
+def _recipe_of(argv: Sequence[str]) -> str | None:
+    """Returns the value of --config in a command line, None if it has none."""
+    for place, word in enumerate(argv):
+        if match := re.fullmatch(r"--?config(?:=(.*))?", word, re.DOTALL):
+            return match[1] or (argv[place + 1] if place + 1 < len(argv) else None)
+    return None
+
+
+def _load_recipe(recipe: str) -> ConfigDict:
+    """Returns the config of `PATH[:variant]`, before any override.
+
+    Raises:
+      UserError: no such file, or not a recipe.
+    """
+    path, _, variant = recipe.partition(":")
+    if not Path(path).is_file():
+        there = [str(p) for p in sorted(Path("configs").glob("*.py"))]
+        close = difflib.get_close_matches(path, there, n=3) or there
+        raise UserError(f"--config: no file {path!r}; did you mean {', '.join(close)}?")
+    get_config = runpy.run_path(path).get("get_config")
+    if get_config is None:
+        raise UserError(f"--config: {path} has no function get_config(variant)")
+    return get_config(variant) if variant else get_config()
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    """Parses the command line; prints the help where it is asked for.
+
+    Raises:
+      UserError: a flag or override is wrong; names the closest ones.
+    """
+    if {"--help", "-h", "--helpshort", "-help"} & set(argv):
+        app.usage(shorthelp=True, writeto_stdout=True)
+        sys.exit(0)
+    recipe = _recipe_of(argv)
+    if recipe is None:
+        raise UserError("--config is missing: give a recipe, see --help")
+    overrides = [re.match(r"--?(?:no)?config\.([^=]+)", word) for word in argv]
+    refuse_unknown_keys(_load_recipe(recipe), [m[1] for m in overrides if m])
+    try:
+        left = flags.FLAGS(argv)
+    except flags.Error as error:
+        raise UserError(f"{error}; see --help") from error
+    if len(left) > 1:
+        raise UserError(f"not a flag: {' '.join(left[1:])}; see --help")
+    return left
+
+
+def _default_workdir(recipe: str) -> Path:
+    path, _, variant = recipe.partition(":")
+    return Path("runs", "-".join([Path(path).stem, *filter(None, variant.split(","))]))
+
+
+def main(argv: Sequence[str]) -> None:
+    """Starts the processes and hands the config to its task."""
+    start_processes(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    config = _CONFIG.value
+    tasks = importlib.import_module(f"{config.method}.tasks").TASKS
+    task = _TASK.value or config.task
+    if task not in tasks:
+        raise UserError(f"--task: got {task!r}, accepted: {', '.join(tasks)}")
+    recipe = _recipe_of(sys.argv)
+    assert recipe is not None  # _parse_flags refuses a command without it
+    workdir = Path(_WORKDIR.value) if _WORKDIR.value else _default_workdir(recipe)
+    tasks[task](config, workdir)
+
+
+def run() -> None:
+    """Runs `main`; turns the errors that are for people into messages."""
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    try:
+        app.run(main, flags_parser=_parse_flags)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except (RunFailed, Interrupted) as error:
+        print(f"stopped: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("stopped: interrupted; the same command goes on", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    run()
