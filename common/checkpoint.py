@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from common.errors import UserError
@@ -80,11 +81,13 @@ class Checkpoints:
           Step, state and data state; None if there is no checkpoint.
 
         Raises:
-          UserError: the checkpoint cannot be read as `like`.
+          UserError: the checkpoint is damaged or of another network.
         """
         step = self.latest_step
         if step is None:
             return None
+        folder = self._folder / str(step)
+        _refuse_other_shapes(folder / "state", like)
         wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         items = {
             "state": ocp.args.StandardRestore(wanted),
@@ -93,11 +96,7 @@ class Checkpoints:
         try:
             found = self._manager.restore(step, args=ocp.args.Composite(**items))
         except (ValueError, KeyError, OSError) as error:
-            raise UserError(
-                f"{self._folder / str(step)}: this checkpoint is damaged or of another "
-                f"network ({_first_line(error)}). Remove that folder to go on from the "
-                "one before, or give another --workdir."
-            ) from error
+            raise _damaged(folder, error) from error
         return step, found["state"], found["data"]
 
 
@@ -144,6 +143,7 @@ def load_variables(folder: Path, like: PyTree) -> PyTree:
       UserError: missing, damaged, or of another network.
     """
     path = folder.absolute() / "variables"
+    _refuse_other_shapes(path, like)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     wanted = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), like
@@ -152,11 +152,44 @@ def load_variables(folder: Path, like: PyTree) -> PyTree:
         with ocp.StandardCheckpointer() as checkpointer:
             return checkpointer.restore(path, wanted)
     except (ValueError, KeyError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
+        for path, leaf in leaves
+    }
+
+
+def _refuse_other_shapes(path: Path, like: PyTree) -> None:
+    """Raises if the arrays in `path` are not those of `like`, before any is read."""
+    try:
+        stored = _shapes(
+            ocp.StandardCheckpointHandler().metadata(epath.Path(path)).tree
+        )
+    except (ValueError, KeyError, OSError) as error:
+        raise _damaged(path, error) from error
+    wanted = _shapes(like)
+    lines = [
+        f"  {name}: stored {stored.get(name, 'nothing')}, "
+        f"this network has {wanted.get(name, 'nothing')}"
+        for name in sorted(stored.keys() | wanted.keys())
+        if stored.get(name) != wanted.get(name)
+    ]
+    if lines:
+        more = [f"  and {len(lines) - 5} more"] if len(lines) > 5 else []
         raise UserError(
-            f"{path}: these variables are missing, damaged or of another network "
-            f"({_first_line(error)})"
-        ) from error
+            f"{path}: these arrays are of another network:\n"
+            + "\n".join(lines[:5] + more)
+            + "\nUse the config they were trained with, or another --workdir."
+        )
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0][:200]
+def _damaged(path: Path, error: BaseException) -> UserError:
+    reason = str(error).strip().partition("\n")[0][:200]
+    return UserError(
+        f"{path}: missing or damaged ({reason}). Remove that folder (a run then goes "
+        "on from the checkpoint before it), or give another --workdir."
+    )

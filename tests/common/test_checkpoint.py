@@ -27,7 +27,10 @@ def test_restore_gives_the_newest_and_old_ones_go(tmp_path):
 def test_restore_refuses_another_network(tmp_path):
     with checkpoint.Checkpoints(tmp_path) as saved:
         saved.save(1, _state(1), {})
-        with pytest.raises(UserError, match="damaged or of another network"):
+        with pytest.raises(
+            UserError,
+            match=r"another network:\n  w: stored \(3,\), this network has \(4,\)\n",
+        ):
             saved.restore({"w": jnp.zeros((4,)), "step": jnp.int32(0)})
 
 
@@ -39,7 +42,7 @@ def test_restore_refuses_a_damaged_checkpoint(tmp_path):
             path.write_bytes(b"")
     with (
         checkpoint.Checkpoints(tmp_path) as saved,
-        pytest.raises(UserError, match="damaged"),
+        pytest.raises(UserError, match="missing or damaged"),
     ):
         saved.restore(_state(0))
 
@@ -57,13 +60,13 @@ def test_export_round_trip(tmp_path):
 def test_load_refuses_missing_and_mismatched(tmp_path):
     with pytest.raises(UserError, match="no exported network here"):
         checkpoint.load_manifest(tmp_path)
-    with pytest.raises(UserError, match="missing, damaged or of another network"):
+    with pytest.raises(UserError, match="missing or damaged"):
         checkpoint.load_variables(tmp_path, jax.eval_shape(lambda: jnp.zeros(2)))
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(UserError, match="not readable as JSON"):
         checkpoint.load_manifest(tmp_path)
     checkpoint.export_variables(tmp_path, {"k": jnp.zeros((2,))}, {})
-    with pytest.raises(UserError, match="another network"):
+    with pytest.raises(UserError, match=r"k: stored \(2,\), this network has \(3,\)"):
         checkpoint.load_variables(
             tmp_path, {"k": jax.ShapeDtypeStruct((3,), "float32")}
         )
