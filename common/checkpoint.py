@@ -6,10 +6,12 @@ from types import TracebackType
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from common.devices import to_host
 from common.errors import UserError
 from common.files import write_atomically
 from common.typing import PyTree
@@ -65,7 +67,9 @@ class Checkpoints:
         if step == self.latest_step:
             return
         items = {
-            "state": ocp.args.StandardSave(state),
+            # As host arrays, which the first process writes: pmap's results are local
+            # to a process, and orbax refuses those when there are several.
+            "state": ocp.args.StandardSave(to_host(state)),
             # A process's place in the data follows from the step: one copy serves all.
             "data": ocp.args.JsonSave(data_state),
         }
@@ -75,10 +79,10 @@ class Checkpoints:
         """Reads the newest checkpoint.
 
         Args:
-          like: a state with the shapes, types and placement wanted.
+          like: a state with the shapes and types wanted.
 
         Returns:
-          Step, state and data state; None if there is no checkpoint.
+          Step, state (NumPy arrays) and data state; None if there is no checkpoint.
 
         Raises:
           UserError: the checkpoint is damaged or of another network.
@@ -88,7 +92,7 @@ class Checkpoints:
             return None
         folder = self._folder / str(step)
         _refuse_other_shapes(folder / "state", like)
-        wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        wanted = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
         items = {
             "state": ocp.args.StandardRestore(wanted),
             "data": ocp.args.JsonRestore(),

@@ -15,6 +15,7 @@ from common.devices import (
     any_process,
     is_single_process,
     refuse_divergence,
+    replicate,
     shard_batch,
     to_host,
 )
@@ -182,6 +183,8 @@ def fit(
         step, state, data_state = restored
         batches.set_state(data_state)
         logging.info("%s: resumed after step %d of %d", name, step, plan.total)
+
+    state = replicate(state)
 
     def kept() -> str:
         last = checkpoints.latest_step

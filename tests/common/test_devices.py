@@ -33,13 +33,29 @@ def _step(state, shard):
 
 def test_pmap_step_keeps_state_unstacked_and_replicated():
     step = devices.pmap_step(_step)
-    state = jnp.zeros(())
+    state = devices.replicate(jnp.zeros(()))
     shards = devices.shard_batch({"x": np.arange(8.0, dtype=np.float32)})
     for _ in range(2):
         state, metrics = step(state, shards)
     assert state.shape == () and metrics["loss"].shape == ()
     assert float(state) == 7.0  # twice the mean of 0..7
     devices.refuse_divergence(state)
+
+
+def test_pmap_step_compiles_once():
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, *_, **__: compiled.append(event)
+    )
+    step = devices.pmap_step(_step)
+    state = devices.replicate(jnp.zeros(()))
+    shards = devices.shard_batch({"x": np.arange(8.0, dtype=np.float32)})
+    counts = []
+    for _ in range(3):
+        state, _ = step(state, shards)
+        counts.append(sum("backend_compile" in event for event in compiled))
+    assert counts[0] >= 1  # the listener hears
+    assert counts[0] == counts[1] == counts[2]
 
 
 def test_refuse_divergence_finds_a_missing_pmean():

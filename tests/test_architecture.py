@@ -1,0 +1,62 @@
+"""Imports run one way: kernels, then models and losses, then training, then tasks."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = {"acq", "common", "configs", "ipv2"}
+FILES = [
+    path.relative_to(ROOT)
+    for package in sorted(PACKAGES)
+    for path in sorted((ROOT / package).rglob("*.py"))
+]
+# What a file may import of ours, by the longest matching start of its path.
+ALLOWED = {
+    "common": {"common"},
+    "ipv2": {"common", "ipv2"},
+    "ipv2/kernels": {"ipv2.kernels"},
+    "ipv2/models": {"ipv2.kernels", "ipv2.models"},
+    "ipv2/losses.py": {"ipv2.kernels"},
+    "acq": {"acq", "common"},
+    "acq/kernels": {"acq.kernels"},
+    "acq/losses.py": {"acq.kernels"},
+    "configs": {"common", "configs"},
+}
+
+
+def _imports(path):
+    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _allowed(path):
+    starts = [key for key in ALLOWED if str(path) == key or key + "/" in str(path)]
+    return ALLOWED[max(starts, key=len)]
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_imports_run_one_way(path):
+    ours = [name for name in _imports(path) if name.split(".")[0] in PACKAGES]
+    allowed = _allowed(path)
+    wrong = [n for n in ours if not any(f"{n}.".startswith(f"{a}.") for a in allowed)]
+    assert not wrong, f"{path} may import {sorted(allowed)} of ours, not {wrong}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_only_one_file_knows_pmap_and_one_orbax(path):
+    source = (ROOT / path).read_text()
+    assert "jax.pmap" not in source or path == Path("common/devices.py")
+    if path != Path("common/checkpoint.py"):
+        assert not [n for n in _imports(path) if n.startswith("orbax")]
+
+
+def test_the_checks_see_a_wrong_import():
+    assert _allowed(Path("ipv2/kernels/otsu.py")) == {"ipv2.kernels"}
+    assert _allowed(Path("ipv2/train.py")) == {"common", "ipv2"}
+    assert len(FILES) > 10
