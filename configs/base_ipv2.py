@@ -1,0 +1,71 @@
+"""What every IPv2 recipe starts from: each key, what it means, its unit."""
+
+from common.config import ConfigDict
+
+
+def get_base() -> ConfigDict:
+    """Returns IPv2 on embedded data with RED-CNN, to be changed by a recipe."""
+    config = ConfigDict()
+    config.method = "ipv2"
+    config.task = "train"
+    config.seed = 0
+
+    config.data = ConfigDict()
+    # Your pairs: a folder with lq/ and gt/, any CT format, paired by name.
+    config.data.root = ""
+    # Or your normal-dose scans: a breath and a low dose are simulated from them.
+    config.data.normal_dose = ""
+    # With neither: real chest CT (fetched, 19 MB) and the phantom, both or one.
+    config.data.embedded = ("sample_ct", "phantom")
+    config.data.cache = "runs/datasets"
+    config.data.series = ""  # which series, where a folder holds several
+    config.data.window = (0.0, 0.0)  # (centre, width) in HU of PNG; (0, 0): grey levels
+    config.data.split = (0.8, 0.1, 0.1)  # of the patients: train, val, test
+    config.data.phantom_size = 512
+    config.data.phantom_patients = (6, 1, 2)
+    config.data.phantom_slices = 8  # of each patient
+
+    config.purify = ConfigDict()
+    config.purify.version = "v2"  # none, v1, v2
+    config.purify.variant = "robust"  # robust, reference
+    config.purify.t = 0.1  # v1: share of gt blended into the tissue
+    config.purify.remove_background = True
+    config.purify.add_noise = "physical"  # none, reference, physical
+    config.purify.remove_noise = "tv"  # none, tv, gaussian, median
+    config.purify.output = ""  # task purify: the folder to write
+    config.purify.overwrite = False
+
+    config.noise = ConfigDict()
+    config.noise.dose = 0.02  # of the normal dose
+    config.noise.input_dose = 1.0  # the dose the normal-dose images were taken at
+    config.noise.incident_photons = 1.5e5  # a detector bin, at normal dose
+    config.noise.electronic_variance = 10.0  # photons^2
+    config.noise.views = 512
+
+    config.model = ConfigDict()
+    config.model.name = "redcnn"
+    config.model.dtype = "float32"  # float32, bfloat16
+
+    config.optimizer = ConfigDict()
+    config.optimizer.learning_rate = 1e-4
+    config.optimizer.schedule = "cosine"  # cosine, step, constant
+    config.optimizer.warmup = 0  # steps, or "2 epochs"
+    config.optimizer.clip_norm = 1.0  # of the gradient; 0: no clipping
+
+    config.train = ConfigDict()
+    config.train.duration = "200 epochs"  # or "5000 steps", or 5000
+    config.train.batch_size = 8  # patches a step, over all devices
+    config.train.patch = 64  # pixels
+    config.train.patches_per_slice = 4
+    config.train.log = "50 steps"
+    config.train.evaluate = "10 epochs"
+    config.train.save = "10 epochs"
+
+    config.evaluate = ConfigDict()
+    config.evaluate.batch_size = 4  # slices
+    config.evaluate.slices = 0  # of the split, evenly spread; 0: all
+
+    # Task compare: one training each, then one table.
+    config.compare = ConfigDict()
+    config.compare.versions = ("none", "v1", "v2")
+    return config

@@ -1,0 +1,163 @@
+"""What an IPv2 config may hold, and the objects it describes."""
+
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from common import config as c
+from common.config import ConfigDict
+from common.schedules import create_schedule
+from ipv2.kernels.photon_noise import DoseParams
+from ipv2.models import MODELS, create_model
+from ipv2.purification import PurifyParams
+
+DATASETS = ("sample_ct", "phantom")
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def _sizes(count: int, at_least: int) -> c.Rule:
+    whole = c.whole(at_least)
+    return c.Rule(
+        lambda v: isinstance(v, tuple) and len(v) == count and all(map(whole.accepts, v)),
+        f"{count} whole numbers, each at least {at_least}",
+    )
+
+
+def _fractions() -> c.Rule:
+    share = c.number(at_least=0, at_most=1)
+    return c.Rule(
+        lambda v: (
+            isinstance(v, tuple)
+            and len(v) == 3
+            and all(map(share.accepts, v))
+            and abs(sum(v) - 1) < 1e-6
+            and v[0] > 0
+        ),
+        "three shares (train, val, test) that sum to 1, the first above 0",
+    )
+
+
+def _window() -> c.Rule:
+    number = c.number()
+    return c.Rule(
+        lambda v: (
+            isinstance(v, tuple)
+            and len(v) == 2
+            and all(map(number.accepts, v))
+            and (v[1] > 0 or v == (0.0, 0.0))
+        ),
+        "(centre, width) in HU with a width above 0, or (0, 0) for grey levels",
+    )
+
+
+RULES = {
+    "seed": c.whole(0, 2**31 - 1),
+    "data.root": c.existing_path(),
+    "data.normal_dose": c.existing_path(),
+    "data.embedded": c.some_of(*DATASETS),
+    "data.window": _window(),
+    "data.split": _fractions(),
+    "data.phantom_size": c.whole(32, 4096),
+    "data.phantom_patients": _sizes(3, 1),
+    "data.phantom_slices": c.whole(1, 512),
+    "purify.version": c.one_of("none", "v1", "v2"),
+    "purify.variant": c.one_of("robust", "reference"),
+    "purify.t": c.number(at_least=0, at_most=1),
+    "purify.remove_background": c.boolean(),
+    "purify.add_noise": c.one_of("none", "reference", "physical"),
+    "purify.remove_noise": c.one_of("none", "tv", "gaussian", "median"),
+    "purify.overwrite": c.boolean(),
+    "noise.dose": c.number(above=0, at_most=1),
+    "noise.input_dose": c.number(above=0, at_most=1),
+    "noise.incident_photons": c.number(above=0),
+    "noise.electronic_variance": c.number(at_least=0),
+    "noise.views": c.whole(8),
+    "model.name": c.one_of(*MODELS),
+    "model.dtype": c.one_of(*DTYPES),
+    "optimizer.learning_rate": c.number(above=0),
+    "optimizer.schedule": c.one_of("cosine", "step", "constant"),
+    "optimizer.clip_norm": c.number(at_least=0),
+    "train.batch_size": c.whole(1),
+    "train.patch": c.whole(16),
+    "train.patches_per_slice": c.whole(1),
+    "evaluate.batch_size": c.whole(1),
+    "evaluate.slices": c.whole(0),
+    "compare.versions": c.some_of("none", "v1", "v2"),
+}
+
+
+def check(config: ConfigDict) -> None:
+    """Raises one error that names every problem of an IPv2 config.
+
+    Raises:
+      UserError: the config holds something that is not accepted.
+    """
+    problems = c.rule_problems(config, RULES)
+    if not problems:
+        train, data = config.train, config.data
+        if train.batch_size % train.patches_per_slice:
+            problems.append(
+                f"train.batch_size: got {train.batch_size}, accepted: a multiple of "
+                f"config.train.patches_per_slice ({train.patches_per_slice})"
+            )
+        if data.root and data.normal_dose:
+            problems.append("data.normal_dose: given with config.data.root; give one")
+        if config.noise.dose > config.noise.input_dose:
+            problems.append(
+                f"noise.dose: got {config.noise.dose}, accepted: at most "
+                f"config.noise.input_dose ({config.noise.input_dose})"
+            )
+    c.refuse(problems)
+
+
+def dose_params(config: ConfigDict) -> DoseParams:
+    """Returns the noise model that `config.noise` describes."""
+    return DoseParams(**config.noise)
+
+
+def purify_params(config: ConfigDict) -> PurifyParams:
+    """Returns the purification that `config.purify` and `config.noise` describe."""
+    purify = config.purify
+    return PurifyParams(
+        version=purify.version,
+        variant=purify.variant,
+        t=purify.t,
+        remove_background=purify.remove_background,
+        add_noise=purify.add_noise,
+        remove_noise=purify.remove_noise,
+        dose=dose_params(config),
+    )
+
+
+def denoiser(config: ConfigDict) -> nn.Module:
+    """Returns the network that `config.model` describes."""
+    arguments = config.model.to_dict()
+    dtype = DTYPES[arguments.pop("dtype")]
+    return create_model(arguments.pop("name"), dtype=dtype, **arguments)
+
+
+def optimizer(
+    config: ConfigDict, total_steps: int, steps_per_epoch: float
+) -> optax.GradientTransformation:
+    """Returns Adam with the schedule and clipping of `config.optimizer`.
+
+    Args:
+      config: the whole config.
+      total_steps: of the run; where a cosine ends.
+      steps_per_epoch: examples over slices a step; for durations in epochs.
+    """
+    settings = config.optimizer
+    warmup = settings.warmup
+    schedule = create_schedule(
+        settings.schedule,
+        peak=settings.learning_rate,
+        total_steps=total_steps,
+        warmup_steps=(
+            c.to_steps(warmup, steps_per_epoch, "optimizer.warmup") if warmup else 0
+        ),
+    )
+    clip = settings.clip_norm
+    return optax.chain(
+        optax.clip_by_global_norm(clip) if clip else optax.identity(),
+        optax.adam(schedule),
+    )
