@@ -154,3 +154,9 @@ def any_process(flag: bool) -> bool:
     if is_single_process():
         return flag
     return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
+
+
+def wait_for_all(name: str) -> None:
+    """Returns when all processes have called this; `name` tells calls apart."""
+    if not is_single_process():
+        multihost_utils.sync_global_devices(name)

@@ -20,7 +20,9 @@ def get_base() -> ConfigDict:
     config.data.cache = "runs/datasets"
     config.data.series = ""  # which series, where a folder holds several
     config.data.window = (0.0, 0.0)  # (centre, width) in HU of PNG; (0, 0): grey levels
-    config.data.split = (0.8, 0.1, 0.1)  # of the patients: train, val, test
+    config.data.split = (0.8, 0.1, 0.1)  # train, val, test
+    config.data.split_by = "patient"  # patient, slice (which leaks: for one patient)
+    config.data.match = "position"  # of slices of lq and gt: position, index
     config.data.phantom_size = 512
     config.data.phantom_patients = (6, 1, 2)
     config.data.phantom_slices = 8  # of each patient

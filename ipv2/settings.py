@@ -2,11 +2,11 @@
 
 import jax.numpy as jnp
 import optax
+from common.schedules import create_schedule
 from flax import linen as nn
 
 from common import config as c
 from common.config import ConfigDict
-from common.schedules import create_schedule
 from ipv2.kernels.photon_noise import DoseParams
 from ipv2.models import MODELS, create_model
 from ipv2.purification import PurifyParams
@@ -18,7 +18,9 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 def _sizes(count: int, at_least: int) -> c.Rule:
     whole = c.whole(at_least)
     return c.Rule(
-        lambda v: isinstance(v, tuple) and len(v) == count and all(map(whole.accepts, v)),
+        lambda v: (
+            isinstance(v, tuple) and len(v) == count and all(map(whole.accepts, v))
+        ),
         f"{count} whole numbers, each at least {at_least}",
     )
 
@@ -57,6 +59,8 @@ RULES = {
     "data.embedded": c.some_of(*DATASETS),
     "data.window": _window(),
     "data.split": _fractions(),
+    "data.split_by": c.one_of("patient", "slice"),
+    "data.match": c.one_of("position", "index"),
     "data.phantom_size": c.whole(32, 4096),
     "data.phantom_patients": _sizes(3, 1),
     "data.phantom_slices": c.whole(1, 512),
