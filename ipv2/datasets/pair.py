@@ -21,8 +21,15 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from common.errors import UserError
+from ipv2.volume import hu_to_int16
 
-_INT16 = np.iinfo(np.int16)
+__all__ = [
+    "hu_to_int16",
+    "pair_features",
+    "pair_record",
+    "place_record",
+    "volume_features",
+]
 
 
 def _image() -> tfds.features.Tensor:
@@ -57,38 +64,6 @@ def volume_features() -> tfds.features.FeaturesDict:
         {"hu": _image(), "slice_spacing": tfds.features.Scalar(dtype=np.float32)}
         | _place()
     )
-
-
-def hu_to_int16(hu: Any, *, name: str) -> np.ndarray:
-    """HU rounded to the nearest integer (ties to even), as int16.
-
-    Args:
-      hu: real numbers of any shape, HU.
-      name: what to call the array in a message, a file's name for instance.
-
-    Returns:
-      int16 array of the same shape.
-
-    Raises:
-      UserError: a value is not finite, or does not fit: rounding to int16 never wraps
-        and never clips.
-    """
-    values = np.asarray(hu)
-    if values.dtype == np.int16:
-        return values
-    if not np.all(np.isfinite(values)):
-        count = int(np.size(values) - np.count_nonzero(np.isfinite(values)))
-        raise UserError(
-            f"{name}: {count} of {np.size(values)} pixels are not finite (NaN or "
-            "infinity); HU are finite numbers. Repair or remove the image."
-        )
-    if values.size and (values.min() < _INT16.min or values.max() > _INT16.max):
-        raise UserError(
-            f"{name}: values from {values.min():g} to {values.max():g}; datasets hold "
-            f"HU as int16, {_INT16.min} to {_INT16.max}. Check the image's unit and "
-            "its rescale slope and intercept."
-        )
-    return np.rint(values).astype(np.int16)
 
 
 def pair_record(
