@@ -19,6 +19,7 @@ What is wrong with a file is a `common.errors.UserError` that names it.
 import contextlib
 import dataclasses
 import gzip
+import math
 import os
 import struct
 import tempfile
@@ -68,6 +69,8 @@ SUFFIXES: dict[str, Format] = {
 """File extensions read and written, and what they stand for."""
 
 _ACCEPTED = ".dcm, .nii, .nii.gz, .mha, .mhd, .nrrd, .png, or a folder of DICOM slices"
+_NIFTI2_HEADER = 540
+_CHUNK = 1 << 24  # A multiple of every voxel's size.
 _IMAGE_IO = {
     "nifti": "NiftiImageIO",
     "mha": "MetaImageIO",
@@ -149,7 +152,9 @@ def _read_file(path: Path, window: tuple[float, float] | None) -> Volume:
             raise UserError(f"{path}: named as DICOM, but its content is not DICOM.")
         return dicom_series.read_slice(path)
     if kind == "nifti":
-        _check_nifti_length(path)
+        _check_nifti(path)
+    if kind == "png":
+        _check_png(path)
     image = _read_image(path, _IMAGE_IO[kind])
     integer = image.GetPixelID() not in (sitk.sitkFloat32, sitk.sitkFloat64)
     array = sitk.GetArrayFromImage(image)
@@ -247,10 +252,6 @@ def _grey(
     tags: dict[str, str],
     window: tuple[float, float] | None,
 ) -> Volume:
-    if array.dtype not in (np.uint8, np.uint16):
-        raise UserError(
-            f"{path}: {array.dtype} pixels; a PNG has 8 or 16 bits of grey."
-        )
     bits = array.dtype.itemsize * 8
     grey = array.astype(np.float64)[None]
     if window is not None:
@@ -271,43 +272,70 @@ def _grey(
     )
 
 
-def _check_nifti_length(path: Path) -> None:
-    """Raises UserError if a NIfTI file is shorter than its header says.
+@dataclasses.dataclass(frozen=True)
+class _Nifti:
+    """Where the voxels of a NIfTI file are, by its own header."""
 
-    SimpleITK fills what is missing with whatever memory holds, without an error.
+    offset: int
+    size: int
+    floats: str  # NumPy's name of the type, '' for integers.
+
+
+def _check_nifti(path: Path) -> None:
+    """Raises UserError if a NIfTI file is too short, or holds NaN or infinity.
+
+    SimpleITK tells neither: it fills what is missing with whatever memory holds, and
+    replaces what is not finite by 0, which is water.
     """
     compressed = suffix_of(path) == ".nii.gz"
     opened = gzip.open(path, "rb") if compressed else path.open("rb")
+    bad = read = 0
     try:
         with opened as file:
-            need = _nifti_bytes(path, file.read(540))
-            if compressed:
-                file.seek(max(need - 1, 0))
-                whole = need == 0 or len(file.read(1)) == 1
-            else:
-                whole = path.stat().st_size >= need
+            start = file.read(_NIFTI2_HEADER)
+            nifti = _nifti_header(path, start)
+            file.seek(nifti.offset)
+            while read < nifti.size:
+                want = min(nifti.size - read, _CHUNK)
+                chunk = file.read(want)
+                read += len(chunk)
+                if len(chunk) < want:
+                    break
+                bad += _count_not_finite(chunk, nifti.floats)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(
             f"{path}: truncated or damaged ({error}). Copy it again from its source."
         ) from error
-    if not whole:
+    if read < nifti.size:
         raise UserError(
-            f"{path}: truncated: shorter than the {need} bytes its header asks for. "
-            "Copy it again from its source."
+            f"{path}: truncated: {read} bytes of voxels, its header asks for "
+            f"{nifti.size}. Copy it again from its source."
+        )
+    if bad:
+        raise UserError(
+            f"{path}: {bad} voxels are not finite (NaN or infinity); HU are finite "
+            "numbers. Repair or remove the image."
         )
 
 
-def _nifti_bytes(path: Path, header: bytes) -> int:
-    """Length of the file by its own header; formats nifti1.h and nifti2.h."""
+def _count_not_finite(chunk: bytes, floats: str) -> int:
+    if not floats:
+        return 0
+    values = np.frombuffer(chunk, floats)
+    return values.size - int(np.count_nonzero(np.isfinite(values)))
+
+
+def _nifti_header(path: Path, header: bytes) -> _Nifti:
+    """The header of nifti1.h (348 bytes) or nifti2.h (540), of either byte order."""
     for order in "<>":
         if len(header) >= 348 and struct.unpack(order + "i", header[:4]) == (348,):
             dims = struct.unpack(order + "8h", header[40:56])
-            (bitpix,) = struct.unpack(order + "h", header[72:74])
+            kind, bits = struct.unpack(order + "2h", header[70:74])
             (offset,) = struct.unpack(order + "f", header[108:112])
             break
         if len(header) >= 540 and struct.unpack(order + "i", header[:4]) == (540,):
+            kind, bits = struct.unpack(order + "2h", header[12:16])
             dims = struct.unpack(order + "8q", header[16:80])
-            (bitpix,) = struct.unpack(order + "h", header[14:16])
             (offset,) = struct.unpack(order + "q", header[168:176])
             break
     else:
@@ -315,8 +343,28 @@ def _nifti_bytes(path: Path, header: bytes) -> int:
             f"{path}: not NIfTI: its header is not one. It is damaged, truncated, or "
             "of another kind than its name says."
         )
-    count = int(np.prod([max(int(n), 1) for n in dims[1 : dims[0] + 1]], dtype=object))
-    return int(offset) + count * bitpix // 8
+    count = math.prod(max(n, 1) for n in dims[1 : dims[0] + 1])
+    floats = {16: f"{order}f4", 64: f"{order}f8"}.get(kind, "")
+    return _Nifti(offset=int(offset), size=count * bits // 8, floats=floats)
+
+
+def _check_png(path: Path) -> None:
+    """Raises UserError unless a PNG is grey, with 8 or 16 bits."""
+    with path.open("rb") as file:
+        header = file.read(26)
+    if header[:8] != b"\x89PNG\r\n\x1a\n" or len(header) < 26:
+        raise UserError(
+            f"{path}: not PNG: its header is not one. It is damaged, truncated, or of "
+            "another kind than its name says."
+        )
+    bits, kind = header[24], header[25]
+    if kind != 0 or bits not in (8, 16):
+        name = {0: "grey", 2: "RGB colour", 3: "palette colour", 4: "grey with alpha"}
+        raise UserError(
+            f"{path}: {name.get(kind, 'colour with alpha')}, {bits} bits a channel; CT "
+            "is one grey channel of 8 or 16 bits. Save it as plain grey, or give the "
+            "original instead of a screenshot."
+        )
 
 
 def write_volume(
@@ -455,7 +503,7 @@ def _write_image(volume: Volume, path: Path, kind: Format) -> None:
     writer.Execute(image)
 
 
-def _stored(volume: Volume, kind: Format) -> np.ndarray[Any, Any]:
+def _stored(volume: Volume, kind: Format) -> np.ndarray:
     if kind != "png":
         if volume.unit == "mask":
             return volume.hu.astype(np.uint8)

@@ -22,6 +22,7 @@ _LONG_LENGTH = frozenset(
 _UNDEFINED = 0xFFFFFFFF
 _ITEM_END, _SEQUENCE_END = 0xFFFEE00D, 0xFFFEE0DD
 _PIXEL_DATA = 0x7FE00010
+_MEDIA_SOP_CLASS, _TRANSFER_SYNTAX = 0x00020002, 0x00020010
 _WANTED = {
     0x00080016: "sop_class",
     0x00080060: "modality",
@@ -135,24 +136,22 @@ def _text(value: bytes) -> str:
     return value.decode("ascii", errors="replace").strip(" \0")
 
 
-def _data_set(data: bytes, path: Path) -> tuple[str, bytes]:
-    """Transfer syntax and the bytes after the file meta information (group 0002)."""
+def _data_set(data: bytes, path: Path) -> tuple[dict[int, str], bytes]:
+    """The file meta information (group 0002), and the bytes after it."""
     if data[128:132] != b"DICM":
         # Files from before 1996 have no preamble, and the default encoding.
-        return _IMPLICIT_LITTLE, data
+        return {}, data
     meta = _Elements(data[132:], implicit=False, big_endian=False)
-    syntax = _IMPLICIT_LITTLE
+    found: dict[int, str] = {}
     while struct.unpack("<H", meta.data[meta.position :][:2].ljust(2, b"\0"))[0] == 2:
         tag = meta.tag()
-        value = meta.value(meta.length(tag)[0])
-        if tag == 0x00020010:
-            syntax = _text(value)
+        found[tag] = _text(meta.value(meta.length(tag)[0]))
     body = meta.data[meta.position :]
-    if syntax != _DEFLATED:
-        return syntax, body
+    if found.get(_TRANSFER_SYNTAX) != _DEFLATED:
+        return found, body
     inflate = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        return syntax, inflate.decompress(body)
+        return found, inflate.decompress(body)
     except zlib.error as error:
         raise UserError(
             f"{path}: damaged: its deflated data set does not inflate ({error}). Copy "
@@ -186,7 +185,10 @@ def read_header(path: Path) -> DicomHeader:
     pixel_bytes: int | None = None
     has_pixels, complete, syntax = False, False, ""
     try:
-        syntax, body = _data_set(path.read_bytes(), path)
+        meta, body = _data_set(path.read_bytes(), path)
+        syntax = meta.get(_TRANSFER_SYNTAX, _IMPLICIT_LITTLE)
+        # The data set states it too, unless it is cut before that.
+        found["sop_class"] = meta.get(_MEDIA_SOP_CLASS, "")
         elements = _Elements(
             body,
             implicit=syntax == _IMPLICIT_LITTLE,
@@ -208,7 +210,8 @@ def read_header(path: Path) -> DicomHeader:
             if tag in _WANTED:
                 found[_WANTED[tag]] = _text(value)
         else:
-            complete = True
+            # A file can also be cut between two elements: CT has pixels at its end.
+            complete = found["sop_class"] not in CT_STORAGE
     except _Truncated:
         complete = False
     frames = found.get("frames", "")

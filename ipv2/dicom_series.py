@@ -346,7 +346,8 @@ def _check_alike(first: _Slice, other: _Slice) -> None:
 def _slice_gap(slices: Sequence[_Slice], source: Path) -> float:
     """Distance between slices, mm, once it is sure that none is missing."""
     if len(slices) == 1:
-        return slices[0].spacing[2] or 1.0
+        thickness = _number(slices[0].tags, "0018|0050", 0.0)
+        return _number(slices[0].tags, "0018|0088", thickness) or slices[0].spacing[2]
     gaps = np.diff([s.where for s in slices])
     typical = float(np.median(gaps))
     for (low, high), gap in zip(itertools.pairwise(slices), gaps, strict=True):
