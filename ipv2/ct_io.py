@@ -18,22 +18,21 @@ What is wrong with a file is a `common.errors.UserError` that names it.
 
 import contextlib
 import dataclasses
-import gzip
-import math
 import os
-import struct
 import tempfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+from absl import logging
 
 from common.errors import UserError
 from ipv2 import dicom_series
 from ipv2.dicom_header import is_dicom
+from ipv2.dicom_write import write_slices
+from ipv2.image_header import check_nifti, check_png
 from ipv2.volume import (
     PADDING_HU,
     Format,
@@ -69,8 +68,6 @@ SUFFIXES: dict[str, Format] = {
 """File extensions read and written, and what they stand for."""
 
 _ACCEPTED = ".dcm, .nii, .nii.gz, .mha, .mhd, .nrrd, .png, or a folder of DICOM slices"
-_NIFTI2_HEADER = 540
-_CHUNK = 1 << 24  # A multiple of every voxel's size.
 _IMAGE_IO = {
     "nifti": "NiftiImageIO",
     "mha": "MetaImageIO",
@@ -152,14 +149,14 @@ def _read_file(path: Path, window: tuple[float, float] | None) -> Volume:
             raise UserError(f"{path}: named as DICOM, but its content is not DICOM.")
         return dicom_series.read_slice(path)
     if kind == "nifti":
-        _check_nifti(path)
+        check_nifti(path)
     if kind == "png":
-        _check_png(path)
+        check_png(path)
     image = _read_image(path, _IMAGE_IO[kind])
     integer = image.GetPixelID() not in (sitk.sitkFloat32, sitk.sitkFloat64)
     array = sitk.GetArrayFromImage(image)
     size = array.shape
-    tags = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
+    tags = _tags(image)
     if kind == "png":
         return _grey(path, array, tags, window)
     while array.ndim > 3 and array.shape[0] == 1:
@@ -170,6 +167,12 @@ def _read_file(path: Path, window: tuple[float, float] | None) -> Volume:
         raise UserError(
             f"{path}: {len(size)}-dimensional, size {size}; a CT volume has 2 or 3 "
             "dimensions. Save one time point or channel a file."
+        )
+    if array.min() >= 0 and array.max() > 1:
+        logging.warning(
+            "%s: no value below 0, so no air: values from %g to %g are taken as HU, "
+            "but look like HU + 1024",
+            *(path, array.min(), array.max()),
         )
     spacing = image.GetSpacing()
     origin = image.GetOrigin()
@@ -202,6 +205,19 @@ def _read_image(path: Path, image_io: str) -> sitk.Image:
             "CT has one grey channel. Save it as grey, without colour or alpha."
         )
     return image
+
+
+def _tags(image: sitk.Image) -> dict[str, str]:
+    """An image's tags as text; bytes that are not UTF-8 become U+FFFD."""
+    # SimpleITK hands such bytes out as lone surrogates, and takes none back: neither to
+    # look up a key, nor to write a value.
+    return {
+        key: image.GetMetaData(key)
+        .encode("utf_8", "surrogateescape")
+        .decode("utf_8", "replace")
+        for key in image.GetMetaDataKeys()
+        if not any("\ud800" <= letter <= "\udfff" for letter in key)
+    }
 
 
 def peek(path: Path) -> tuple[int, str]:
@@ -272,105 +288,11 @@ def _grey(
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Nifti:
-    """Where the voxels of a NIfTI file are, by its own header."""
-
-    offset: int
-    size: int
-    floats: str  # NumPy's name of the type, '' for integers.
-
-
-def _check_nifti(path: Path) -> None:
-    """Raises UserError if a NIfTI file is too short, or holds NaN or infinity.
-
-    SimpleITK tells neither: it fills what is missing with whatever memory holds, and
-    replaces what is not finite by 0, which is water.
-    """
-    compressed = suffix_of(path) == ".nii.gz"
-    opened = gzip.open(path, "rb") if compressed else path.open("rb")
-    bad = read = 0
-    try:
-        with opened as file:
-            start = file.read(_NIFTI2_HEADER)
-            nifti = _nifti_header(path, start)
-            file.seek(nifti.offset)
-            while read < nifti.size:
-                want = min(nifti.size - read, _CHUNK)
-                chunk = file.read(want)
-                read += len(chunk)
-                if len(chunk) < want:
-                    break
-                bad += _count_not_finite(chunk, nifti.floats)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(
-            f"{path}: truncated or damaged ({error}). Copy it again from its source."
-        ) from error
-    if read < nifti.size:
-        raise UserError(
-            f"{path}: truncated: {read} bytes of voxels, its header asks for "
-            f"{nifti.size}. Copy it again from its source."
-        )
-    if bad:
-        raise UserError(
-            f"{path}: {bad} voxels are not finite (NaN or infinity); HU are finite "
-            "numbers. Repair or remove the image."
-        )
-
-
-def _count_not_finite(chunk: bytes, floats: str) -> int:
-    if not floats:
-        return 0
-    values = np.frombuffer(chunk, floats)
-    return values.size - int(np.count_nonzero(np.isfinite(values)))
-
-
-def _nifti_header(path: Path, header: bytes) -> _Nifti:
-    """The header of nifti1.h (348 bytes) or nifti2.h (540), of either byte order."""
-    for order in "<>":
-        if len(header) >= 348 and struct.unpack(order + "i", header[:4]) == (348,):
-            dims = struct.unpack(order + "8h", header[40:56])
-            kind, bits = struct.unpack(order + "2h", header[70:74])
-            (offset,) = struct.unpack(order + "f", header[108:112])
-            break
-        if len(header) >= 540 and struct.unpack(order + "i", header[:4]) == (540,):
-            kind, bits = struct.unpack(order + "2h", header[12:16])
-            dims = struct.unpack(order + "8q", header[16:80])
-            (offset,) = struct.unpack(order + "q", header[168:176])
-            break
-    else:
-        raise UserError(
-            f"{path}: not NIfTI: its header is not one. It is damaged, truncated, or "
-            "of another kind than its name says."
-        )
-    count = math.prod(max(n, 1) for n in dims[1 : dims[0] + 1])
-    floats = {16: f"{order}f4", 64: f"{order}f8"}.get(kind, "")
-    return _Nifti(offset=int(offset), size=count * bits // 8, floats=floats)
-
-
-def _check_png(path: Path) -> None:
-    """Raises UserError unless a PNG is grey, with 8 or 16 bits."""
-    with path.open("rb") as file:
-        header = file.read(26)
-    if header[:8] != b"\x89PNG\r\n\x1a\n" or len(header) < 26:
-        raise UserError(
-            f"{path}: not PNG: its header is not one. It is damaged, truncated, or of "
-            "another kind than its name says."
-        )
-    bits, kind = header[24], header[25]
-    if kind != 0 or bits not in (8, 16):
-        name = {0: "grey", 2: "RGB colour", 3: "palette colour", 4: "grey with alpha"}
-        raise UserError(
-            f"{path}: {name.get(kind, 'colour with alpha')}, {bits} bits a channel; CT "
-            "is one grey channel of 8 or 16 bits. Save it as plain grey, or give the "
-            "original instead of a screenshot."
-        )
-
-
 def write_volume(
     volume: Volume,
     path: str | os.PathLike[str],
     *,
+    format: Format | None = None,
     overwrite: bool = False,
     series_description: str | None = None,
     derivation_description: str = "",
@@ -391,6 +313,8 @@ def write_volume(
     Args:
       volume: what to write.
       path: where to. Its folder is made if need be.
+      format: in place of what the path's extension says; 'dicom-series' for a folder
+        that is called 'scan.nii', say.
       overwrite: whether what is there may be replaced.
       series_description: for DICOM; by default the input's and ' (derived)'.
       derivation_description: for DICOM: what was done to the image.
@@ -402,7 +326,12 @@ def write_volume(
       UserError: something is there already, or the format cannot hold the volume.
     """
     path = Path(path)
-    kind = SUFFIXES.get(suffix_of(path), "dicom-series")
+    kind = format or SUFFIXES.get(suffix_of(path), "dicom-series")
+    if kind not in ("dicom", "dicom-series") and SUFFIXES.get(suffix_of(path)) != kind:
+        raise UserError(
+            f"{path}: SimpleITK writes {kind} under its own extension only; name the "
+            "file so, or leave `format` out."
+        )
     if kind == "png" and volume.hu.shape[0] != 1:
         raise UserError(
             f"{path}: a PNG holds one slice, {volume.name} has {len(volume.hu)}. Write "
@@ -426,7 +355,7 @@ def write_volume(
         staging = Path(name) / "new"
         staging.mkdir()
         if kind in ("dicom", "dicom-series"):
-            dicom_series.write_slices(
+            write_slices(
                 volume,
                 staging,
                 [path.name] if kind == "dicom" else _slice_names(volume),

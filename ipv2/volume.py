@@ -27,7 +27,8 @@ Format: TypeAlias = Literal[
 _INT16 = np.iinfo(np.int16)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+# eq=False: equality of arrays is not one truth value.
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Volume:
     """A stack of slices.
 

@@ -23,7 +23,7 @@ import numpy as np
 from common.errors import UserError
 from ipv2.ct_io import SUFFIXES, peek, read_volume, stem_of, suffix_of
 from ipv2.dicom_header import is_dicom, read_header
-from ipv2.dicom_series import ct_headers
+from ipv2.dicom_series import first_ct_header
 from ipv2.volume import Volume
 
 LAYOUT = (
@@ -226,8 +226,7 @@ def patient_of(item: Item) -> str:
     path = item.path
     folder, _, stem = item.name.rpartition("/")
     if path.is_dir():
-        header = next(iter(ct_headers(path).values()))
-        whole, patient = True, header.patient
+        whole, patient = True, first_ct_header(path).patient
     elif not suffix_of(path) or SUFFIXES[suffix_of(path)] == "dicom":
         whole, patient = False, read_header(path).patient
     else:

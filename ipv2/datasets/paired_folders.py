@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +59,6 @@ class PairedFoldersConfig(tfds.core.BuilderConfig):
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
     patients: Mapping[str, Sequence[str]] | None = None
     by_slice: bool = False
-
-    def __str__(self) -> str:
-        """One short word in TFDS's log line."""
-        return self.name
 
 
 def paired_folders_config(
@@ -168,6 +164,13 @@ class PairedFolders(tfds.core.GeneratorBasedBuilder):
     """
 
     VERSION = tfds.core.Version("1.0.0")
+
+    def _create_builder_config(
+        self, builder_config: PairedFoldersConfig, version: Any
+    ) -> PairedFoldersConfig:
+        # TFDS would warn of a "custom data configuration" here; all of ours are.
+        del version
+        return builder_config
 
     @property
     def _config(self) -> PairedFoldersConfig:
@@ -288,7 +291,7 @@ class PairedFolders(tfds.core.GeneratorBasedBuilder):
         return {split: _Plan(tuple(parts[split])) for split in SPLITS if split in parts}
 
     def _read(
-        self, items: Sequence[PairItem], skipped: dict[str, Skipped]
+        self, items: Iterable[PairItem], skipped: dict[str, Skipped]
     ) -> Iterator[tuple[PairItem, Any, Any, list[tuple[int, int]]]]:
         """Pairs whose slices match, as (item, lq, gt, matches)."""
         config = self._config
@@ -315,7 +318,7 @@ class PairedFolders(tfds.core.GeneratorBasedBuilder):
         items = [item for item, _, _ in plan.pairs]
         key = 0
         for item, lq, gt, matches in self._read(
-            list(progress(items, title=f"{split} pairs")), skipped
+            progress(items, title=f"{split} pairs", total=len(items)), skipped
         ):
             patient, part = parts[item.name]
             for number in part if part is not None else range(len(matches)):

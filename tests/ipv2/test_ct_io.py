@@ -266,6 +266,21 @@ def test_formats_round_trip_values_and_geometry(tmp_path, name, integer):
     assert left == ({"a.mhd", "a.raw"} if name == "a.mhd" else {name})
 
 
+def test_tags_that_are_not_utf8_do_no_harm(tmp_path):
+    path = ct_io.write_volume(volume_of(random_hu()), tmp_path / "a.mha")
+    start = b"ObjectType = Image\n"
+    content = path.read_bytes().replace(
+        start, start + "Käse = ja\nAuthor = Müller\n".encode("latin_1")
+    )
+    path.write_bytes(content)
+    volume = ct_io.read_volume(path)
+    assert volume.tags["Author"] == "M\ufffdller"
+    ct_io.write_volume(volume, tmp_path / "b.mha")
+    read = ct_io.read_volume(tmp_path / "b.mha")
+    np.testing.assert_array_equal(read.hu, random_hu())
+    assert read.tags["Author"] == "M\ufffdller"
+
+
 def test_two_dimensional_and_trailing_one_volumes(tmp_path):
     hu = random_hu((6, 5)).astype(np.int16)
     sitk.WriteImage(sitk.GetImageFromArray(hu), tmp_path / "two.nrrd")
@@ -627,6 +642,25 @@ def test_a_folder_with_more_than_slices_is_never_replaced(tmp_path):
     with pytest.raises(UserError, match="folder is in the way"):
         (tmp_path / "a.nii").mkdir()
         ct_io.write_volume(volume, tmp_path / "a.nii", overwrite=True)
+
+
+def test_format_overrules_the_extension(tmp_path):
+    volume = volume_of(random_hu())
+    path = ct_io.write_volume(volume, tmp_path / "scan.nii", format="dicom-series")
+    np.testing.assert_array_equal(ct_io.read_volume(path).hu, volume.hu)
+    one = volume_of(random_hu((1, 4, 4)))
+    path = ct_io.write_volume(one, tmp_path / "slice", format="dicom")
+    np.testing.assert_array_equal(ct_io.read_volume(path).hu, one.hu)
+    with pytest.raises(UserError, match="own extension only"):
+        ct_io.write_volume(one, tmp_path / "a.nii", format="nrrd")
+
+
+@pytest.mark.parametrize(("low", "warned"), [(0, True), (-1, False)])
+def test_values_that_look_offset_by_1024_are_warned_of(tmp_path, caplog, low, warned):
+    hu = np.full((1, 4, 4), 900, np.float32)
+    hu[0, 0, 0] = low
+    ct_io.read_volume(ct_io.write_volume(volume_of(hu), tmp_path / "a.nii"))
+    assert ("look like HU + 1024" in caplog.text) == warned
 
 
 @pytest.mark.parametrize("name", ["out", "a.nii"])

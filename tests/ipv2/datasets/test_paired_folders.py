@@ -320,6 +320,4 @@ def test_tensorflow_is_never_imported_and_nothing_is_printed(tmp_path):
         text=True,
         env=os.environ | {"http_proxy": "http://127.0.0.1:9", "HOME": str(tmp_path)},
     )
-    assert (done.returncode, done.stdout) == (0, ""), done.stderr
-    # absl's line on the configuration's name, no bars.
-    assert "%|" not in done.stderr and len(done.stderr.splitlines()) <= 1, done.stderr
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
