@@ -8,6 +8,7 @@ from flax import linen as nn
 from common import config as c
 from common.config import ConfigDict
 from ipv2.kernels.photon_noise import DoseParams
+from ipv2.losses import LOSSES
 from ipv2.models import MODELS, create_model
 from ipv2.purification import PurifyParams
 
@@ -36,6 +37,18 @@ def _fractions() -> c.Rule:
             and v[0] > 0
         ),
         "three shares (train, val, test) that sum to 1, the first above 0",
+    )
+
+
+def _shares() -> c.Rule:
+    share = c.number(above=0, at_most=1)
+    return c.Rule(
+        lambda v: (
+            isinstance(v, tuple)
+            and all(map(share.accepts, v))
+            and list(v) == sorted(set(v))
+        ),
+        "rising shares of the run, each above 0 and below 1",
     )
 
 
@@ -80,8 +93,11 @@ RULES = {
     "model.dtype": c.one_of(*DTYPES),
     "optimizer.learning_rate": c.number(above=0),
     "optimizer.schedule": c.one_of("cosine", "step", "constant"),
+    "optimizer.boundaries": _shares(),
+    "optimizer.factor": c.number(above=0, at_most=1),
     "optimizer.clip_norm": c.number(at_least=0),
     "train.batch_size": c.whole(1),
+    "train.loss": c.one_of(*LOSSES),
     "train.patch": c.whole(16),
     "train.patches_per_slice": c.whole(1),
     "evaluate.batch_size": c.whole(1),
@@ -152,8 +168,13 @@ def optimizer(
     """
     settings = config.optimizer
     warmup = settings.warmup
+    is_step = settings.schedule == "step"
     schedule = create_schedule(
         settings.schedule,
+        boundaries=[
+            round(share * total_steps) for share in settings.boundaries if is_step
+        ],
+        factor=settings.factor,
         peak=settings.learning_rate,
         total_steps=total_steps,
         warmup_steps=(
