@@ -3,6 +3,3 @@
 Reads `root/lq` and `root/gt`, and writes `output/lq_bar`, `output/gt_bar` and
 `output/lung_mask` under the input's names and in its format.
 """
-
-
-

@@ -1,6 +1,6 @@
 """From a config to the slices that a run trains, validates and tests on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,11 +22,11 @@ SPLITS = ("train", "val", "test")
 
 
 class Joined(Sequence[dict[str, Any]]):
-    """Several sources of records, one after the other, that look like one."""
+    """Several datasets, one after the other; each record gets its `dataset`."""
 
-    def __init__(self, parts: Sequence[Any]) -> None:
-        """Keeps the parts; reads nothing."""
-        self._parts = list(parts)
+    def __init__(self, parts: Mapping[str, Any]) -> None:
+        """Keeps the parts, by the dataset's name; reads nothing."""
+        self._names, self._parts = list(parts), list(parts.values())
         self._starts = np.cumsum([0] + [len(part) for part in self._parts])
 
     def __len__(self) -> int:
@@ -38,7 +38,8 @@ class Joined(Sequence[dict[str, Any]]):
         if not 0 <= index < len(self):
             raise IndexError(f"record {index} of {len(self)}")
         part = int(np.searchsorted(self._starts, index, side="right")) - 1
-        return self._parts[part][int(index - self._starts[part])]
+        record = self._parts[part][int(index - self._starts[part])]
+        return {**record, "dataset": self._names[part]}
 
 
 class Sources(NamedTuple):
@@ -81,7 +82,11 @@ def open_sources(config: ConfigDict) -> Sources:
     wait_for_all("datasets")
     splits = {
         split: Joined(
-            [load_split(b, split) for b in builders.values() if split in b.info.splits]
+            {
+                name: load_split(builder, split)
+                for name, builder in builders.items()
+                if split in builder.info.splits
+            }
         )
         for split in SPLITS
     }

@@ -23,7 +23,12 @@ from absl import logging
 from flax import linen as nn
 from jaxtyping import Array, Key, UInt32
 
-from common.checkpoint import Checkpoints, export_variables
+from common.checkpoint import (
+    Checkpoints,
+    export_variables,
+    load_manifest,
+    load_variables,
+)
 from common.config import ConfigDict, hold_config, to_steps
 from common.devices import AXIS, is_first_process, per_process, pmap_step, to_host
 from common.files import write_atomically
@@ -58,18 +63,19 @@ class TrainState(flax.struct.PyTreeNode):
     opt_state: optax.OptState
 
 
-def create_state(
-    rng: Key[Array, ""], model: nn.Module, optimizer: optax.GradientTransformation
-) -> TrainState:
-    """Returns the state before the first step.
+def create_params(model: nn.Module, seed: int) -> PyTree:
+    """Returns the network's initial parameters, float32.
 
     Args:
-      rng: of the initial weights.
-      model: takes and gives `b h w 1`.
-      optimizer: that will make the steps.
+      model: takes and gives `b h w 1`; its weights do not depend on h and w.
+      seed: of the initial weights.
     """
-    # The weights of a convolutional network do not depend on the size it is shown.
-    params = jax.jit(model.init)(rng, jnp.zeros((1, 64, 64, 1)))["params"]
+    init = jax.jit(model.init)
+    return init(jax.random.key(seed), jnp.zeros((1, 64, 64, 1)))["params"]
+
+
+def create_state(params: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
+    """Returns the state before the first step."""
     return TrainState(
         step=jnp.int32(0), params=params, opt_state=optimizer.init(params)
     )
@@ -239,9 +245,9 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     )
     model = settings.denoiser(config)
     optimizer = settings.optimizer(config, plan.total, epoch)
-    state = create_state(jax.random.key(config.seed), model, optimizer)
+    state = create_state(create_params(model, config.seed), optimizer)
     logging.info(
-        "%s: %s parameters, %d steps of %d slices, %.1f steps an epoch, %d %s device(s)",
+        "%s: %s parameters, %d steps of %d slices, %.1f an epoch, %d %s device(s)",
         config.model.name,
         f"{sum(x.size for x in jax.tree.leaves(state.params)):,}",
         plan.total,
@@ -296,6 +302,37 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         }
         export_variables(workdir / "export", {"params": params}, manifest)
         write_atomically(results_path, json.dumps(results, indent=2) + "\n")
+        print(format_results(results, title=workdir.name))
+    return results
+
+
+def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """Evaluates the network exported in `workdir` on the config's test split.
+
+    Writes `workdir/evaluation.json`; `results.json` stays that of the training.
+
+    Args:
+      config: of a recipe; checked here. The network is the exported one's.
+      workdir: of a finished training run.
+
+    Raises:
+      UserError: the config is wrong, or the folder holds no exported network.
+    """
+    settings.check(config)
+    manifest = load_manifest(workdir / "export")
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.model = ConfigDict(manifest["model"])
+    model = settings.denoiser(config)
+    like = jax.eval_shape(lambda: create_params(model, config.seed))
+    params = load_variables(workdir / "export", {"params": like})["params"]
+    sources = open_sources(config)
+    test = sources.test if len(sources.test) else sources.val
+    results = evaluate(model, params, test, config, name="test")
+    results |= {"datasets": list(sources.names), "seed": config.seed}
+    if is_first_process():
+        path = workdir / "evaluation.json"
+        write_atomically(path, json.dumps(results, indent=2) + "\n")
         print(format_results(results, title=workdir.name))
     return results
 

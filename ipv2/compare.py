@@ -1,0 +1,116 @@
+"""Task compare: the same denoiser trained on differently composed pairs, side by side.
+
+Each version is a training run of its own in `workdir/VERSION`, with its checkpoints
+and results; interrupted, the command goes on with the one that was not finished.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from common.checkpoint import load_variables
+from common.config import ConfigDict
+from common.devices import is_first_process, to_host
+from common.files import write_atomically
+from ipv2 import settings
+from ipv2.evaluate import format_comparison, make_denoise
+from ipv2.figure import save_comparison
+from ipv2.sources import open_sources
+from ipv2.train import create_params, evaluation_batch, train
+
+_WORDS = {
+    "none": "pairs as they are",
+    "v1": "IPv1",
+    "v2": "IPv2",
+}
+
+
+def compare(config: ConfigDict, workdir: Path) -> None:
+    """Trains each version of `config.compare.versions`; writes a table and a picture.
+
+    Args:
+      config: of a recipe; checked here.
+      workdir: the run's folder.
+
+    Raises:
+      UserError, RunFailed, Interrupted: as `train`.
+    """
+    settings.check(config)
+    runs = {}
+    for version in config.compare.versions:
+        one = config.copy_and_resolve_references()
+        one.purify.version = version
+        runs[_WORDS[version]] = train(one, workdir / version)
+    if not is_first_process():
+        return
+    table = format_comparison(runs, title="trained on")
+    print(f"\n{table}")
+    write_atomically(workdir / "comparison.txt", table + "\n")
+    write_atomically(workdir / "results.json", json.dumps(runs, indent=2) + "\n")
+    picture = workdir / "comparison.png"
+    draw(config, workdir, picture)
+    print(f"\n{workdir / 'comparison.txt'}\n{picture}")
+
+
+def draw(config: ConfigDict, workdir: Path, path: Path) -> None:
+    """Draws input, outputs and label of the test slice that shows the most lung.
+
+    Args:
+      config: of the comparison.
+      workdir: holds an export in each version's folder.
+      path: of the PNG.
+    """
+    sources = open_sources(config)
+    test = sources.test if len(sources.test) else sources.val
+    prepare = jax.jit(evaluation_batch(settings.purify_params(config)))
+
+    def prepared(record: dict[str, Any]) -> dict[str, Any]:
+        keys = ("lq", "gt", "truth", "spacing_mm", "slice")
+        batch = {key: record[key][None] for key in keys if key in record}
+        return to_host(prepare(batch))
+
+    # One dataset's slices are of one kind of image: the first dataset has the say.
+    first = sources.names[0]
+    slices = [prepared(record) for record in test if record["dataset"] == first]
+    best = max(slices, key=lambda one: int(one["regions"]["lung"].sum()))
+    lq = best["lq"][0]
+    images = {"low dose": lq}
+    model = settings.denoiser(config)
+    denoise = jax.jit(make_denoise(model))
+    like = jax.eval_shape(lambda: create_params(model, config.seed))
+    for version in config.compare.versions:
+        variables = load_variables(workdir / version / "export", {"params": like})
+        images[_WORDS[version]] = np.asarray(denoise(variables, lq[None])[0])
+    reference = "truth" if "truth" in best else "label"
+    images[reference] = best[reference][0]
+    captions = {
+        name: f"RMSE {_lung_rmse_hu(image, best, reference):.0f} HU in the lung"
+        for name, image in images.items()
+        if name != reference
+    }
+    save_comparison(
+        path, images, captions=captions, inset=_inset(best), reference=reference
+    )
+
+
+def _lung_rmse_hu(image: np.ndarray, slice_: dict[str, Any], reference: str) -> float:
+    error = (image - slice_[reference][0])[slice_["regions"]["lung"][0]]
+    return float(np.sqrt(np.mean(np.square(error)))) if error.size else float("nan")
+
+
+def _inset(slice_: dict[str, Any]) -> tuple[int, int, int]:
+    """(top, left, side) of a square about the middle of the larger half of the lung."""
+    lung = slice_["regions"]["lung"][0]
+    height, width = lung.shape
+    side = min(height, width) // 4
+    left_half, right_half = lung[:, : width // 2].sum(), lung[:, width // 2 :].sum()
+    half = np.zeros_like(lung)
+    chosen = slice(0, width // 2) if left_half > right_half else slice(width // 2, None)
+    half[:, chosen] = lung[:, chosen]
+    rows, columns = np.nonzero(half if half.any() else np.ones_like(half))
+    top = int(np.clip(np.median(rows) - side / 2, 0, height - side))
+    left = int(np.clip(np.median(columns) - side / 2, 0, width - side))
+    return top, left, side
