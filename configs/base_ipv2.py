@@ -30,6 +30,7 @@ def get_base() -> ConfigDict:
     config.purify = ConfigDict()
     config.purify.version = "v2"  # none, v1, v2
     config.purify.variant = "robust"  # robust, reference
+    config.purify.window = (-600.0, 1500.0)  # of the 8-bit grey of `reference`, HU
     config.purify.t = 0.1  # v1: share of gt blended into the tissue
     config.purify.remove_background = True
     config.purify.add_noise = "physical"  # none, reference, physical

@@ -79,6 +79,7 @@ RULES = {
     "data.phantom_slices": c.whole(1, 512),
     "purify.version": c.one_of("none", "v1", "v2"),
     "purify.variant": c.one_of("robust", "reference"),
+    "purify.window": _window(),
     "purify.t": c.number(at_least=0, at_most=1),
     "purify.remove_background": c.boolean(),
     "purify.add_noise": c.one_of("none", "reference", "physical"),
@@ -136,11 +137,16 @@ def dose_params(config: ConfigDict) -> DoseParams:
 
 
 def purify_params(config: ConfigDict) -> PurifyParams:
-    """Returns the purification that `config.purify` and `config.noise` describe."""
+    """Returns the purification that `config.purify` and `config.noise` describe.
+
+    Version "none" trains on pairs as they are; what else needs a purification then,
+    such as the test label, is IPv2's.
+    """
     purify = config.purify
     return PurifyParams(
-        version=purify.version,
+        version="v2" if purify.version == "none" else purify.version,
         variant=purify.variant,
+        window=tuple(purify.window),
         t=purify.t,
         remove_background=purify.remove_background,
         add_noise=purify.add_noise,

@@ -89,7 +89,7 @@ def example_rngs(seed: int, draw: UInt32[Array, "b"]) -> Key[Array, "b"]:
 def make_train_step(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
-    purification: PurifyParams,
+    purification: PurifyParams | None,
     *,
     loss: Callable[[jax.Array, jax.Array], jax.Array],
     patch: int,
@@ -101,7 +101,7 @@ def make_train_step(
     Args:
       model: the denoiser, in network units.
       optimizer: makes the steps.
-      purification: how a training pair is composed.
+      purification: how a training pair is composed; None trains on pairs as they are.
       loss: of prediction and target, in network units.
       patch: height and width of a patch.
       patches_per_slice: patches cropped from each slice.
@@ -116,8 +116,10 @@ def make_train_step(
         rngs = jax.vmap(jax.random.split)(example_rngs(seed, shard["draw"]))
         noise_rngs, patch_rngs = rngs[:, 0], rngs[:, 1]
         lq, gt = (shard[key].astype(jnp.float32) for key in ("lq", "gt"))
-        pair = purify(noise_rngs, lq, gt, shard["spacing_mm"], purification)
-        slices = hu_to_unit(jnp.stack([pair.lq_bar, gt], axis=-1))
+        if purification is not None:
+            spacing_mm = shard["spacing_mm"]
+            lq = purify(noise_rngs, lq, gt, spacing_mm, purification).lq_bar
+        slices = hu_to_unit(jnp.stack([lq, gt], axis=-1))
         patches = random_patches(
             patch_rngs, slices, size=patch, count=patches_per_slice
         )
@@ -259,7 +261,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     step = make_train_step(
         model,
         optimizer,
-        settings.purify_params(config),
+        None if config.purify.version == "none" else settings.purify_params(config),
         loss=create_loss(settings_train.loss),
         patch=settings_train.patch,
         patches_per_slice=settings_train.patches_per_slice,
