@@ -1,36 +1,28 @@
-"""Enough of the DICOM file format to tell a whole CT file from a damaged one.
+"""What a DICOM file claims to be, and whether all of it is there; read with pydicom.
 
 SimpleITK reads the pixels; but it gives the same error for a truncated CT slice and for
-an object that is no image, and it fills pixel data that is too short with zeros. This
-walk over the top-level elements (PS3.5, chapter 7) answers what SimpleITK cannot: what
-kind of object the file claims to be, and how many bytes of pixel data it really holds.
+an object that is no image, and it fills pixel data that is too short with zeros.
 """
 
 import dataclasses
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
-from common.errors import UserError
+import pydicom
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import ImplicitVRLittleEndian
 
-_IMPLICIT_LITTLE = "1.2.840.10008.1.2"
-_DEFLATED = "1.2.840.10008.1.2.1.99"
-_EXPLICIT_BIG = "1.2.840.10008.1.2.2"
-_LONG_LENGTH = frozenset(
-    vr.encode() for vr in "OB OD OF OL OV OW SQ SV UC UN UR UT UV".split()
-)
-_UNDEFINED = 0xFFFFFFFF
-_ITEM_END, _SEQUENCE_END = 0xFFFEE00D, 0xFFFEE0DD
-_PIXEL_DATA = 0x7FE00010
-_MEDIA_SOP_CLASS, _TRANSFER_SYNTAX = 0x00020002, 0x00020010
 _WANTED = {
-    0x00080016: "sop_class",
-    0x00080060: "modality",
-    0x0008103E: "description",
-    0x00100020: "patient",
-    0x0020000E: "series",
-    0x00280008: "frames",
+    "SOPClassUID": "sop_class",
+    "Modality": "modality",
+    "SeriesDescription": "description",
+    "PatientID": "patient",
+    "SeriesInstanceUID": "series",
 }
+# What pydicom raises where a file ends or is garbled in the middle of an element.
+_BROKEN = (EOFError, InvalidDicomError, KeyError, ValueError, struct.error, zlib.error)
 
 CT_STORAGE = frozenset(
     f"1.2.840.10008.5.1.4.1.1.2{suffix}" for suffix in ("", ".1", ".2")
@@ -50,121 +42,30 @@ class DicomHeader:
       patient: PatientID, '' if not stated.
       frames: NumberOfFrames, 1 if not stated.
       transfer_syntax: UID of the encoding.
-      pixel_bytes: bytes of pixel data stated by the file; None without pixel data, or
-        where it is compressed (then its size says nothing).
+      pixel_bytes: bytes of pixel data in the file; None without pixel data, or where
+        it is compressed (then its size says nothing).
       has_pixels: whether there is pixel data.
-      complete: whether the file holds all bytes that it states.
+      complete: whether the header can be read to its end, and CT has pixels.
     """
 
-    sop_class: str
-    modality: str
-    series: str
-    description: str
-    patient: str
-    frames: int
-    transfer_syntax: str
-    pixel_bytes: int | None
-    has_pixels: bool
-    complete: bool
-
-
-class _Truncated(Exception):
-    """The file ends inside an element."""
-
-
-class _Elements:
-    """A cursor over a data set's elements."""
-
-    def __init__(self, data: bytes, *, implicit: bool, big_endian: bool) -> None:
-        self.data = data
-        self.position = 0
-        self.implicit = implicit
-        self.order = ">" if big_endian else "<"
-
-    def _unpack(self, code: str) -> tuple[int, ...]:
-        size = struct.calcsize(code)
-        chunk = self.data[self.position : self.position + size]
-        if len(chunk) < size:
-            raise _Truncated
-        self.position += size
-        return struct.unpack(self.order + code, chunk)
-
-    def tag(self) -> int:
-        group, element = self._unpack("HH")
-        return group << 16 | element
-
-    def length(self, tag: int) -> tuple[int, bytes]:
-        """Length of the element's value and its VR, b'' where there is none."""
-        if self.implicit or tag >> 16 == 0xFFFE:
-            return self._unpack("I")[0], b""
-        vr = self.data[self.position : self.position + 2]
-        if vr in _LONG_LENGTH:
-            self._unpack("I")
-            return self._unpack("I")[0], vr
-        return self._unpack("HH")[1], vr
-
-    def value(self, length: int) -> bytes:
-        end = self.position + length
-        if end > len(self.data):
-            raise _Truncated
-        value = self.data[self.position : end]
-        self.position = end
-        return value
-
-    def skip_sequence(self, vr: bytes) -> None:
-        """Skips the items of a sequence of undefined length."""
-        outer = self.implicit, self.order
-        if vr == b"UN":  # PS3.5, 6.2.2: its content is implicit little endian.
-            self.implicit, self.order = True, "<"
-        while (tag := self.tag()) != _SEQUENCE_END:
-            length, _ = self.length(tag)
-            if length != _UNDEFINED:
-                self.value(length)
-                continue
-            while (inner := self.tag()) != _ITEM_END:
-                inner_length, inner_vr = self.length(inner)
-                if inner_length == _UNDEFINED:
-                    self.skip_sequence(inner_vr)
-                else:
-                    self.value(inner_length)
-            self.length(_ITEM_END)
-        self.length(_SEQUENCE_END)
-        self.implicit, self.order = outer
-
-
-def _text(value: bytes) -> str:
-    return value.decode("ascii", errors="replace").strip(" \0")
-
-
-def _data_set(data: bytes, path: Path) -> tuple[dict[int, str], bytes]:
-    """The file meta information (group 0002), and the bytes after it."""
-    if data[128:132] != b"DICM":
-        # Files from before 1996 have no preamble, and the default encoding.
-        return {}, data
-    meta = _Elements(data[132:], implicit=False, big_endian=False)
-    found: dict[int, str] = {}
-    while struct.unpack("<H", meta.data[meta.position :][:2].ljust(2, b"\0"))[0] == 2:
-        tag = meta.tag()
-        found[tag] = _text(meta.value(meta.length(tag)[0]))
-    body = meta.data[meta.position :]
-    if found.get(_TRANSFER_SYNTAX) != _DEFLATED:
-        return found, body
-    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        return found, inflate.decompress(body)
-    except zlib.error as error:
-        raise UserError(
-            f"{path}: damaged: its deflated data set does not inflate ({error}). Copy "
-            "the file again from its source."
-        ) from error
+    sop_class: str = ""
+    modality: str = ""
+    series: str = ""
+    description: str = ""
+    patient: str = ""
+    frames: int = 1
+    transfer_syntax: str = ImplicitVRLittleEndian
+    pixel_bytes: int | None = None
+    has_pixels: bool = False
+    complete: bool = False
 
 
 def is_dicom(path: Path) -> bool:
     """Whether the file starts as DICOM: 'DICM' after 128 bytes, or group 0008."""
     with path.open("rb") as file:
         start = file.read(132)
-    # Without the preamble, a data set starts with (0008,00xx), xx even and small, and
-    # implicit lengths keep the third and fourth byte of the length zero.
+    # Files from before 1996 have no preamble: a data set starts with (0008,00xx), xx
+    # even and small, and implicit lengths keep the high bytes of the length zero.
     old = len(start) == 132 and start[:2] == b"\x08\x00" and start[3:4] == b"\x00"
     return start[128:] == b"DICM" or (old and start[6:8] == b"\x00\x00")
 
@@ -179,51 +80,56 @@ def read_header(path: Path) -> DicomHeader:
       What it states, as far as it can be read.
 
     Raises:
-      UserError: its deflated part is damaged.
+      OSError: the file cannot be opened.
     """
-    found: dict[str, str] = {}
-    pixel_bytes: int | None = None
-    has_pixels, complete, syntax = False, False, ""
-    try:
-        meta, body = _data_set(path.read_bytes(), path)
-        syntax = meta.get(_TRANSFER_SYNTAX, _IMPLICIT_LITTLE)
-        # The data set states it too, unless it is cut before that.
-        found["sop_class"] = meta.get(_MEDIA_SOP_CLASS, "")
-        elements = _Elements(
-            body,
-            implicit=syntax == _IMPLICIT_LITTLE,
-            big_endian=syntax == _EXPLICIT_BIG,
-        )
-        while elements.position < len(body):
-            tag = elements.tag()
-            length, vr = elements.length(tag)
-            if tag == _PIXEL_DATA:
-                has_pixels = True
-                pixel_bytes = None if length == _UNDEFINED else length
-                # Compressed frames are checked by their decoder.
-                complete = length == _UNDEFINED or bool(elements.value(length))
-                break
-            if length == _UNDEFINED:
-                elements.skip_sequence(vr)
-                continue
-            value = elements.value(length)
-            if tag in _WANTED:
-                found[_WANTED[tag]] = _text(value)
-        else:
-            # A file can also be cut between two elements: CT has pixels at its end.
-            complete = found["sop_class"] not in CT_STORAGE
-    except _Truncated:
-        complete = False
-    frames = found.get("frames", "")
+    # force: files without a preamble. pydicom warns of values that break the standard,
+    # which real scanners write; those that matter here are checked where they are used.
+    with warnings.catch_warnings(), path.open("rb") as file:
+        warnings.simplefilter("ignore")
+        meta = _meta(path)
+        try:
+            dataset = pydicom.dcmread(
+                file,
+                force=True,
+                specific_tags=[*_WANTED, "NumberOfFrames", "PixelData"],
+            )
+            found = {
+                ours: str(dataset.get(theirs) or "").strip(" \0")
+                for theirs, ours in _WANTED.items()
+            }
+            frames = str(dataset.get("NumberOfFrames") or "")
+            pixels = dataset.get("PixelData")
+        except (*_BROKEN, OSError):  # pydicom has OSError for "no tag to read", too
+            return DicomHeader(sop_class=meta.sop_class)
+    # The data set states its kind too, unless it is cut before that.
+    found["sop_class"] = found["sop_class"] or meta.sop_class
+    compressed = meta.transfer_syntax.is_compressed and not (
+        meta.transfer_syntax.is_deflated
+    )
     return DicomHeader(
-        sop_class=found.get("sop_class", ""),
-        modality=found.get("modality", ""),
-        series=found.get("series", ""),
-        description=found.get("description", ""),
-        patient=found.get("patient", ""),
+        **found,
         frames=int(frames) if frames.isdigit() else 1,
-        transfer_syntax=syntax,
-        pixel_bytes=pixel_bytes,
-        has_pixels=has_pixels,
-        complete=complete,
+        transfer_syntax=meta.transfer_syntax,
+        pixel_bytes=None if pixels is None or compressed else len(pixels),
+        has_pixels=pixels is not None,
+        # A file can also be cut between two elements: CT has pixels at its end.
+        complete=pixels is not None or found["sop_class"] not in CT_STORAGE,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Meta:
+    sop_class: str = ""
+    transfer_syntax: pydicom.uid.UID = ImplicitVRLittleEndian
+
+
+def _meta(path: Path) -> _Meta:
+    """What the file meta information (group 0002) says, if there is one."""
+    try:
+        meta = pydicom.filereader.read_file_meta_info(path)
+    except _BROKEN:
+        return _Meta()
+    return _Meta(
+        str(meta.get("MediaStorageSOPClassUID") or ""),
+        pydicom.uid.UID(meta.get("TransferSyntaxUID") or ImplicitVRLittleEndian),
     )

@@ -12,32 +12,13 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 from absl import logging
+from pydicom.charset import python_encoding
 
 from common.errors import UserError
 from ipv2.dicom_header import CT_STORAGE, DicomHeader, is_dicom, read_header
 from ipv2.volume import PADDING_HU, Volume
 
 _AGAIN = "Copy the file again from its source, or remove it."
-_CODECS = {
-    "ISO_IR 100": "latin_1",
-    "ISO_IR 101": "iso8859_2",
-    "ISO_IR 109": "iso8859_3",
-    "ISO_IR 110": "iso8859_4",
-    "ISO_IR 144": "iso8859_5",
-    "ISO_IR 127": "iso8859_6",
-    "ISO_IR 126": "iso8859_7",
-    "ISO_IR 138": "iso8859_8",
-    "ISO_IR 148": "iso8859_9",
-    "ISO_IR 13": "shift_jis",
-    "ISO_IR 166": "tis_620",
-    "ISO 2022 IR 87": "iso2022_jp_2",
-    "ISO 2022 IR 149": "euc_kr",
-    "GB18030": "gb18030",
-    "GBK": "gbk",
-}
-_UNCOMPRESSED = frozenset(
-    f"1.2.840.10008.1.2{suffix}" for suffix in ("", ".1", ".2", ".1.99")
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -254,7 +235,7 @@ def _check_pixels(
     bits = _number(tags, "0028|0100", 16.0)
     rows, columns = (_number(tags, f"0028|001{i}", 0.0) for i in (0, 1))
     want = int(rows * columns * bits / 8)
-    if header.transfer_syntax in _UNCOMPRESSED and (header.pixel_bytes or 0) < want:
+    if header.pixel_bytes is not None and header.pixel_bytes < want:
         raise UserError(
             f"{path}: truncated: {header.pixel_bytes} bytes of pixels where {rows:g} x "
             f"{columns:g} pixels of {bits:g} bits need {want}. {_AGAIN}"
@@ -264,7 +245,7 @@ def _check_pixels(
 def _decoded(tags: Mapping[str, str]) -> dict[str, str]:
     """Tags as text: SimpleITK hands over raw bytes, in the file's character set."""
     charset = tags.get("0008|0005", "").split("\\")[-1].strip()
-    codec = _CODECS.get(charset, "utf_8")
+    codec = python_encoding.get(charset, "utf_8")
     return {
         key: value.encode("utf_8", "surrogateescape").decode(codec, "replace")
         for key, value in tags.items()
