@@ -1,5 +1,6 @@
 import dataclasses
 import gzip
+import os
 import shutil
 import stat
 
@@ -574,6 +575,8 @@ def test_dicom_series_round_trip(tmp_path):
             assert now[key].value == was[key].value, key
         hu = now.pixel_array * float(now.RescaleSlope) + float(now.RescaleIntercept)
         np.testing.assert_array_equal(hu, was.pixel_array + float(was.RescaleIntercept))
+        # Nothing of this image is below -1024: stored values look unsigned.
+        assert now.pixel_array.min() >= 0
     assert len(uids) == 4
     assert (
         len({pydicom.dcmread(tmp_path / "out" / n).SeriesInstanceUID for n in names})
@@ -671,6 +674,23 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, name):
     with pytest.raises(UserError, match="int16"):
         ct_io.write_volume(bad, path, overwrite=True)
     np.testing.assert_array_equal(ct_io.read_volume(path).hu, volume.hu)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_series_that_cannot_be_moved_in_gives_the_old_one_back(tmp_path, monkeypatch):
+    old, new = volume_of(random_hu()), volume_of(random_hu(seed=1))
+    path = ct_io.write_volume(old, tmp_path / "out")
+    replace = os.replace
+
+    def refuse(source, target):
+        if str(source).endswith("new"):
+            raise OSError("disk full")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(OSError, match="disk full"):
+        ct_io.write_volume(new, path, overwrite=True)
+    np.testing.assert_array_equal(ct_io.read_volume(path).hu, old.hu)
     assert len(list(tmp_path.iterdir())) == 1
 
 

@@ -171,6 +171,11 @@ def test_slices_of_two_thicknesses_are_used_once():
     want = [(2 * index, index) for index in range(5)]
     assert volume_list.match_slices(thin, thick)[0] == want
     assert volume_list.match_slices(thick, thin)[0] == [(j, i) for i, j in want]
+    # Halfway between two thin slices: one of them, not both.
+    between = volume_of(4, step=2.0, start=0.5)
+    assert volume_list.match_slices(thin, between)[0] == [
+        (2 * index, index) for index in range(4)
+    ]
 
 
 def test_volumes_without_positions_are_matched_by_index():
@@ -184,6 +189,8 @@ def test_volumes_without_positions_are_matched_by_index():
     [
         (volume_of(4, size=5), "pixels"),
         (volume_of(4, start=500.0), "no slice of lq and gt at a common position"),
+        # 1.2 mm beyond the last slice, more than half of 2 mm.
+        (volume_of(4, start=7.2), "no slice of lq and gt at a common position"),
         (volume_of(4, unit="grey"), "gt grey"),
         (
             volume_of(4, direction=(-1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)),
