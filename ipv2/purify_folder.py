@@ -18,18 +18,18 @@ from common.config import ConfigDict, hold_config
 from common.errors import UserError
 from common.progress import Progress
 from ipv2 import settings
-from ipv2.ct_io import write_volume
-from ipv2.purification import Purified, PurifyParams, purify
-from ipv2.train import example_rngs
-from ipv2.volume import Volume
-from ipv2.volume_list import (
+from ipv2.ct_io import (
     PairItem,
     Skipped,
+    Volume,
     describe_skipped,
     match_slices,
     paired_paths,
     read_pairs,
+    write_volume,
 )
+from ipv2.purification import Purified, PurifyParams, purify
+from ipv2.train import example_rngs
 
 _SIDES = ("lq_bar", "gt_bar", "lung_mask")
 
@@ -74,6 +74,7 @@ def purify_folder(config: ConfigDict, workdir: Path) -> None:
                     write_volume(
                         volumes[side],
                         path,
+                        format=volumes[side].format,
                         overwrite=True,
                         series_description=f"IPv2 {side} {params.variant}",
                         derivation_description=f"image purification, {params.version}",
@@ -201,22 +202,13 @@ def _folders(config: ConfigDict) -> tuple[Path, Path]:
 
 def _paths(output: Path, pair: PairItem) -> dict[str, Path]:
     """Where the results of a pair go: under the input's names, the mask under lq's."""
-
-    def under(side: str, source: Path) -> Path:
-        relative = Path(pair.name) if pair.name else Path(source.name)
-        return output / side / (relative.parent / source.name)
-
-    return dict(
-        zip(
-            _SIDES,
-            (
-                under("lq_bar", pair.lq),
-                under("gt_bar", pair.gt),
-                under("lung_mask", pair.lq),
-            ),
-            strict=True,
-        )
-    )
+    folder = Path(pair.name).parent
+    names = (pair.lq.name, pair.gt.name, pair.lq.name)
+    # A series that lies in lq/ itself has no name: its results lie in lq_bar/ itself.
+    return {
+        side: output / side / folder / name if pair.name else output / side
+        for side, name in zip(_SIDES, names, strict=True)
+    }
 
 
 def _each(

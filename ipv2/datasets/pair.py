@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from common.errors import UserError
-from ipv2.volume import hu_to_int16
+from ipv2.ct_io.volume import hu_to_int16
 
 __all__ = [
     "hu_to_int16",

@@ -3,8 +3,8 @@
     config = paired_folders_config("data")
     source = load_split(PairedFolders(config=config, data_dir="cache"), "train")
 
-What can be read and how pairs are named: `volume_list` and `ct_io`. Splits are made by
-patient (`volume_list.patient_of`), so that no person is in two of them.
+What can be read and how pairs are named: `ct_io`. Splits are made by
+patient (`ct_io.patient_of`), so that no person is in two of them.
 
 A dataset on disk belongs to one state of the sources: the configuration's name holds a
 fingerprint of all files' names, sizes and times and of all options. A changed file
@@ -24,9 +24,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from common.errors import UserError
-from ipv2.datasets import pair
-from ipv2.datasets.load import progress
-from ipv2.volume_list import (
+from ipv2.ct_io.listing import (
     LAYOUT,
     Item,
     Match,
@@ -39,6 +37,8 @@ from ipv2.volume_list import (
     read_pairs,
     slice_number,
 )
+from ipv2.datasets import pair
+from ipv2.datasets.load import progress
 
 SPLITS = ("train", "val", "test")
 _LEAK = (
@@ -79,7 +79,7 @@ def paired_folders_config(
       series: as for `ct_io.read_volume`.
       window: as for `ct_io.read_volume`; needed for PNG. (127.5, 255) leaves 8-bit grey
         levels as they are.
-      match: how slices of two breaths are matched, see `volume_list.match_slices`.
+      match: how slices of two breaths are matched, see `ct_io.match_slices`.
       seed: of the order that patients are dealt out in.
       fractions: of patients for train, val, test; 0 leaves a split out.
       patients: instead: the patients of each split, by name. Others are left out.

@@ -726,7 +726,7 @@ def test_unreadable_file_is_a_user_error(tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("pathlib.Path.open", refuse)
+    monkeypatch.setattr("nibabel.load", refuse)
     assert "Permission denied" in message(path)
 
 

@@ -3,6 +3,7 @@
 import warnings
 import zlib
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -17,15 +18,22 @@ def check_nifti(path: Path) -> None:
 
     SimpleITK tells neither: it fills what is missing with whatever memory holds, and
     replaces what is not finite by 0, which is water.
+
+    Raises:
+      UserError: the file is damaged.
+      OSError: the file cannot be read at all.
     """
     try:
-        stored = nibabel.load(path).dataobj.get_unscaled()
+        image: Any = nibabel.load(path)
+        stored = image.dataobj.get_unscaled()
     except ImageFileError as error:
         raise UserError(
             f"{path}: not NIfTI: its header is not one. It is damaged, truncated, or "
             "of another kind than its name says."
         ) from error
     except (EOFError, OSError, ValueError, zlib.error) as error:
+        if getattr(error, "errno", None) is not None:
+            raise  # not what the file holds: it cannot be read at all
         raise UserError(
             f"{path}: truncated or damaged ({str(error).splitlines()[0]}). Copy it "
             "again from its source."

@@ -15,8 +15,8 @@ from absl import logging
 from pydicom.charset import python_encoding
 
 from common.errors import UserError
-from ipv2.dicom_header import CT_STORAGE, DicomHeader, is_dicom, read_header
-from ipv2.volume import PADDING_HU, Volume
+from ipv2.ct_io.dicom_header import CT_STORAGE, DicomHeader, is_dicom, read_header
+from ipv2.ct_io.volume import PADDING_HU, Volume
 
 _AGAIN = "Copy the file again from its source, or remove it."
 

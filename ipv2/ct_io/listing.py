@@ -21,10 +21,11 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from common.errors import UserError
-from ipv2.ct_io import SUFFIXES, peek, read_volume, stem_of, suffix_of
-from ipv2.dicom_header import is_dicom, read_header
-from ipv2.dicom_series import first_ct_header
-from ipv2.volume import Volume
+from ipv2.ct_io.dicom_header import is_dicom, read_header
+from ipv2.ct_io.dicom_series import first_ct_header
+from ipv2.ct_io.formats import SUFFIXES, stem_of, suffix_of
+from ipv2.ct_io.reading import peek, read_volume
+from ipv2.ct_io.volume import Volume
 
 LAYOUT = (
     "Expected: root/lq and root/gt with the same names below both, for instance "

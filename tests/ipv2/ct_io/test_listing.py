@@ -3,7 +3,8 @@ import PIL.Image
 import pytest
 
 from common.errors import UserError
-from ipv2 import ct_io, volume_list
+from ipv2 import ct_io
+from ipv2.ct_io import listing
 from tests.ipv2.ct_files import make_series, make_slice, save, stored_slice
 
 
@@ -36,12 +37,12 @@ def test_volumes_of_all_kinds_are_found(tmp_path):
     (tmp_path / "readme.txt").write_text("no volume")
     (tmp_path / ".hidden").mkdir()
     png(tmp_path / ".hidden" / "x.png")
-    found = {item.name: item.path for item in volume_list.list_volumes(tmp_path)}
+    found = {item.name: item.path for item in listing.list_volumes(tmp_path)}
     want = ["d", "p1/a", "p1/b.1", "p2/c", "p3/s_01", "p4/series", "p5"]
     assert sorted(found) == want
     assert found["p4/series"] == tmp_path / "p4" / "series"
     with pytest.raises(UserError, match="no such folder"):
-        volume_list.list_volumes(tmp_path / "none")
+        listing.list_volumes(tmp_path / "none")
 
 
 def test_pairs_go_by_name_whatever_the_format_and_the_rest_is_listed(tmp_path):
@@ -54,7 +55,7 @@ def test_pairs_go_by_name_whatever_the_format_and_the_rest_is_listed(tmp_path):
     for side in ("lq", "gt"):
         write(tmp_path / side / "twice.nii")
     write(tmp_path / "gt" / "twice.mha")
-    found = volume_list.paired_paths(tmp_path)
+    found = listing.paired_paths(tmp_path)
     assert [pair.name for pair in found.pairs] == ["p1/scan", "p2/x"]
     assert found.pairs[0].gt == tmp_path / "gt" / "p1" / "scan.mha"
     reasons = {str(s.path.relative_to(tmp_path)): s.reason for s in found.skipped}
@@ -63,28 +64,28 @@ def test_pairs_go_by_name_whatever_the_format_and_the_rest_is_listed(tmp_path):
     assert "twice.mha, twice.nii" in reasons["gt/twice.mha"]
     assert "twice.mha, twice.nii" in reasons["gt/twice.nii"]
     assert "lq without gt" in reasons["lq/twice.nii"]
-    text = volume_list.describe_skipped(found.skipped)
+    text = listing.describe_skipped(found.skipped)
     assert text.startswith("5 skipped:") and len(text.splitlines()) == 6
-    assert volume_list.describe_skipped([]) == ""
+    assert listing.describe_skipped([]) == ""
 
 
 def test_series_right_below_lq_and_gt_are_a_pair(tmp_path):
     make_series(tmp_path / "lq")
     make_series(tmp_path / "gt")
-    (pair,) = volume_list.paired_paths(tmp_path).pairs
+    (pair,) = listing.paired_paths(tmp_path).pairs
     assert (pair.name, pair.lq, pair.gt) == ("", tmp_path / "lq", tmp_path / "gt")
 
 
 def test_no_pair_says_what_is_expected(tmp_path):
     with pytest.raises(UserError, match=r"lq: no such folder\. Expected: root/lq"):
-        volume_list.paired_paths(tmp_path)
+        listing.paired_paths(tmp_path)
     (tmp_path / "lq").mkdir()
     with pytest.raises(UserError, match="gt: no such folder"):
-        volume_list.paired_paths(tmp_path)
+        listing.paired_paths(tmp_path)
     write(tmp_path / "lq" / "a.nii")
     write(tmp_path / "gt" / "b.nii")
     with pytest.raises(UserError, match=r"(?s)no pair: 1 .* in lq, 1 in gt.*2 skipped"):
-        volume_list.paired_paths(tmp_path)
+        listing.paired_paths(tmp_path)
 
 
 def test_a_bad_item_is_skipped_and_the_rest_is_read(tmp_path):
@@ -92,13 +93,13 @@ def test_a_bad_item_is_skipped_and_the_rest_is_read(tmp_path):
         write(tmp_path / f"{name}.nii")
     (tmp_path / "b.nii").write_bytes(b"cut")
     skipped = []
-    items = volume_list.list_volumes(tmp_path)
-    read = [item.name for item, _ in volume_list.read_many(items, skipped)]
+    items = listing.list_volumes(tmp_path)
+    read = [item.name for item, _ in listing.read_many(items, skipped)]
     assert read == ["a", "c"]
     (bad,) = skipped
     assert bad.path == tmp_path / "b.nii" and "not NIfTI" in bad.reason
     # The path stands once in a line, not twice.
-    assert volume_list.describe_skipped(skipped).count("b.nii") == 1
+    assert listing.describe_skipped(skipped).count("b.nii") == 1
 
 
 @pytest.mark.parametrize("side", ["lq", "gt"])
@@ -108,8 +109,8 @@ def test_a_bad_half_of_a_pair_is_skipped(tmp_path, side):
         write(tmp_path / "gt" / f"{name}.nii")
     (tmp_path / side / "a.nii").write_bytes(b"cut")
     skipped = []
-    pairs = volume_list.paired_paths(tmp_path).pairs
-    read = [pair.name for pair, _, _ in volume_list.read_pairs(pairs, skipped)]
+    pairs = listing.paired_paths(tmp_path).pairs
+    read = [pair.name for pair, _, _ in listing.read_pairs(pairs, skipped)]
     assert read == ["b"]
     assert [s.path for s in skipped] == [tmp_path / side / "a.nii"]
 
@@ -123,8 +124,7 @@ def test_patient_is_the_tag_then_the_folder_then_the_name(tmp_path):
     for name in ("p3_0001", "p3_0002", "p4-slice 17", "0005", "img_3"):
         png(tmp_path / f"{name}.png")
     got = {
-        item.name: volume_list.patient_of(item)
-        for item in volume_list.list_volumes(tmp_path)
+        item.name: listing.patient_of(item) for item in listing.list_volumes(tmp_path)
     }
     assert got == {
         "p9/series": "ANON7",
@@ -141,9 +141,9 @@ def test_patient_is_the_tag_then_the_folder_then_the_name(tmp_path):
 
 
 def test_slice_number_is_the_index_or_what_the_name_ends_in():
-    assert volume_list.slice_number(volume_of(4), "p/s_0012", 3) == 3
-    assert volume_list.slice_number(volume_of(1), "p/s_0012", 0) == 12
-    assert volume_list.slice_number(volume_of(1), "p/s", 0) == 0
+    assert listing.slice_number(volume_of(4), "p/s_0012", 3) == 3
+    assert listing.slice_number(volume_of(1), "p/s_0012", 0) == 12
+    assert listing.slice_number(volume_of(1), "p/s", 0) == 0
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_slice_number_is_the_index_or_what_the_name_ends_in():
     ],
 )
 def test_slices_of_two_breaths_are_matched(lq, gt, by, pairs, left):
-    got, out = volume_list.match_slices(
+    got, out = listing.match_slices(
         volume_of(lq[0], start=lq[1]), volume_of(gt[0], start=gt[1]), by=by
     )
     assert got == pairs
@@ -169,11 +169,11 @@ def test_slices_of_two_breaths_are_matched(lq, gt, by, pairs, left):
 def test_slices_of_two_thicknesses_are_used_once():
     thin, thick = volume_of(9, step=1.0), volume_of(5, step=2.0)
     want = [(2 * index, index) for index in range(5)]
-    assert volume_list.match_slices(thin, thick)[0] == want
-    assert volume_list.match_slices(thick, thin)[0] == [(j, i) for i, j in want]
+    assert listing.match_slices(thin, thick)[0] == want
+    assert listing.match_slices(thick, thin)[0] == [(j, i) for i, j in want]
     # Halfway between two thin slices: one of them, not both.
     between = volume_of(4, step=2.0, start=0.5)
-    assert volume_list.match_slices(thin, between)[0] == [
+    assert listing.match_slices(thin, between)[0] == [
         (2 * index, index) for index in range(4)
     ]
 
@@ -181,7 +181,7 @@ def test_slices_of_two_thicknesses_are_used_once():
 def test_volumes_without_positions_are_matched_by_index():
     one = volume_of(1, spacing_known=False, start=0.0)
     other = volume_of(1, spacing_known=False, start=90.0)
-    assert volume_list.match_slices(one, other) == ([(0, 0)], "")
+    assert listing.match_slices(one, other) == ([(0, 0)], "")
 
 
 @pytest.mark.parametrize(
@@ -206,4 +206,4 @@ def test_volumes_without_positions_are_matched_by_index():
 )
 def test_grids_that_do_not_fit_are_refused(gt, text):
     with pytest.raises(UserError, match=text):
-        volume_list.match_slices(volume_of(4), gt)
+        listing.match_slices(volume_of(4), gt)

@@ -99,7 +99,9 @@ def read_header(path: Path) -> DicomHeader:
             }
             frames = str(dataset.get("NumberOfFrames") or "")
             pixels = dataset.get("PixelData")
-        except (*_BROKEN, OSError):  # pydicom has OSError for "no tag to read", too
+        except (*_BROKEN, OSError) as error:
+            if getattr(error, "errno", None) is not None:
+                raise  # not pydicom's "no tag to read": the file cannot be read at all
             return DicomHeader(sop_class=meta.sop_class)
     # The data set states its kind too, unless it is cut before that.
     found["sop_class"] = found["sop_class"] or meta.sop_class

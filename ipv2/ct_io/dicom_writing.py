@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from ipv2.volume import Volume, hu_to_int16
+from ipv2.ct_io.volume import Volume, hu_to_int16
 
 # Of group 0028 (how pixels are stored) the writer sets all but these: the display
 # window, and what was done to the image before.

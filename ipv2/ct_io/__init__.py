@@ -1,0 +1,62 @@
+"""CT files to HU and back, on SimpleITK.
+
+    volume = read_volume("scan/")              # a DICOM series; or scan.nii.gz, ...
+    write_volume(volume, "copy.nii.gz")        # the extension says which format
+
+| input                     | notes                                                   |
+|---------------------------|---------------------------------------------------------|
+| folder of a DICOM series  | see `dicom_series`; any file names, compressed or not   |
+| .dcm, or no extension     | a single DICOM slice                                    |
+| .nii .nii.gz .mha .mhd    | integer or float, in HU; 2-D or 3-D                     |
+| .nrrd                     | likewise                                                |
+| .png                      | 8 or 16 bits of grey; HU if the window it was made with |
+|                           | is stated, else `Volume.unit` is 'grey'; no spacing     |
+
+What lies outside the field of view (-2000, -3024, PixelPaddingValue) becomes -1024 HU.
+What is wrong with a file is a `common.errors.UserError` that names it.
+"""
+
+from ipv2.ct_io.formats import SUFFIXES, format_of, stem_of, suffix_of
+from ipv2.ct_io.listing import (
+    Item,
+    PairedPaths,
+    PairItem,
+    Skipped,
+    describe_skipped,
+    list_volumes,
+    match_slices,
+    paired_paths,
+    patient_of,
+    read_many,
+    read_pairs,
+    slice_number,
+)
+from ipv2.ct_io.reading import peek, read_volume
+from ipv2.ct_io.volume import PADDING_HU, Volume, hu_to_int16
+from ipv2.ct_io.writing import with_hu, write_volume
+
+__all__ = [
+    "PADDING_HU",
+    "SUFFIXES",
+    "Item",
+    "PairItem",
+    "PairedPaths",
+    "Skipped",
+    "Volume",
+    "describe_skipped",
+    "format_of",
+    "hu_to_int16",
+    "list_volumes",
+    "match_slices",
+    "paired_paths",
+    "patient_of",
+    "peek",
+    "read_many",
+    "read_pairs",
+    "read_volume",
+    "slice_number",
+    "stem_of",
+    "suffix_of",
+    "with_hu",
+    "write_volume",
+]
