@@ -18,8 +18,8 @@ fixed order, where a scatter-add would do neither.
 Conventions, as in `skimage.transform.radon` with circle=True:
 - images are (row, column), row downwards; the rotation centre is pixel
   (h // 2, w // 2); the detector's centre is bin d // 2;
-- a view at angle theta sees x cos(theta) - y sin(theta) with x along columns and y along
-  rows, in pixels from the centre: angle 0 sums along columns;
+- a view at angle theta sees s = x cos(theta) - y sin(theta), x along columns and y
+  along rows in pixels from the centre: angle 0 sums along columns;
 - detector spacing = pixel spacing (square pixels).
 
 Everything that depends on sizes and angles alone is in `Geometry`: NumPy, outside jit,
@@ -35,7 +35,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Complex64, Float, Float32, Int32, Real
+from jaxtyping import Array, Complex64, Float32, Real
 
 FilterName: TypeAlias = Literal[
     "ramp", "shepp-logan", "cosine", "hamming", "hann", "none"
@@ -47,9 +47,14 @@ FILTERS: tuple[str, ...] = get_args(FilterName)
 _WIDTH = 4
 _OVERSAMPLING = 2
 _MARGIN = _WIDTH // 2
-# Contributions to a grid cell, rounded up to one of these; cells with more (around
-# zero frequency, where all views meet) are summed by a reduction instead of unrolled.
-_LEVELS = (1, 2, 4, 5, 6, 7, 8, 10, 12, 16, 20, 28, 40, 64)
+# Contributions to a grid cell, rounded up to one of these: the first are unrolled; the
+# others, for the cells around zero frequency where all views meet, are reductions.
+_UNROLLED = (4, 6, 8, 12, 16, 24)
+_REDUCED = (32, 48, 64, 96, 128, 256, 512, 1024)
+# A bucket of fewer cells, one in so many or this many, joins the next larger one: fewer
+# operations to compile.
+_CELLS_PER_BUCKET = 400
+_LEAST_CELLS = 100
 
 
 @functools.partial(
@@ -94,14 +99,15 @@ class Geometry:
     detectors: int
     grid: tuple[int, int]
     padded: int
-    apodisation: Float32[Array, "h w"]
-    first: Int32[Array, " s"]
-    weight_x: Float32[Array, "k s"]
-    weight_y: Float32[Array, "k s"]
-    conjugate: Bool[Array, "n 1 1"]
-    cell_sample: tuple[Int32[Array, "_ _"], ...]
-    cell_weight: tuple[Float32[Array, "_ _"], ...]
-    cell_place: Int32[Array, " g"]
+    # Shapes are in words above: JAX also builds pytrees of things that are not arrays.
+    apodisation: Any
+    first: Any
+    weight_x: Any
+    weight_y: Any
+    conjugate: Any
+    cell_sample: tuple[Any, ...]
+    cell_weight: tuple[Any, ...]
+    cell_place: Any
 
     @property
     def extended(self) -> tuple[int, int]:
@@ -110,7 +116,7 @@ class Geometry:
         return columns // 2 + 1 + 2 * _MARGIN, rows + 1 + 2 * _MARGIN
 
 
-def _fast_even(size: float) -> int:
+def _fast_even(size: float | int) -> int:
     """Smallest even 2^a 3^b 5^c that is not below size."""
     candidate = max(2, math.ceil(size))
     while True:
@@ -160,11 +166,12 @@ def _cell_tables(
     place = np.zeros(cells, np.int64)
     filled = 1  # place 0 holds the zero of untouched cells
     low = 0
-    for level in (*_LEVELS, int(count.max())):
+    least = max(_LEAST_CELLS, np.count_nonzero(count) // _CELLS_PER_BUCKET)
+    for level in (*_UNROLLED, *_REDUCED, int(count.max())):
         members = np.flatnonzero((count > low) & (count <= level))
-        low = max(low, level)
-        if not members.size:
+        if not members.size or (members.size < least and level < count.max()):
             continue
+        low = level
         tap = np.arange(level)[:, None]
         used = tap < count[members]
         entry = np.where(used, start[members] + tap, 0)
@@ -209,24 +216,27 @@ def _cached_geometry(
     samples, weights, place = _cell_tables(
         cell.reshape(-1), weight.reshape(-1), sample.reshape(-1), extended
     )
-    apodisation = 1 / np.outer(_kernel_transform(h, rows), _kernel_transform(w, columns))
+    apodisation = 1 / np.outer(
+        _kernel_transform(h, rows), _kernel_transform(w, columns)
+    )
+    geometry = Geometry(
+        shape=shape,
+        views=angle.size,
+        detectors=detectors,
+        grid=(rows, columns),
+        padded=padded,
+        apodisation=apodisation.astype(np.float32),
+        first=first.astype(np.int32),
+        weight_x=weight_x.astype(np.float32),
+        weight_y=weight_y.astype(np.float32),
+        conjugate=conjugate[..., None],
+        cell_sample=tuple(samples),
+        cell_weight=tuple(weights),
+        cell_place=place,
+    )
     # Arrays, not tracers, even when the first call comes from inside a jitted function.
     with jax.ensure_compile_time_eval():
-        return Geometry(
-            shape=shape,
-            views=angle.size,
-            detectors=detectors,
-            grid=(rows, columns),
-            padded=padded,
-            apodisation=jnp.asarray(apodisation, jnp.float32),
-            first=jnp.asarray(first, jnp.int32),
-            weight_x=jnp.asarray(weight_x, jnp.float32),
-            weight_y=jnp.asarray(weight_y, jnp.float32),
-            conjugate=jnp.asarray(conjugate[..., None]),
-            cell_sample=tuple(jnp.asarray(table) for table in samples),
-            cell_weight=tuple(jnp.asarray(table) for table in weights),
-            cell_place=jnp.asarray(place),
-        )
+        return jax.tree.map(jnp.asarray, geometry)
 
 
 def create_geometry(
@@ -360,7 +370,7 @@ def _interpolate_adjoint(
     """Sums at the grid cells of the samples that touch them."""
     sums = [jnp.zeros((1, sample.shape[1]), sample.dtype)]
     for index, weight in zip(geometry.cell_sample, geometry.cell_weight, strict=True):
-        if index.shape[0] > _LEVELS[-1]:
+        if index.shape[0] > _UNROLLED[-1]:
             value = sample.at[index].get(mode="promise_in_bounds")
             sums.append(jnp.sum(value * weight[..., None], axis=0))
             continue
@@ -374,10 +384,14 @@ def _interpolate_adjoint(
 
 
 def _project(
-    geometry: Geometry, image: Float32[Array, "b h w"]
+    geometry: Geometry,
+    image: Float32[Array, "b h w"],
+    response: Float32[Array, " k"],
 ) -> Float32[Array, "b n d"]:
+    """Views of the image, their spectra multiplied by response."""
     sample = _interpolate(geometry, _image_spectrum(geometry, image))
     spectrum = sample.reshape(geometry.views, -1, image.shape[0])
+    spectrum = spectrum * response[None, :, None]
     spectrum = jnp.where(geometry.conjugate, jnp.conj(spectrum), spectrum)
     view = jnp.fft.irfft(jnp.moveaxis(spectrum, -1, 0), geometry.padded)
     start = geometry.padded // 2 - geometry.detectors // 2
@@ -405,14 +419,56 @@ def _backproject(
     return _image_spectrum_adjoint(geometry, _interpolate_adjoint(geometry, sample))
 
 
+def _over_batch(operator: Any, geometry: Geometry, array: Any, response: Any) -> Array:
+    flat = array.astype(jnp.float32).reshape(-1, *array.shape[-2:])
+    result = operator(geometry, flat, response)
+    return result.reshape(*array.shape[:-2], *result.shape[1:])
+
+
 @jax.custom_vjp
+def _filtered_project(geometry: Geometry, image: Any, response: Any) -> Array:
+    return _over_batch(_project, geometry, image, response)
+
+
+@jax.custom_vjp
+def _filtered_backproject(geometry: Geometry, sinogram: Any, response: Any) -> Array:
+    return _over_batch(_backproject, geometry, sinogram, response)
+
+
+# With E the zero-padding of a view, H the filter of padded views, A the projector onto
+# padded views: project = E' H A, backproject = A' H E, each the other's transpose.
+def _project_fwd(geometry: Geometry, image: Any, response: Any) -> tuple[Array, Any]:
+    return _filtered_project(geometry, image, response), (geometry, response)
+
+
+def _project_bwd(residual: Any, cotangent: Array) -> tuple[None, Array, None]:
+    geometry, response = residual
+    return None, _filtered_backproject(geometry, cotangent, response), None
+
+
+def _backproject_fwd(
+    geometry: Geometry, sinogram: Any, response: Any
+) -> tuple[Array, Any]:
+    return _filtered_backproject(geometry, sinogram, response), (geometry, response)
+
+
+def _backproject_bwd(residual: Any, cotangent: Array) -> tuple[None, Array, None]:
+    geometry, response = residual
+    return None, _filtered_project(geometry, cotangent, response), None
+
+
+_filtered_project.defvjp(_project_fwd, _project_bwd)
+_filtered_backproject.defvjp(_backproject_fwd, _backproject_bwd)
+
+
 def project(
     geometry: Geometry, image: Real[Array, "*b h w"]
 ) -> Float32[Array, "*b n d"]:
     """Line integrals of images, in pixel units: `radon` with its tables as argument.
 
-    Linear in the image; the gradient is `backproject` of the cotangent, and the other
-    way round. The geometry has no gradient. Computed in float32. Reverse mode only.
+    Linear in the image; the gradient is the exact adjoint, `backproject` of the
+    cotangent with a response of ones. The geometry has no gradient. Computed in
+    float32. Reverse mode only.
 
     Args:
       geometry: from `create_geometry`.
@@ -421,29 +477,10 @@ def project(
     Returns:
       Sinograms, value times pixels.
     """
-    batch = image.shape[:-2]
-    flat = image.astype(jnp.float32).reshape(-1, *image.shape[-2:])
-    sinogram = _project(geometry, flat)
-    return sinogram.reshape(*batch, *sinogram.shape[1:])
+    ones = jnp.ones(geometry.padded // 2 + 1, jnp.float32)
+    return _filtered_project(geometry, image, ones)
 
 
-def _project_fwd(
-    geometry: Geometry, image: Real[Array, "*b h w"]
-) -> tuple[Float32[Array, "*b n d"], Geometry]:
-    return project(geometry, image), geometry
-
-
-def _project_bwd(
-    geometry: Geometry, cotangent: Float32[Array, "*b n d"]
-) -> tuple[None, Float32[Array, "*b h w"]]:
-    response = jnp.ones(geometry.padded // 2 + 1, jnp.float32)
-    return None, backproject(geometry, cotangent, response)
-
-
-project.defvjp(_project_fwd, _project_bwd)
-
-
-@jax.custom_vjp
 def backproject(
     geometry: Geometry,
     sinogram: Real[Array, "*b n d"],
@@ -451,49 +488,20 @@ def backproject(
 ) -> Float32[Array, "*b h w"]:
     """Exact adjoint of `project` after a filter along the detector.
 
-    With H the filter, linear and symmetric: A' H. The gradient for the sinogram is
-    H A of the cotangent. The filter counts as a constant: its gradient is zero.
+    Linear in the sinogram; the gradient is its exact adjoint. The filter counts as a
+    constant: its gradient is zero. Computed in float32. Reverse mode only.
 
     Args:
       geometry: from `create_geometry`.
       sinogram: views of the geometry's size.
-      response: (padded // 2 + 1,) factor at each frequency, from `filter_response`; ones
-        for the plain adjoint.
+      response: (padded // 2 + 1,) factor at each frequency, from `filter_response`;
+        ones for the plain adjoint.
 
     Returns:
       Images.
     """
-    batch = sinogram.shape[:-2]
-    flat = sinogram.astype(jnp.float32).reshape(-1, *sinogram.shape[-2:])
-    image = _backproject(geometry, flat, response)
-    return image.reshape(*batch, *image.shape[1:])
+    return _filtered_backproject(geometry, sinogram, response)
 
-
-def _backproject_fwd(
-    geometry: Geometry,
-    sinogram: Real[Array, "*b n d"],
-    response: Float32[Array, " k"],
-) -> tuple[Float32[Array, "*b h w"], tuple[Geometry, Float32[Array, " k"]]]:
-    return backproject(geometry, sinogram, response), (geometry, response)
-
-
-def _backproject_bwd(
-    residual: tuple[Geometry, Float32[Array, " k"]],
-    cotangent: Float32[Array, "*b h w"],
-) -> tuple[None, Float32[Array, "*b n d"], None]:
-    geometry, response = residual
-    view = project(geometry, cotangent)
-    batch = view.shape[:-2]
-    view = view.reshape(-1, *view.shape[-2:])
-    start = geometry.padded // 2 - geometry.detectors // 2
-    pad = _pad_to(start, geometry.detectors, geometry.padded)
-    spectrum = jnp.fft.rfft(jnp.pad(view, ((0, 0), (0, 0), pad)))
-    view = jnp.fft.irfft(spectrum * response[None, None], geometry.padded)
-    view = view[:, :, start : start + geometry.detectors]
-    return None, view.reshape(*batch, *view.shape[1:]), None
-
-
-backproject.defvjp(_backproject_fwd, _backproject_bwd)
 
 _jit_project = jax.jit(project)
 _jit_backproject = jax.jit(backproject)
@@ -503,7 +511,7 @@ def filter_response(
     filter_name: str,
     padded: int,
     *,
-    cutoff: float = 1.0,
+    cutoff: float | int = 1.0,
     linear_interpolation: bool = False,
 ) -> np.ndarray:
     """Frequency response of a reconstruction filter.
@@ -578,7 +586,7 @@ def _check_rank(array: Any, words: str) -> None:
 
 
 def radon(
-    image: Real[Array | np.ndarray, "*b h w"],
+    image: Real[Array | np.ndarray, "..."],
     angle_rad: Any,
     *,
     spacing_mm: Any = 1.0,
@@ -592,7 +600,7 @@ def radon(
     there, prefer `project` with a `Geometry` passed in.
 
     Args:
-      image: real images, any size, odd or even, square or not.
+      image: `*b h w`, real, any size, odd or even, square or not.
       angle_rad: (n,) angles in radians, concrete.
       spacing_mm: size of the square pixels and of the bins, mm: one number, or one for
         each image. 1 gives integrals in pixels.
@@ -612,13 +620,13 @@ def radon(
 
 
 def filtered_backprojection(
-    sinogram: Real[Array | np.ndarray, "*b n d"],
+    sinogram: Real[Array | np.ndarray, "..."],
     angle_rad: Any,
     filter_name: str = "ramp",
     *,
     shape: tuple[int, int] | None = None,
     spacing_mm: Any = 1.0,
-    cutoff: float = 1.0,
+    cutoff: float | int = 1.0,
     circle: bool = False,
     linear_interpolation: bool = False,
 ) -> Float32[Array, "*b h w"]:
@@ -626,10 +634,11 @@ def filtered_backprojection(
 
     image = pi / n * A' H p / spacing_mm, A the projector in pixels, H the filter; for
     angles that cover half a turn (or whole turns) evenly. The filter `none` leaves out
-    every scale but the projector's own: A' p * spacing_mm, the exact adjoint of `radon`.
+    every scale but the projector's own: A' p * spacing_mm is the exact adjoint of
+    `radon`.
 
     Args:
-      sinogram: as `radon` returns them.
+      sinogram: `*b n d`, as `radon` returns them.
       angle_rad: (n,) angles in radians, concrete.
       filter_name: one of `FILTERS`.
       shape: (h, w) of the image; (d, d) if None.
