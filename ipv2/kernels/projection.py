@@ -529,8 +529,9 @@ def filter_response(
       padded: even length of a view's FFT.
       cutoff: where the window ends, as a fraction of the detector's highest frequency,
         in (0, 1]: lower is softer.
-      linear_interpolation: multiply by sinc(f)^2, as backprojection with linear
-        interpolation between bins (scikit-image) does.
+      linear_interpolation: follow backprojection that interpolates linearly between
+        bins, as scikit-image's: its factor sinc(f)^2 and the aliases of it, together
+        sum_m sinc(f + m)^4 = (2 + cos(2 pi f)) / 3 of the power.
 
     Returns:
       (padded // 2 + 1,) float32.
@@ -561,7 +562,7 @@ def filter_response(
         # 1e-9: the last frequency belongs to the window however u was rounded.
         response = np.fft.rfft(ramp).real * np.where(u <= 0.5 + 1e-9, window, 0.0)
     if linear_interpolation:
-        response = response * np.sinc(frequency) ** 2
+        response = response * np.sqrt((2 + np.cos(2 * math.pi * frequency)) / 3)
     return response.astype(np.float32)
 
 

@@ -168,7 +168,7 @@ def test_filtered_backprojection_follows_skimage(head, filter_name):
         expected = skimage_backprojection(sinogram, angle, None) * 2 * 90 / math.pi
     else:
         expected = skimage_backprojection(sinogram, angle, filter_name)
-    # sinc^2 follows linear interpolation up to its aliases, which sharp filters keep.
+    # The aliases of linear interpolation have the right power, not the right place.
     limit = {"ramp": 0.05, "shepp-logan": 0.04}.get(filter_name, 0.02)
     assert relative(actual, expected) < limit
 
