@@ -41,9 +41,11 @@ def get_base() -> ConfigDict:
     config.noise = ConfigDict()
     config.noise.dose = 0.02  # of the normal dose
     config.noise.input_dose = 1.0  # the dose the normal-dose images were taken at
-    config.noise.incident_photons = 1.5e5  # a detector bin, at normal dose
+    config.noise.photons = 1.5e5  # a detector bin and view through air, at normal dose
     config.noise.electronic_variance = 10.0  # photons^2
-    config.noise.views = 512
+    config.noise.views = 0  # over half a turn; 0: as many as the image has pixels
+    config.noise.filter_name = "hann"  # the scanner's kernel, as is `cutoff`
+    config.noise.cutoff = 1.0
 
     config.model = ConfigDict()
     config.model.name = "redcnn"

@@ -8,6 +8,7 @@ from flax import linen as nn
 from common import config as c
 from common.config import ConfigDict
 from ipv2.kernels.photon_noise import DoseParams
+from ipv2.kernels.projection import FILTERS
 from ipv2.losses import LOSSES
 from ipv2.models import MODELS, create_model
 from ipv2.purification import PurifyParams
@@ -87,9 +88,11 @@ RULES = {
     "purify.overwrite": c.boolean(),
     "noise.dose": c.number(above=0, at_most=1),
     "noise.input_dose": c.number(above=0, at_most=1),
-    "noise.incident_photons": c.number(above=0),
+    "noise.photons": c.number(at_least=1),
     "noise.electronic_variance": c.number(at_least=0),
-    "noise.views": c.whole(8),
+    "noise.views": c.whole(0),
+    "noise.filter_name": c.one_of(*FILTERS),
+    "noise.cutoff": c.number(above=0, at_most=1),
     "model.name": c.one_of(*MODELS),
     "model.dtype": c.one_of(*DTYPES),
     "optimizer.learning_rate": c.number(above=0),
@@ -133,7 +136,8 @@ def check(config: ConfigDict) -> None:
 
 def dose_params(config: ConfigDict) -> DoseParams:
     """Returns the noise model that `config.noise` describes."""
-    return DoseParams(**config.noise)
+    noise = config.noise.to_dict()
+    return DoseParams(**noise | {"views": noise["views"] or None})
 
 
 def purify_params(config: ConfigDict) -> PurifyParams:
