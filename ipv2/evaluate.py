@@ -1,0 +1,297 @@
+"""Evaluation of a denoiser on whole slices: streamed, batched, averaged, in HU."""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from common.report import format_table
+from common.typing import PyTree
+from ipv2.metrics import (
+    MIN_REGION_PIXELS,
+    REGIONS,
+    WINDOWS,
+    NoiseMethod,
+    image_metrics,
+    region_metrics,
+)
+from ipv2.models.blocks import hu_to_unit, unit_to_hu
+
+Slices = Mapping[str, Any]
+Denoise = Callable[[PyTree, Array], Array]
+Prepare = Callable[[Slices], Slices]
+
+_NOISE_WORDS = {
+    "difference": "sd of the difference from the reference",
+    "local": "median sd within 7x7 pixels of the image itself",
+}
+
+
+def make_denoise(model: nn.Module) -> Denoise:
+    """A function (variables, `b h w` HU) -> `b h w` HU that applies the network."""
+
+    def denoise(variables: PyTree, hu: Float[Array, "b h w"]) -> Float[Array, "b h w"]:
+        output = model.apply(variables, hu_to_unit(hu)[..., None])
+        # `apply` returns a pair only when asked for mutable collections.
+        return unit_to_hu(jnp.squeeze(cast(Array, output), axis=-1))
+
+    return denoise
+
+
+def evaluate_slices(
+    denoise: Denoise,
+    variables: PyTree,
+    slices: Iterable[Slices],
+    *,
+    batch_size: int,
+    label: str,
+    prepare: Prepare | None = None,
+) -> dict[str, Any]:
+    """Mean metrics of the input and of the denoised output over all slices.
+
+    Batches are as large as `batch_size`; the last one, and the last before a change of
+    image size, is filled up with copies whose numbers are dropped. A slice's numbers
+    depend on that slice alone. Slices are read as they are needed, and only numbers
+    are kept.
+
+    Args:
+      denoise: (variables, `b h w` HU) -> `b h w` HU, traceable; see `make_denoise`.
+        Compiled once for each function object and image size: keep it, and `prepare`,
+        between evaluations.
+      variables: The first argument of `denoise`.
+      slices: One mapping a slice, all with the same keys: `lq` and `label`, (h, w) HU;
+        `regions`, a mapping of `REGIONS` to (h, w) bool; where known, `truth`, (h, w)
+        HU aligned with `lq`. With `prepare`, whatever that takes. Other
+        keys go to `prepare` and are not looked at, so they must be numbers.
+      batch_size: Slices at a time.
+      label: What the label is, for the results: 'ipv2', 'v1', 'gt'...
+      prepare: Maps a stacked batch to one with the keys above, on device, jitted
+        together with the network; purification, for instance. A batch's filling must
+        not change the other slices: random keys belong in `slices`, one each.
+
+    Returns:
+      `input` and `output`, each with `psnr_db`, `ssim`, `rmse_hu` by window and
+      `regions` by name with `noise_sd_hu`, `bias_hu`, `n_slices` (those that hold at
+      least 100 pixels of the region; None in place of numbers if none does); `label`,
+      the reference they were measured against: 'truth' if it is known, else `label`;
+      `noise`, how noise was measured; `n_slices`; `windows`. If the truth is known,
+      `against_label` repeats `label`, `noise`, `input`, `output` for the label.
+
+    Raises:
+      ValueError: If there is no slice, a key is missing, keys change between slices,
+        or `batch_size` is below 1.
+      FloatingPointError: If the network's output is not finite.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be >= 1, got {batch_size}")
+
+    collected = []
+    for batch, count in _batches(slices, batch_size):
+        if prepare is None:
+            _check_keys(batch)
+        measured = jax.device_get(_measure(denoise, prepare, variables, batch))
+        measured = jax.tree.map(lambda leaf, count=count: leaf[:count], measured)
+        full = measured["label"]["output"]["rmse_hu"]["full"]
+        if not np.all(np.isfinite(full)):
+            first = int(np.flatnonzero(~np.isfinite(full))[0])
+            index = sum(_length(m) for m in collected) + first
+            raise FloatingPointError(
+                f"slice {index}: the difference of output and label is not finite; "
+                "check the checkpoint and that the images hold finite HU"
+            )
+        collected.append(measured)
+    if not collected:
+        raise ValueError("there is no slice to evaluate")
+    numbers = jax.tree.map(lambda *leaves: np.concatenate(leaves), *collected)
+
+    against_label: dict[str, Any] = {
+        "label": label,
+        "noise": _NOISE_WORDS["local"],
+        **{name: _average(numbers["label"][name]) for name in ("input", "output")},
+    }
+    results: dict[str, Any] = dict(against_label)
+    if "truth" in numbers:
+        results = {
+            "label": "truth",
+            "noise": _NOISE_WORDS["difference"],
+            **{name: _average(numbers["truth"][name]) for name in ("input", "output")},
+            "against_label": against_label,
+        }
+    results["n_slices"] = _length(numbers)
+    results["windows"] = {
+        name: {"center_hu": window.center_hu, "width_hu": window.width_hu}
+        for name, window in WINDOWS.items()
+    }
+    return results
+
+
+@functools.partial(jax.jit, static_argnames=("denoise", "prepare"))
+def _measure(
+    denoise: Denoise, prepare: Prepare | None, variables: PyTree, batch: Slices
+) -> dict[str, Any]:
+    """{reference: {image: metrics of every slice}}."""
+    batch = batch if prepare is None else prepare(batch)
+    lq = jnp.asarray(batch["lq"], jnp.float32)
+    regions = {name: jnp.stack([batch["regions"][name]] * 2) for name in REGIONS}
+    images = jnp.stack([lq, denoise(variables, lq)])
+    methods: dict[str, NoiseMethod] = {"label": "local", "truth": "difference"}
+    result = {}
+    for reference, method in methods.items():
+        if reference not in batch:
+            continue
+        target = jnp.asarray(batch[reference], jnp.float32)
+        target = jnp.broadcast_to(target, images.shape)
+        both = {
+            **image_metrics(images, target),
+            "regions": region_metrics(images, target, regions, method),
+        }
+        result[reference] = {
+            name: jax.tree.map(lambda leaf, k=k: leaf[k], both)
+            for k, name in enumerate(("input", "output"))
+        }
+    return result
+
+
+def format_results(results: Mapping[str, Any], *, title: str = "") -> str:
+    """The console's table of one evaluation: input against output."""
+    tables = [_format_block(results, {"input": results["input"],
+                                      "output": results["output"]},
+                            results["n_slices"], title)]  # fmt: skip
+    if "against_label" in results:
+        block = results["against_label"]
+        images = {"input": block["input"], "output": block["output"]}
+        tables.append(_format_block(block, images, results["n_slices"], title))
+    return "\n\n".join(tables)
+
+
+def format_comparison(runs: Mapping[str, Mapping[str, Any]], *, title: str = "") -> str:
+    """One table of several runs' outputs under their common input.
+
+    Raises:
+      ValueError: If the runs were not measured on as many slices against the same kind
+        of reference, or their inputs differ: the rows would not compare.
+    """
+    if not runs:
+        raise ValueError("there is no run to compare")
+    first_name, first = next(iter(runs.items()))
+    for name, run in runs.items():
+        for key in ("label", "n_slices"):
+            if run[key] != first[key]:
+                raise ValueError(
+                    f"runs do not compare: {key} is {first[key]!r} for {first_name} "
+                    f"but {run[key]!r} for {name}"
+                )
+    rows = {"input": first["input"]} | {n: run["output"] for n, run in runs.items()}
+    return _format_block(first, rows, first["n_slices"], title)
+
+
+def _format_block(block, images, n_slices: int, title: str) -> str:
+    windows = [(name, f"{name}\n{window}") for name, window in WINDOWS.items()]
+    head = f"{title}: " if title else ""
+    quality = format_table(
+        ["image"]
+        + [f"PSNR dB\n{text}" for _, text in windows]
+        + [f"SSIM\n{text}" for _, text in windows]
+        + [f"RMSE HU\n{text}" for _, text in windows],
+        [
+            [name]
+            + [
+                image[metric][window]
+                for metric in ("psnr_db", "ssim", "rmse_hu")
+                for window, _ in windows
+            ]
+            for name, image in images.items()
+        ],
+        digits=[0] + [2] * 3 + [4] * 3 + [1] * 3,
+        title=f"{head}against {block['label']}, mean of {n_slices} slices, "
+        "HU windows as centre/width",
+    )
+    regions = format_table(
+        ["image"]
+        + [f"noise\n{region}" for region in REGIONS]
+        + [f"bias\n{region}" for region in REGIONS],
+        [
+            [name]
+            + [
+                image["regions"][region][key]
+                for key in ("noise_sd_hu", "bias_hu")
+                for region in REGIONS
+            ]
+            for name, image in images.items()
+        ],
+        digits=1,
+        title=f"{head}by region in HU; bias against {block['label']}, noise: "
+        f"{block['noise']}",
+    )
+    return f"{quality}\n\n{regions}"
+
+
+def _batches(slices: Iterable[Slices], size: int) -> Iterator[tuple[Slices, int]]:
+    """Stacked batches of exactly `size` slices of one shape, and how many are real."""
+    pending: list[Slices] = []
+    signature = keys = None
+    for item in slices:
+        item = jax.tree.map(np.asarray, dict(item))
+        if keys is None:
+            keys = jax.tree.structure(item)
+        elif jax.tree.structure(item) != keys:
+            raise ValueError(
+                f"all slices must have the same keys, got {sorted(item)} after others; "
+                "evaluate slices with a known truth apart from those without"
+            )
+        new = [leaf.shape for leaf in jax.tree.leaves(item)]
+        if pending and new != signature:
+            yield _stack(pending, size), len(pending)
+            pending = []
+        signature = new
+        pending.append(item)
+        if len(pending) == size:
+            yield _stack(pending, size), size
+            pending = []
+    if pending:
+        yield _stack(pending, size), len(pending)
+
+
+def _stack(pending: list[Slices], size: int) -> Slices:
+    filled = pending + [pending[-1]] * (size - len(pending))
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *filled)
+
+
+def _check_keys(batch: Slices) -> None:
+    missing = sorted({"lq", "label", "regions"} - set(batch))
+    if not missing:
+        missing = [f"regions[{n!r}]" for n in REGIONS if n not in batch["regions"]]
+    if missing:
+        raise ValueError(
+            f"slices lack {missing}; got {sorted(batch)}. Give them, or a `prepare` "
+            "that makes them"
+        )
+
+
+def _length(numbers: Mapping[str, Any]) -> int:
+    return len(numbers["label"]["input"]["rmse_hu"]["full"])
+
+
+def _average(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """Means over slices as Python floats, regions over the slices that hold them."""
+    means: dict[str, Any] = {
+        metric: {name: float(np.mean(v, dtype=np.float64)) for name, v in by.items()}
+        for metric, by in numbers.items()
+        if metric != "regions"
+    }
+    means["regions"] = {}
+    for name, region in numbers["regions"].items():
+        held = region["pixels"] >= MIN_REGION_PIXELS
+        held &= np.isfinite(region["noise_sd_hu"])
+        means["regions"][name] = {
+            key: float(np.mean(region[key][held], dtype=np.float64))
+            if held.any()
+            else None
+            for key in ("noise_sd_hu", "bias_hu")
+        } | {"n_slices": int(held.sum())}
+    return means
