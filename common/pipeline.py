@@ -5,15 +5,27 @@ stream depends on the seed alone, so `draw` is the same example whatever the bat
 size and the number of devices and processes; random keys are derived from it.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
 
 import grain
 import jax
 import numpy as np
 
 Record = dict[str, Any]
-Source = Sequence[Record]
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Random access to records, as TFDS and grain have it."""
+
+    def __len__(self) -> int:
+        """Number of records."""
+        ...
+
+    def __getitem__(self, index: int) -> Any:
+        """The record at a place: a dict."""
+        ...
 
 
 def draws(source: Source, *, seed: int) -> grain.MapDataset:

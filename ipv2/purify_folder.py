@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
@@ -26,9 +27,10 @@ from ipv2.ct_io import (
     match_slices,
     paired_paths,
     read_pairs,
+    with_hu,
     write_volume,
 )
-from ipv2.purification import Purified, PurifyParams, purify
+from ipv2.purification import PurifyParams, purify
 from ipv2.train import example_rngs
 
 _SIDES = ("lq_bar", "gt_bar", "lung_mask")
@@ -112,33 +114,32 @@ def purify_pair(
     gt = _take(gt, [j for _, j in matches])
     params = _for_unit(params, lq)
 
-    number = zlib.crc32(name.encode())
-    places = np.asarray([number + i for i, _ in matches], np.uint64)
-    rngs = example_rngs(config.seed, places.astype(np.uint32))
-    parts = [
-        jax.device_get(part)
-        for part in _batches(lq, gt, rngs, params, config.evaluate.batch_size)
-    ]
-    whole = Purified(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
-    mask = (whole.lung_mask > 0.5).astype(np.float32)
+    number = np.uint32(zlib.crc32(name.encode()))
+    places = number + np.asarray([i for i, _ in matches], np.uint32)
+    rngs = example_rngs(config.seed, jnp.asarray(places))
+    batches = _batches(lq, gt, rngs, params, config.evaluate.batch_size)
+    lq_bar, gt_bar, weight = (
+        np.concatenate(parts) for parts in zip(*batches, strict=True)
+    )
     return {
-        "lq_bar": dataclasses.replace(lq, hu=np.asarray(whole.lq_bar, np.float32)),
-        "gt_bar": dataclasses.replace(gt, hu=np.asarray(whole.gt_bar, np.float32)),
-        "lung_mask": dataclasses.replace(lq, hu=mask, unit="mask"),
+        "lq_bar": with_hu(lq, lq_bar),
+        "gt_bar": with_hu(gt, gt_bar),
+        "lung_mask": dataclasses.replace(with_hu(lq, weight > 0.5), unit="mask"),
     }
 
 
 def _batches(
     lq: Volume, gt: Volume, rngs: jax.Array, params: PurifyParams, size: int
-) -> Iterator[Purified]:
+) -> Iterator[tuple[np.ndarray, ...]]:
     """Purified batches of one size, so that it compiles once; filling is cut off."""
     count = len(lq.hu)
-    spacing_mm = np.float32(lq.spacing_mm[1:])
+    spacing_mm = jnp.asarray(lq.spacing_mm[1:], jnp.float32)
     for start in range(0, count, size):
         real = min(size, count - start)
         places = np.minimum(np.arange(start, start + size), count - 1)
-        pair = purify(rngs[places], lq.hu[places], gt.hu[places], spacing_mm, params)
-        yield Purified(*(array[:real] for array in pair))
+        low, normal = (jnp.asarray(volume.hu[places]) for volume in (lq, gt))
+        pair = purify(rngs[places], low, normal, spacing_mm, params)
+        yield tuple(np.asarray(array)[:real] for array in pair)
 
 
 def _for_unit(params: PurifyParams, volume: Volume) -> PurifyParams:

@@ -1,6 +1,6 @@
 """From a config to the slices that a run trains, validates and tests on."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from ipv2.settings import dose_params
 SPLITS = ("train", "val", "test")
 
 
-class Joined(Sequence[dict[str, Any]]):
+class Joined:
     """Several datasets, one after the other; each record gets its `dataset`."""
 
     def __init__(self, parts: Mapping[str, Any]) -> None:
@@ -33,7 +33,7 @@ class Joined(Sequence[dict[str, Any]]):
         """Records in all parts."""
         return int(self._starts[-1])
 
-    def __getitem__(self, index: Any) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         """The record at a place counted through all parts."""
         if not 0 <= index < len(self):
             raise IndexError(f"record {index} of {len(self)}")

@@ -10,9 +10,9 @@ import dataclasses
 import functools
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import flax.struct
 import jax
@@ -33,7 +33,7 @@ from common.config import ConfigDict, hold_config, to_steps
 from common.devices import AXIS, is_first_process, per_process, pmap_step, to_host
 from common.files import write_atomically
 from common.loop import Plan, fit
-from common.pipeline import train_batches
+from common.pipeline import Source, train_batches
 from common.progress import Progress
 from common.typing import Metrics, PyTree
 from common.writers import MetricsWriter
@@ -126,7 +126,7 @@ def make_train_step(
 
         def loss_of(params: PyTree) -> jax.Array:
             denoised = model.apply({"params": params}, patches[..., :1])
-            return loss(denoised, patches[..., 1:])
+            return loss(cast(jax.Array, denoised), patches[..., 1:])
 
         value, gradient = jax.value_and_grad(loss_of)(state.params)
         value, gradient = jax.lax.pmean((value, gradient), AXIS)
@@ -170,7 +170,7 @@ def evaluation_batch(
 def evaluate(
     model: nn.Module,
     params: PyTree,
-    source: Sequence[Any],
+    source: Source,
     config: ConfigDict,
     *,
     name: str,

@@ -7,28 +7,16 @@ files are array_record, and TFDS's bucket is never tried.
 import contextlib
 import io
 from collections.abc import Iterable, Iterator
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import TypeVar
 
 import tensorflow_datasets as tfds
 from absl import logging
 from tqdm import tqdm
 
 from common.errors import UserError
+from common.pipeline import Source
 
 T = TypeVar("T")
-
-
-@runtime_checkable
-class RandomAccess(Protocol):
-    """What grain reads: records by number."""
-
-    def __len__(self) -> int:
-        """Number of records."""
-        ...
-
-    def __getitem__(self, index: int) -> Any:
-        """The record: a dict of arrays and bytes."""
-        ...
 
 
 def progress(
@@ -67,7 +55,7 @@ def prepare(builder: tfds.core.DatasetBuilder) -> None:
         builder.download_and_prepare(download_config=config, file_format="array_record")
 
 
-def load_split(builder: tfds.core.DatasetBuilder, split: str) -> RandomAccess:
+def load_split(builder: tfds.core.DatasetBuilder, split: str) -> Source:
     """The records of one split, by number; built first if need be.
 
     Args:

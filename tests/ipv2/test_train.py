@@ -1,0 +1,183 @@
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from ipv2.purification import PurifyParams
+
+from common.checkpoint import load_manifest, load_variables
+from common.devices import AXIS
+from common.errors import UserError
+from configs import ipv2_redcnn
+from ipv2 import train
+from ipv2.losses import create_loss
+from ipv2.models import create_model
+
+SIZE = 64
+
+
+def _batch(count=4):
+    """A bright disc with two dark lungs, of two breaths, the first noisy."""
+    y, x = np.mgrid[:SIZE, :SIZE] / SIZE - 0.5
+    rng = np.random.default_rng(0)
+
+    def thorax(shift):
+        body = np.where(x**2 + y**2 < 0.2, 40.0, -1000.0)
+        lung = (np.abs(x) - 0.18) ** 2 + (y - shift) ** 2 < 0.02
+        return np.where(lung, -850.0, body)
+
+    gt = np.stack([thorax(0.02 * i) for i in range(count)])
+    lq = np.stack([thorax(0.02 * i + 0.05) for i in range(count)])
+    lq = lq + rng.normal(0, 80, lq.shape)
+    return {
+        "lq": jnp.asarray(lq, jnp.int16),
+        "gt": jnp.asarray(gt, jnp.int16),
+        "spacing_mm": jnp.full((count, 2), 5.0),
+        "draw": jnp.arange(count, dtype=jnp.uint32),
+    }
+
+
+def _step(purification, learning_rate=1e-3):
+    model, optimizer = create_model("cnn10"), optax.adam(learning_rate)
+    step = train.make_train_step(
+        model,
+        optimizer,
+        purification,
+        loss=create_loss("mse"),
+        patch=32,
+        patches_per_slice=2,
+        seed=0,
+    )
+    return step, train.create_state(train.create_params(model, 0), optimizer)
+
+
+def _on(devices, step):
+    """The step on so many devices, by vmap: its collectives see as many."""
+    over = jax.vmap(step, in_axes=(None, 0), out_axes=(None, None), axis_name=AXIS)
+
+    @jax.jit
+    def run(state, batch):
+        split = jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), batch)
+        return over(state, split)
+
+    return run
+
+
+@pytest.mark.parametrize("version", ["none", "v1", "v2"])
+def test_the_loss_falls(version):
+    purification = None if version == "none" else PurifyParams(version=version)
+    step, state = _step(purification, learning_rate=3e-3)
+    run, losses = _on(1, step), []
+    for _ in range(12):
+        state, metrics = run(state, _batch())
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < 0.7 * losses[0]
+    assert int(state.step) == 12
+
+
+def test_four_devices_are_one_device_with_the_joined_batch():
+    step, state = _step(PurifyParams())
+    one, _ = _on(1, step)(state, _batch())
+    four, _ = _on(4, step)(state, _batch())
+    # Adam's first step is +-learning_rate: a sum in another order moves it by 1e-4 of
+    # that where a gradient is next to nothing.
+    for a, b in zip(
+        jax.tree.leaves(one.params), jax.tree.leaves(four.params), strict=True
+    ):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_noise_is_drawn_anew_for_each_draw_and_is_the_same_for_the_same():
+    step, state = _step(PurifyParams())
+    run, batch = _on(1, step), _batch()
+    _, first = run(state, batch)
+    _, again = run(state, batch)
+    _, later = run(state, batch | {"draw": batch["draw"] + 4})
+    assert float(first["loss"]) == float(again["loss"]) != float(later["loss"])
+
+
+def test_a_pair_as_it_is_needs_no_purification():
+    """With version none the input is lq itself: an unpurified constant pair is exact."""
+    step, state = _step(None, learning_rate=1e-9)
+    batch = _batch()
+    batch["gt"] = batch["lq"]
+    _, metrics = _on(1, step)(state, batch)
+    patches = batch["lq"].astype(jnp.float32) / 1000
+    assert 0 <= float(metrics["loss"]) < float(jnp.mean(patches**2))
+
+
+def _smoke(tmp_path, variant="smoke"):
+    config = ipv2_redcnn.get_config(variant)
+    config.model.name = "cnn10"
+    config.data.cache = str(tmp_path / "cache")
+    return config
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    return folder, train.train(_smoke(folder), folder / "work")
+
+
+def test_a_run_leaves_what_the_design_says(run):
+    folder, results = run
+    work = folder / "work"
+    assert json.loads((work / "results.json").read_text()) == results
+    assert json.loads((work / "config.json").read_text())["model"]["name"] == "cnn10"
+    assert (work / "metrics.jsonl").read_text().count("train/loss") == 2
+    assert (work / "checkpoints" / "4").is_dir()
+    assert load_manifest(work / "export")["model"]["name"] == "cnn10"
+
+
+def test_results_hold_the_names_that_others_read(run):
+    _, results = run
+    for image in ("input", "output"):
+        for metric in ("psnr_db", "ssim", "rmse_hu"):
+            assert {"lung", "soft_tissue", "full"} <= set(results[image][metric])
+        for region in ("background", "lung", "body"):
+            values = results[image]["regions"][region]
+            assert np.isfinite(values["noise_sd_hu"]) and np.isfinite(values["bias_hu"])
+    assert results["label"] == "truth" and results["against_label"]["label"] == "ipv2"
+    assert results["n_slices"] == 2 and results["seed"] == 0 and results["seconds"] > 0
+
+
+def test_the_same_command_again_says_that_it_is_complete(run, capsys):
+    folder, results = run
+    assert train.train(_smoke(folder), folder / "work") == results
+    assert "PSNR" in capsys.readouterr().out
+
+
+def test_another_config_in_the_same_folder_is_refused(run):
+    folder, _ = run
+    config = _smoke(folder)
+    config.optimizer.learning_rate = 0.5
+    with pytest.raises(UserError, match=r"config\.optimizer\.learning_rate: the run"):
+        train.train(config, folder / "work")
+
+
+def test_evaluate_uses_the_exported_network(run):
+    folder, results = run
+    config = _smoke(folder)
+    config.model.name = "redcnn"  # the export says cnn10
+    evaluated = train.evaluate_run(config, folder / "work")
+    assert evaluated["output"] == results["output"]
+
+
+def test_evaluate_without_an_export_says_so(tmp_path):
+    with pytest.raises(UserError, match="no exported network here"):
+        train.evaluate_run(_smoke(tmp_path), tmp_path)
+
+
+def test_exported_parameters_are_those_of_the_last_checkpoint(run):
+    folder, _ = run
+    model = create_model("cnn10")
+    like = jax.eval_shape(lambda: train.create_params(model, 0))
+    loaded = load_variables(folder / "work" / "export", {"params": like})
+    fresh = train.create_params(model, 0)
+    moved = [
+        float(np.abs(np.asarray(a) - np.asarray(b)).max())
+        for a, b in zip(jax.tree.leaves(loaded), jax.tree.leaves(fresh), strict=True)
+    ]
+    assert all(value > 0 for value in moved)

@@ -1,0 +1,68 @@
+"""Kill and resume, through the command line: the same parameters, bit by bit."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def _command(folder, workdir):
+    return [
+        *(sys.executable, str(ROOT / "launch.py")),
+        *(
+            "--config",
+            "configs/ipv2_redcnn.py:smoke",
+            "--workdir",
+            str(folder / workdir),
+        ),
+        f"--config.data.cache={folder / 'cache'}",
+        "--config.model.name=cnn10",
+        "--config.train.duration=60 steps",
+        "--config.train.save=1000 steps",
+        "--config.train.evaluate=1000 steps",
+        "--config.train.log=1 steps",
+    ]
+
+
+def _exported(folder, workdir):
+    folder = folder / workdir / "export" / "variables"
+    return {
+        p.name: p.read_bytes() for p in sorted(folder.rglob("*")) if "/d/" in str(p)
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_killed_run_goes_on_to_the_same_parameters(tmp_path, number):
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    run = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True}
+    whole = subprocess.run(_command(tmp_path, "whole"), **run)
+    assert whole.returncode == 0, whole.stderr
+
+    process = subprocess.Popen(
+        _command(tmp_path, "cut"),
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    metrics = tmp_path / "cut" / "metrics.jsonl"
+    while not (metrics.exists() and metrics.read_text().count("\n") >= 10):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)  # waiting for another process, not for a guess
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1 and "the same command goes on" in errors, errors
+    assert not (tmp_path / "cut" / "results.json").exists()
+
+    resumed = subprocess.run(_command(tmp_path, "cut"), **run)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resumed after step" in resumed.stderr
+    assert _exported(tmp_path, "cut") == _exported(tmp_path, "whole") != {}
