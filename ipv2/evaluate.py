@@ -27,7 +27,8 @@ Denoise = Callable[[PyTree, Array], Array]
 Prepare = Callable[[Slices], Slices]
 
 _NOISE_WORDS = {
-    "difference": "sd of the difference from the reference",
+    "difference": "sd of the difference from the truth, local: its median sd "
+    "within 7x7 pixels",
     "local": "median sd within 7x7 pixels of the image itself",
 }
 
@@ -76,8 +77,9 @@ def evaluate_slices(
 
     Returns:
       `input` and `output`, each with `psnr_db`, `ssim`, `rmse_hu` by window and
-      `regions` by name with `noise_sd_hu`, `bias_hu`, `n_slices` (those that hold at
-      least 100 pixels of the region; None in place of numbers if none does); `label`,
+      `regions` by name with `noise_sd_hu`, `bias_hu`, with a known truth
+      `local_noise_sd_hu` (see `ipv2.metrics`), and `n_slices` (those that hold at least
+      100 pixels of the region; None in place of numbers if none does); `label`,
       the reference they were measured against: 'truth' if it is known, else `label`;
       `noise`, how noise was measured; `n_slices`; `windows`. If the truth is known,
       `against_label` repeats `label`, `noise`, `input`, `output` for the label.
@@ -211,17 +213,18 @@ def _format_block(block, images, n_slices: int, title: str) -> str:
         title=f"{head}against {block['label']}, mean of {n_slices} slices, "
         "HU windows as centre/width",
     )
+    titles = {
+        "noise_sd_hu": "noise",
+        "local_noise_sd_hu": "local noise",
+        "bias_hu": "bias",
+    }
+    first = next(iter(images.values()))["regions"][REGIONS[0]]
+    keys = [key for key in titles if key in first]
     regions = format_table(
-        ["image"]
-        + [f"noise\n{region}" for region in REGIONS]
-        + [f"bias\n{region}" for region in REGIONS],
+        ["image"] + [f"{titles[key]}\n{region}" for key in keys for region in REGIONS],
         [
             [name]
-            + [
-                image["regions"][region][key]
-                for key in ("noise_sd_hu", "bias_hu")
-                for region in REGIONS
-            ]
+            + [image["regions"][region][key] for key in keys for region in REGIONS]
             for name, image in images.items()
         ],
         digits=1,
@@ -287,11 +290,13 @@ def _average(numbers: Mapping[str, Any]) -> dict[str, Any]:
     means["regions"] = {}
     for name, region in numbers["regions"].items():
         held = region["pixels"] >= MIN_REGION_PIXELS
-        held &= np.isfinite(region["noise_sd_hu"])
+        for values in region.values():
+            held &= np.isfinite(values)
         means["regions"][name] = {
             key: float(np.mean(region[key][held], dtype=np.float64))
             if held.any()
             else None
-            for key in ("noise_sd_hu", "bias_hu")
+            for key in region
+            if key != "pixels"
         } | {"n_slices": int(held.sum())}
     return means

@@ -8,8 +8,9 @@ printed with its window.
 Noise is measured in one of two ways, and results say which:
 
 - 'difference' (known truth): the standard deviation of image - truth over the region.
-  The truth is aligned and noise-free, so this is all error except the mean, blur
-  included.
+  The truth is aligned and noise-free, so this is all error except the mean, blurred
+  edges included. Beside it stands `local_noise_sd_hu`, the median over the region of
+  the standard deviation of that difference in 7x7 pixels, which edges hardly move.
 - 'local' (a label only): the median over the region of the standard deviation in 7x7
   pixels of the image itself. A label is partly another breath and has noise of its own,
   so a difference from it would measure anatomy. Fine anatomy stays in: read it as
@@ -191,18 +192,25 @@ def region_metrics(
     regions: Mapping[str, Bool[Array, "*b h w"]],
     method: NoiseMethod,
 ) -> dict[str, dict[str, Array]]:
-    """{region: {'noise_sd_hu', 'bias_hu', 'pixels'}}, one number a slice each."""
+    """One number a slice for each region and of each kind.
+
+    Returns:
+      {region: {'noise_sd_hu', 'bias_hu', 'pixels'}}, and 'local_noise_sd_hu' with the
+      method 'difference'.
+    """
     masks = jnp.stack(list(regions.values()))
     image = jnp.broadcast_to(image, masks.shape)
     reference = jnp.broadcast_to(reference, masks.shape)
+    numbers = {"bias_hu": bias_hu(image, reference, masks)}
     match method:
         case "difference":
-            noise = difference_sd_hu(image, reference, masks)
+            numbers["noise_sd_hu"] = difference_sd_hu(image, reference, masks)
+            numbers["local_noise_sd_hu"] = local_sd_hu(image - reference, masks)
         case "local":
-            noise = local_sd_hu(image, masks)
-    bias, pixels = bias_hu(image, reference, masks), region_pixels(masks)
+            numbers["noise_sd_hu"] = local_sd_hu(image, masks)
+    numbers["pixels"] = region_pixels(masks)
     return {
-        name: {"noise_sd_hu": noise[k], "bias_hu": bias[k], "pixels": pixels[k]}
+        name: {key: value[k] for key, value in numbers.items()}
         for k, name in enumerate(regions)
     }
 

@@ -79,6 +79,9 @@ def test_regions_against_the_truth_hold_the_known_noise_and_bias():
         # float32 sums.
         assert before["noise_sd_hu"] == pytest.approx(NOISE_HU[region], rel=1e-3)
         assert before["bias_hu"] == pytest.approx(BIAS_HU[region], abs=1e-2)
+        # Medians over windows of 25 to 49 pixels: within a few percent.
+        local = before["local_noise_sd_hu"]
+        assert local == pytest.approx(NOISE_HU[region], rel=0.1)
         assert after["noise_sd_hu"] == pytest.approx(NOISE_HU[region] / 2, rel=1e-3)
         assert after["bias_hu"] == pytest.approx(BIAS_HU[region] / 2, abs=1e-2)
 
@@ -128,7 +131,8 @@ def test_a_region_missing_from_slices_is_skipped_and_counted():
     assert lung["n_slices"] == 1
     assert_close(lung, alone["input"]["regions"]["lung"])
     none = evaluate([make_slice(1, lung=False)])
-    expected = {"noise_sd_hu": None, "bias_hu": None, "n_slices": 0}
+    expected = dict.fromkeys(("bias_hu", "noise_sd_hu", "local_noise_sd_hu"))
+    expected["n_slices"] = 0
     assert none["input"]["regions"]["lung"] == expected
     assert " -  " in format_results(none)
 
