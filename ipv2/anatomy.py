@@ -18,10 +18,12 @@ neighbouring slices, to the lungs of the slice that shows the most of them.
 """
 
 from dataclasses import dataclass
+from functools import partial, reduce
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Bool, Float, UInt32
 
 from ipv2.kernels import bit_mask, flood_fill, morphology
@@ -33,6 +35,8 @@ _OPENING = 2
 # Shares of the body's area: what is less than a lung, and what may be an airway.
 _SPECK = 0.0015
 _AIRWAY = 0.04
+# Share of an image's pixels at its minimum from which it counts as clipped.
+_PLATEAU = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +69,11 @@ class Anatomy(NamedTuple):
     lung: Bool[Array, "*b h w"]
 
 
-class _Words(NamedTuple):
-    outside: UInt32[Array, "b n w"]
-    lung: UInt32[Array, "b n w"]
+class Words(NamedTuple):
+    """`Anatomy` as packed masks (`kernels.bit_mask`)."""
+
+    outside: UInt32[Array, "*b n w"]
+    lung: UInt32[Array, "*b n w"]
 
 
 def segment(
@@ -80,50 +86,87 @@ def segment(
     is all outside; one without dark pixels is all body. No gradient flows.
     """
     params = params or AnatomyParams()
-    height, width = image_hu.shape[-2:]
-    words = segment_words(image_hu, params)
-    return Anatomy(*(bit_mask.unpack(mask, height) for mask in words))
+    words = segment_words((image_hu,), params)
+    height = image_hu.shape[-2]
+    return Anatomy(*(bit_mask.unpack(mask[0], height) for mask in words))
 
 
-def segment_words(image_hu: jax.Array, params: AnatomyParams) -> _Words:
-    """`segment`, with packed masks."""
-    *batch, height, width = image_hu.shape
-    image_hu = jax.lax.stop_gradient(image_hu)
+def segment_words(images_hu: tuple[jax.Array, ...], params: AnatomyParams) -> Words:
+    """`segment` of several arrays of one shape, stacked in front, as packed masks.
+
+    Compiled in stages: in one piece XLA:CPU fuses the pooling into everything that
+    reads its result and recomputes it there, at twice the time.
+    """
+    height, width = images_hu[0].shape[-2:]
     pool = max(1, round(min(height, width) / _GRID))
-    coarse = _pool(image_hu, pool)
-    rows, columns = coarse.shape[-2:]
-    air_hu = _air_threshold(coarse, params.air_hu)
-    side = min(rows, columns)
+    coarse = _stack_pooled(images_hu, pool)
+    outside, lung, air_hu = _coarse_masks(coarse, params)
+    dark = _stack_dark(images_hu, air_hu)
+    return _refine(outside, lung, dark, coarse.shape[-2], height, pool)
 
-    dark = bit_mask.pack(coarse < air_hu)
+
+@partial(jax.jit, static_argnums=1)
+def _stack_pooled(images_hu: tuple[jax.Array, ...], pool: int) -> jax.Array:
+    """Means of `pool` x `pool` pixels of each array, stacked."""
+    return jnp.stack([_pool(lax.stop_gradient(image), pool) for image in images_hu])
+
+
+@partial(jax.jit, static_argnums=1)
+def _coarse_masks(
+    coarse: jax.Array, params: AnatomyParams
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Outside and lungs on the working grid, packed, and the air thresholds."""
+    rows, columns = coarse.shape[-2:]
+    side = min(rows, columns)
+    dark, air_hu = _dark(coarse, params.air_hu)
     body = _body(dark, rows, side)
     outside = _outside(body, rows, columns, side)
     gas = bit_mask.pack(coarse < params.gas_hu)
     lung = _lungs(dark & ~outside, gas, ~outside, rows, side)
     if params.volume:
         lung = _connected_through_slices(lung)
-
-    fine_dark = bit_mask.pack(image_hu < air_hu)
-    if side >= _GRID // 4:
-        fine_dark = morphology.majority(fine_dark, height)
-    return _refine(outside, lung, fine_dark, rows, height, width, pool)
+    return outside, lung, air_hu
 
 
-def _air_threshold(coarse: jax.Array, air_hu: float) -> jax.Array:
-    """HU below which a pixel is dark, for each image: (*b 1 1).
+@jax.jit
+def _stack_dark(images_hu: tuple[jax.Array, ...], air_hu: jax.Array) -> jax.Array:
+    """What is below the air threshold in each array, packed and stacked."""
+    pairs = zip(images_hu, air_hu, strict=True)
+    return jnp.stack([bit_mask.pack(image < level) for image, level in pairs])
+
+
+def _dark(
+    coarse: jax.Array, air_hu: float
+) -> tuple[UInt32[Array, "*b n w"], Float[Array, "*b 1 1"]]:
+    """What is below the air threshold of each image, packed, and that threshold.
 
     Values clipped by a soft-tissue window hold no air at `air_hu`; they show as a
     plateau at the image's minimum, above `air_hu`. The threshold is then a little above
-    the plateau: an eighth of the way to the image's mean above it.
+    the plateau: an eighth of the way to the mean of the pixels above it.
     """
-    low = jnp.min(coarse, axis=(-2, -1), keepdims=True)
-    flat = coarse <= low + 1.0
-    share = jnp.mean(flat.astype(jnp.float32), axis=(-2, -1), keepdims=True)
-    above = jnp.sum(jnp.where(flat, 0.0, coarse - low), axis=(-2, -1), keepdims=True)
-    count = jnp.sum((~flat).astype(jnp.float32), axis=(-2, -1), keepdims=True)
-    clipped = (low >= air_hu) & (share > 0.05) & (count > 0)
-    mean_above = above / jnp.maximum(count, 1.0)
-    return jnp.where(clipped, low + mean_above / 8, air_hu)
+    dark = bit_mask.pack(coarse < air_hu)
+    fixed = jnp.full((*coarse.shape[:-2], 1, 1), air_hu, coarse.dtype)
+
+    def adapt(_: jax.Array) -> jax.Array:
+        low = jnp.min(coarse, axis=(-2, -1), keepdims=True)
+        above = coarse > low + 1.0
+        count = jnp.sum(above, axis=(-2, -1), keepdims=True, dtype=jnp.int32)
+        excess = jnp.where(above, coarse - low, 0.0)
+        mean = jnp.sum(excess, axis=(-2, -1), keepdims=True) / jnp.maximum(count, 1)
+        pixels = coarse.shape[-2] * coarse.shape[-1]
+        plateau = (count > 0) & (count < (1 - _PLATEAU) * pixels)
+        return jnp.where((low >= air_hu) & plateau, low + mean / 8, fixed)
+
+    # Most images have air: the statistics wait until one has none.
+    no_air = jnp.any(bit_mask.area(dark) == 0)
+    threshold = lax.cond(no_air, adapt, lambda fixed: fixed, fixed)
+    dark = lax.cond(
+        no_air,
+        lambda threshold: bit_mask.pack(coarse < threshold),
+        lambda _: dark,
+        threshold,
+    )
+    return dark, threshold
 
 
 def _radius(radius: int, side: int) -> int:
@@ -187,16 +230,19 @@ def _connected_through_slices(lung: jax.Array) -> jax.Array:
     return flood_fill.flood_volume(seed, lung)
 
 
+@partial(jax.jit, static_argnums=(3, 4, 5))
 def _refine(
     outside: jax.Array,
     lung: jax.Array,
     fine_dark: jax.Array,
     rows: int,
     height: int,
-    width: int,
     pool: int,
-) -> _Words:
+) -> Words:
     """Masks at full resolution: coarse regions, whose edges `fine_dark` decides."""
+    width = fine_dark.shape[-1]
+    if min(rows, outside.shape[-1]) >= _GRID // 4:
+        fine_dark = morphology.majority(fine_dark, height)
 
     def fine(words: jax.Array) -> jax.Array:
         return _enlarge(words, rows, height, width, pool)
@@ -207,7 +253,7 @@ def _refine(
     outside_reach = fine(morphology.dilate_disc(outside, rows, 2))
     fine_outside = outside_core | (outside_reach & fine_dark & ~lung_reach)
     fine_lung = lung_reach & fine_dark & ~fine_outside
-    return _Words(fine_outside, fine_lung)
+    return Words(fine_outside, fine_lung)
 
 
 def _pool(image: jax.Array, pool: int) -> jax.Array:
@@ -219,8 +265,8 @@ def _pool(image: jax.Array, pool: int) -> jax.Array:
     if height % pool or width % pool:
         image = jnp.pad(image, edge, mode="edge")
     # Strided slices: a reshape and a reduction take 8 times as long on XLA:CPU.
-    image = sum(image[..., i::pool, :] for i in range(pool))
-    return sum(image[..., i::pool] for i in range(pool)) / pool**2
+    rows = reduce(jnp.add, [image[..., i::pool, :] for i in range(pool)])
+    return reduce(jnp.add, [rows[..., i::pool] for i in range(pool)]) / pool**2
 
 
 def _enlarge(

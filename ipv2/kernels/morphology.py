@@ -12,6 +12,7 @@ from jaxtyping import Array, UInt32
 from ipv2.kernels import bit_mask
 from ipv2.kernels.bit_mask import shift
 
+
 def dilate(words: UInt32[Array, "*b n w"], height: int) -> UInt32[Array, "*b n w"]:
     """Dilation by the 3x3 cross, OpenCV's 3x3 ellipse."""
     return dilate_disc(words, height, 1)
