@@ -1,0 +1,102 @@
+"""Masks and blend at 512 x 512, batch 8: this package against OpenCV, side by side.
+
+Run `python -m tests.benchmarks.purification_opencv [volume.npy]` from the root. OpenCV
+does the reference steps with its own threads, and blends in float32 with OpenCV calls;
+"NumPy blend" is the published way, float64 in NumPy. Without a volume (slices, 512,
+512; HU) the images are an ellipse phantom. Runs alternate; medians and ratios printed.
+"""
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ipv2.purification import PurifyParams, purify_v2
+from tests.oracles import purification_opencv as oracle
+from tests.oracles.thorax import thorax
+
+ROUNDS = 15
+
+
+def main() -> None:
+    """Print the table."""
+    cv2.setNumThreads(os.cpu_count() or 1)
+    lq, gt = _pairs(sys.argv[1] if len(sys.argv) > 1 else None)
+    lq_grey, gt_grey = _grey(lq), _grey(gt)
+    off = {"add_noise": "none", "remove_noise": "none"}
+    robust = PurifyParams(variant="robust", **off)
+    reference = PurifyParams(variant="reference", **off)
+    reference_grey = PurifyParams(variant="reference", units="grey", **off)
+    rng = jax.random.key(0)
+
+    def run(lq: jax.Array, gt: jax.Array, params: PurifyParams) -> Callable[[], None]:
+        return lambda: jax.block_until_ready(purify_v2(rng, lq, gt, 1.0, params))
+
+    lq_d, gt_d = jnp.asarray(lq), jnp.asarray(gt)
+    contenders = {
+        "OpenCV, float32 OpenCV blend": lambda: _opencv(lq_grey, gt_grey),
+        "OpenCV, float64 NumPy blend": lambda: [
+            oracle.purify_v2(a, b) for a, b in zip(lq_grey, gt_grey, strict=True)
+        ],
+        "robust, HU": run(lq_d, gt_d, robust),
+        "reference, HU": run(lq_d, gt_d, reference),
+        "reference, 8 bit": run(
+            jnp.asarray(lq_grey), jnp.asarray(gt_grey), reference_grey
+        ),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for step in range(ROUNDS + 2):
+        for name, contender in contenders.items():
+            start = time.perf_counter()
+            contender()
+            if step >= 2:  # compilation and warm-up
+                seconds[name].append(time.perf_counter() - start)
+    base = statistics.median(seconds["OpenCV, float32 OpenCV blend"])
+    print(f"masks + blend, 8 pairs of 512 x 512, {os.cpu_count()} cores, {ROUNDS} runs")
+    for name, values in seconds.items():
+        middle = statistics.median(values)
+        print(
+            f"{name:30s} median {1e3 * middle:7.1f} ms  min {1e3 * min(values):7.1f} ms"
+            f"  {base / middle:5.2f} x OpenCV"
+        )
+
+
+def _opencv(lq: np.ndarray, gt: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The oracle's masks, and a blend without NumPy temporaries."""
+    results = []
+    for x, y in zip(lq, gt, strict=True):
+        mask = oracle.remove_background(oracle.common_mask(x, y))
+        weight = mask.astype(np.float32) * np.float32(1 / 255)
+        rest = np.float32(1) - weight
+        x, y = x.astype(np.float32), y.astype(np.float32)
+        lq_bar = cv2.add(cv2.multiply(weight, y), cv2.multiply(rest, x))
+        gt_bar = cv2.add(cv2.multiply(weight, x), cv2.multiply(rest, y))
+        results.append((lq_bar, gt_bar))
+    return results
+
+
+def _pairs(path: str | None) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    if path is None:
+        clean = thorax(512).hu
+        gt = np.stack([np.roll(clean, shift, 0) for shift in range(8)])
+    else:
+        volume = np.load(path)
+        middle = len(volume) // 2
+        gt = volume[middle - 4 : middle + 4]
+    lq = np.roll(gt, 4, axis=1) + rng.normal(0, 100, gt.shape)
+    return lq.astype(np.float32), gt.astype(np.float32)
+
+
+def _grey(hu: np.ndarray) -> np.ndarray:
+    return np.round(np.clip((hu + 1350) / 1500, 0, 1) * 255).astype(np.uint8)
+
+
+if __name__ == "__main__":
+    main()
