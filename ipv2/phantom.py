@@ -20,9 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-# Vessel segments drawn in one slice: those nearest to it.
-_SEGMENTS = 160
+# Vessel segments drawn in one slice, those nearest to it, and the side in mm of the
+# window one is drawn in: its length, twice its radius, and how far a breath moves it.
+_SEGMENTS = 240
+_WINDOW_MM = 60
 _WAVES = 12
+_ISOCENTRE_MM = 8.0  # the body's y at the image's centre
 
 _AIR, _FAT, _MUSCLE, _BLOOD, _LUNG = -1000.0, -100.0, 50.0, 42.0, -865.0
 
@@ -114,46 +117,45 @@ class PhantomSlices:
     body: Any
 
 
-def _branch(
-    rng: np.random.Generator,
-    start: np.ndarray,
-    direction: np.ndarray,
-    radius: float,
-    length: float,
-    depth: int,
-) -> list[np.ndarray]:
-    """Segments of a tree that forks `depth` times, thinner and shorter each time."""
-    bend = direction + rng.normal(0, 0.16, 3)
-    bend /= np.linalg.norm(bend)
-    end = start + length * bend
-    segments = [np.concatenate([start, end, [radius]])]
-    if depth == 0:
-        return segments
-    axis = np.cross(bend, rng.normal(size=3))
-    axis /= np.linalg.norm(axis)
-    for sign in (-1.0, 1.0):
-        angle = sign * rng.uniform(0.3, 0.75)
-        turned = math.cos(angle) * bend + math.sin(angle) * axis
-        # Murray's law, r^3 = r1^3 + r2^3, with uneven children.
-        thin = radius * rng.uniform(0.70, 0.84)
-        shorter = length * rng.uniform(0.68, 0.9)
-        segments += _branch(rng, end, turned, thin, shorter, depth - 1)
-    return segments
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def _vessel_tree(rng: np.random.Generator, height: float) -> np.ndarray:
-    segments = []
-    for side in (-1.0, 1.0):
-        hilum = np.array([side * 32.0, 6.0, 0.5 * height])
-        for polar in np.linspace(-1.25, 1.25, 6):
-            for lean in (-0.55, 0.5):
-                direction = np.array([side * math.cos(polar), lean, math.sin(polar)])
-                direction += rng.normal(0, 0.12, 3)
-                direction /= np.linalg.norm(direction)
-                start = hilum + np.array([0.0, 8 * lean, 14 * polar])
-                radius, length = rng.uniform(3.4, 5.0), rng.uniform(27, 36)
-                segments += _branch(rng, start, direction, radius, length, 6)
-    return np.array(segments, np.float32)
+    """(s, 7): trees from both hila, every branch forking six times, all at once."""
+    side, polar, lean = (
+        axis.ravel()
+        for axis in np.meshgrid(
+            [-1.0, 1.0], np.linspace(-1.25, 1.25, 6), [-0.7, -0.1, 0.55]
+        )
+    )
+    count = side.size
+    direction = np.stack([side * np.cos(polar), lean, np.sin(polar)], axis=1)
+    direction = _unit(direction + rng.normal(0, 0.12, (count, 3)))
+    start = np.stack([32 * side, 6 + 8 * lean, 0.5 * height + 14 * polar], axis=1)
+    radius, length = rng.uniform(3.0, 4.6, count), rng.uniform(24, 32, count)
+    levels = []
+    for level in range(7):
+        if level:
+            start, direction, radius, length = (
+                np.repeat(array, 2, axis=0)
+                for array in (start, direction, radius, length)
+            )
+            count = radius.size
+            pair = np.repeat(rng.normal(size=(count // 2, 3)), 2, axis=0)
+            axis = _unit(np.cross(direction, pair))
+            angle = rng.uniform(0.3, 0.75, count) * np.tile([-1.0, 1.0], count // 2)
+            direction = (
+                np.cos(angle)[:, None] * direction + np.sin(angle)[:, None] * axis
+            )
+            # Murray's law, r^3 = r1^3 + r2^3, with uneven children.
+            radius = np.maximum(radius * rng.uniform(0.66, 0.86, count), 0.55)
+            length = length * rng.uniform(0.68, 0.9, count)
+        direction = _unit(direction + rng.normal(0, 0.16, (count, 3)))
+        end = start + length[:, None] * direction
+        levels.append(np.concatenate([start, end, radius[:, None]], axis=1))
+        start = end
+    return np.concatenate(levels)
 
 
 def create_patient(seed: int) -> Patient:
@@ -169,7 +171,7 @@ def create_patient(seed: int) -> Patient:
     waves[:, 3] = rng.uniform(0, 2 * math.pi, _WAVES)
     fields = {
         "height": height,
-        "cage": size * np.array([rng.uniform(124, 134), rng.uniform(82, 92)]),
+        "cage": size * np.array([rng.uniform(118, 130), rng.uniform(92, 104)]),
         "wall": np.array([rng.uniform(14, 19), rng.uniform(13, 18)]),
         "fat": rng.uniform(6, 20),
         "heart": np.concatenate(
@@ -255,14 +257,11 @@ def _smooth(value: Array, low: float, high: float) -> Array:
 
 def _texture(waves: Array, x: Array, y: Array, z: Array) -> tuple[Array, Array]:
     """Fine and coarse irregularity, each of standard deviation about 1."""
-    total = []
-    for part in (slice(0, _WAVES // 2), slice(_WAVES // 2, _WAVES)):
-        value = sum(
-            jnp.sin(wave[0] * x + wave[1] * y + wave[2] * z + wave[3])
-            for wave in waves[part]
-        )
-        total.append(value / math.sqrt(_WAVES / 4))
-    return total[0], total[1]
+    place = x[..., None] * waves[:, 0] + y[..., None] * waves[:, 1]
+    swing = jnp.sin(place + z[..., None] * waves[:, 2] + waves[:, 3])
+    half = _WAVES // 2
+    scale = math.sqrt(2 / half)
+    return swing[..., :half].sum(-1) * scale, swing[..., half:].sum(-1) * scale
 
 
 def _cage(patient: Patient, x: Array, y: Array, z: Array) -> Array:
@@ -272,7 +271,7 @@ def _cage(patient: Patient, x: Array, y: Array, z: Array) -> Array:
     scale = jnp.sqrt(1 - narrow**2.6) * (1 - 0.05 * jnp.clip(0.35 - share, 0.0, 1.0))
     lift = 10 * narrow**2
     return _ellipse(
-        x, y - lift, patient.cage[0] * scale, patient.cage[1] * scale, power=2.3
+        x, y - lift, patient.cage[0] * scale, patient.cage[1] * scale, power=2.2
     )
 
 
@@ -289,20 +288,58 @@ def _to_reference(
     # Lungs slide along the chest wall; the spine stays.
     inside = inside * _smooth(_ellipse(x, y - 66, 18, 20), 0.0, 25.0)
     rise = 18 * depth * _smooth(1.05 - z / patient.height, 0.0, 1.0) * inside
-    shift_x = shift_y = jnp.zeros_like(x)
-    for wave in breath.waves:
-        swing = jnp.sin(wave[0] * x + wave[1] * y + wave[2] * z + wave[3]) * inside
-        shift_x, shift_y = shift_x + wave[4] * swing, shift_y + wave[5] * swing
+    waves = breath.waves
+    place = x[..., None] * waves[:, 0] + y[..., None] * waves[:, 1]
+    swing = jnp.sin(place + z[..., None] * waves[:, 2] + waves[:, 3])
+    shift_x, shift_y = ((swing * waves[:, i]).sum(-1) * inside for i in (4, 5))
     return x + shift_x, y + shift_y, z - rise
 
 
+def _vessels(
+    patient: Patient, breath: Breath, place: Array, z_mm: Array, pixel: float
+) -> Array:
+    """Share of each pixel that vessels cover; place holds x, y, z of the pixels."""
+    size = place.shape[1]
+    start, end, radius = jnp.split(patient.vessels, [3, 6], axis=1)
+    radius = radius[:, 0]
+    middle = (start + end) / 2
+    # The height a segment is seen from: a breath lifts the slice's plane there.
+    height = _to_reference(
+        patient, breath, middle[:, 0], middle[:, 1], jnp.full_like(radius, z_mm)
+    )[2]
+    low, high = jnp.minimum(start[:, 2], end[:, 2]), jnp.maximum(start[:, 2], end[:, 2])
+    far = jnp.abs(height - jnp.clip(height, low, high)) - radius
+    _, nearest = jax.lax.top_k(-far, min(_SEGMENTS, far.shape[0]))
+    window = min(size, math.ceil(_WINDOW_MM / pixel))
+    centre = middle[:, :2] / pixel + (size - 1) / 2
+    corner_column = jnp.round(centre[:, 0] - window / 2).astype(jnp.int32)
+    row_offset = _ISOCENTRE_MM / pixel
+    corner_row = jnp.round(centre[:, 1] - row_offset - window / 2).astype(jnp.int32)
+
+    def add_vessel(covered: Array, index: Array) -> tuple[Array, None]:
+        # dynamic_slice moves a window that hangs over the edge inside.
+        corner = (corner_row[index], corner_column[index])
+        part = jax.lax.dynamic_slice(place, (0, *corner), (3, window, window))
+        axis = (end[index] - start[index])[:, None, None]
+        offset = part - start[index][:, None, None]
+        along = jnp.sum(offset * axis, axis=0) / jnp.sum(axis * axis)
+        offset = offset - jnp.clip(along, 0.0, 1.0)[None] * axis
+        distance = jnp.sqrt(jnp.sum(offset * offset, axis=0))
+        share = jnp.clip(0.5 - (distance - radius[index]) / pixel, 0.0, 1.0)
+        share = share * jnp.minimum(1.0, 2.2 * radius[index] / pixel)
+        before = jax.lax.dynamic_slice(covered, corner, (window, window))
+        after = jnp.maximum(before, share)
+        return jax.lax.dynamic_update_slice(covered, after, corner), None
+
+    return jax.lax.scan(add_vessel, jnp.zeros((size, size)), nearest)[0]
+
+
 def _slice(
-    patient: Patient, breath: Breath, z_mm: Array, size: int, spacing_mm: Array
+    patient: Patient, breath: Breath, z_mm: Array, size: int, pixel: float
 ) -> tuple[Array, Array, Array]:
-    pixel = spacing_mm
     axis = (jnp.arange(size, dtype=jnp.float32) - (size - 1) / 2) * pixel
     scan_x = jnp.broadcast_to(axis[None, :], (size, size))
-    scan_y = jnp.broadcast_to(axis[:, None], (size, size)) + 8.0
+    scan_y = jnp.broadcast_to(axis[:, None], (size, size)) + _ISOCENTRE_MM
 
     def share(distance: Array) -> Array:
         return jnp.clip(0.5 - distance / pixel, 0.0, 1.0)
@@ -313,7 +350,10 @@ def _slice(
     x, y, z = _to_reference(
         patient, breath, scan_x, scan_y, jnp.full((size, size), z_mm)
     )
-    fine, coarse = _texture(patient.waves, x, y, z)
+    # Once for the slice, not once for each of the many expressions that use them.
+    x, y, z, fine, coarse = jax.lax.optimization_barrier(
+        (x, y, z, *_texture(patient.waves, x, y, z))
+    )
     relative = z / patient.height
 
     # Table: two shells with foam between, below the back, not moving.
@@ -328,10 +368,10 @@ def _slice(
     # Body: skin, fat, muscle with fat between its layers.
     cage = _cage(patient, x, y, z)
     shoulder = _smooth(relative, 0.72, 1.0)
-    across = patient.cage[0] + patient.wall[0] + 34 * shoulder
-    front = patient.cage[1] + patient.wall[1] - 12 * shoulder
-    muscle = _ellipse(x, y, across, front, power=2.5)
-    body = _ellipse(x, y, across + patient.fat, front + patient.fat, power=2.5)
+    across = patient.cage[0] + patient.wall[0] + 16 * shoulder
+    front = patient.cage[1] + patient.wall[1] - 8 * shoulder
+    muscle = _ellipse(x, y, across, front, power=2.35)
+    body = _ellipse(x, y, across + patient.fat, front + patient.fat, power=2.35)
     image = paint(image, 15.0, body)
     image = paint(image, _FAT + 8 * coarse, body + 2.2)
     image = paint(image, _MUSCLE + 6 * coarse, muscle)
@@ -457,29 +497,7 @@ def _slice(
     image = paint(image, _BLOOD + 3 * coarse, blood)
     image = paint(image, tissue, lung)
 
-    # Vessels of the lung: the segments nearest to this slice.
-    ends = jnp.sort(patient.vessels[:, jnp.array([2, 5])], axis=1)
-    middle = jnp.clip(z_mm, ends[:, 0], ends[:, 1])
-    far = jnp.abs(z_mm - middle) - patient.vessels[:, 6]
-    _, nearest = jax.lax.top_k(-far, _SEGMENTS)
-
-    def add_vessel(covered: Array, vessel: Array) -> tuple[Array, None]:
-        start, end, radius = vessel[:3], vessel[3:6], vessel[6]
-        axis = end - start
-        dx, dy, dz = x - start[0], y - start[1], z - start[2]
-        along = (dx * axis[0] + dy * axis[1] + dz * axis[2]) / jnp.sum(axis * axis)
-        along = jnp.clip(along, 0.0, 1.0)
-        distance = jnp.sqrt(
-            (dx - along * axis[0]) ** 2
-            + (dy - along * axis[1]) ** 2
-            + (dz - along * axis[2]) ** 2
-        )
-        thin = jnp.minimum(1.0, 2.2 * radius / pixel)
-        return jnp.maximum(covered, thin * share(distance - radius)), None
-
-    vessels, _ = jax.lax.scan(
-        add_vessel, jnp.zeros((size, size)), patient.vessels[nearest]
-    )
+    vessels = _vessels(patient, breath, jnp.stack([x, y, z]), z_mm, pixel)
     inside_lung = share(lung + 1.5)
     image = image + (_BLOOD - image) * vessels * inside_lung
 
@@ -490,12 +508,12 @@ def _slice(
     return image, lung < 0, body < 0
 
 
-@functools.partial(jax.jit, static_argnames="size")
+@functools.partial(jax.jit, static_argnames=("size", "pixel"))
 def _slices(
-    patient: Patient, breath: Breath, z_mm: Array, size: int, spacing_mm: Array
+    patient: Patient, breath: Breath, z_mm: Array, size: int, pixel: float
 ) -> PhantomSlices:
     hu, lung, body = jax.lax.map(
-        lambda z: _slice(patient, breath, z, size, spacing_mm), z_mm
+        lambda z: _slice(patient, breath, z, size, pixel), z_mm
     )
     return PhantomSlices(hu=hu, lung=lung, body=body)
 
@@ -535,4 +553,4 @@ def render(
     if not 300 <= field_mm <= 1000:
         raise ValueError(f"field_mm = {field_mm}; from 300 to 1000 mm hold a thorax.")
     position = jnp.atleast_1d(jnp.asarray(z_mm, jnp.float32))
-    return _slices(patient, breath, position, size, jnp.float32(field_mm / size))
+    return _slices(patient, breath, position, size, field_mm / size)

@@ -122,6 +122,21 @@ def test_two_steps_add_the_variance_of_one():
     assert np.mean(steps) == pytest.approx(np.mean(direct), rel=0.05)
 
 
+def test_input_without_noise_gets_all_of_it():
+    inside = within(18)
+    scan = DoseParams(dose=0.1, photons=1e6, electronic_variance=50.0)
+    clean = dataclasses.replace(scan, input_dose=math.inf)
+    full = dataclasses.replace(clean, dose=1.0)
+    direct, own = (
+        np.mean([noise(s, seed)[:, inside].var() for seed in range(6)])
+        for s in (clean, full)
+    )
+    missing = np.mean([noise(scan, seed)[:, inside].var() for seed in range(6)])
+    # 5 %: sampling, as above.
+    assert missing + own == pytest.approx(direct, rel=0.05)
+    assert own == pytest.approx(direct / 10, rel=0.1)
+
+
 def test_mean_hu_stays_to_quarter_dose_and_is_biased_as_predicted_below():
     centre = within(12)
     moved = noise(DoseParams(dose=0.25))
@@ -245,6 +260,7 @@ def test_reference_noise_matches_skimage():
         ({"dose": float("nan")}, "dose = nan"),
         ({"dose": 0.5, "input_dose": 0.3}, "input's own, 0.3"),
         ({"dose": 0.5, "input_dose": 1.5}, "input_dose = 1.5"),
+        ({"dose": 1.5, "input_dose": math.inf}, "dose = 1.5"),
         ({"dose": 0.5, "photons": 0}, "photons = 0"),
         ({"dose": 0.5, "electronic_variance": -1}, "electronic_variance = -1"),
         ({"dose": 0.5, "mu_water_per_mm": 19.2}, "mu_water_per_mm = 19.2"),
