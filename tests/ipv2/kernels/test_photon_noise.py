@@ -122,6 +122,21 @@ def test_two_steps_add_the_variance_of_one():
     assert np.mean(steps) == pytest.approx(np.mean(direct), rel=0.05)
 
 
+def test_input_without_noise_gets_all_of_it():
+    inside = within(18)
+    scan = DoseParams(dose=0.1, photons=1e6, electronic_variance=50.0)
+    clean = dataclasses.replace(scan, input_dose=math.inf)
+    full = dataclasses.replace(clean, dose=1.0)
+    direct, own = (
+        np.mean([noise(s, seed)[:, inside].var() for seed in range(6)])
+        for s in (clean, full)
+    )
+    missing = np.mean([noise(scan, seed)[:, inside].var() for seed in range(6)])
+    # 5 %: sampling, as above.
+    assert missing + own == pytest.approx(direct, rel=0.05)
+    assert own == pytest.approx(direct / 10, rel=0.1)
+
+
 def test_mean_hu_stays_to_quarter_dose_and_is_biased_as_predicted_below():
     centre = within(12)
     moved = noise(DoseParams(dose=0.25))
@@ -156,16 +171,14 @@ def test_noise_of_a_slice_does_not_depend_on_its_batch():
     spacing = np.linspace(4, 6, 8).astype(np.float32)
     scan = DoseParams(dose=0.05)
     together = simulate_low_dose(keys, images, spacing, scan)
+    # 0.01 HU: the order of float32 additions.
     for i in (0, 5):
-        alone = simulate_low_dose(keys[i], images[i], spacing[i], scan)
-        # A key without a batch is folded with position 0.
-        listed = simulate_low_dose(keys[i : i + 1], images[i : i + 1], spacing[i], scan)
-        # 1e-3 HU: the order of float32 additions.
-        np.testing.assert_allclose(listed[0], together[i], atol=1e-2)
-        assert not np.allclose(alone, listed[0], atol=1)
+        alone = simulate_low_dose(keys[i : i + 1], images[i : i + 1], spacing[i], scan)
+        np.testing.assert_allclose(alone[0], together[i], atol=1e-2)
+    # One key: a slice's noise depends on its position, not on how many follow.
     one = simulate_low_dose(jax.random.key(4), images, 5.0, scan)
-    few = simulate_low_dose(jax.random.key(4), images[:3], 5.0, scan)
-    np.testing.assert_allclose(one[:3], few, atol=1e-2)
+    few = simulate_low_dose(jax.random.key(4), images[:1], 5.0, scan)
+    np.testing.assert_allclose(one[:1], few, atol=1e-2)
     assert not np.allclose((one - images)[0], (one - images)[1], atol=1)
 
 
@@ -215,13 +228,13 @@ def test_reference_noise_matches_skimage():
     size = 96
     row, column = np.mgrid[:size, :size] - size // 2
     distance = np.hypot(row, column)
-    image = 0.75 * (distance < 40) - 0.55 * (np.hypot(row, column - 18) < 12)
+    image = 0.75 * (distance < 40) - 0.55 * (np.hypot(row, column - 16) < 18)
     regions = {
-        "body": (distance < 36) & (np.hypot(row, column - 18) > 16),
-        "lung": np.hypot(row, column - 18) < 9,
+        "body": (distance < 36) & (np.hypot(row, column - 16) > 22),
+        "lung": np.hypot(row, column - 16) < 14,
         "air": (distance > 43) & (distance < 46),
     }
-    seeds = 20
+    seeds = 40
     keys = jax.random.split(jax.random.key(0), seeds)
     ours = np.asarray(
         photon_noise.simulate_reference_noise(keys, np.stack([image] * seeds))
@@ -230,11 +243,12 @@ def test_reference_noise_matches_skimage():
     theirs = theirs.astype(np.float64)
     for name, region in regions.items():
         ours_in, theirs_in = ours[:, region], theirs[:, region]
-        # 3 % of the value, and half a grey level where the value is about zero.
+        # 3 %, of which 1 % is sampling error in the lung; half a level near zero.
         assert ours_in.mean() == pytest.approx(theirs_in.mean(), rel=0.03, abs=0.5), (
             name
         )
-        deviation = [(sample - sample.mean(0)).std() for sample in (ours_in, theirs_in)]
+        # Within each image: between images, min-max follows the extremes of the noise.
+        deviation = [sample.std(axis=1).mean() for sample in (ours_in, theirs_in)]
         assert deviation[0] == pytest.approx(deviation[1], rel=0.03), name
 
 
@@ -246,6 +260,7 @@ def test_reference_noise_matches_skimage():
         ({"dose": float("nan")}, "dose = nan"),
         ({"dose": 0.5, "input_dose": 0.3}, "input's own, 0.3"),
         ({"dose": 0.5, "input_dose": 1.5}, "input_dose = 1.5"),
+        ({"dose": 1.5, "input_dose": math.inf}, "dose = 1.5"),
         ({"dose": 0.5, "photons": 0}, "photons = 0"),
         ({"dose": 0.5, "electronic_variance": -1}, "electronic_variance = -1"),
         ({"dose": 0.5, "mu_water_per_mm": 19.2}, "mu_water_per_mm = 19.2"),
