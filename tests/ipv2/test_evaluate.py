@@ -109,8 +109,8 @@ def test_without_truth_the_label_is_the_reference():
 def test_results_do_not_depend_on_the_batch_size():
     slices = [make_slice(seed) for seed in range(3)]
     expected = evaluate(slices, batch_size=1)
-    for batch_size in (2, 8):
-        assert_close(evaluate(slices, batch_size), expected)
+    # Two of two and one of two.
+    assert_close(evaluate(slices, batch_size=2), expected)
 
 
 def test_sizes_may_change_between_slices_and_slices_may_stream():
