@@ -1,0 +1,92 @@
+"""Building a dataset once, quietly, and reading its splits at random.
+
+Nothing here imports TensorFlow or asks the network: the builders are given as objects,
+files are array_record, and TFDS's bucket is never tried.
+"""
+
+import contextlib
+import io
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import tensorflow_datasets as tfds
+from absl import logging
+from tqdm import tqdm
+
+from common.errors import UserError
+
+T = TypeVar("T")
+
+
+@runtime_checkable
+class RandomAccess(Protocol):
+    """What grain reads: records by number."""
+
+    def __len__(self) -> int:
+        """Number of records."""
+        ...
+
+    def __getitem__(self, index: int) -> Any:
+        """The record: a dict of arrays and bytes."""
+        ...
+
+
+def progress(
+    items: Iterable[T], *, title: str, total: int | None = None
+) -> Iterator[T]:
+    """The items, with one self-erasing line on a terminal and nothing elsewhere."""
+    # disable=None: silent when stderr is not a terminal.
+    yield from tqdm(items, desc=title, total=total, leave=False, disable=None)
+
+
+def is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
+    """Whether the dataset is on disk, complete."""
+    return (builder.data_path / "dataset_info.json").exists()
+
+
+def prepare(builder: tfds.core.DatasetBuilder) -> None:
+    """Builds the dataset if it is not there yet.
+
+    The files are written to a sibling `*.incomplete.*` folder that becomes the
+    dataset in one rename at the very end: an interrupted build leaves no dataset, and
+    the next call starts again. Of several processes one calls this, the others wait.
+
+    Args:
+      builder: a TFDS builder.
+
+    Raises:
+      UserError: its sources are wrong; the message is the builder's.
+    """
+    if is_prepared(builder):
+        return
+    logging.info("building dataset %s in %s", builder.name, builder.data_dir)
+    config = tfds.download.DownloadConfig(try_download_gcs=False)
+    # TFDS nests three bars and announces itself on stdout; `progress` is our one line.
+    tfds.disable_progress_bar()
+    with contextlib.redirect_stdout(io.StringIO()):
+        builder.download_and_prepare(download_config=config, file_format="array_record")
+
+
+def load_split(builder: tfds.core.DatasetBuilder, split: str) -> RandomAccess:
+    """The records of one split, by number; built first if need be.
+
+    Args:
+      builder: a TFDS builder.
+      split: a split's name, or TFDS's slice of one: `train[:10]`.
+
+    Returns:
+      A random access source for grain. Records come in the order they were built in:
+      by volume, then by slice.
+
+    Raises:
+      UserError: the dataset has no such split, or its sources are wrong.
+    """
+    prepare(builder)
+    name = split.split("[", 1)[0]
+    if name not in builder.info.splits:
+        sizes = {key: info.num_examples for key, info in builder.info.splits.items()}
+        raise UserError(
+            f"dataset {builder.name} has no split {name!r}; it has {sizes} slices. "
+            "Ask for one of these."
+        )
+    return builder.as_data_source(split)

@@ -1,0 +1,125 @@
+"""The record that every pair dataset holds: one slice, low dose and normal dose.
+
+| key          | type, shape        | meaning                                          |
+|--------------|--------------------|--------------------------------------------------|
+| `lq`         | int16 (h, w)       | low-dose slice, HU                               |
+| `gt`         | int16 (h, w)       | normal-dose slice of another breath, HU          |
+| `truth`      | int16 (h, w)       | normal-dose image in `lq`'s own breath, HU; only |
+|              |                    | where it is known exactly (simulated data)       |
+| `spacing_mm` | float32 (2,)       | size of a pixel: (row, column)                   |
+| `patient`    | text               | what train, val and test are split by            |
+| `name`       | text               | the volume: its file's or folder's name          |
+| `slice`      | int32              | index along the volume's normal                  |
+
+`sample_ct` holds single images: `volume_features` is the same record with one `hu` and
+`slice_spacing` (mm) in place of the pair.
+"""
+
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from common.errors import UserError
+from ipv2.volume import hu_to_int16
+
+__all__ = [
+    "hu_to_int16",
+    "pair_features",
+    "pair_record",
+    "place_record",
+    "volume_features",
+]
+
+
+def _image() -> tfds.features.Tensor:
+    return tfds.features.Tensor(shape=(None, None), dtype=np.int16, encoding="zlib")
+
+
+def _place() -> dict[str, Any]:
+    return {
+        "spacing_mm": tfds.features.Tensor(shape=(2,), dtype=np.float32),
+        "patient": tfds.features.Text(),
+        "name": tfds.features.Text(),
+        "slice": tfds.features.Scalar(dtype=np.int32),
+    }
+
+
+def pair_features(*, has_truth: bool) -> tfds.features.FeaturesDict:
+    """Features of a (lq, gt) record.
+
+    Args:
+      has_truth: whether the record also holds `truth`.
+
+    Returns:
+      The features, for `tfds.core.DatasetInfo`.
+    """
+    images = ("lq", "gt", "truth") if has_truth else ("lq", "gt")
+    return tfds.features.FeaturesDict({key: _image() for key in images} | _place())
+
+
+def volume_features() -> tfds.features.FeaturesDict:
+    """Features of a record that holds a single image, `hu`."""
+    return tfds.features.FeaturesDict(
+        {"hu": _image(), "slice_spacing": tfds.features.Scalar(dtype=np.float32)}
+        | _place()
+    )
+
+
+def pair_record(
+    *,
+    lq: Any,
+    gt: Any,
+    truth: Any = None,
+    spacing_mm: Any,
+    patient: str,
+    name: str,
+    slice_index: int,
+) -> dict[str, Any]:
+    """One record of `pair_features`, checked.
+
+    Args:
+      lq: low-dose slice, (h, w), HU.
+      gt: normal-dose slice, (h, w), HU.
+      truth: (h, w), HU, or None for a record without it.
+      spacing_mm: (row, column).
+      patient: what the splits are made by.
+      name: the volume's name.
+      slice_index: index along the volume's normal.
+
+    Returns:
+      The record; it holds `truth` exactly if one was given.
+
+    Raises:
+      UserError: the images differ in size, or do not fit int16.
+    """
+    images = {"lq": lq, "gt": gt} | ({} if truth is None else {"truth": truth})
+    shapes = {key: np.shape(image) for key, image in images.items()}
+    if len(set(shapes.values())) != 1 or len(shapes["lq"]) != 2:
+        raise UserError(
+            f"{name}, slice {slice_index}: the images of a pair are 2-D and equally "
+            f"large, got {shapes}. Resample one to the other's grid, or leave it out."
+        )
+    return {
+        key: hu_to_int16(image, name=f"{name}, slice {slice_index}, {key}")
+        for key, image in images.items()
+    } | place_record(
+        spacing_mm=spacing_mm, patient=patient, name=name, slice_index=slice_index
+    )
+
+
+def place_record(
+    *, spacing_mm: Any, patient: str, name: str, slice_index: int
+) -> dict[str, Any]:
+    """The part of a record that says where a slice is from."""
+    spacing = np.asarray(spacing_mm, np.float32)
+    if spacing.shape != (2,) or not np.all(spacing > 0):
+        raise ValueError(
+            f"{name}: spacing_mm is (row, column), both above 0 mm, got {spacing_mm}."
+        )
+    return {
+        "spacing_mm": spacing,
+        "patient": patient,
+        "name": name,
+        "slice": np.int32(slice_index),
+    }

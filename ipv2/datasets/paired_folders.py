@@ -1,0 +1,393 @@
+"""A user's own pairs: root/lq and root/gt, by name, split by patient.
+
+    config = paired_folders_config("data")
+    source = load_split(PairedFolders(config=config, data_dir="cache"), "train")
+
+What can be read and how pairs are named: `volume_list` and `ct_io`. Splits are made by
+patient (`volume_list.patient_of`), so that no person is in two of them.
+
+A dataset on disk belongs to one state of the sources: the configuration's name holds a
+fingerprint of all files' names, sizes and times and of all options. A changed file
+gives another name, and so another build; the old one stays until it is removed.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+from absl import logging
+
+from common.errors import UserError
+from ipv2.datasets import pair
+from ipv2.datasets.load import progress
+from ipv2.volume_list import (
+    LAYOUT,
+    Item,
+    Match,
+    PairItem,
+    Skipped,
+    describe_skipped,
+    match_slices,
+    paired_paths,
+    patient_of,
+    read_pairs,
+    slice_number,
+)
+
+SPLITS = ("train", "val", "test")
+_LEAK = (
+    "split by slices, not by patients: the splits share patients, so scores on val and "
+    "test are too good for new patients"
+)
+
+
+@dataclasses.dataclass(eq=False)
+class PairedFoldersConfig(tfds.core.BuilderConfig):
+    """Made by `paired_folders_config`, which says what the fields are."""
+
+    root: str = ""
+    series: str | None = None
+    window: tuple[float, float] | None = None
+    match: Match = "position"
+    seed: int = 0
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    patients: Mapping[str, Sequence[str]] | None = None
+    by_slice: bool = False
+
+
+def paired_folders_config(
+    root: str | os.PathLike[str],
+    *,
+    series: str | None = None,
+    window: tuple[float, float] | None = None,
+    match: Match = "position",
+    seed: int = 0,
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    patients: Mapping[str, Sequence[str]] | None = None,
+    by_slice: bool = False,
+) -> PairedFoldersConfig:
+    """The builder's configuration for the present state of a folder.
+
+    Args:
+      root: holds lq/ and gt/.
+      series: as for `ct_io.read_volume`.
+      window: as for `ct_io.read_volume`; needed for PNG. (127.5, 255) leaves 8-bit grey
+        levels as they are.
+      match: how slices of two breaths are matched, see `volume_list.match_slices`.
+      seed: of the order that patients are dealt out in.
+      fractions: of patients for train, val, test; 0 leaves a split out.
+      patients: instead: the patients of each split, by name. Others are left out.
+      by_slice: split each patient's slices instead, the first part for train, the last
+        for test. Only for a look at one or two patients: the scores leak.
+
+    Raises:
+      UserError: an option is wrong, or a folder is missing.
+    """
+    root = Path(root).resolve()
+    if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise UserError(
+            f"fractions of train, val, test add up to 1, none below 0; got {fractions}."
+        )
+    if match not in ("position", "index"):
+        raise UserError(f"match is 'position' or 'index', got {match!r}.")
+    if patients is not None:
+        _check_patients(patients)
+    if patients is not None and by_slice:
+        raise UserError("give either `patients` or `by_slice`, not both.")
+    config = PairedFoldersConfig(
+        name="",  # pyrefly: ignore[unexpected-keyword]: TFDS's own field
+        root=str(root),
+        series=series,
+        window=window,
+        match=match,
+        seed=seed,
+        fractions=fractions,
+        patients=patients,
+        by_slice=by_slice,
+    )
+    name = re.sub(r"[^\w.-]", "_", root.name) or "root"
+    config.name = f"{name}-{fingerprint(config)}"
+    return config
+
+
+def _check_patients(patients: Mapping[str, Sequence[str]]) -> None:
+    named = [patient for group in patients.values() for patient in group]
+    twice = sorted({patient for patient in named if named.count(patient) > 1})
+    if not set(patients) <= set(SPLITS) or not named or twice:
+        raise UserError(
+            f"patients names those of each of {', '.join(SPLITS)}, each once; got "
+            f"splits {sorted(patients)}, {twice or 'nobody'} twice."
+        )
+
+
+def fingerprint(config: PairedFoldersConfig) -> str:
+    """16 hex digits of the options and of every file's name, size and time, now.
+
+    Raises:
+      UserError: root/lq or root/gt is missing.
+    """
+    root = Path(config.root)
+    fields = [f.name for f in dataclasses.fields(PairedFoldersConfig)]
+    own = fields[fields.index("root") :]
+    state: list[Any] = [[key, getattr(config, key)] for key in own]
+    for side in ("lq", "gt"):
+        if not (root / side).is_dir():
+            raise UserError(f"{root / side}: no such folder. {LAYOUT}.")
+        for path in sorted((root / side).rglob("*")):
+            if path.is_file() and not path.name.startswith("."):
+                stat = path.stat()
+                relative = path.relative_to(root).as_posix()
+                state.append((relative, stat.st_size, stat.st_mtime_ns))
+    text = json.dumps(state, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """Which slices of which pairs a split takes: a range of each pair's matches."""
+
+    pairs: tuple[tuple[PairItem, str, range | None], ...]
+
+
+class PairedFolders(tfds.core.GeneratorBasedBuilder):
+    """Pairs of root/lq and root/gt.
+
+    `info.metadata` holds `skipped` ([path, reason] pairs), `left_out` (slices without a
+    partner, by pair), `patients` (of each split) and `warning` ('' or that the splits
+    share patients).
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _create_builder_config(
+        self, builder_config: PairedFoldersConfig, version: Any
+    ) -> PairedFoldersConfig:
+        # TFDS would warn of a "custom data configuration" here; all of ours are.
+        del version
+        return builder_config
+
+    @property
+    def _config(self) -> PairedFoldersConfig:
+        if not isinstance(self.builder_config, PairedFoldersConfig):
+            raise ValueError(
+                f"{self.name}: config comes from paired_folders_config(root), got "
+                f"{self.builder_config!r}."
+            )
+        return self.builder_config
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=f"Pairs of {self._config.root}.",
+            features=pair.pair_features(has_truth=False),
+            metadata=tfds.core.MetadataDict(),
+            disable_shuffling=True,
+        )
+
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
+        del dl_manager
+        skipped: dict[str, Skipped] = {}
+        plans = self._plan(skipped)
+        self.info.metadata.update(
+            root=self._config.root,
+            left_out={},
+            patients={
+                split: sorted({patient for _, patient, _ in plan.pairs})
+                for split, plan in plans.items()
+            },
+            warning=_LEAK if self._config.by_slice else "",
+        )
+        self._record_skipped(skipped)
+        return {
+            split: self._generate_examples(split, plan, skipped)
+            for split, plan in plans.items()
+        }
+
+    def _record_skipped(self, skipped: Mapping[str, Skipped]) -> None:
+        self.info.metadata["skipped"] = [
+            [path, item.reason] for path, item in sorted(skipped.items())
+        ]
+
+    def _plan(self, skipped: dict[str, Skipped]) -> dict[str, _Plan]:
+        config = self._config
+        found = paired_paths(config.root)
+        skipped.update({str(item.path): item for item in found.skipped})
+        by_patient: dict[str, list[PairItem]] = {}
+        for item in found.pairs:
+            try:
+                patient = patient_of(Item(name=item.name, path=item.lq))
+            except UserError as error:
+                skipped[str(item.lq)] = Skipped(path=item.lq, reason=str(error))
+                continue
+            by_patient.setdefault(patient, []).append(item)
+            if config.window is None and item.lq.suffix.lower() == ".png":
+                raise UserError(
+                    f"{item.lq}: a PNG has no HU. State the window the images were "
+                    "made with, centre and width in HU (`window`); (127.5, 255) takes "
+                    "8-bit grey levels as they are."
+                )
+        if config.by_slice:
+            return self._plan_by_slice(by_patient, skipped)
+        splits = self._patients_by_split(by_patient, skipped)
+        return {
+            split: _Plan(tuple((i, p, None) for p in names for i in by_patient[p]))
+            for split, names in splits.items()
+            if names
+        }
+
+    def _patients_by_split(
+        self, by_patient: Mapping[str, list[PairItem]], skipped: dict[str, Skipped]
+    ) -> dict[str, list[str]]:
+        config = self._config
+        if config.patients is None:
+            return split_patients(
+                list(by_patient), seed=config.seed, fractions=config.fractions
+            )
+        named = {p for group in config.patients.values() for p in group}
+        if unknown := sorted(named - set(by_patient)):
+            raise UserError(
+                f"{config.root}: no patient {unknown}; there are {sorted(by_patient)}. "
+                "Correct `patients`."
+            )
+        for patient in sorted(set(by_patient) - named):
+            for item in by_patient[patient]:
+                reason = f"patient {patient!r} is in no split of `patients`"
+                skipped[str(item.lq)] = Skipped(path=item.lq, reason=reason)
+        return {split: list(config.patients.get(split, ())) for split in SPLITS}
+
+    def _plan_by_slice(
+        self, by_patient: Mapping[str, list[PairItem]], skipped: dict[str, Skipped]
+    ) -> dict[str, _Plan]:
+        config = self._config
+        parts: dict[str, list[tuple[PairItem, str, range | None]]] = {}
+        for patient, items in by_patient.items():
+            counts = [
+                (item, len(matches))
+                for item, _, _, matches in self._read(items, skipped)
+            ]
+            total, start = sum(count for _, count in counts), 0
+            edges = [0]
+            for fraction in config.fractions:
+                edges.append(round(total * fraction) + edges[-1])
+            edges[-1] = total
+            for item, count in counts:
+                for index, split in enumerate(SPLITS):
+                    low = max(edges[index] - start, 0)
+                    high = min(edges[index + 1] - start, count)
+                    if low < high:
+                        parts.setdefault(split, []).append(
+                            (item, patient, range(low, high))
+                        )
+                start += count
+        logging.warning("%s: %s", config.root, _LEAK)
+        return {split: _Plan(tuple(parts[split])) for split in SPLITS if split in parts}
+
+    def _read(
+        self, items: Iterable[PairItem], skipped: dict[str, Skipped]
+    ) -> Iterator[tuple[PairItem, Any, Any, list[tuple[int, int]]]]:
+        """Pairs whose slices match, as (item, lq, gt, matches)."""
+        config = self._config
+        bad: list[Skipped] = []
+        for item, lq, gt in read_pairs(
+            items, bad, series=config.series, window=config.window
+        ):
+            try:
+                lq.require_hu()
+                gt.require_hu()
+                matches, left_out = match_slices(lq, gt, by=config.match)
+            except UserError as error:
+                bad.append(Skipped(path=item.lq, reason=str(error)))
+                continue
+            if left_out:
+                self.info.metadata.setdefault("left_out", {})[item.name] = left_out
+            yield item, lq, gt, matches
+        skipped.update({str(entry.path): entry for entry in bad})
+
+    def _generate_examples(
+        self, split: str, plan: _Plan, skipped: dict[str, Skipped]
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        parts = {item.name: (patient, part) for item, patient, part in plan.pairs}
+        items = [item for item, _, _ in plan.pairs]
+        key = 0
+        for item, lq, gt, matches in self._read(
+            progress(items, title=f"{split} pairs", total=len(items)), skipped
+        ):
+            patient, part = parts[item.name]
+            for number in part if part is not None else range(len(matches)):
+                i, j = matches[number]
+                yield (
+                    key,
+                    pair.pair_record(
+                        lq=lq.hu[i],
+                        gt=gt.hu[j],
+                        spacing_mm=lq.spacing_mm[1:],
+                        patient=patient,
+                        name=item.name or lq.name,
+                        slice_index=slice_number(lq, item.name, i),
+                    ),
+                )
+                key += 1
+        self._record_skipped(skipped)
+        if not key:
+            raise UserError(
+                f"{self._config.root}: no pair of split {split!r} can be read.\n"
+                + describe_skipped(list(skipped.values()))
+            )
+        self._check_unchanged()
+
+    def _check_unchanged(self) -> None:
+        config = self._config
+        if not config.name.endswith(fingerprint(config)):
+            raise UserError(
+                f"{config.root}: files changed while the dataset was built. Run it "
+                "again when they are at rest."
+            )
+
+    def _post_download_and_prepare_hook(self) -> None:
+        metadata = self.info.metadata
+        for name, left_out in metadata["left_out"].items():
+            logging.info("%s: %s", name, left_out)
+        listed = [Skipped(path=Path(p), reason=r) for p, r in metadata["skipped"]]
+        if listed:
+            logging.warning("%s: %s", metadata["root"], describe_skipped(listed))
+
+
+def split_patients(
+    patients: Sequence[str], *, seed: int, fractions: Sequence[float]
+) -> dict[str, list[str]]:
+    """Patients dealt out to train, val, test: whole persons, by hash, none empty.
+
+    Patients are ordered by the hash of seed and name, so the result depends on neither
+    the order nor the place of the files. Each split with a fraction above 0 has at
+    least one; the rest follows the fractions.
+
+    Raises:
+      UserError: there are fewer patients than splits.
+    """
+    used = [s for s, f in zip(SPLITS, fractions, strict=True) if f > 0]
+    if len(patients) < len(used):
+        raise UserError(
+            f"{len(patients)} patients ({', '.join(sorted(patients))}) for "
+            f"{len(used)} splits ({', '.join(used)}), which are made by patient. Add "
+            "patients (a folder each below lq/ and gt/), set fractions of 0, name them "
+            "with `patients`, or ask for a split by slices (`by_slice`), which leaks."
+        )
+    ordered = sorted(
+        patients, key=lambda p: hashlib.sha256(f"{seed}:{p}".encode()).digest()
+    )
+    largest = SPLITS[max(range(len(SPLITS)), key=lambda index: fractions[index])]
+    result: dict[str, list[str]] = {}
+    for split, fraction in zip(SPLITS, fractions, strict=True):
+        if split != largest:
+            count = max(1, round(fraction * len(patients))) if fraction > 0 else 0
+            result[split], ordered = ordered[:count], ordered[count:]
+    result[largest] = ordered
+    return {split: sorted(result[split]) for split in SPLITS}

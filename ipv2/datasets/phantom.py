@@ -1,0 +1,184 @@
+"""Pairs of the thorax phantom: 2 % of the dose in one breath, full dose in another.
+
+`lq` is breath a at the low dose, `gt` breath b at normal dose, `truth` breath a without
+noise; `lung` (uint8, 0 or 1) are the exact lungs of breath a. Splits by patient; every
+patient is drawn from the seed and its number.
+
+    source = load_split(Phantom(config=phantom_config(size=256), data_dir=...), "train")
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import tensorflow_datasets as tfds
+
+from common.errors import UserError
+from ipv2 import phantom
+from ipv2.datasets import pair
+from ipv2.datasets.load import progress
+from ipv2.kernels.photon_noise import DoseParams, simulate_low_dose
+
+SPLITS = ("train", "val", "test")
+FIELD_MM = 400.0
+
+
+@dataclasses.dataclass(eq=False)
+class PhantomConfig(tfds.core.BuilderConfig):
+    """Made by `phantom_config`, which says what the fields are."""
+
+    size: int = 256
+    patients: tuple[int, int, int] = (4, 1, 1)
+    slices: int = 8
+    seed: int = 0
+    dose: float = 0.02
+    photons: float = 1.5e5
+
+
+def phantom_config(
+    *,
+    size: int = 256,
+    patients: tuple[int, int, int] = (4, 1, 1),
+    slices: int = 8,
+    seed: int = 0,
+    dose: float | int = 0.02,
+    photons: float | int = 1.5e5,
+) -> PhantomConfig:
+    """The builder's configuration; its name tells all of it.
+
+    Args:
+      size: pixels along a side of the 400 mm images, 32 to 1024.
+      patients: of train, val, test; a split of 0 is left out.
+      slices: of each patient, from the diaphragm to the apex.
+      seed: of patients, breaths and noise.
+      dose: of `lq`, a fraction of normal dose.
+      photons: a ray at normal dose, see `DoseParams`.
+
+    Raises:
+      UserError: a value outside its range.
+    """
+    if not 32 <= size <= 1024:
+        raise UserError(f"phantom: size = {size}; 32 to 1024 pixels.")
+    if len(patients) != 3 or min(patients) < 0 or not sum(patients):
+        raise UserError(
+            f"phantom: patients = {patients}; three counts for {', '.join(SPLITS)}, "
+            "not all 0."
+        )
+    if slices < 1 or seed < 0:
+        raise UserError(
+            f"phantom: slices = {slices}, seed = {seed}; at least 1 slice, seed from 0."
+        )
+    try:
+        DoseParams(dose=dose, photons=photons)
+    except ValueError as error:
+        raise UserError(f"phantom: {error}") from error
+    counts = "-".join(str(count) for count in patients)
+    return PhantomConfig(
+        # pyrefly: ignore[unexpected-keyword]: TFDS's own field
+        name=f"{size}px-{counts}x{slices}-dose{dose:g}-photons{photons:g}-seed{seed}",
+        size=size,
+        patients=tuple(patients),
+        slices=slices,
+        seed=seed,
+        dose=float(dose),
+        photons=float(photons),
+    )
+
+
+class Phantom(tfds.core.GeneratorBasedBuilder):
+    """Pairs of an analytic thorax whose truth is known."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _create_builder_config(
+        self, builder_config: PhantomConfig | None, version: Any
+    ) -> PhantomConfig:
+        # TFDS would warn of a "custom data configuration" here; all of ours are.
+        del version
+        return phantom_config() if builder_config is None else builder_config
+
+    @property
+    def _config(self) -> PhantomConfig:
+        if not isinstance(self.builder_config, PhantomConfig):
+            raise ValueError(
+                f"{self.name}: config comes from phantom_config(...), got "
+                f"{self.builder_config!r}."
+            )
+        return self.builder_config
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = dict(pair.pair_features(has_truth=True))
+        features["lung"] = tfds.features.Tensor(
+            shape=(None, None), dtype=np.uint8, encoding="zlib"
+        )
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Pairs of an analytic thorax in two breaths and two doses.",
+            features=tfds.features.FeaturesDict(features),
+            disable_shuffling=True,
+        )
+
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
+        del dl_manager
+        result, first = {}, 0
+        for split, count in zip(SPLITS, self._config.patients, strict=True):
+            if count:
+                result[split] = self._generate_examples(range(first, first + count))
+            first += count
+        return result
+
+    def _generate_examples(
+        self, patients: range
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        key = 0
+        for number in progress(patients, title="phantom patients", total=len(patients)):
+            for record in patient_records(self._config, number):
+                yield key, record
+                key += 1
+
+
+def patient_records(config: PhantomConfig, number: int) -> list[dict[str, Any]]:
+    """The records of one patient, from the feet up."""
+    # Seeds of different configurations do not meet below a million patients.
+    seed = config.seed * 1_000_000 + number
+    patient = phantom.create_patient(seed)
+    breaths = phantom.create_breaths(seed)
+    position = phantom.slice_positions(patient, config.slices)
+    low, normal = (
+        phantom.render(patient, breath, position, size=config.size, field_mm=FIELD_MM)
+        for breath in breaths
+    )
+    spacing = FIELD_MM / config.size
+    scans = [
+        simulate_low_dose(
+            jax.random.fold_in(jax.random.key(seed), index),
+            clean.hu,
+            spacing,
+            DoseParams(dose=dose, photons=config.photons, input_dose=math.inf),
+        )
+        for index, (clean, dose) in enumerate(((low, config.dose), (normal, 1.0)))
+    ]
+    # What scanners store: 12 bits from -1024 HU.
+    lq, gt, truth = (
+        np.clip(np.asarray(image), -1024, 3071) for image in (*scans, low.hu)
+    )
+    lung = np.asarray(low.lung).astype(np.uint8)
+    name = f"phantom-{seed:06d}"
+    return [
+        pair.pair_record(
+            lq=lq[i],
+            gt=gt[i],
+            truth=truth[i],
+            spacing_mm=(spacing, spacing),
+            patient=name,
+            name=name,
+            slice_index=i,
+        )
+        | {"lung": lung[i]}
+        for i in range(config.slices)
+    ]

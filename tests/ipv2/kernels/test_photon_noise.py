@@ -1,0 +1,298 @@
+"""Photon noise against its own statistics, closed forms and scikit-image."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ipv2.kernels import photon_noise, projection
+from ipv2.kernels.photon_noise import DoseParams, simulate_low_dose
+from tests.oracles.photon_noise import reference_noise
+
+SIZE = 64
+SPACING = 5.0  # a 320 mm field of view: 240 mm of water attenuate about 4.6
+
+
+def water(size=SIZE, radius=24.0):
+    """A disc of water in air, HU."""
+    row, column = np.mgrid[:size, :size] - size // 2
+    distance = np.sqrt(row**2 + column**2)
+    return (1000 * np.clip(radius + 0.5 - distance, 0, 1) - 1000).astype(np.float32)
+
+
+def within(radius, size=SIZE):
+    row, column = np.mgrid[:size, :size] - size // 2
+    return row**2 + column**2 <= radius**2
+
+
+IMAGES = np.stack([water()] * 8)
+
+
+def noise(dose_params, seed=0, images=IMAGES):
+    return np.asarray(
+        simulate_low_dose(jax.random.key(seed), images, SPACING, dose_params) - images
+    )
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.02, 0.3, 0.5])
+@pytest.mark.parametrize("mean", [0.3, 4.0, 12.0, 21.0, 200.0, 20000.0])
+def test_sample_counts_have_the_distribution(mean, fraction):
+    # An evenly spaced sample of the normal instead of a random one: no luck involved.
+    n = 200_000
+    uniform = (np.arange(n) + 0.5) / n
+    normal = jax.scipy.stats.norm.ppf(jnp.asarray(uniform, jnp.float32))
+    if fraction:
+        mean = round(mean / fraction) * fraction
+    counts = np.asarray(
+        photon_noise.sample_counts(normal, jnp.full(n, mean, jnp.float32), fraction)
+    )
+    assert np.array_equal(counts, np.round(counts)) and counts.min() >= 0
+    variance = mean * (1 - fraction)
+    # 1e-3 sd and 0.5 %: float32 quantiles and what the expansion leaves out.
+    assert counts.mean() == pytest.approx(mean, abs=2e-3 * math.sqrt(variance))
+    assert counts.var() == pytest.approx(variance, rel=5e-3)
+    rng = np.random.default_rng(0)
+    drawn = (
+        rng.binomial(round(mean / fraction), fraction, n)
+        if fraction
+        else rng.poisson(mean, n)
+    )
+    # Kolmogorov-Smirnov, 0.1 % level for one random sample of n against an exact law.
+    value = np.unique(np.concatenate([counts, drawn]))
+    ours, theirs = (
+        np.searchsorted(np.sort(sample), value, side="right") / n
+        for sample in (counts, drawn)
+    )
+    assert np.abs(ours - theirs).max() < 1.95 / math.sqrt(n)
+
+
+def test_dose_one_changes_nothing():
+    np.testing.assert_array_equal(noise(DoseParams(dose=1.0)), 0.0)
+    np.testing.assert_array_equal(noise(DoseParams(dose=0.3, input_dose=0.3)), 0.0)
+
+
+def test_variance_follows_one_over_dose_minus_one():
+    inside = within(18)
+    # So many photons that a count's logarithm is linear down to the lowest dose.
+    scan = DoseParams(dose=0.5, photons=1e7, electronic_variance=0.0)
+    variance = {
+        dose: noise(dataclasses.replace(scan, dose=dose))[:, inside].var()
+        for dose in (0.8, 0.5, 0.25, 0.1)
+    }
+    unit = variance[0.5]
+    for dose, value in variance.items():
+        # The same keys at every dose: what differs is the physics, not the sample.
+        assert value / unit == pytest.approx(1 / dose - 1, rel=0.05)
+
+
+def test_noise_at_the_centre_has_the_variance_of_theory():
+    """sigma^2 = (pi / n)^2 sum_views V sum h^2 (Kak and Slaney 1988, section 5.2)."""
+    scan = DoseParams(dose=0.1, photons=1e6, electronic_variance=200.0)
+    centre = within(1)
+    sample = np.concatenate([noise(scan, seed)[:, centre] for seed in range(40)])
+    diameter_mm = 48 * SPACING
+    counts = scan.photons * math.exp(-0.0192 * diameter_mm)
+    ratio = scan.dose
+    variance = (1 - ratio) / (ratio * counts)
+    variance += scan.electronic_variance * (1 - ratio**2) / (ratio * counts) ** 2
+    padded = photon_noise.scan_geometry((SIZE, SIZE), None).padded
+    response = projection.filter_response("hann", padded)
+    twice = np.full(response.size, 2.0)
+    twice[[0, -1]] = 1.0
+    energy = np.sum(twice * response.astype(np.float64) ** 2) / padded
+    sd_mu = math.pi * math.sqrt(variance * energy / SIZE) / SPACING
+    # 5 %: 320 images of 5 correlated pixels have 3 %, chords off centre are shorter.
+    assert sample.std() == pytest.approx(1000 * sd_mu / 0.0192, rel=0.05)
+
+
+def test_two_steps_add_the_variance_of_one():
+    inside = within(18)
+    scan = DoseParams(dose=0.1, photons=1e6, electronic_variance=50.0)
+    first = dataclasses.replace(scan, dose=0.4)
+    second = dataclasses.replace(scan, input_dose=0.4)
+    direct = [noise(scan, seed)[:, inside].var() for seed in range(6)]
+    steps = [
+        (noise(first, 10 + seed) + noise(second, 20 + seed))[:, inside].var()
+        for seed in range(6)
+    ]
+    # 5 %: the sampling error of 48 x 1009 correlated pixels, twice.
+    assert np.mean(steps) == pytest.approx(np.mean(direct), rel=0.05)
+
+
+def test_input_without_noise_gets_all_of_it():
+    inside = within(18)
+    scan = DoseParams(dose=0.1, photons=1e6, electronic_variance=50.0)
+    clean = dataclasses.replace(scan, input_dose=math.inf)
+    full = dataclasses.replace(clean, dose=1.0)
+    direct, own = (
+        np.mean([noise(s, seed)[:, inside].var() for seed in range(6)])
+        for s in (clean, full)
+    )
+    missing = np.mean([noise(scan, seed)[:, inside].var() for seed in range(6)])
+    # 5 %: sampling, as above.
+    assert missing + own == pytest.approx(direct, rel=0.05)
+    assert own == pytest.approx(direct / 10, rel=0.1)
+
+
+def test_mean_hu_stays_to_quarter_dose_and_is_biased_as_predicted_below():
+    centre = within(12)
+    moved = noise(DoseParams(dose=0.25))
+    assert abs(moved[:, centre].mean()) < 1
+    scan = DoseParams(dose=0.02, electronic_variance=0.0)
+    line = projection.radon(1 + IMAGES[:1] / 1000, projection.uniform_angles(SIZE))
+    counts = scan.photons * np.exp(-0.0192 * SPACING * np.asarray(line))
+    predicted = (1 - scan.dose) / (2 * scan.dose * counts)
+    expected = projection.filtered_backprojection(
+        predicted.astype(np.float32),
+        projection.uniform_angles(SIZE),
+        "hann",
+        spacing_mm=SPACING,
+    )
+    expected = np.asarray(expected)[0, centre].mean() * 1000 / 0.0192
+    actual = np.mean([noise(scan, seed)[:, centre].mean() for seed in range(12)])
+    assert expected > 4
+    # 20 %: the next order, 5 / (12 lambda^2) at 30 counts, and the sampling error.
+    assert actual == pytest.approx(expected, rel=0.2)
+
+
+def test_starved_rays_stay_finite():
+    metal = IMAGES + 8000 * within(6).astype(np.float32)
+    scan = DoseParams(dose=0.001, photons=1e4)
+    assert np.all(np.isfinite(noise(scan, images=metal)))
+
+
+def test_noise_of_a_slice_does_not_depend_on_its_batch():
+    rng = np.random.default_rng(0)
+    images = IMAGES + rng.normal(0, 5, IMAGES.shape).astype(np.float32)
+    keys = jax.random.split(jax.random.key(3), 8)
+    spacing = np.linspace(4, 6, 8).astype(np.float32)
+    scan = DoseParams(dose=0.05)
+    together = simulate_low_dose(keys, images, spacing, scan)
+    # 0.01 HU: the order of float32 additions.
+    for i in (0, 5):
+        alone = simulate_low_dose(keys[i : i + 1], images[i : i + 1], spacing[i], scan)
+        np.testing.assert_allclose(alone[0], together[i], atol=1e-2)
+    # One key: a slice's noise depends on its position, not on how many follow.
+    one = simulate_low_dose(jax.random.key(4), images, 5.0, scan)
+    few = simulate_low_dose(jax.random.key(4), images[:1], 5.0, scan)
+    np.testing.assert_allclose(one[:1], few, atol=1e-2)
+    assert not np.allclose((one - images)[0], (one - images)[1], atol=1)
+
+
+def test_jit_agrees_and_nothing_is_compiled_again():
+    scan = DoseParams(dose=0.1)
+    key = jax.random.key(0)
+    eager = simulate_low_dose(key, IMAGES, SPACING, scan)
+    before = photon_noise._jit_noise_hu._cache_size()
+    other = dataclasses.replace(scan, dose=0.02, photons=9e4, filter_name="ramp")
+    simulate_low_dose(jax.random.key(1), IMAGES, 4.0, other)
+    assert photon_noise._jit_noise_hu._cache_size() == before
+    geometry = photon_noise.scan_geometry((SIZE, SIZE), None)
+
+    @jax.jit
+    def step(geometry, key, images, spacing):
+        return simulate_low_dose(key, images, spacing, scan, geometry=geometry)
+
+    spacing = jnp.full((8, 2), SPACING)
+    np.testing.assert_allclose(
+        step(geometry, key, IMAGES, spacing), eager, atol=0.05, rtol=1e-4
+    )
+
+
+def test_gradient_for_the_image_is_the_identity():
+    def total(images):
+        return simulate_low_dose(
+            jax.random.key(0), images, SPACING, DoseParams(dose=0.1)
+        ).sum()
+
+    np.testing.assert_array_equal(jax.grad(total)(jnp.asarray(IMAGES)), 1.0)
+
+
+def test_air_below_minus_1000_attenuates_like_air():
+    padded = np.where(within(31)[None], IMAGES, -3024.0).astype(np.float32)
+    scan = DoseParams(dose=0.1)
+    np.testing.assert_allclose(noise(scan, images=padded), noise(scan), atol=0.05)
+
+
+def test_rectangles_and_odd_sizes_are_simulated():
+    image = water(64)[5:42, :63]
+    result = simulate_low_dose(jax.random.key(0), image, 2.0, DoseParams(dose=0.1))
+    added = np.asarray(result) - image
+    assert added.shape == (37, 63) and 5 < added.std() < 500
+
+
+def test_reference_noise_matches_skimage():
+    size = 96
+    row, column = np.mgrid[:size, :size] - size // 2
+    distance = np.hypot(row, column)
+    image = 0.75 * (distance < 40) - 0.55 * (np.hypot(row, column - 16) < 18)
+    regions = {
+        "body": (distance < 36) & (np.hypot(row, column - 16) > 22),
+        "lung": np.hypot(row, column - 16) < 14,
+        "air": (distance > 43) & (distance < 46),
+    }
+    seeds = 40
+    keys = jax.random.split(jax.random.key(0), seeds)
+    ours = np.asarray(
+        photon_noise.simulate_reference_noise(keys, np.stack([image] * seeds))
+    ).astype(np.float64)
+    theirs = np.stack([reference_noise(image, seed=seed) for seed in range(seeds)])
+    theirs = theirs.astype(np.float64)
+    for name, region in regions.items():
+        ours_in, theirs_in = ours[:, region], theirs[:, region]
+        # 3 %, of which 1 % is sampling error in the lung; half a level near zero.
+        assert ours_in.mean() == pytest.approx(theirs_in.mean(), rel=0.03, abs=0.5), (
+            name
+        )
+        # Within each image: between images, min-max follows the extremes of the noise.
+        deviation = [sample.std(axis=1).mean() for sample in (ours_in, theirs_in)]
+        assert deviation[0] == pytest.approx(deviation[1], rel=0.03), name
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"dose": 0.0}, "dose = 0.0"),
+        ({"dose": 2}, "dose = 2"),
+        ({"dose": float("nan")}, "dose = nan"),
+        ({"dose": 0.5, "input_dose": 0.3}, "input's own, 0.3"),
+        ({"dose": 0.5, "input_dose": 1.5}, "input_dose = 1.5"),
+        ({"dose": 1.5, "input_dose": math.inf}, "dose = 1.5"),
+        ({"dose": 0.5, "photons": 0}, "photons = 0"),
+        ({"dose": 0.5, "electronic_variance": -1}, "electronic_variance = -1"),
+        ({"dose": 0.5, "mu_water_per_mm": 19.2}, "mu_water_per_mm = 19.2"),
+        ({"dose": 0.5, "views": 0}, "views = 0"),
+        ({"dose": 0.5, "filter_name": "sharp"}, "shepp-logan"),
+        ({"dose": 0.5, "cutoff": 0.0}, "cutoff = 0.0"),
+    ],
+)
+def test_dose_params_outside_their_range_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        DoseParams(**fields)
+
+
+@pytest.mark.parametrize(
+    ("image", "spacing", "message"),
+    [
+        (np.full((8, 8), -1000.0), 1.0, "at least 16"),
+        (np.full((64, 64), np.nan), 1.0, "not finite"),
+        (np.tile(np.arange(64.0), (64, 1)), 1.0, "grey levels"),
+        (IMAGES, 0.0, "above 0 mm"),
+        (IMAGES, (0.8, 0.9), "rows and columns differ"),
+        (IMAGES, np.ones(3), r"shape \(3,\)"),
+    ],
+)
+def test_bad_images_are_refused(image, spacing, message):
+    with pytest.raises(ValueError, match=message):
+        simulate_low_dose(jax.random.key(0), image, spacing, DoseParams(dose=0.1))
+
+
+def test_keys_that_do_not_fit_the_batch_are_refused():
+    keys = jax.random.split(jax.random.key(0), 3)
+    with pytest.raises(ValueError, match="one key, or one for each image"):
+        simulate_low_dose(keys, IMAGES, SPACING, DoseParams(dose=0.1))
+    with pytest.raises(ValueError, match="square images"):
+        photon_noise.simulate_reference_noise(keys[0], np.ones((20, 30)))

@@ -1,0 +1,209 @@
+import numpy as np
+import PIL.Image
+import pytest
+
+from common.errors import UserError
+from ipv2 import ct_io, volume_list
+from tests.ipv2.ct_files import make_series, make_slice, save, stored_slice
+
+
+def volume_of(count=4, *, size=4, start=0.0, step=2.0, seed=0, **fields):
+    hu = np.random.default_rng(seed).integers(-1024, 1000, (count, size, size))
+    return ct_io.Volume(
+        hu=hu.astype(np.float32),
+        spacing_mm=(step, 1.0, 1.0),
+        origin_mm=(0.0, 0.0, start),
+        integer=True,
+        **fields,
+    )
+
+
+def write(path, **fields):
+    return ct_io.write_volume(volume_of(**fields), path)
+
+
+def png(path, value=7):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PIL.Image.new("L", (4, 4), value).save(path)
+
+
+def test_volumes_of_all_kinds_are_found(tmp_path):
+    for name in ("p1/a.nii.gz", "p1/b.1.mha", "p2/c.mhd", "d.nrrd"):
+        write(tmp_path / name)
+    png(tmp_path / "p3" / "s_01.png")
+    make_series(tmp_path / "p4" / "series")
+    make_series(tmp_path / "p5", names=[f"{i}.DCM" for i in range(5)])
+    (tmp_path / "readme.txt").write_text("no volume")
+    (tmp_path / ".hidden").mkdir()
+    png(tmp_path / ".hidden" / "x.png")
+    found = {item.name: item.path for item in volume_list.list_volumes(tmp_path)}
+    want = ["d", "p1/a", "p1/b.1", "p2/c", "p3/s_01", "p4/series", "p5"]
+    assert sorted(found) == want
+    assert found["p4/series"] == tmp_path / "p4" / "series"
+    with pytest.raises(UserError, match="no such folder"):
+        volume_list.list_volumes(tmp_path / "none")
+
+
+def test_pairs_go_by_name_whatever_the_format_and_the_rest_is_listed(tmp_path):
+    write(tmp_path / "lq" / "p1" / "scan.nii.gz")
+    write(tmp_path / "gt" / "p1" / "scan.mha")
+    make_series(tmp_path / "lq" / "p2" / "x")
+    make_series(tmp_path / "gt" / "p2" / "x")
+    write(tmp_path / "lq" / "p3.nrrd")
+    write(tmp_path / "gt" / "p4.nrrd")
+    for side in ("lq", "gt"):
+        write(tmp_path / side / "twice.nii")
+    write(tmp_path / "gt" / "twice.mha")
+    found = volume_list.paired_paths(tmp_path)
+    assert [pair.name for pair in found.pairs] == ["p1/scan", "p2/x"]
+    assert found.pairs[0].gt == tmp_path / "gt" / "p1" / "scan.mha"
+    reasons = {str(s.path.relative_to(tmp_path)): s.reason for s in found.skipped}
+    assert "lq without gt" in reasons["lq/p3.nrrd"]
+    assert "gt without lq" in reasons["gt/p4.nrrd"]
+    assert "twice.mha, twice.nii" in reasons["gt/twice.mha"]
+    assert "twice.mha, twice.nii" in reasons["gt/twice.nii"]
+    assert "lq without gt" in reasons["lq/twice.nii"]
+    text = volume_list.describe_skipped(found.skipped)
+    assert text.startswith("5 skipped:") and len(text.splitlines()) == 6
+    assert volume_list.describe_skipped([]) == ""
+
+
+def test_series_right_below_lq_and_gt_are_a_pair(tmp_path):
+    make_series(tmp_path / "lq")
+    make_series(tmp_path / "gt")
+    (pair,) = volume_list.paired_paths(tmp_path).pairs
+    assert (pair.name, pair.lq, pair.gt) == ("", tmp_path / "lq", tmp_path / "gt")
+
+
+def test_no_pair_says_what_is_expected(tmp_path):
+    with pytest.raises(UserError, match=r"lq: no such folder\. Expected: root/lq"):
+        volume_list.paired_paths(tmp_path)
+    (tmp_path / "lq").mkdir()
+    with pytest.raises(UserError, match="gt: no such folder"):
+        volume_list.paired_paths(tmp_path)
+    write(tmp_path / "lq" / "a.nii")
+    write(tmp_path / "gt" / "b.nii")
+    with pytest.raises(UserError, match=r"(?s)no pair: 1 .* in lq, 1 in gt.*2 skipped"):
+        volume_list.paired_paths(tmp_path)
+
+
+def test_a_bad_item_is_skipped_and_the_rest_is_read(tmp_path):
+    for name in ("a", "b", "c"):
+        write(tmp_path / f"{name}.nii")
+    (tmp_path / "b.nii").write_bytes(b"cut")
+    skipped = []
+    items = volume_list.list_volumes(tmp_path)
+    read = [item.name for item, _ in volume_list.read_many(items, skipped)]
+    assert read == ["a", "c"]
+    (bad,) = skipped
+    assert bad.path == tmp_path / "b.nii" and "not NIfTI" in bad.reason
+    # The path stands once in a line, not twice.
+    assert volume_list.describe_skipped(skipped).count("b.nii") == 1
+
+
+@pytest.mark.parametrize("side", ["lq", "gt"])
+def test_a_bad_half_of_a_pair_is_skipped(tmp_path, side):
+    for name in ("a", "b"):
+        write(tmp_path / "lq" / f"{name}.nii")
+        write(tmp_path / "gt" / f"{name}.nii")
+    (tmp_path / side / "a.nii").write_bytes(b"cut")
+    skipped = []
+    pairs = volume_list.paired_paths(tmp_path).pairs
+    read = [pair.name for pair, _, _ in volume_list.read_pairs(pairs, skipped)]
+    assert read == ["b"]
+    assert [s.path for s in skipped] == [tmp_path / side / "a.nii"]
+
+
+def test_patient_is_the_tag_then_the_folder_then_the_name(tmp_path):
+    make_series(tmp_path / "p9" / "series", patient="ANON7 ")
+    make_series(tmp_path / "p8" / "series", patient="")
+    save(make_slice(stored_slice(0), patient=""), tmp_path / "flat" / "L067_0012.dcm")
+    write(tmp_path / "p1" / "deep" / "scan.nii")
+    write(tmp_path / "case_12.nii")
+    for name in ("p3_0001", "p3_0002", "p4-slice 17", "0005", "img_3"):
+        png(tmp_path / f"{name}.png")
+    got = {
+        item.name: volume_list.patient_of(item)
+        for item in volume_list.list_volumes(tmp_path)
+    }
+    assert got == {
+        "p9/series": "ANON7",
+        "p8/series": "p8",
+        "flat": "flat",
+        "p1/deep/scan": "p1",
+        "case_12": "case_12",
+        "p3_0001": "p3",
+        "p3_0002": "p3",
+        "p4-slice 17": "p4",
+        "0005": "one",
+        "img_3": "one",
+    }
+
+
+def test_slice_number_is_the_index_or_what_the_name_ends_in():
+    assert volume_list.slice_number(volume_of(4), "p/s_0012", 3) == 3
+    assert volume_list.slice_number(volume_of(1), "p/s_0012", 0) == 12
+    assert volume_list.slice_number(volume_of(1), "p/s", 0) == 0
+
+
+@pytest.mark.parametrize(
+    ("lq", "gt", "by", "pairs", "left"),
+    [
+        ((4, 0.0), (4, 0.0), "position", [(0, 0), (1, 1), (2, 2), (3, 3)], ""),
+        # Table 0.9 mm off, less than half a slice of 2 mm.
+        ((3, 0.0), (3, 0.9), "position", [(0, 0), (1, 1), (2, 2)], ""),
+        ((4, 0.0), (5, -4.0), "position", [(0, 2), (1, 3), (2, 4)], "1 of 4 lq"),
+        ((3, 2.0), (5, 0.0), "position", [(0, 1), (1, 2), (2, 3)], "2 of 5 gt"),
+        ((3, 2.0), (5, 0.0), "index", [(0, 0), (1, 1), (2, 2)], "2 of 5 gt"),
+        ((3, 0.0), (3, 500.0), "index", [(0, 0), (1, 1), (2, 2)], ""),
+    ],
+)
+def test_slices_of_two_breaths_are_matched(lq, gt, by, pairs, left):
+    got, out = volume_list.match_slices(
+        volume_of(lq[0], start=lq[1]), volume_of(gt[0], start=gt[1]), by=by
+    )
+    assert got == pairs
+    assert out.startswith(left) and bool(out) == bool(left)
+
+
+def test_slices_of_two_thicknesses_are_used_once():
+    thin, thick = volume_of(9, step=1.0), volume_of(5, step=2.0)
+    want = [(2 * index, index) for index in range(5)]
+    assert volume_list.match_slices(thin, thick)[0] == want
+    assert volume_list.match_slices(thick, thin)[0] == [(j, i) for i, j in want]
+    # Halfway between two thin slices: one of them, not both.
+    between = volume_of(4, step=2.0, start=0.5)
+    assert volume_list.match_slices(thin, between)[0] == [
+        (2 * index, index) for index in range(4)
+    ]
+
+
+def test_volumes_without_positions_are_matched_by_index():
+    one = volume_of(1, spacing_known=False, start=0.0)
+    other = volume_of(1, spacing_known=False, start=90.0)
+    assert volume_list.match_slices(one, other) == ([(0, 0)], "")
+
+
+@pytest.mark.parametrize(
+    ("gt", "text"),
+    [
+        (volume_of(4, size=5), "pixels"),
+        (volume_of(4, start=500.0), "no slice of lq and gt at a common position"),
+        # 1.2 mm beyond the last slice, more than half of 2 mm.
+        (volume_of(4, start=7.2), "no slice of lq and gt at a common position"),
+        (volume_of(4, unit="grey"), "gt grey"),
+        (
+            volume_of(4, direction=(-1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)),
+            "orientation",
+        ),
+        (
+            ct_io.Volume(
+                hu=np.zeros((4, 4, 4), np.float32), spacing_mm=(2.0, 1.1, 1.0)
+            ),
+            "pixel spacing",
+        ),
+    ],
+)
+def test_grids_that_do_not_fit_are_refused(gt, text):
+    with pytest.raises(UserError, match=text):
+        volume_list.match_slices(volume_of(4), gt)
