@@ -139,7 +139,9 @@ def test_remove_noise_quiets_the_label_in_the_lung_alone(method):
     np.testing.assert_array_equal(np.asarray(found.gt_bar)[~lung], gt[~lung])
     inside = np.asarray(regions(gt).lung) & np.asarray(regions(lq).lung)
     assert inside.sum() > 100
-    assert np.asarray(found.gt_bar)[inside].std() < 0.6 * np.asarray(lq)[inside].std()
+    # The median deviation: small vessels at this size are in the region, not noise.
+    label, noisy = np.asarray(found.gt_bar)[inside], np.asarray(lq)[inside]
+    assert np.median(abs(label + 860)) < 0.6 * np.median(abs(noisy + 860))
 
 
 def test_add_noise_of_each_kind():
@@ -180,8 +182,9 @@ def test_a_slice_does_not_depend_on_its_batch_nor_on_jit():
 def test_same_shapes_and_equal_params_compile_nothing_new():
     lq, gt = _pair()
     purify_v2(RNG, lq, gt, 1.0, PurifyParams(**OFF))
-    with jax.log_compiles(False), jax.no_tracing():
-        purify_v2(RNG, lq + 1, gt, 1.0, PurifyParams(**OFF))
+    brighter = lq + 1
+    with jax.no_tracing():
+        purify_v2(RNG, brighter, gt, 1.0, PurifyParams(**OFF))
 
 
 def test_purify_dispatches_on_the_version():
