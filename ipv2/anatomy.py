@@ -221,12 +221,21 @@ def _lungs(
 
 
 def _connected_through_slices(lung: jax.Array) -> jax.Array:
-    """The part of `lung` (*b z n w) connected to the slice that has the most of it."""
+    """The part of `lung` (*b z n w) connected to the slice that has the most of it.
+
+    What that slice does not share with a neighbour is no seed: it may be gas.
+    """
+    if lung.shape[-3] == 1:
+        return lung
     area = bit_mask.area(lung)
     largest = jnp.argmax(area, axis=-1, keepdims=True)
     index = jnp.arange(area.shape[-1], dtype=largest.dtype)
     index = index.reshape((1,) * (area.ndim - 1) + (-1,))
-    seed = bit_mask.where(index == largest, lung, jnp.zeros_like(lung))
+    nothing = jnp.zeros_like(lung[..., :1, :, :])
+    before = jnp.concatenate([nothing, lung[..., :-1, :, :]], axis=-3)
+    after = jnp.concatenate([lung[..., 1:, :, :], nothing], axis=-3)
+    shared = lung & (before | after)
+    seed = bit_mask.where(index == largest, shared, jnp.zeros_like(lung))
     return flood_fill.flood_volume(seed, lung)
 
 

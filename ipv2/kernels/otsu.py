@@ -114,13 +114,14 @@ def _limbs(value: jax.Array) -> jax.Array:
 
 def _multiply(a: jax.Array, b: jax.Array) -> jax.Array:
     """Schoolbook product of two limb numbers, ``len(a) + len(b)`` limbs."""
-    size = len(a)
-    columns = jnp.zeros((size + len(b), *a.shape[1:]), jnp.uint32)
-    for j in range(len(b)):
+    size, extra = len(a), len(b)
+    edges = [(0, 0)] * (a.ndim - 1)
+    columns = jnp.zeros((size + extra, *a.shape[1:]), jnp.uint32)
+    for j in range(extra):
         product = a * b[j][None]
         # At most 2 x 8 halves of 16 bits meet in a column: no overflow.
-        columns = columns.at[j : j + size].add(product & _MASK)
-        columns = columns.at[j + 1 : j + 1 + size].add(product >> _LIMB)
+        columns += jnp.pad(product & _MASK, [(j, extra - j), *edges])
+        columns += jnp.pad(product >> _LIMB, [(j + 1, extra - j - 1), *edges])
 
     def carry_over(carry: jax.Array, column: jax.Array) -> tuple[jax.Array, jax.Array]:
         total = column + carry

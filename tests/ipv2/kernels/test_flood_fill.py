@@ -6,12 +6,15 @@ from skimage import measure
 
 from ipv2.kernels import bit_mask, flood_fill
 
-SHAPES = [(1, 1), (1, 50), (33, 1), (40, 37), (70, 64)]
+SHAPES = [(1, 1), (1, 50), (33, 1), (70, 37)]
+
+flood_fill_passes = jax.jit(flood_fill.flood_fill_passes)
+largest_component = jax.jit(flood_fill.largest_component)
 
 
 def _fill(seed, passable):
     height = passable.shape[-2]
-    words, passes = jax.jit(flood_fill.flood_fill_passes)(
+    words, passes = flood_fill_passes(
         bit_mask.pack(jnp.asarray(seed)), bit_mask.pack(jnp.asarray(passable))
     )
     return np.asarray(bit_mask.unpack(words, height)), int(passes)
@@ -81,21 +84,22 @@ def test_fill_of_open_space_around_a_disc_takes_few_passes():
 
 
 def test_fill_in_a_batch_is_each_image_alone():
-    passable = np.random.default_rng(3).random((4, 40, 40)) < 0.6
+    passable = np.random.default_rng(3).random((2, 40, 40)) < 0.6
     words = bit_mask.pack(jnp.asarray(passable))
     seed = bit_mask.like(bit_mask.corner(40, 40), words)
-    alone = jnp.stack(
-        [flood_fill.flood_fill(s, w) for s, w in zip(seed, words, strict=True)]
+    flood = jax.jit(flood_fill.flood_fill)
+    alone = jnp.stack([flood(s, w) for s, w in zip(seed, words, strict=True)])
+    np.testing.assert_array_equal(flood(seed, words), alone)
+    np.testing.assert_array_equal(
+        jax.jit(jax.vmap(flood_fill.flood_fill))(seed, words), alone
     )
-    np.testing.assert_array_equal(flood_fill.flood_fill(seed, words), alone)
-    np.testing.assert_array_equal(jax.vmap(flood_fill.flood_fill)(seed, words), alone)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("density", [0.0, 0.3, 0.6])
 def test_largest_component_has_the_largest_area(shape, density):
     mask = np.random.default_rng(4).random((3, *shape)) < density
-    words = flood_fill.largest_component(bit_mask.pack(jnp.asarray(mask)))
+    words = largest_component(bit_mask.pack(jnp.asarray(mask)))
     found = np.asarray(bit_mask.unpack(words, shape[0]))
     for image, component in zip(mask, found, strict=True):
         label = measure.label(image, connectivity=1)

@@ -8,8 +8,8 @@ import pytest
 
 from ipv2.kernels import otsu
 
-threshold = jax.jit(otsu.otsu_threshold)
-SHAPES = [(1, 1), (1, 7), (9, 11), (64, 48)]
+threshold = jax.jit(otsu.otsu_from_histogram)
+SHAPES = [(1, 1), (9, 11), (64, 48)]
 
 
 def _exact(image):
@@ -51,7 +51,7 @@ def test_histogram_counts(shape):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_threshold_is_exact_and_binarises_as_opencv(shape):
     images = _images(shape)
-    found = np.asarray(threshold(jnp.asarray(images)))
+    found = np.asarray(threshold(otsu.histogram(jnp.asarray(images))))
     for image, t in zip(images, found, strict=True):
         assert t == _exact(image)
         _, dark = cv2.threshold(image, 0, 255, cv2.THRESH_BINARY_INV | cv2.THRESH_OTSU)
@@ -65,8 +65,7 @@ def test_neighbouring_thresholds_that_float32_cannot_rank():
     counts[:, [10, 200]] = 2**23 - 1
     counts[0, [105, 104]] = 1, 1
     counts[1, [105, 106]] = 1, 1
-    for row in counts:
-        image_free = np.asarray(otsu.otsu_from_histogram(jnp.asarray(row)))
+    for row, found in zip(counts, threshold(jnp.asarray(counts)), strict=True):
         n, s, best = 0, 0, (Fraction(0), 0)
         total = int(row.sum())
         total_sum = int((row.astype(np.int64) * np.arange(256)).sum())
@@ -75,7 +74,7 @@ def test_neighbouring_thresholds_that_float32_cannot_rank():
             if 0 < n < total:
                 value = Fraction((total * s - n * total_sum) ** 2, n * (total - n))
                 best = max(best, (value, -t))
-        assert image_free == -best[1]
+        assert found == -best[1]
 
 
 def test_threshold_refuses_empty_images():

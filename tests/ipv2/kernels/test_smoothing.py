@@ -47,7 +47,14 @@ def test_both_lower_noise_and_keep_the_edge_in_place():
 
 def test_gradients():
     image = jnp.asarray(np.random.default_rng(4).normal(0, 1, (5, 6)), jnp.float32)
-    check_grads(lambda x: gaussian(x, 1.0), (image,), 1, ["rev"], atol=1e-2, rtol=1e-2)
+    check_grads(
+        lambda x: gaussian(jnp.asarray(x), 1.0),
+        (image,),
+        1,
+        ["rev"],
+        atol=1e-2,
+        rtol=1e-2,
+    )
     gradient = jax.grad(lambda x: median(x, 3)[2, 2])(image)
     chosen = np.asarray(gradient) != 0
     # One pixel is the median, and the whole gradient is its.

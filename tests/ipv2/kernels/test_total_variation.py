@@ -49,7 +49,12 @@ def test_keeps_the_mean_and_flat_images():
 def test_gradient_is_that_of_finite_differences_and_finite_when_flat():
     image = jnp.asarray(np.random.default_rng(9).normal(0, 1, (6, 5)), jnp.float32)
     check_grads(
-        lambda x: total_variation(x, 0.7, 4), (image,), 1, ["rev"], atol=2e-2, rtol=2e-2
+        lambda x: total_variation(jnp.asarray(x), 0.7, 4),
+        (image,),
+        1,
+        ["rev"],
+        atol=2e-2,
+        rtol=2e-2,
     )
     flat = jax.grad(lambda x: total_variation(x, 1.0, 4).sum())(jnp.ones((4, 4)))
     assert np.isfinite(flat).all()
