@@ -15,6 +15,7 @@ input is wrong.
 
 import difflib
 import importlib
+import logging as std_logging
 import re
 import runpy
 import sys
@@ -107,10 +108,23 @@ def main(argv: Sequence[str]) -> None:
     tasks[task](config, workdir)
 
 
-def run() -> None:
-    """Runs `main`; turns the errors that are for people into messages."""
+def _log_plainly() -> None:
+    """Shows our own messages as plain lines, and of libraries only the warnings."""
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
+    root = str(Path(__file__).parent)
+    handler = logging.get_absl_handler()
+    handler.setFormatter(None)
+    handler.addFilter(
+        lambda record: (
+            record.levelno >= std_logging.WARNING or record.pathname.startswith(root)
+        )
+    )
+
+
+def run() -> None:
+    """Runs `main`; turns the errors that are for people into messages."""
+    _log_plainly()
     try:
         app.run(main, flags_parser=_parse_flags)
     except UserError as error:

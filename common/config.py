@@ -163,7 +163,7 @@ def to_steps(duration: int | str, steps_per_epoch: float, key: str) -> int:
     """Returns a duration in whole steps, at least 1.
 
     Args:
-      duration: steps as a whole number, or "<number> steps" or "<number> epochs".
+      duration: steps as a number, or "<number> steps" or "<number> epochs".
       steps_per_epoch: examples over batch size; need not be whole.
       key: the config key, for the message.
 
@@ -178,7 +178,7 @@ def to_steps(duration: int | str, steps_per_epoch: float, key: str) -> int:
             count = float(amount)
         except ValueError:
             count = math.nan
-        unit = unit.strip().removesuffix("s") + "s"
+        unit = (unit.strip() or "steps").removesuffix("s") + "s"
     if not (count > 0 and math.isfinite(count) and unit in ("steps", "epochs")):
         raise UserError(
             f"config.{key}: got {duration!r}, accepted: a positive number of steps, "

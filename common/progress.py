@@ -41,7 +41,9 @@ class Progress:
         self._line_seconds = line_seconds
         self._note = ""
         self._bar = None
-        if self._stream.isatty() and is_first_process():
+        # Asked once: at the interpreter's exit, jax would start its devices anew.
+        self._shown_here = is_first_process()
+        if self._stream.isatty() and self._shown_here:
             self._bar = tqdm(
                 total=total,
                 initial=done,
@@ -86,7 +88,7 @@ class Progress:
 
     def _print_line(self) -> None:
         self._shown = time.monotonic()
-        if not is_first_process():
+        if not self._shown_here:
             return
         rate = self.rate
         left = (self._total - self._done) / rate if rate > 0 else 0.0

@@ -56,11 +56,11 @@ def get_base() -> ConfigDict:
     config.optimizer.schedule = "cosine"  # cosine, step, constant
     config.optimizer.boundaries = (0.5, 0.75)  # step: where, as shares of the run
     config.optimizer.factor = 0.1  # step: what the rate is multiplied by there
-    config.optimizer.warmup = 0  # steps, or "2 epochs"
+    config.optimizer.warmup = ""  # "500 steps", "2 epochs"; none
     config.optimizer.clip_norm = 1.0  # of the gradient; 0: no clipping
 
     config.train = ConfigDict()
-    config.train.duration = "200 epochs"  # or "5000 steps", or 5000
+    config.train.duration = "200 epochs"  # or "5000 steps"
     config.train.batch_size = 8  # patches a step, over all devices
     config.train.loss = "mse"  # mse, l1
     config.train.patch = 64  # pixels

@@ -29,10 +29,10 @@ def _smoke(config: ConfigDict) -> None:
     config.data.phantom_patients = (2, 1, 1)
     config.data.phantom_slices = 2
     config.noise.views = 48
-    config.train.duration = 4
+    config.train.duration = "4 steps"
     config.train.batch_size = 4
     config.train.patch = 32
-    config.train.log = config.train.save = config.train.evaluate = 2
+    config.train.log = config.train.save = config.train.evaluate = "2 steps"
     config.evaluate.batch_size = 2
 
 

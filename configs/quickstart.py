@@ -22,11 +22,12 @@ def get_config(variant: str = "default") -> ConfigDict:
     config.task = "compare"
     config.model.name = "cnn10"
     config.optimizer.learning_rate = 1e-3
+    config.data.split = (0.7, 0.1, 0.2)
     config.data.phantom_patients = (3, 1, 1)
-    config.train.duration = 400
+    config.train.duration = "400 steps"
     config.train.batch_size = 16
-    config.train.log = 50
-    config.train.evaluate = 400
-    config.train.save = 200
+    config.train.log = "50 steps"
+    config.train.evaluate = "400 steps"
+    config.train.save = "200 steps"
     config.evaluate.slices = 12
     return apply_variants(config, variant, VARIANTS)

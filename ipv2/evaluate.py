@@ -33,6 +33,7 @@ _NOISE_WORDS = {
 }
 
 
+@functools.cache
 def make_denoise(model: nn.Module) -> Denoise:
     """A function (variables, `b h w` HU) -> `b h w` HU that applies the network."""
 

@@ -16,8 +16,9 @@ from ipv2.datasets.paired_folders import PairedFolders, paired_folders_config
 from ipv2.datasets.phantom import Phantom, phantom_config
 from ipv2.datasets.sample_ct import SampleUnavailable
 from ipv2.datasets.simulated_pairs import SimulatedPairs, simulated_pairs_config
-from ipv2.settings import dose_params
 
+# Of the sample CT: from above the liver to the apex.
+LUNG_SLICES = (8, 56)
 SPLITS = ("train", "val", "test")
 
 
@@ -117,19 +118,32 @@ def _builders(
                 data_dir=cache,
             )
         }
-    simulation = {"dose": dose_params(config), "seed": config.seed}
+    simulation = {
+        "dose": config.noise.dose,
+        "photons": config.noise.photons,
+        "seed": config.seed,
+    }
     if data.normal_dose:
         return {
             "simulated_pairs": lambda: SimulatedPairs(
                 config=simulated_pairs_config(
-                    data.normal_dose, series=series, **simulation
+                    data.normal_dose,
+                    series=series,
+                    fractions=tuple(data.split),
+                    **simulation,
                 ),
                 data_dir=cache,
             )
         }
     embedded = {
         "sample_ct": lambda: SimulatedPairs(
-            config=simulated_pairs_config("sample_ct", **simulation), data_dir=cache
+            config=simulated_pairs_config(
+                "sample_ct",
+                slices=LUNG_SLICES,
+                fractions=tuple(data.split),
+                **simulation,
+            ),
+            data_dir=cache,
         ),
         "phantom": lambda: Phantom(
             config=phantom_config(

@@ -142,6 +142,7 @@ def make_train_step(
     return train_step
 
 
+@functools.cache
 def evaluation_batch(
     purification: PurifyParams,
 ) -> Callable[[Any], dict[str, Any]]:
@@ -152,6 +153,9 @@ def evaluation_batch(
 
     Args:
       purification: how the label is made; its version is not looked at.
+
+    Returns:
+      The same function for the same purification, so that jit knows it again.
     """
     labelling = dataclasses.replace(purification, version="v2", add_noise="none")
 
@@ -162,7 +166,8 @@ def evaluation_batch(
         images = {"lq": lq, "label": label}
         if "truth" in batch:
             images["truth"] = batch["truth"].astype(jnp.float32)
-        return images | {"regions": regions(images.get("truth", label))}
+        found = regions(images.get("truth", label))
+        return images | {"regions": found._asdict()}
 
     return prepare
 

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from ipv2.purification import PurifyParams
 
 from common.checkpoint import load_manifest, load_variables
 from common.devices import AXIS
@@ -14,6 +13,7 @@ from configs import ipv2_redcnn
 from ipv2 import train
 from ipv2.losses import create_loss
 from ipv2.models import create_model
+from ipv2.purification import PurifyParams
 
 SIZE = 64
 
