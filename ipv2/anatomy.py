@@ -31,7 +31,7 @@ from ipv2.kernels import bit_mask, flood_fill, morphology
 # Pixels across the working grid; the radii below are for this size and scale with it.
 _GRID = 256
 _CLOSING = 4
-_OPENING = 2
+_OPENING = 1
 # Shares of the body's area: what is less than a lung, and what may be an airway.
 _SPECK = 0.0015
 _AIRWAY = 0.04
