@@ -75,7 +75,7 @@ def body_mask(hu: np.ndarray, spacing_mm: tuple[float, float]) -> np.ndarray:
     return sitk.GetArrayFromImage(image).astype(bool)
 
 
-def _smooth(value: np.ndarray, low: float, high: float) -> np.ndarray:
+def _smooth(value: np.ndarray, low: float | int, high: float | int) -> np.ndarray:
     share = np.clip((value - low) / (high - low), 0, 1)
     return share * share * (3 - 2 * share)
 
@@ -99,9 +99,11 @@ def jacobian(displacement_mm: np.ndarray, spacing_mm: Any) -> np.ndarray:
 
 def displacement_mm(
     hu: np.ndarray,
-    spacing_mm: tuple[float, float, float],
+    spacing_mm: tuple[float | int, float | int, float | int],
     seed: int,
     params: MotionParams | None = None,
+    *,
+    first_mm: float | int = 0.0,
 ) -> np.ndarray:
     """The field u of every slice of a volume.
 
@@ -111,6 +113,7 @@ def displacement_mm(
       spacing_mm: (slice, row, column).
       seed: of the irregular motion: the same seed is the same breath.
       params: how far; None for the defaults.
+      first_mm: position of the first slice, for a part of a volume.
 
     Returns:
       (slices, rows, columns, 2) float32: (row, column) components in mm; zero where a
@@ -132,14 +135,14 @@ def displacement_mm(
     waves *= (2 * math.pi / length / np.linalg.norm(waves, axis=1))[:, None]
     phase = rng.uniform(0, 2 * math.pi, _WAVES)
     direction = rng.normal(size=(_WAVES, 2))
-    sign = rng.choice([-1.0, 1.0])
+    sign = float(rng.choice([-1.0, 1.0]))
     slice_mm, plane_mm = spacing_mm[0], spacing_mm[1:]
     fields = np.zeros((*hu.shape, 2), np.float32)
     for index, image in enumerate(hu):
         field = _slice_field(
             image,
             plane_mm,
-            index * slice_mm,
+            first_mm + index * slice_mm,
             (waves, phase, direction),
             sign,
             params,
@@ -206,8 +209,8 @@ def warp(
       spacing_mm: (row, column).
 
     Returns:
-      (h, w) float32; -1024 HU from beyond the image, and never outside the range of
-      the image by more than splines ring: clipped to it.
+      (h, w) float32; -1024 HU from beyond the image. Splines ring at edges: what falls
+      below the image's lowest value, where scanners clip, is set to it.
     """
     image = sitk.GetImageFromArray(hu.astype(np.float64))
     image.SetSpacing((float(spacing_mm[1]), float(spacing_mm[0])))
@@ -217,4 +220,4 @@ def warp(
     transform = sitk.DisplacementFieldTransform(field)
     moved = sitk.Resample(image, image, transform, sitk.sitkBSpline5, -1024.0)
     result = sitk.GetArrayFromImage(moved)
-    return np.clip(result, hu.min(), hu.max()).astype(np.float32)
+    return np.maximum(result, min(hu.min(), -1024.0)).astype(np.float32)

@@ -1,0 +1,434 @@
+"""Misaligned pairs with known truth from any normal-dose chest CT.
+
+Of every slice x of a source: `lq` = x at the low dose, in its own breath; `truth` = x
+itself, untouched; `gt` = x as another breath would have it (`ipv2.breath`). The noise
+of x is in all three: once as it is, once displaced, once under the added noise.
+
+    config = simulated_pairs_config("scans")           # or "sample_ct"
+    source = load_split(SimulatedPairs(config=config, data_dir="cache"), "train")
+
+Splits are made by patient. A source of one patient is split into contiguous slabs of
+slices with a gap between them; scores are then for the same person, which
+`info.metadata["warning"]` says.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+
+from common.errors import UserError
+from ipv2 import breath
+from ipv2.ct_io import Volume, read_volume, stem_of
+from ipv2.datasets import pair
+from ipv2.datasets.load import load_split, progress
+from ipv2.datasets.paired_folders import SPLITS, split_patients
+from ipv2.datasets.sample_ct import SampleCt, SampleUnavailable
+from ipv2.kernels.photon_noise import DoseParams, simulate_low_dose
+from ipv2.volume_list import (
+    Item,
+    Skipped,
+    describe_skipped,
+    list_volumes,
+    patient_of,
+    slice_number,
+)
+
+SAMPLE_CT = "sample_ct"
+# Slices simulated at once: more is not faster on CPU, and memory grows with it.
+_BATCH = 8
+_SAME_PATIENT = (
+    "one patient: the splits are slabs of the same chest, so scores on val and test "
+    "are too good for new patients"
+)
+
+
+@dataclasses.dataclass(eq=False)
+class SimulatedPairsConfig(tfds.core.BuilderConfig):
+    """Made by `simulated_pairs_config`, which says what the fields are."""
+
+    source: str = SAMPLE_CT
+    wheel: str | None = None
+    series: str | None = None
+    slices: tuple[int, int] | None = None
+    gap_slices: int = 2
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    seed: int = 0
+    dose: float = 0.02
+    photons: float = 1.5e5
+    chest_mm: float = 5.0
+    lung_mm: float = 9.0
+    through_slices: int = 0
+
+
+def simulated_pairs_config(
+    source: str | os.PathLike[str],
+    *,
+    wheel: str | os.PathLike[str] | None = None,
+    series: str | None = None,
+    slices: tuple[int, int] | None = None,
+    gap_slices: int = 2,
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    seed: int = 0,
+    dose: float | int = 0.02,
+    photons: float | int = 1.5e5,
+    chest_mm: float | int = 5.0,
+    lung_mm: float | int = 9.0,
+    through_slices: int = 0,
+) -> SimulatedPairsConfig:
+    """The builder's configuration for the present state of a source.
+
+    Args:
+      source: a volume's file, a folder of one series, a folder of volumes, or
+        'sample_ct'. Normal dose, HU, axial, patients on their backs.
+      wheel: of 'sample_ct': a copy of its file; None downloads it.
+      series: as for `ct_io.read_volume`.
+      slices: (first, end) of each volume; None takes all.
+      gap_slices: left out between the slabs of a single patient.
+      fractions: of patients, or of a single patient's slices, for train, val, test; 0
+        leaves a split out.
+      seed: of splits, breaths and noise.
+      dose: of `lq`, a fraction of the source's own dose.
+      photons: a ray in the source's scan, see `DoseParams`.
+      chest_mm: see `breath.MotionParams`.
+      lung_mm: see `breath.MotionParams`.
+      through_slices: see `breath.MotionParams`.
+
+    Raises:
+      UserError: an option is wrong, or the source is missing.
+    """
+    if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise UserError(
+            f"fractions of train, val, test add up to 1, none below 0; got {fractions}."
+        )
+    if slices is not None and not 0 <= slices[0] < slices[1]:
+        raise UserError(f"slices = {slices}; (first, end) with 0 <= first < end.")
+    if gap_slices < 0 or seed < 0:
+        raise UserError(f"gap_slices = {gap_slices}, seed = {seed}; each at least 0.")
+    try:
+        DoseParams(dose=dose, photons=photons)
+        breath.MotionParams(
+            chest_mm=chest_mm, lung_mm=lung_mm, through_slices=through_slices
+        )
+    except ValueError as error:
+        raise UserError(f"simulated pairs: {error}") from error
+    name = os.fspath(source)
+    if name != SAMPLE_CT:
+        path = Path(name).resolve()
+        if not path.exists():
+            raise UserError(
+                f"{path}: no such file or folder. Give a volume, a folder of volumes, "
+                f"or {SAMPLE_CT!r}."
+            )
+        name = str(path)
+    config = SimulatedPairsConfig(
+        name="",  # pyrefly: ignore[unexpected-keyword]: TFDS's own field
+        source=name,
+        wheel=None if wheel is None else os.fspath(wheel),
+        series=series,
+        slices=None if slices is None else (int(slices[0]), int(slices[1])),
+        gap_slices=gap_slices,
+        fractions=fractions,
+        seed=seed,
+        dose=float(dose),
+        photons=float(photons),
+        chest_mm=float(chest_mm),
+        lung_mm=float(lung_mm),
+        through_slices=through_slices,
+    )
+    stem = re.sub(r"[^\w.-]", "_", Path(name).name) or "root"
+    config.name = f"{stem}-{fingerprint(config)}"
+    return config
+
+
+def fingerprint(config: SimulatedPairsConfig) -> str:
+    """16 hex digits of the options and of every source file's name, size and time."""
+    fields = [field.name for field in dataclasses.fields(SimulatedPairsConfig)]
+    own = fields[fields.index("source") :]
+    # Where the sample's file lies does not change what is in it: its hash is checked.
+    state: list[Any] = [
+        [key, getattr(config, key)] for key in own if key not in ("source", "wheel")
+    ]
+    if config.source != SAMPLE_CT:
+        root = Path(config.source)
+        files = [root] if root.is_file() else sorted(root.rglob("*"))
+        for path in files:
+            if path.is_file() and not path.name.startswith("."):
+                stat = path.stat()
+                relative = path.relative_to(root).as_posix()
+                state.append((relative, stat.st_size, stat.st_mtime_ns))
+    text = json.dumps(state, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """Slices of one volume that a split takes."""
+
+    item: Item
+    patient: str
+    slices: range
+
+
+class SimulatedPairs(tfds.core.GeneratorBasedBuilder):
+    """Misaligned pairs with known truth.
+
+    `info.metadata` holds `skipped` ([path, reason] pairs), `patients` (of each split)
+    and `warning` ('' or that the splits share their patient).
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _create_builder_config(
+        self, builder_config: SimulatedPairsConfig, version: Any
+    ) -> SimulatedPairsConfig:
+        # TFDS would warn of a "custom data configuration" here; all of ours are.
+        del version
+        return builder_config
+
+    @property
+    def _config(self) -> SimulatedPairsConfig:
+        if not isinstance(self.builder_config, SimulatedPairsConfig):
+            raise ValueError(
+                f"{self.name}: config comes from simulated_pairs_config(source), got "
+                f"{self.builder_config!r}."
+            )
+        return self.builder_config
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=f"Simulated pairs of {self._config.source}.",
+            features=pair.pair_features(has_truth=True),
+            metadata=tfds.core.MetadataDict(),
+            disable_shuffling=True,
+        )
+
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
+        del dl_manager
+        plan, skipped = self._plan()
+        shared = len({part.patient for parts in plan.values() for part in parts}) == 1
+        self.info.metadata.update(
+            source=self._config.source,
+            patients={
+                split: sorted({part.patient for part in parts})
+                for split, parts in plan.items()
+            },
+            skipped=[[str(item.path), item.reason] for item in skipped],
+            warning=_SAME_PATIENT if shared and len(plan) > 1 else "",
+        )
+        if self.info.metadata["warning"]:
+            logging.warning("%s: %s", self._config.source, _SAME_PATIENT)
+        return {
+            split: self._generate_examples(split, parts)
+            for split, parts in plan.items()
+        }
+
+    def _plan(self) -> tuple[dict[str, list[_Part]], list[Skipped]]:
+        config = self._config
+        by_patient: dict[str, list[_Part]] = {}
+        skipped: list[Skipped] = []
+        for item in self._items():
+            try:
+                # In full: a split must not be left with what cannot be used.
+                chosen = self._chosen(self._load(item))
+                patient = SAMPLE_CT if config.source == SAMPLE_CT else patient_of(item)
+            except SampleUnavailable:
+                raise
+            except UserError as error:
+                skipped.append(Skipped(path=item.path, reason=str(error)))
+                continue
+            by_patient.setdefault(patient, []).append(_Part(item, patient, chosen))
+        if not by_patient:
+            raise UserError(
+                f"{config.source}: no CT volume found that can be used.\n"
+                + describe_skipped(skipped)
+            )
+        if len(by_patient) == 1:
+            ((_, parts),) = by_patient.items()
+            return self._slabs(parts), skipped
+        splits = split_patients(
+            list(by_patient), seed=config.seed, fractions=config.fractions
+        )
+        plan = {
+            split: [part for name in names for part in by_patient[name]]
+            for split, names in splits.items()
+            if names
+        }
+        return plan, skipped
+
+    def _items(self) -> list[Item]:
+        path = Path(self._config.source)
+        if self._config.source == SAMPLE_CT:
+            return [Item(name=SAMPLE_CT, path=path)]
+        if path.is_file():
+            return [Item(name=stem_of(path), path=path)]
+        return list_volumes(path)
+
+    def _slabs(self, parts: Sequence[_Part]) -> dict[str, list[_Part]]:
+        plan: dict[str, list[_Part]] = {}
+        for part in parts:
+            ranges = slabs(
+                len(part.slices), self._config.fractions, self._config.gap_slices
+            )
+            for split, own in ranges.items():
+                slab = dataclasses.replace(
+                    part, slices=part.slices[own.start : own.stop]
+                )
+                plan.setdefault(split, []).append(slab)
+        return plan
+
+    def _chosen(self, volume: Volume) -> range:
+        """Slices asked for that have a partner `through_slices` further on."""
+        count, step = len(volume.hu), self._config.through_slices
+        first, end = self._config.slices or (0, count)
+        chosen = range(max(first, -step, 0), min(end, count - max(step, 0)))
+        if not chosen:
+            raise UserError(
+                f"{volume.name}: {count} slices, none of those asked for (slices = "
+                f"{self._config.slices}, through_slices = {step})."
+            )
+        return chosen
+
+    def _load(self, item: Item) -> Volume:
+        """The volume, known to be usable."""
+        if self._config.source == SAMPLE_CT:
+            return self._sample()
+        volume = read_volume(item.path, series=self._config.series)
+        volume.require_hu()
+        check_axial(volume)
+        return volume
+
+    def _sample(self) -> Volume:
+        builder = SampleCt(wheel=self._config.wheel, data_dir=self._data_dir_root)
+        records = load_split(builder, "train")
+        stack = [records[i] for i in range(len(records))]
+        row, column = (float(mm) for mm in stack[0]["spacing_mm"])
+        return Volume(
+            hu=np.stack([record["hu"] for record in stack]).astype(np.float32),
+            spacing_mm=(float(stack[0]["slice_spacing"]), row, column),
+            name=SAMPLE_CT,
+        )
+
+    def _generate_examples(
+        self, split: str, parts: Sequence[_Part]
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        key = 0
+        for part in progress(parts, title=f"{split} volumes", total=len(parts)):
+            volume = self._load(part.item)
+            name = part.item.name or volume.name
+            lq, gt = simulate_pair(self._config, volume, name, part.slices)
+            for place, index in enumerate(part.slices):
+                yield (
+                    key,
+                    pair.pair_record(
+                        lq=lq[place],
+                        gt=gt[place],
+                        truth=volume.hu[index],
+                        spacing_mm=volume.spacing_mm[1:],
+                        patient=part.patient,
+                        name=name,
+                        slice_index=slice_number(volume, name, index),
+                    ),
+                )
+                key += 1
+
+    def _post_download_and_prepare_hook(self) -> None:
+        listed = [
+            Skipped(path=Path(path), reason=reason)
+            for path, reason in self.info.metadata["skipped"]
+        ]
+        if listed:
+            logging.warning("%s: %s", self._config.source, describe_skipped(listed))
+
+
+def check_axial(volume: Volume) -> None:
+    """Raises UserError unless slices are axial, square-pixelled, back at the bottom."""
+    direction = np.asarray(volume.direction).reshape(3, 3)
+    # 0.9: gantries and necks tilt by up to 25 degrees.
+    if direction[1, 1] < 0.9 or abs(direction[2, 2]) < 0.9:
+        raise UserError(
+            f"{volume.name}: not axial slices with the patient's back at the bottom "
+            f"(direction {np.round(direction, 2).tolist()}), which breathing is "
+            "simulated in. Reorient the volume, or leave it out."
+        )
+    _, row, column = volume.spacing_mm
+    if min(volume.hu.shape[1:]) < 16 or abs(row / column - 1) > 1e-3:
+        raise UserError(
+            f"{volume.name}: slices of {volume.hu.shape[1:]} pixels of {row} x "
+            f"{column} mm; at least 16 x 16 square pixels are needed. "
+            "Resample the volume."
+        )
+
+
+def slabs(count: int, fractions: Sequence[float], gap_slices: int) -> dict[str, range]:
+    """Contiguous ranges of 0..count for the splits, with gaps between them.
+
+    Raises:
+      UserError: there are too few slices for one in every split.
+    """
+    used = [(s, f) for s, f in zip(SPLITS, fractions, strict=True) if f > 0]
+    left = count - gap_slices * (len(used) - 1)
+    if left < len(used):
+        raise UserError(
+            f"{count} slices of one patient for {len(used)} splits with gaps of "
+            f"{gap_slices}. Add slices or patients, lower gap_slices, or set fractions "
+            "of 0."
+        )
+    sizes = [max(1, round(fraction * left)) for _, fraction in used]
+    largest = int(np.argmax(sizes))
+    sizes[largest] += left - sum(sizes)
+    result, start = {}, 0
+    for (split, _), size in zip(used, sizes, strict=True):
+        result[split] = range(start, start + size)
+        start += size + gap_slices
+    return result
+
+
+def simulate_pair(
+    config: SimulatedPairsConfig, volume: Volume, name: str, chosen: range
+) -> tuple[np.ndarray, np.ndarray]:
+    """(lq, gt) of the chosen slices, HU float32.
+
+    A slice's noise follows from seed, name and slice, whatever is chosen with it.
+    """
+    motion = breath.MotionParams(
+        chest_mm=config.chest_mm,
+        lung_mm=config.lung_mm,
+        through_slices=config.through_slices,
+    )
+    own = zlib.crc32(name.encode())
+    # Breaths differ between volumes, noise between slices.
+    other = volume.hu[chosen.start + motion.through_slices :][: len(chosen)]
+    z_mm = volume.spacing_mm[0] * chosen.start
+    field = breath.displacement_mm(
+        other, volume.spacing_mm, config.seed + own, motion, first_mm=z_mm
+    )
+    plane_mm = volume.spacing_mm[1:]
+    gt = np.stack(
+        [breath.warp(hu, u, plane_mm) for hu, u in zip(other, field, strict=True)]
+    )
+    rng = jax.random.fold_in(jax.random.key(config.seed), own)
+    dose = DoseParams(dose=config.dose, photons=config.photons)
+    lq = []
+    for start in range(chosen.start, chosen.stop, _BATCH):
+        # The last batch repeats its last slice: one size, compiled once.
+        index = np.minimum(np.arange(start, start + _BATCH), chosen.stop - 1)
+        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(rng, jnp.asarray(index))
+        lq.append(simulate_low_dose(keys, volume.hu[index], plane_mm[1], dose))
+    simulated = np.concatenate(lq)[: len(chosen)]
+    # What scanners store: 12 bits from -1024 HU.
+    return np.clip(simulated, -1024, 3071), gt
