@@ -512,14 +512,7 @@ def _slice(
     return image, lung < 0, body < 0
 
 
-@functools.partial(jax.jit, static_argnames=("size", "pixel"))
-def _slices(
-    patient: Patient, breath: Breath, z_mm: Array, size: int, pixel: float
-) -> PhantomSlices:
-    hu, lung, body = jax.lax.map(
-        lambda z: _slice(patient, breath, z, size, pixel), z_mm
-    )
-    return PhantomSlices(hu=hu, lung=lung, body=body)
+_jit_slice = jax.jit(_slice, static_argnames=("size", "pixel"))
 
 
 def slice_positions(patient: Patient, count: int) -> np.ndarray:
@@ -556,5 +549,11 @@ def render(
         raise ValueError(f"size = {size}; at least 32 pixels show a thorax.")
     if not 300 <= field_mm <= 1000:
         raise ValueError(f"field_mm = {field_mm}; from 300 to 1000 mm hold a thorax.")
-    position = jnp.atleast_1d(jnp.asarray(z_mm, jnp.float32))
-    return _slices(patient, breath, position, size, field_mm / size)
+    pixel = field_mm / size
+    # Slice by slice: compiled once for a size, however many there are.
+    drawn = [
+        _jit_slice(patient, breath, z, size=size, pixel=pixel)
+        for z in np.atleast_1d(np.asarray(z_mm, np.float32))
+    ]
+    hu, lung, body = (jnp.stack(part) for part in zip(*drawn, strict=True))
+    return PhantomSlices(hu=hu, lung=lung, body=body)

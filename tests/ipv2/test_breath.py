@@ -5,7 +5,7 @@ import pytest
 
 from ipv2 import breath, phantom
 
-SIZE = 160
+SIZE = 128
 MM = 400 / SIZE
 SPACING = (5.0, MM, MM)
 

@@ -7,7 +7,7 @@ from common.errors import UserError
 from ipv2.datasets.load import load_split
 from ipv2.datasets.phantom import Phantom, patient_records, phantom_config
 
-OPTIONS = {"size": 64, "patients": (2, 1, 1), "slices": 3}
+OPTIONS = {"size": 64, "patients": (2, 1, 1), "slices": 8}
 
 
 @pytest.fixture(scope="module")
@@ -18,8 +18,8 @@ def builder(tmp_path_factory):
 
 def test_records_follow_the_pair_schema(builder):
     source = load_split(builder, "train")
-    assert len(source) == 6
-    record = source[4]
+    assert len(source) == 16
+    record = source[9]
     for key in ("lq", "gt", "truth"):
         assert record[key].shape == (64, 64) and record[key].dtype == np.int16
         assert record[key].min() >= -1024
