@@ -75,7 +75,7 @@ def body_mask(hu: np.ndarray, spacing_mm: tuple[float, float]) -> np.ndarray:
     return sitk.GetArrayFromImage(image).astype(bool)
 
 
-def _smooth(value: np.ndarray, low: float, high: float) -> np.ndarray:
+def _smooth(value: np.ndarray, low: float | int, high: float | int) -> np.ndarray:
     share = np.clip((value - low) / (high - low), 0, 1)
     return share * share * (3 - 2 * share)
 
@@ -99,7 +99,7 @@ def jacobian(displacement_mm: np.ndarray, spacing_mm: Any) -> np.ndarray:
 
 def displacement_mm(
     hu: np.ndarray,
-    spacing_mm: tuple[float, float, float],
+    spacing_mm: tuple[float | int, float | int, float | int],
     seed: int,
     params: MotionParams | None = None,
     *,
@@ -135,7 +135,7 @@ def displacement_mm(
     waves *= (2 * math.pi / length / np.linalg.norm(waves, axis=1))[:, None]
     phase = rng.uniform(0, 2 * math.pi, _WAVES)
     direction = rng.normal(size=(_WAVES, 2))
-    sign = rng.choice([-1.0, 1.0])
+    sign = float(rng.choice([-1.0, 1.0]))
     slice_mm, plane_mm = spacing_mm[0], spacing_mm[1:]
     fields = np.zeros((*hu.shape, 2), np.float32)
     for index, image in enumerate(hu):

@@ -255,10 +255,15 @@ def _smooth(value: Array, low: float, high: float) -> Array:
     return share * share * (3 - 2 * share)
 
 
+def _swing(waves: Array, x: Array, y: Array, z: Array) -> Array:
+    """sin(k . r + phase) of each wave, last; rows of waves: k, phase, ..."""
+    place = jnp.stack([x, y, z, jnp.ones_like(x)], axis=-1)
+    return jnp.sin(place @ waves[:, :4].T)
+
+
 def _texture(waves: Array, x: Array, y: Array, z: Array) -> tuple[Array, Array]:
     """Fine and coarse irregularity, each of standard deviation about 1."""
-    place = x[..., None] * waves[:, 0] + y[..., None] * waves[:, 1]
-    swing = jnp.sin(place + z[..., None] * waves[:, 2] + waves[:, 3])
+    swing = _swing(waves, x, y, z)
     half = _WAVES // 2
     scale = math.sqrt(2 / half)
     return swing[..., :half].sum(-1) * scale, swing[..., half:].sum(-1) * scale
@@ -289,9 +294,8 @@ def _to_reference(
     inside = inside * _smooth(_ellipse(x, y - 66, 18, 20), 0.0, 25.0)
     rise = 18 * depth * _smooth(1.05 - z / patient.height, 0.0, 1.0) * inside
     waves = breath.waves
-    place = x[..., None] * waves[:, 0] + y[..., None] * waves[:, 1]
-    swing = jnp.sin(place + z[..., None] * waves[:, 2] + waves[:, 3])
-    shift_x, shift_y = ((swing * waves[:, i]).sum(-1) * inside for i in (4, 5))
+    swing = _swing(waves, x, y, z)
+    shift_x, shift_y = ((swing @ waves[:, i]) * inside for i in (4, 5))
     return x + shift_x, y + shift_y, z - rise
 
 
@@ -508,14 +512,7 @@ def _slice(
     return image, lung < 0, body < 0
 
 
-@functools.partial(jax.jit, static_argnames=("size", "pixel"))
-def _slices(
-    patient: Patient, breath: Breath, z_mm: Array, size: int, pixel: float
-) -> PhantomSlices:
-    hu, lung, body = jax.lax.map(
-        lambda z: _slice(patient, breath, z, size, pixel), z_mm
-    )
-    return PhantomSlices(hu=hu, lung=lung, body=body)
+_jit_slice = jax.jit(_slice, static_argnames=("size", "pixel"))
 
 
 def slice_positions(patient: Patient, count: int) -> np.ndarray:
@@ -552,5 +549,11 @@ def render(
         raise ValueError(f"size = {size}; at least 32 pixels show a thorax.")
     if not 300 <= field_mm <= 1000:
         raise ValueError(f"field_mm = {field_mm}; from 300 to 1000 mm hold a thorax.")
-    position = jnp.atleast_1d(jnp.asarray(z_mm, jnp.float32))
-    return _slices(patient, breath, position, size, field_mm / size)
+    pixel = field_mm / size
+    # Slice by slice: compiled once for a size, however many there are.
+    drawn = [
+        _jit_slice(patient, breath, z, size=size, pixel=pixel)
+        for z in np.atleast_1d(np.asarray(z_mm, np.float32))
+    ]
+    hu, lung, body = (jnp.stack(part) for part in zip(*drawn, strict=True))
+    return PhantomSlices(hu=hu, lung=lung, body=body)

@@ -42,7 +42,7 @@ from ipv2.ct_io.listing import (
 from ipv2.datasets import pair
 from ipv2.datasets.load import load_split, progress
 from ipv2.datasets.paired_folders import SPLITS, split_patients
-from ipv2.datasets.sample_ct import SampleCt
+from ipv2.datasets.sample_ct import SampleCt, SampleUnavailable
 from ipv2.kernels.photon_noise import DoseParams, simulate_low_dose
 
 SAMPLE_CT = "sample_ct"
@@ -174,11 +174,11 @@ def fingerprint(config: SimulatedPairsConfig) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class _Part:
-    """Slices of one volume that a split takes; None for all that are asked for."""
+    """Slices of one volume that a split takes."""
 
     item: Item
     patient: str
-    slices: range | None
+    slices: range
 
 
 class SimulatedPairs(tfds.core.GeneratorBasedBuilder):
@@ -219,8 +219,7 @@ class SimulatedPairs(tfds.core.GeneratorBasedBuilder):
         self, dl_manager: tfds.download.DownloadManager
     ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
         del dl_manager
-        skipped: list[Skipped] = []
-        plan = self._plan(skipped)
+        plan, skipped = self._plan()
         shared = len({part.patient for parts in plan.values() for part in parts}) == 1
         self.info.metadata.update(
             source=self._config.source,
@@ -228,40 +227,48 @@ class SimulatedPairs(tfds.core.GeneratorBasedBuilder):
                 split: sorted({part.patient for part in parts})
                 for split, parts in plan.items()
             },
+            skipped=[[str(item.path), item.reason] for item in skipped],
             warning=_SAME_PATIENT if shared and len(plan) > 1 else "",
         )
         if self.info.metadata["warning"]:
             logging.warning("%s: %s", self._config.source, _SAME_PATIENT)
         return {
-            split: self._generate_examples(split, parts, skipped)
+            split: self._generate_examples(split, parts)
             for split, parts in plan.items()
         }
 
-    def _plan(self, skipped: list[Skipped]) -> dict[str, list[_Part]]:
+    def _plan(self) -> tuple[dict[str, list[_Part]], list[Skipped]]:
         config = self._config
-        by_patient: dict[str, list[Item]] = {}
+        by_patient: dict[str, list[_Part]] = {}
+        skipped: list[Skipped] = []
         for item in self._items():
             try:
+                # In full: a split must not be left with what cannot be used.
+                chosen = self._chosen(self._load(item))
                 patient = SAMPLE_CT if config.source == SAMPLE_CT else patient_of(item)
+            except SampleUnavailable:
+                raise
             except UserError as error:
                 skipped.append(Skipped(path=item.path, reason=str(error)))
                 continue
-            by_patient.setdefault(patient, []).append(item)
+            by_patient.setdefault(patient, []).append(_Part(item, patient, chosen))
         if not by_patient:
             raise UserError(
-                f"{config.source}: no CT volume found.\n{describe_skipped(skipped)}"
+                f"{config.source}: no CT volume found that can be used.\n"
+                + describe_skipped(skipped)
             )
         if len(by_patient) == 1:
-            ((patient, items),) = by_patient.items()
-            return self._slabs(patient, items, skipped)
+            ((_, parts),) = by_patient.items()
+            return self._slabs(parts), skipped
         splits = split_patients(
             list(by_patient), seed=config.seed, fractions=config.fractions
         )
-        return {
-            split: [_Part(i, name, None) for name in names for i in by_patient[name]]
+        plan = {
+            split: [part for name in names for part in by_patient[name]]
             for split, names in splits.items()
             if names
         }
+        return plan, skipped
 
     def _items(self) -> list[Item]:
         path = Path(self._config.source)
@@ -271,52 +278,38 @@ class SimulatedPairs(tfds.core.GeneratorBasedBuilder):
             return [Item(name=stem_of(path), path=path)]
         return list_volumes(path)
 
-    def _slabs(
-        self, patient: str, items: Sequence[Item], skipped: list[Skipped]
-    ) -> dict[str, list[_Part]]:
+    def _slabs(self, parts: Sequence[_Part]) -> dict[str, list[_Part]]:
         plan: dict[str, list[_Part]] = {}
-        for item in items:
-            volume = self._read(item, skipped)
-            if volume is None:
-                continue
-            chosen = self._chosen(volume)
-            parts = slabs(len(chosen), self._config.fractions, self._config.gap_slices)
-            for split, part in parts.items():
-                plan.setdefault(split, []).append(
-                    _Part(item, patient, chosen[part.start : part.stop])
-                )
-        if not plan:
-            raise UserError(
-                f"{self._config.source}: nothing to split.\n{describe_skipped(skipped)}"
+        for part in parts:
+            ranges = slabs(
+                len(part.slices), self._config.fractions, self._config.gap_slices
             )
-        return {split: plan[split] for split in SPLITS if split in plan}
+            for split, own in ranges.items():
+                slab = dataclasses.replace(
+                    part, slices=part.slices[own.start : own.stop]
+                )
+                plan.setdefault(split, []).append(slab)
+        return plan
 
     def _chosen(self, volume: Volume) -> range:
         """Slices asked for that have a partner `through_slices` further on."""
         count, step = len(volume.hu), self._config.through_slices
         first, end = self._config.slices or (0, count)
-        return range(max(first, -step, 0), min(end, count - max(step, 0)))
+        chosen = range(max(first, -step, 0), min(end, count - max(step, 0)))
+        if not chosen:
+            raise UserError(
+                f"{volume.name}: {count} slices, none of those asked for (slices = "
+                f"{self._config.slices}, through_slices = {step})."
+            )
+        return chosen
 
-    def _read(self, item: Item, skipped: list[Skipped]) -> Volume | None:
-        try:
-            if self._config.source == SAMPLE_CT:
-                return self._sample()
-            volume = read_volume(item.path, series=self._config.series)
-            volume.require_hu()
-            check_axial(volume)
-            if not self._chosen(volume):
-                raise UserError(
-                    f"{item.path}: {len(volume.hu)} slices; none of those asked for "
-                    f"(slices = {self._config.slices}, through_slices = "
-                    f"{self._config.through_slices})."
-                )
-        except UserError as error:
-            if self._config.source == SAMPLE_CT:
-                raise
-            entry = Skipped(path=item.path, reason=str(error))
-            if entry not in skipped:
-                skipped.append(entry)
-            return None
+    def _load(self, item: Item) -> Volume:
+        """The volume, known to be usable."""
+        if self._config.source == SAMPLE_CT:
+            return self._sample()
+        volume = read_volume(item.path, series=self._config.series)
+        volume.require_hu()
+        check_axial(volume)
         return volume
 
     def _sample(self) -> Volume:
@@ -331,17 +324,14 @@ class SimulatedPairs(tfds.core.GeneratorBasedBuilder):
         )
 
     def _generate_examples(
-        self, split: str, parts: Sequence[_Part], skipped: list[Skipped]
+        self, split: str, parts: Sequence[_Part]
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         key = 0
         for part in progress(parts, title=f"{split} volumes", total=len(parts)):
-            volume = self._read(part.item, skipped)
-            if volume is None:
-                continue
-            chosen = self._chosen(volume) if part.slices is None else part.slices
+            volume = self._load(part.item)
             name = part.item.name or volume.name
-            lq, gt = simulate_pair(self._config, volume, name, chosen)
-            for place, index in enumerate(chosen):
+            lq, gt = simulate_pair(self._config, volume, name, part.slices)
+            for place, index in enumerate(part.slices):
                 yield (
                     key,
                     pair.pair_record(
@@ -355,12 +345,6 @@ class SimulatedPairs(tfds.core.GeneratorBasedBuilder):
                     ),
                 )
                 key += 1
-        self.info.metadata["skipped"] = [[str(s.path), s.reason] for s in skipped]
-        if not key:
-            raise UserError(
-                f"{self._config.source}: no volume of split {split!r} can be used.\n"
-                + describe_skipped(skipped)
-            )
 
     def _post_download_and_prepare_hook(self) -> None:
         listed = [

@@ -67,7 +67,14 @@ def test_unknown_keys_name_the_closest():
 
 @pytest.mark.parametrize(
     ("duration", "steps"),
-    [(7, 7), ("7", 7), ("7 steps", 7), ("1 step", 1), ("2 epochs", 25), ("0.01 epochs", 1)],
+    [
+        (7, 7),
+        ("7", 7),
+        ("7 steps", 7),
+        ("1 step", 1),
+        ("2 epochs", 25),
+        ("0.01 epochs", 1),
+    ],
 )
 def test_to_steps_literals(duration, steps):
     assert c.to_steps(duration, steps_per_epoch=12.5, key="train.duration") == steps

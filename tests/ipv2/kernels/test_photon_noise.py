@@ -31,6 +31,10 @@ def within(radius, size=SIZE):
 IMAGES = np.stack([water()] * 8)
 
 
+sample_counts = jax.jit(photon_noise.sample_counts)
+quantile = jax.jit(jax.scipy.stats.norm.ppf)
+
+
 def noise(dose_params, seed=0, images=IMAGES):
     return np.asarray(
         simulate_low_dose(jax.random.key(seed), images, SPACING, dose_params) - images
@@ -43,12 +47,10 @@ def test_sample_counts_have_the_distribution(mean, fraction):
     # An evenly spaced sample of the normal instead of a random one: no luck involved.
     n = 200_000
     uniform = (np.arange(n) + 0.5) / n
-    normal = jax.scipy.stats.norm.ppf(jnp.asarray(uniform, jnp.float32))
+    normal = quantile(jnp.asarray(uniform, jnp.float32))
     if fraction:
         mean = round(mean / fraction) * fraction
-    counts = np.asarray(
-        photon_noise.sample_counts(normal, jnp.full(n, mean, jnp.float32), fraction)
-    )
+    counts = np.asarray(sample_counts(normal, jnp.full(n, mean, jnp.float32), fraction))
     assert np.array_equal(counts, np.round(counts)) and counts.min() >= 0
     variance = mean * (1 - fraction)
     # 1e-3 sd and 0.5 %: float32 quantiles and what the expansion leaves out.

@@ -1,0 +1,176 @@
+"""Simulated pairs: schema, untouched truth, moved partner, splits that do not leak."""
+
+import numpy as np
+import pytest
+
+from common.errors import UserError
+from ipv2 import breath, ct_io, phantom
+from ipv2.datasets.load import load_split
+from ipv2.datasets.simulated_pairs import (
+    SimulatedPairs,
+    simulated_pairs_config,
+    slabs,
+)
+
+SIZE = 64
+MM = 400 / SIZE
+
+
+def write_chest(path, seed=0, count=12, **options):
+    patient = phantom.create_patient(seed)
+    position = phantom.slice_positions(patient, count)
+    slices = phantom.render(
+        patient, phantom.create_breaths(seed)[0], position, size=SIZE
+    )
+    volume = ct_io.Volume(
+        **{
+            "hu": np.round(np.asarray(slices.hu)),
+            "spacing_mm": (10.0, MM, MM),
+            "integer": True,
+        }
+        | options
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ct_io.write_volume(volume, path, overwrite=True)
+    return volume.hu
+
+
+def build(tmp_path, source, **options):
+    config = simulated_pairs_config(source, **options)
+    return SimulatedPairs(config=config, data_dir=str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("single")
+    hu = write_chest(folder / "chest.nii")
+    builder = build(folder, folder / "chest.nii", fractions=(0.5, 0.25, 0.25))
+    records = {
+        split: list(load_split(builder, split)) for split in ("train", "val", "test")
+    }
+    return hu, builder, records
+
+
+def test_one_patient_is_split_into_slabs_with_gaps_and_says_so(single):
+    _, builder, records = single
+    index = {split: [int(r["slice"]) for r in part] for split, part in records.items()}
+    assert index == {"train": [0, 1, 2, 3], "val": [6, 7], "test": [10, 11]}
+    assert "same chest" in builder.info.metadata["warning"]
+
+
+def test_truth_is_the_untouched_slice_and_lq_is_noise_on_it(single):
+    hu, _, records = single
+    for record in records["train"] + records["test"]:
+        slice_hu = hu[int(record["slice"])]
+        np.testing.assert_array_equal(record["truth"], slice_hu)
+        body = breath.body_mask(slice_hu, (MM, MM))
+        added = (record["lq"] - slice_hu)[body]
+        assert 10 < added.std() < 200 and abs(added.mean()) < 10
+
+
+def test_gt_is_moved_by_millimetres_inside_and_not_at_the_table(single):
+    hu, _, records = single
+    record = records["train"][3]
+    truth, gt = (record[key].astype(np.float64) for key in ("truth", "gt"))
+    body = breath.body_mask(hu[3], (MM, MM))
+    assert np.abs(gt - truth)[body].mean() > 40
+    bottom = np.nonzero(body.any(1))[0][-1] + 3
+    assert np.abs(gt - truth)[bottom:].max() < 60
+
+
+def test_noise_of_a_slice_does_not_depend_on_what_is_chosen_with_it(single, tmp_path):
+    _, builder, records = single
+    source = builder.builder_config.source
+    other = build(tmp_path, source, slices=(2, 5), fractions=(1.0, 0.0, 0.0))
+    again = list(load_split(other, "train"))
+    assert [int(r["slice"]) for r in again] == [2, 3, 4]
+    for key in ("lq", "gt", "truth"):
+        # 1 HU: rounding after another order of float32 additions.
+        difference = again[0][key].astype(int) - records["train"][2][key]
+        assert np.abs(difference).max() <= 1, key
+
+
+def test_patients_are_kept_apart_and_bad_volumes_are_listed(tmp_path):
+    root = tmp_path / "scans"
+    for index in range(3):
+        write_chest(root / f"p{index}" / "scan.nii", seed=index, count=2)
+    write_chest(
+        root / "p3" / "sagittal.nii",
+        count=2,
+        direction=(0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
+    )
+    write_chest(root / "p0" / "oblong.nii", count=2, spacing_mm=(5.0, 3.0, 4.0))
+    builder = build(tmp_path, root, fractions=(0.4, 0.3, 0.3))
+    patients = [
+        {record["patient"].decode() for record in load_split(builder, split)}
+        for split in ("train", "val", "test")
+    ]
+    assert set.union(*patients) == {"p0", "p1", "p2"}
+    assert [len(group) for group in patients] == [1, 1, 1]
+    assert builder.info.metadata["warning"] == ""
+    reasons = " ".join(reason for _, reason in builder.info.metadata["skipped"])
+    assert "square pixels" in reasons and "not axial" in reasons
+
+
+def test_through_plane_takes_the_partner_from_another_slice(tmp_path):
+    hu = write_chest(tmp_path / "chest.nii", count=4)
+    builder = build(
+        tmp_path,
+        tmp_path / "chest.nii",
+        through_slices=1,
+        chest_mm=0,
+        lung_mm=0,
+        fractions=(1.0, 0.0, 0.0),
+    )
+    records = list(load_split(builder, "train"))
+    assert [int(r["slice"]) for r in records] == [0, 1, 2]
+    # 1 HU: splines reproduce their samples up to rounding.
+    assert np.abs(records[1]["gt"] - hu[2]).max() <= 1
+
+
+def test_configuration_follows_the_files(tmp_path):
+    write_chest(tmp_path / "chest.nii", count=2)
+    first = simulated_pairs_config(tmp_path / "chest.nii").name
+    assert simulated_pairs_config(tmp_path / "chest.nii").name == first
+    assert simulated_pairs_config(tmp_path / "chest.nii", dose=0.1).name != first
+    write_chest(tmp_path / "chest.nii", count=3)
+    assert simulated_pairs_config(tmp_path / "chest.nii").name != first
+
+
+@pytest.mark.parametrize(
+    ("count", "fractions", "gap", "expected"),
+    [
+        (10, (0.8, 0.1, 0.1), 0, [(0, 8), (8, 9), (9, 10)]),
+        (10, (0.8, 0.1, 0.1), 1, [(0, 6), (7, 8), (9, 10)]),
+        (5, (0.5, 0.0, 0.5), 1, [(0, 2), (3, 5)]),
+        (3, (1.0, 0.0, 0.0), 5, [(0, 3)]),
+    ],
+)
+def test_slabs_cover_the_slices(count, fractions, gap, expected):
+    result = slabs(count, fractions, gap)
+    assert [(part.start, part.stop) for part in result.values()] == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fractions": (0.5, 0.1, 0.1)}, "add up to 1"),
+        ({"slices": (4, 2)}, "first < end"),
+        ({"gap_slices": -1}, "gap_slices = -1"),
+        ({"dose": 0.0}, "dose = 0"),
+        ({"lung_mm": 99}, "lung_mm = 99"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        simulated_pairs_config("sample_ct", **options)
+
+
+def test_bad_sources_are_refused(tmp_path):
+    with pytest.raises(UserError, match="no such file or folder"):
+        simulated_pairs_config(tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no CT volume found"):
+        load_split(build(tmp_path, tmp_path / "empty"), "train")
+    with pytest.raises(UserError, match="3 slices of one patient for 3 splits"):
+        slabs(3, (0.8, 0.1, 0.1), 2)
