@@ -31,6 +31,7 @@ def _smoke(config: ConfigDict) -> None:
     config.noise.views = 48
     config.train.duration = "4 steps"
     config.train.batch_size = 4
+    config.train.patches_per_slice = 1
     config.train.patch = 32
     config.train.log = config.train.save = config.train.evaluate = "2 steps"
     config.evaluate.batch_size = 2

@@ -69,7 +69,7 @@ def draw(config: ConfigDict, workdir: Path, path: Path) -> None:
 
     def prepared(record: dict[str, Any]) -> dict[str, Any]:
         keys = ("lq", "gt", "truth", "spacing_mm", "slice")
-        batch = {key: record[key][None] for key in keys if key in record}
+        batch = {key: np.asarray(record[key])[None] for key in keys if key in record}
         return to_host(prepare(batch))
 
     # One dataset's slices are of one kind of image: the first dataset has the say.

@@ -131,7 +131,7 @@ def make_train_step(
         value, gradient = jax.value_and_grad(loss_of)(state.params)
         value, gradient = jax.lax.pmean((value, gradient), AXIS)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-        metrics = {"loss": value, "gradient_norm": optax.global_norm(gradient)}
+        metrics = {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
         state = TrainState(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),

@@ -12,5 +12,7 @@ from jaxtyping import install_import_hook
 
 import tests.typecheck
 
+# Nearly all time is compilation; what is compiled runs a second at most.
+jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 install_import_hook(["acq", "common", "ipv2"], f"{tests.typecheck.__name__}.check")

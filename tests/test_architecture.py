@@ -27,7 +27,7 @@ ALLOWED = {
 
 
 def _imports(path):
-    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -50,7 +50,7 @@ def test_imports_run_one_way(path):
 
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_only_one_file_knows_pmap_and_one_orbax(path):
-    source = (ROOT / path).read_text()
+    source = (ROOT / path).read_text(encoding="utf-8")
     assert "jax.pmap" not in source or path == Path("common/devices.py")
     if path != Path("common/checkpoint.py"):
         assert not [n for n in _imports(path) if n.startswith("orbax")]

@@ -99,7 +99,7 @@ def test_noise_is_drawn_anew_for_each_draw_and_is_the_same_for_the_same():
 
 
 def test_a_pair_as_it_is_needs_no_purification():
-    """With version none the input is lq itself: an unpurified constant pair is exact."""
+    """With no purification the input is lq itself."""
     step, state = _step(None, learning_rate=1e-9)
     batch = _batch()
     batch["gt"] = batch["lq"]
