@@ -212,7 +212,7 @@ def fit(
                 scalars = {f"train/{k}": v for k, v in means.items()}
                 writer.write(step, {**scalars, "train/steps_per_second": rate})
                 progress.update(0, " ".join(f"{k} {v:.4g}" for k, v in means.items()))
-            if evaluate is not None and (last or step % plan.evaluate == 0):
+            if evaluate is not None and step % plan.evaluate == 0:
                 window.check()
                 writer.write(step, evaluate(state))
             stopping = _stop_now(stop, step)

@@ -65,7 +65,7 @@ def draw(config: ConfigDict, workdir: Path, path: Path) -> None:
     """
     sources = open_sources(config)
     test = sources.test if len(sources.test) else sources.val
-    prepare = jax.jit(evaluation_batch(settings.purify_params(config)))
+    prepare = jax.jit(evaluation_batch(settings.label_params(config)))
 
     def prepared(record: dict[str, Any]) -> dict[str, Any]:
         keys = ("lq", "gt", "truth", "spacing_mm", "slice")

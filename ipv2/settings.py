@@ -2,11 +2,11 @@
 
 import jax.numpy as jnp
 import optax
-from common.schedules import create_schedule
 from flax import linen as nn
 
 from common import config as c
 from common.config import ConfigDict
+from common.schedules import create_schedule
 from ipv2.kernels.photon_noise import DoseParams
 from ipv2.kernels.projection import FILTERS
 from ipv2.losses import LOSSES
@@ -143,12 +143,12 @@ def dose_params(config: ConfigDict) -> DoseParams:
 def purify_params(config: ConfigDict) -> PurifyParams:
     """Returns the purification that `config.purify` and `config.noise` describe.
 
-    Version "none" trains on pairs as they are; what else needs a purification then,
-    such as the test label, is IPv2's.
+    Raises:
+      ValueError: the version is "none": there is nothing to purify.
     """
     purify = config.purify
     return PurifyParams(
-        version="v2" if purify.version == "none" else purify.version,
+        version=purify.version,
         variant=purify.variant,
         window=tuple(purify.window),
         t=purify.t,
@@ -156,6 +156,23 @@ def purify_params(config: ConfigDict) -> PurifyParams:
         add_noise=purify.add_noise,
         remove_noise=purify.remove_noise,
         dose=dose_params(config),
+    )
+
+
+def label_params(config: ConfigDict) -> PurifyParams:
+    """Returns what makes IPv2's test label, whatever the training pairs are.
+
+    `version` and `add_noise`, which compose training pairs, do not touch it, so runs
+    that differ in those are measured against the same label.
+    """
+    purify = config.purify
+    return PurifyParams(
+        version="v2",
+        variant=purify.variant,
+        window=tuple(purify.window),
+        remove_background=purify.remove_background,
+        add_noise="none",
+        remove_noise=purify.remove_noise,
     )
 
 

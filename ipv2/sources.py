@@ -17,8 +17,8 @@ from ipv2.datasets.phantom import Phantom, phantom_config
 from ipv2.datasets.sample_ct import SampleUnavailable
 from ipv2.datasets.simulated_pairs import SimulatedPairs, simulated_pairs_config
 
-# Of the sample CT: from above the liver to the apex.
-LUNG_SLICES = (8, 56)
+# Of the sample CT: from the bases, free of the liver's dome, to below the shoulders.
+LUNG_SLICES = (12, 50)
 SPLITS = ("train", "val", "test")
 
 

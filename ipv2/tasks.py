@@ -2,15 +2,32 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from common.config import ConfigDict
+from common.devices import is_first_process
 from ipv2.compare import compare
+from ipv2.evaluate import format_results
 from ipv2.purify_folder import purify_folder
 from ipv2.train import evaluate_run, train
 
-TASKS: dict[str, Callable[[ConfigDict, Path], object]] = {
-    "train": train,
+Task = Callable[[ConfigDict, Path], object]
+
+
+def _printed(task: Callable[[ConfigDict, Path], dict[str, Any]]) -> Task:
+    """Returns the task, followed by a table of its results."""
+
+    def run(config: ConfigDict, workdir: Path) -> None:
+        results = task(config, workdir)
+        if is_first_process():
+            print(format_results(results, title=workdir.name))
+
+    return run
+
+
+TASKS: dict[str, Task] = {
+    "train": _printed(train),
     "compare": compare,
-    "evaluate": evaluate_run,
+    "evaluate": _printed(evaluate_run),
     "purify": purify_folder,
 }

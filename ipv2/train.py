@@ -6,7 +6,6 @@ randomness comes from its number in the stream (`draw`), so a run does not depen
 how many devices share it.
 """
 
-import dataclasses
 import functools
 import json
 import time
@@ -38,7 +37,7 @@ from common.progress import Progress
 from common.typing import Metrics, PyTree
 from common.writers import MetricsWriter
 from ipv2 import settings
-from ipv2.evaluate import evaluate_slices, format_results, make_denoise
+from ipv2.evaluate import evaluate_slices, make_denoise
 from ipv2.losses import create_loss
 from ipv2.models.blocks import hu_to_unit
 from ipv2.patches import random_patches
@@ -70,8 +69,8 @@ def create_params(model: nn.Module, seed: int) -> PyTree:
       model: takes and gives `b h w 1`; its weights do not depend on h and w.
       seed: of the initial weights.
     """
-    init = jax.jit(model.init)
-    return init(jax.random.key(seed), jnp.zeros((1, 64, 64, 1)))["params"]
+    image = jax.ShapeDtypeStruct((1, 64, 64, 1), jnp.float32)
+    return model.lazy_init(jax.random.key(seed), image)["params"]
 
 
 def create_state(params: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
@@ -144,7 +143,7 @@ def make_train_step(
 
 @functools.cache
 def evaluation_batch(
-    purification: PurifyParams,
+    labelling: PurifyParams,
 ) -> Callable[[Any], dict[str, Any]]:
     """Returns what turns stacked records into what `evaluate_slices` measures.
 
@@ -152,12 +151,11 @@ def evaluation_batch(
     those of the known truth, where there is one: it has the least noise to mistake.
 
     Args:
-      purification: how the label is made; its version is not looked at.
+      labelling: how the label is made, from `settings.label_params`.
 
     Returns:
-      The same function for the same purification, so that jit knows it again.
+      The same function for the same labelling, so that jit knows it again.
     """
-    labelling = dataclasses.replace(purification, version="v2", add_noise="none")
 
     def prepare(batch: Any) -> dict[str, Any]:
         lq, gt = (batch[key].astype(jnp.float32) for key in ("lq", "gt"))
@@ -203,11 +201,11 @@ def evaluate(
 
     return evaluate_slices(
         make_denoise(model),
-        {"params": params},
+        {"params": to_host(params)},
         slices(),
         batch_size=config.evaluate.batch_size,
         label="ipv2",
-        prepare=evaluation_batch(settings.purify_params(config)),
+        prepare=evaluation_batch(settings.label_params(config)),
     )
 
 
@@ -232,8 +230,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     results_path = workdir / "results.json"
     if results_path.exists():
         results = json.loads(results_path.read_text(encoding="utf-8"))
-        logging.info("%s is complete; nothing to do", workdir)
-        print(format_results(results, title=workdir.name))
+        logging.info("%s is complete: %s", workdir, results_path)
         return results
 
     sources = open_sources(config)
@@ -309,7 +306,6 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         }
         export_variables(workdir / "export", {"params": params}, manifest)
         write_atomically(results_path, json.dumps(results, indent=2) + "\n")
-        print(format_results(results, title=workdir.name))
     return results
 
 
@@ -340,7 +336,6 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     if is_first_process():
         path = workdir / "evaluation.json"
         write_atomically(path, json.dumps(results, indent=2) + "\n")
-        print(format_results(results, title=workdir.name))
     return results
 
 
