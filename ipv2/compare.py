@@ -85,9 +85,13 @@ def draw(config: ConfigDict, workdir: Path, path: Path) -> None:
         variables = load_variables(workdir / version / "export", {"params": like})
         images[_WORDS[version]] = np.asarray(denoise(variables, lq[None])[0])
     reference = "truth" if "truth" in best else "label"
-    images[reference] = best[reference][0]
+    images["IPv2 label"] = best["label"][0]
+    if reference == "truth":
+        images["truth"] = best["truth"][0]
+    else:
+        reference = "IPv2 label"
     captions = {
-        name: f"RMSE {_lung_rmse_hu(image, best, reference):.0f} HU in the lung"
+        name: f"RMSE {_lung_rmse_hu(image, images[reference], best):.0f} HU in the lung"
         for name, image in images.items()
         if name != reference
     }
@@ -96,8 +100,10 @@ def draw(config: ConfigDict, workdir: Path, path: Path) -> None:
     )
 
 
-def _lung_rmse_hu(image: np.ndarray, slice_: dict[str, Any], reference: str) -> float:
-    error = (image - slice_[reference][0])[slice_["regions"]["lung"][0]]
+def _lung_rmse_hu(
+    image: np.ndarray, reference: np.ndarray, slice_: dict[str, Any]
+) -> float:
+    error = (image - reference)[slice_["regions"]["lung"][0]]
     return float(np.sqrt(np.mean(np.square(error)))) if error.size else float("nan")
 
 
