@@ -10,16 +10,18 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 
 from common.checkpoint import load_variables
-from common.config import ConfigDict
+from common.config import ConfigDict, hold_config
 from common.devices import is_first_process, to_host
 from common.files import write_atomically
+from common.html_report import write_report
 from ipv2 import settings
 from ipv2.evaluate import format_comparison, make_denoise
 from ipv2.figure import save_comparison
 from ipv2.sources import open_sources
-from ipv2.train import create_params, evaluation_batch, train
+from ipv2.train import FREE_TO_CHANGE, create_params, evaluation_batch, train
 
 _WORDS = {
     "none": "pairs as they are",
@@ -39,6 +41,12 @@ def compare(config: ConfigDict, workdir: Path) -> None:
       UserError, RunFailed, Interrupted: as `train`.
     """
     settings.check(config)
+    if (workdir / "results.json").exists():
+        logging.info("%s is complete: %s", workdir, workdir / "results.json")
+        print((workdir / "comparison.txt").read_text(encoding="utf-8"))
+        return
+    free = tuple(key for key in FREE_TO_CHANGE if key != "compare")
+    hold_config(config, workdir, free=free)
     runs = {}
     for version in config.compare.versions:
         one = config.copy_and_resolve_references()
@@ -49,10 +57,20 @@ def compare(config: ConfigDict, workdir: Path) -> None:
     table = format_comparison(runs, title="trained on")
     print(f"\n{table}")
     write_atomically(workdir / "comparison.txt", table + "\n")
-    write_atomically(workdir / "results.json", json.dumps(runs, indent=2) + "\n")
     picture = workdir / "comparison.png"
     draw(config, workdir, picture)
-    print(f"\n{workdir / 'comparison.txt'}\n{picture}")
+    write_report(
+        workdir / "report.html",
+        title=f"{workdir.name}: {config.model.name} on differently composed pairs",
+        texts={
+            "Results": table,
+            "Config": (workdir / "config.json").read_text(encoding="utf-8"),
+        },
+        pictures={"A test slice": picture.read_bytes()},
+    )
+    # Last, so that a folder with results is a complete comparison.
+    write_atomically(workdir / "results.json", json.dumps(runs, indent=2) + "\n")
+    print(f"\n{picture}\n{workdir / 'report.html'}")
 
 
 def draw(config: ConfigDict, workdir: Path, path: Path) -> None:

@@ -31,13 +31,14 @@ from common.checkpoint import (
 from common.config import ConfigDict, hold_config, to_steps
 from common.devices import AXIS, is_first_process, per_process, pmap_step, to_host
 from common.files import write_atomically
+from common.html_report import curves_png, write_report
 from common.loop import Plan, fit
 from common.pipeline import Source, train_batches
 from common.progress import Progress
 from common.typing import Metrics, PyTree
 from common.writers import MetricsWriter
 from ipv2 import settings
-from ipv2.evaluate import evaluate_slices, make_denoise
+from ipv2.evaluate import evaluate_slices, format_results, make_denoise
 from ipv2.losses import create_loss
 from ipv2.models.blocks import hu_to_unit
 from ipv2.patches import random_patches
@@ -305,6 +306,20 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             "unit": "HU/1000",
         }
         export_variables(workdir / "export", {"params": params}, manifest)
+        write_report(
+            workdir / "report.html",
+            title=f"{workdir.name}: {config.model.name}",
+            texts={
+                "Results": format_results(results),
+                "Config": (workdir / "config.json").read_text(encoding="utf-8"),
+            },
+            pictures={
+                "Training": curves_png(
+                    workdir / "metrics.jsonl", ("train/loss", "train/gradient_norm")
+                )
+            },
+        )
+        # Last, so that a folder with results is a complete run.
         write_atomically(results_path, json.dumps(results, indent=2) + "\n")
     return results
 

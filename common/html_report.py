@@ -1,0 +1,69 @@
+"""`report.html`: a run on one page, without anything to load from elsewhere."""
+
+import base64
+import html
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from common.files import write_atomically
+
+_STYLE = (
+    "body{font-family:sans-serif;max-width:75em;margin:2em auto;padding:0 1em}"
+    "pre{overflow-x:auto;background:#f4f4f4;padding:1em}img{max-width:100%}"
+)
+
+
+def write_report(
+    path: Path,
+    *,
+    title: str,
+    texts: Mapping[str, str],
+    pictures: Mapping[str, bytes] | None = None,
+) -> None:
+    """Writes a page with a heading over every picture and every text.
+
+    Args:
+      path: of the page.
+      title: of the page.
+      texts: plain text, tables for instance, by heading.
+      pictures: PNG files' bytes by heading; they stand before the texts.
+    """
+    parts = [f"<h1>{html.escape(title)}</h1>"]
+    for heading, png in (pictures or {}).items():
+        data = base64.b64encode(png).decode("ascii")
+        parts.append(
+            f"<h2>{html.escape(heading)}</h2>"
+            f'<img alt="{html.escape(heading)}" src="data:image/png;base64,{data}">'
+        )
+    for heading, text in texts.items():
+        parts.append(f"<h2>{html.escape(heading)}</h2><pre>{html.escape(text)}</pre>")
+    body = "\n".join(parts)
+    write_atomically(
+        path,
+        f'<!doctype html><html lang="en"><meta charset="utf-8">'
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style>\n{body}\n</html>\n",
+    )
+
+
+def curves_png(metrics: Path, names: tuple[str, ...]) -> bytes:
+    """Returns a PNG with a curve a metric over the steps of `metrics.jsonl`.
+
+    Args:
+      metrics: the file.
+      names: of the metrics, each in a panel of its own with a logarithmic axis; those
+        that the file lacks stay empty.
+    """
+    lines = [json.loads(x) for x in metrics.read_text(encoding="utf-8").splitlines()]
+    figure = Figure(figsize=(5 * len(names), 3), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names,
+                          strict=True):  # fmt: skip
+        points = [(line["step"], line[name]) for line in lines if name in line]
+        axes.plot(*zip(*points, strict=True) if points else ([], []))
+        axes.set(xlabel="step", title=name, yscale="log" if points else "linear")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    return buffer.getvalue()
