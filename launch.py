@@ -26,7 +26,6 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from common.config import ConfigDict, refuse_unknown_keys
-from common.devices import start_processes
 from common.errors import Interrupted, RunFailed, UserError
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -96,6 +95,9 @@ def _default_workdir(recipe: str) -> Path:
 
 def main(argv: Sequence[str]) -> None:
     """Starts the processes and hands the config to its task."""
+    # Here, so that a wrong command is told before jax is loaded.
+    from common.devices import start_processes
+
     start_processes(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     config = _CONFIG.value
     tasks = importlib.import_module(f"{config.method}.tasks").TASKS

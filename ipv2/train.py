@@ -58,9 +58,9 @@ class TrainState(flax.struct.PyTreeNode):
       opt_state: the optimiser's.
     """
 
-    step: jax.Array
+    step: PyTree
     params: PyTree
-    opt_state: optax.OptState
+    opt_state: PyTree
 
 
 def create_params(model: nn.Module, seed: int) -> PyTree:

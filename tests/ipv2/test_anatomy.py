@@ -78,6 +78,7 @@ def test_trachea_and_table_are_not_lung_and_table_is_outside():
     assert wrong.mean() < 0.005
 
 
+@pytest.mark.slow
 def test_volume_drops_gas_that_no_neighbour_shares():
     slices = np.stack([thorax(SIZE).hu] * 4)
     gas = np.s_[0, 140:160, 120:134]
@@ -89,6 +90,7 @@ def test_volume_drops_gas_that_no_neighbour_shares():
     np.testing.assert_array_equal(deep[1:], flat[1:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 1), (7, 31), (33, 20), (100, 257)])
 def test_constant_images_of_any_size(shape):
     air = segment(jnp.full((2, *shape), -1000.0))
@@ -97,6 +99,7 @@ def test_constant_images_of_any_size(shape):
     assert not np.asarray(tissue.outside).any() and not np.asarray(tissue.lung).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [64, 131])
 def test_small_and_odd_sizes_find_the_lungs(size):
     truth = thorax(size, wall=0.09)

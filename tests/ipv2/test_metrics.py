@@ -89,6 +89,7 @@ def test_ssim_is_one_for_equal_images_and_refuses_small_ones():
         metrics.ssim(image[:10], image[:10], WINDOWS["full"])
 
 
+@pytest.mark.slow
 def test_metrics_are_the_same_batched_jitted_and_vmapped():
     image, reference = random_pair(2, 16, 16)
     mask = jnp.zeros((2, 16, 16), bool).at[:, 2:14, 2:14].set(True)

@@ -36,6 +36,7 @@ def test_channels_stay_aligned():
     np.testing.assert_array_equal(patches[..., 0], -patches[..., 1])
 
 
+@pytest.mark.slow
 def test_every_place_and_every_flip_occurs():
     images = _numbered(1, 4, 3)[..., :1]
     patches = np.asarray(random_patches(_keys(1), images, size=2, count=400))
@@ -43,6 +44,7 @@ def test_every_place_and_every_flip_occurs():
     assert len(kinds) == 3 * 2 * 4
 
 
+@pytest.mark.slow
 def test_a_slice_does_not_depend_on_its_batch():
     keys, images = _keys(4), _numbered(4, 9, 9)
     together = random_patches(keys, images, size=4, count=3)
@@ -50,6 +52,7 @@ def test_a_slice_does_not_depend_on_its_batch():
     np.testing.assert_array_equal(together[6:9], alone)
 
 
+@pytest.mark.slow
 def test_a_patch_of_the_whole_slice():
     patches = random_patches(_keys(1), _numbered(1, 6, 6), size=6, count=2)
     assert patches.shape == (2, 6, 6, 2)

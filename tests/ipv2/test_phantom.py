@@ -94,6 +94,7 @@ def test_breaths_differ_by_several_millimetres(slices):
     assert np.abs(back[0] - back[1]).max() <= 1
 
 
+@pytest.mark.slow
 def test_breath_map_does_not_fold():
     axis = np.linspace(-190, 190, 96, dtype=np.float32)
     x, y = (jnp.asarray(m) for m in np.meshgrid(axis, axis))
@@ -113,6 +114,7 @@ def test_breath_map_does_not_fold():
                 assert (xx * yy - xy * yx).min() > 0.1
 
 
+@pytest.mark.slow
 def test_pixel_size_does_not_move_anatomy():
     coarse, fine = (
         np.asarray(phantom.render(PATIENT, BREATHS[0], POSITION[2:3], size=size).lung)[

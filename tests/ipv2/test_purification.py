@@ -73,6 +73,7 @@ def test_reference_v2_is_bit_exact_with_opencv_and_holds_254():
     assert set(np.unique(np.rint(255 * found.lung_mask[0]))) == {0, 254, 255}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 1), (5, 33), (40, 7)])
 def test_reference_is_bit_exact_at_odd_sizes(shape):
     rng = np.random.default_rng(2)
@@ -130,6 +131,7 @@ def test_align_contour_makes_the_outer_contour_that_of_the_target():
     assert left.sum() < 0.5 * wrong.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["tv", "gaussian", "median"])
 def test_remove_noise_quiets_the_label_in_the_lung_alone(method):
     lq, gt = _pair()
@@ -144,6 +146,7 @@ def test_remove_noise_quiets_the_label_in_the_lung_alone(method):
     assert np.median(abs(label + 860)) < 0.6 * np.median(abs(noisy + 860))
 
 
+@pytest.mark.slow
 def test_add_noise_of_each_kind():
     _, gt = _pair()
     none = add_noise(RNG, gt, 4.0, ROBUST)
@@ -157,6 +160,7 @@ def test_add_noise_of_each_kind():
     assert float(reference.min()) == -1350 and float(reference.max()) == 150
 
 
+@pytest.mark.slow
 def test_masks_are_constants_and_blends_have_the_gradient_of_their_weight():
     lq, gt = _pair(64)
 
@@ -169,6 +173,7 @@ def test_masks_are_constants_and_blends_have_the_gradient_of_their_weight():
     np.testing.assert_array_equal(for_lq, 1 - mask)
 
 
+@pytest.mark.slow
 def test_a_slice_does_not_depend_on_its_batch_nor_on_jit():
     lq, gt = _pair()
     batch = purify_v2(RNG, jnp.stack([gt, lq]), jnp.stack([lq, gt]), 1.0, ROBUST)
@@ -187,6 +192,7 @@ def test_same_shapes_and_equal_params_compile_nothing_new():
         purify_v2(RNG, brighter, gt, 1.0, PurifyParams(**OFF))
 
 
+@pytest.mark.slow
 def test_purify_dispatches_on_the_version():
     lq, gt = _pair(64)
     v1 = purify(RNG, lq, gt, 1.0, dataclasses.replace(ROBUST, version="v1", t=0.3))
@@ -195,6 +201,7 @@ def test_purify_dispatches_on_the_version():
     )
 
 
+@pytest.mark.slow
 def test_regions_are_disjoint_and_hold_their_tissue():
     truth = thorax(128)
     found = regions(jnp.asarray(truth.hu))

@@ -55,6 +55,7 @@ def purified(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_results_have_the_input_s_names_and_formats(purified):
     out = purified / "out"
     files = {
@@ -71,6 +72,7 @@ def test_results_have_the_input_s_names_and_formats(purified):
     assert len(series) == 3 and all(p.suffix == ".dcm" for p in series)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["p1/scan.nii.gz", "p2/scan.mha", "p3/series"])
 def test_results_are_those_of_purify_v2(purified, name):
     """Slice by slice, though the batches were of two and the last was filled up."""
@@ -100,6 +102,7 @@ def test_results_are_those_of_purify_v2(purified, name):
     assert np.std((lq_bar.hu - gt.hu)[2][lung]) > 5
 
 
+@pytest.mark.slow
 def test_the_bad_file_is_listed_and_the_rest_is_there(purified, capsys, caplog):
     config = _config(purified / "in", purified / "out")
     before = (purified / "out/lq_bar/p1/scan.nii.gz").stat().st_mtime_ns
@@ -111,12 +114,14 @@ def test_the_bad_file_is_listed_and_the_rest_is_there(purified, capsys, caplog):
     assert (purified / "out/lq_bar/p1/scan.nii.gz").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_other_settings_are_not_mixed_into_the_same_folder(purified):
     config = _config(purified / "in", purified / "out", **{"purify.version": "v1"})
     with pytest.raises(UserError, match=r"config\.purify\.version: the run has 'v2'"):
         purify_folder(config, purified / "work")
 
 
+@pytest.mark.slow
 def test_noise_is_the_seed_s(purified, tmp_path):
     purify_folder(_config(purified / "in", tmp_path / "again"), tmp_path)
     purify_folder(_config(purified / "in", tmp_path / "other", seed=1), tmp_path)
@@ -173,6 +178,7 @@ def test_what_is_missing_is_named(tmp_path, changes, said):
         purify_folder(_config(tmp_path, tmp_path / "out", **changes), tmp_path)
 
 
+@pytest.mark.slow
 def test_breaths_of_different_length_are_matched_by_position(tmp_path):
     lq, gt = _pair(4)
     spacing = (5.0, 2.0, 2.0)

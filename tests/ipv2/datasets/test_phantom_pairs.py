@@ -16,6 +16,7 @@ def builder(tmp_path_factory):
     return Phantom(config=phantom_config(**OPTIONS), data_dir=str(folder))
 
 
+@pytest.mark.slow
 def test_records_follow_the_pair_schema(builder):
     source = load_split(builder, "train")
     assert len(source) == 16
@@ -28,6 +29,7 @@ def test_records_follow_the_pair_schema(builder):
     assert record["slice"] == 1 and record["name"] == record["patient"]
 
 
+@pytest.mark.slow
 def test_splits_share_no_patient(builder):
     patients = {
         split: {record["patient"] for record in load_split(builder, split)}
@@ -37,6 +39,7 @@ def test_splits_share_no_patient(builder):
     assert len(set.union(*patients.values())) == 4
 
 
+@pytest.mark.slow
 def test_truth_is_aligned_to_lq_and_gt_is_not(builder):
     for record in load_split(builder, "val"):
         lq, gt, truth = (

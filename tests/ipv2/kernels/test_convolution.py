@@ -91,6 +91,7 @@ def test_forms_for_other_platforms_agree_with_those_for_cpu():
         )
 
 
+@pytest.mark.slow
 def test_convolve_is_the_same_jitted_vmapped_and_pmapped():
     x, kernel = random(4, 2, 9, 9, 8), random(3, 3, 8, 8, seed=1)
 

@@ -71,11 +71,13 @@ def test_sample_counts_have_the_distribution(mean, fraction):
     assert np.abs(ours - theirs).max() < 1.95 / math.sqrt(n)
 
 
+@pytest.mark.slow
 def test_dose_one_changes_nothing():
     np.testing.assert_array_equal(noise(DoseParams(dose=1.0)), 0.0)
     np.testing.assert_array_equal(noise(DoseParams(dose=0.3, input_dose=0.3)), 0.0)
 
 
+@pytest.mark.slow
 def test_variance_follows_one_over_dose_minus_one():
     inside = within(18)
     # So many photons that a count's logarithm is linear down to the lowest dose.
@@ -139,6 +141,7 @@ def test_input_without_noise_gets_all_of_it():
     assert own == pytest.approx(direct / 10, rel=0.1)
 
 
+@pytest.mark.slow
 def test_mean_hu_stays_to_quarter_dose_and_is_biased_as_predicted_below():
     centre = within(12)
     moved = noise(DoseParams(dose=0.25))
@@ -166,6 +169,7 @@ def test_starved_rays_stay_finite():
     assert np.all(np.isfinite(noise(scan, images=metal)))
 
 
+@pytest.mark.slow
 def test_noise_of_a_slice_does_not_depend_on_its_batch():
     rng = np.random.default_rng(0)
     images = IMAGES + rng.normal(0, 5, IMAGES.shape).astype(np.float32)
@@ -219,6 +223,7 @@ def test_air_below_minus_1000_attenuates_like_air():
     np.testing.assert_allclose(noise(scan, images=padded), noise(scan), atol=0.05)
 
 
+@pytest.mark.slow
 def test_rectangles_and_odd_sizes_are_simulated():
     image = water(64)[5:42, :63]
     result = simulate_low_dose(jax.random.key(0), image, 2.0, DoseParams(dose=0.1))
@@ -226,6 +231,7 @@ def test_rectangles_and_odd_sizes_are_simulated():
     assert added.shape == (37, 63) and 5 < added.std() < 500
 
 
+@pytest.mark.slow
 def test_reference_noise_matches_skimage():
     size = 96
     row, column = np.mgrid[:size, :size] - size // 2

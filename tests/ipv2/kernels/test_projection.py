@@ -127,6 +127,7 @@ def test_gradients_are_the_adjoints():
     assert left == pytest.approx(right, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_jit_vmap_and_pmap_agree_with_eager():
     rng = np.random.default_rng(3)
     angle = ANGLE
@@ -187,6 +188,7 @@ def test_reconstruction_has_no_bias():
     assert abs(float(np.asarray(again)[outer].mean())) < 0.02 * 2e-3
 
 
+@pytest.mark.slow
 def test_views_over_a_whole_turn_reconstruct_the_same():
     image = disc(20, 6).astype(np.float32)
     half = projection.uniform_angles(12)

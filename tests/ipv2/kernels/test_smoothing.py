@@ -34,6 +34,7 @@ def test_median_equals_scikit_image(shape, size):
         np.testing.assert_array_equal(result, theirs)
 
 
+@pytest.mark.slow
 def test_both_lower_noise_and_keep_the_edge_in_place():
     rng = np.random.default_rng(3)
     clean = np.where(np.arange(48) < 24, -860.0, 40.0) * np.ones((48, 1))
@@ -45,6 +46,7 @@ def test_both_lower_noise_and_keep_the_edge_in_place():
         np.testing.assert_array_equal(crossing, np.full(48, 24))
 
 
+@pytest.mark.slow
 def test_gradients():
     image = jnp.asarray(np.random.default_rng(4).normal(0, 1, (5, 6)), jnp.float32)
     check_grads(

@@ -46,6 +46,7 @@ def test_keeps_the_mean_and_flat_images():
     np.testing.assert_array_equal(total_variation(flat, 10.0, 5), flat)
 
 
+@pytest.mark.slow
 def test_gradient_is_that_of_finite_differences_and_finite_when_flat():
     image = jnp.asarray(np.random.default_rng(9).normal(0, 1, (6, 5)), jnp.float32)
     check_grads(

@@ -47,6 +47,7 @@ def test_an_untrained_network_nearly_returns_its_input(name):
     assert 0 < error < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_every_gradient_leaf_is_finite_and_not_zero(name):
     model = create_model(name, **SMALL[name])
@@ -60,6 +61,7 @@ def test_every_gradient_leaf_is_finite_and_not_zero(name):
         assert np.any(leaf != 0), path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_bfloat16_stays_within_a_few_hu_and_keeps_float32_parameters(name):
     x = random_image(1, 24, 24, 1)
@@ -76,6 +78,7 @@ def test_bfloat16_stays_within_a_few_hu_and_keeps_float32_parameters(name):
     assert np.any(output != full)
 
 
+@pytest.mark.slow
 def test_redcnn_learns_to_halve_its_input():
     model = create_model("redcnn", features=4)
     x = random_image(2, 24, 24, 1)
@@ -98,6 +101,7 @@ def test_redcnn_learns_to_halve_its_input():
     assert losses[-1] < 0.5 * losses[0]
 
 
+@pytest.mark.slow
 def test_redcnn_sees_the_whole_slice_as_it_sees_its_parts():
     # 10 layers of 5x5 see 20 pixels around: far from borders a crop gives the same.
     model = create_model("redcnn", features=4)
