@@ -41,12 +41,12 @@ def compare(config: ConfigDict, workdir: Path) -> None:
       UserError, RunFailed, Interrupted: as `train`.
     """
     settings.check(config)
+    free = tuple(key for key in FREE_TO_CHANGE if key != "compare")
+    hold_config(config, workdir, free=free)
     if (workdir / "results.json").exists():
         logging.info("%s is complete: %s", workdir, workdir / "results.json")
         print((workdir / "comparison.txt").read_text(encoding="utf-8"))
         return
-    free = tuple(key for key in FREE_TO_CHANGE if key != "compare")
-    hold_config(config, workdir, free=free)
     runs = {}
     for version in config.compare.versions:
         one = config.copy_and_resolve_references()

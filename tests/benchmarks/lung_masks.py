@@ -1,0 +1,131 @@
+"""Lung masks under the failures that the published flood fill has: a table.
+
+Run `python -m tests.benchmarks.lung_masks [cache]` from the root. On the phantom, whose
+lungs are known, and on the sample CT (fetched into `cache`, by default runs/datasets;
+its reference is `tests.oracles.lung_reference`), clean and at a physical 2 % dose:
+false lung in % of all pixels, mean over slices and worst slice; lost lung in % of the
+lung. Large vessels and airways in the lung are neither.
+"""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import ndimage
+from skimage import morphology
+
+from ipv2 import phantom
+from ipv2.anatomy import segment
+from ipv2.datasets.load import load_split
+from ipv2.datasets.sample_ct import SampleCt
+from ipv2.kernels.photon_noise import DoseParams, simulate_low_dose
+from tests.oracles.lung_reference import lung_reference
+
+BATCH = 8
+# Through it, all below -160 HU looks alike: there the lung is what is below -160 HU.
+WINDOW_HU = (-160, 240)
+
+
+def main() -> None:
+    """Prints the table."""
+    cache = sys.argv[1] if len(sys.argv) > 1 else "runs/datasets"
+    head = f"{'lung masks, robust':52s} {'false mean':>10s} {'worst':>6s} {'lost':>6s}"
+    print(head)
+    for name, hu, lung, in_window, spacing_mm in (_phantom(), _sample_ct(cache)):
+        noisy = _low_dose(hu, spacing_mm)
+        for dose, image in (("clean", hu), ("2 % dose", noisy)):
+            for case, broken, truth in _failures(
+                image, lung, in_window, is_clean=image is hu
+            ):
+                false, worst, lost = _score(broken, truth)
+                print(
+                    f"{f'{name}, {dose}, {case}':52s} {false:10.3f} {worst:6.2f} "
+                    f"{lost:6.2f}"
+                )
+
+
+def _failures(hu, lung, in_window, *, is_clean):
+    """(name, image, truth): the four cases of the published code's fault table."""
+    size = hu.shape[-1]
+    yield "as it is", hu, lung
+    marked = hu.copy()
+    marked[:, size // 100 : size // 9, size // 100 : size // 4] = 1000
+    marked[:, : size // 80, : size // 80] = 1000
+    yield "corner mark", marked, lung
+    line = hu.copy()
+    line[:, round(0.92 * size) : round(0.92 * size) + 3] = 300
+    yield "table line across", line, lung
+    columns = np.flatnonzero(lung.any((0, 1)))
+    sides = slice(max(columns[0] - 12, 0), columns[-1] + 13)
+    yield "body touches both sides", hu[..., sides].copy(), lung[..., sides]
+    if not is_clean:  # the rest brings noise of its own
+        return
+    rng = np.random.default_rng(0)
+    window = np.clip(hu + rng.normal(0, 250, hu.shape), *WINDOW_HU)
+    yield "soft-tissue window, 250 HU noise", window.astype(np.float32), in_window
+    yield "thin wall, 250 HU noise", *_thin_wall(hu, lung, rng)
+
+
+def _thin_wall(hu, lung, rng):
+    """The body cut to 6 pixels around the hull of each slice's lungs, then noise."""
+    thin = hu.copy()
+    for slice_, mask in zip(thin, lung, strict=True):
+        if mask.sum() > 500:
+            span = morphology.convex_hull_image(mask)
+            slice_[~ndimage.binary_dilation(span, iterations=6)] = -1000
+    return (thin + rng.normal(0, 250, hu.shape)).astype(np.float32), lung
+
+
+def _score(hu, lung):
+    found = np.concatenate(
+        [
+            np.asarray(segment(jnp.asarray(hu[i : i + BATCH])).lung)
+            for i in range(0, len(hu), BATCH)
+        ]
+    )
+    # What a lung encloses in its own slice belongs to it: vessels are not false lung.
+    near = np.stack([ndimage.binary_fill_holes(m) for m in lung])
+    near = ndimage.binary_dilation(near, ndimage.generate_binary_structure(3, 1)[1:2])
+    false = 100 * (found & ~near).mean((1, 2))
+    lost = 100 * (lung & ~found).sum() / lung.sum()
+    return false.mean(), false.max(), lost
+
+
+def _low_dose(hu, spacing_mm):
+    params = DoseParams(dose=0.02)
+    keys = jax.random.split(jax.random.key(0), len(hu))
+    parts = [
+        simulate_low_dose(
+            keys[i : i + BATCH], jnp.asarray(hu[i : i + BATCH]), spacing_mm, params
+        )
+        for i in range(0, len(hu), BATCH)
+    ]
+    return np.concatenate(parts)
+
+
+def _phantom():
+    patients = []
+    for seed in range(2):
+        patient = phantom.create_patient(seed)
+        breath, _ = phantom.create_breaths(seed)
+        positions = phantom.slice_positions(patient, 16)
+        patients.append(phantom.render(patient, breath, positions, size=512))
+    hu = np.concatenate([np.asarray(p.hu, np.float32) for p in patients])
+    lung = np.concatenate([np.asarray(p.lung) for p in patients])
+    # Slices are 400 mm across.
+    low = WINDOW_HU[0]
+    return "phantom", hu, lung & (hu < -500), lung & (hu < low), 400 / 512
+
+
+def _sample_ct(cache):
+    source = load_split(SampleCt(data_dir=cache), "train")
+    records = [source[i] for i in range(len(source))]
+    hu = np.stack([record["hu"] for record in records]).astype(np.float32)
+    in_window = lung_reference(hu, WINDOW_HU[0])
+    spacing_mm = float(records[0]["spacing_mm"][0])
+    return "sample CT", hu, lung_reference(hu), in_window, spacing_mm
+
+
+if __name__ == "__main__":
+    main()
