@@ -23,8 +23,8 @@ from ipv2.kernels.photon_noise import DoseParams, simulate_low_dose
 from tests.oracles.lung_reference import lung_reference
 
 BATCH = 8
-# Through it, all below -160 HU looks alike: there the lung is what is below -160 HU.
-WINDOW_HU = (-160, 240)
+# Through it, all below -160 HU looks alike: the rim of partial volume joins the lung.
+WINDOW_HU, RIM_PIXELS = (-160, 240), 4
 
 
 def main() -> None:
@@ -114,17 +114,23 @@ def _phantom():
     hu = np.concatenate([np.asarray(p.hu, np.float32) for p in patients])
     lung = np.concatenate([np.asarray(p.lung) for p in patients])
     # Slices are 400 mm across.
-    low = WINDOW_HU[0]
-    return "phantom", hu, lung & (hu < -500), lung & (hu < low), 400 / 512
+    lung = lung & (hu < -500)
+    return "phantom", hu, lung, _with_rim(hu, lung), 400 / 512
 
 
 def _sample_ct(cache):
     source = load_split(SampleCt(data_dir=cache), "train")
     records = [source[i] for i in range(len(source))]
     hu = np.stack([record["hu"] for record in records]).astype(np.float32)
-    in_window = lung_reference(hu, WINDOW_HU[0])
+    lung = lung_reference(hu)
     spacing_mm = float(records[0]["spacing_mm"][0])
-    return "sample CT", hu, lung_reference(hu), in_window, spacing_mm
+    return "sample CT", hu, lung, _with_rim(hu, lung), spacing_mm
+
+
+def _with_rim(hu, lung):
+    in_slice = ndimage.generate_binary_structure(3, 1)[1:2]
+    grown = ndimage.binary_dilation(lung, in_slice, RIM_PIXELS)
+    return lung | (grown & (hu < WINDOW_HU[0]))
 
 
 if __name__ == "__main__":

@@ -7,13 +7,13 @@ Looked at on the sample CT, slice by slice; airways are those of that scan.
 import numpy as np
 from skimage import measure, morphology
 
-_GAS_HU = -930
+_AIR_HU, _GAS_HU = -500, -930
 _AIRWAY_PIXELS, _LUNG_VOXELS = 1500, 20_000
 
 
-def lung_reference(hu: np.ndarray, air_hu: float = -500.0) -> np.ndarray:
-    """Bool (z, h, w) of clean HU (z, h, w) at about 0.8 mm; lung is below `air_hu`."""
-    air = (hu < air_hu) & _filled_body(hu > air_hu)
+def lung_reference(hu: np.ndarray) -> np.ndarray:
+    """Bool (z, h, w) of clean HU (z, h, w) at about 0.8 mm."""
+    air = (hu < _AIR_HU) & _filled_body(hu > _AIR_HU)
     for z in range(len(hu)):
         labels = measure.label(air[z], connectivity=1)
         for region in measure.regionprops(labels, intensity_image=hu[z]):
