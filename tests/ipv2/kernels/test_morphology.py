@@ -40,6 +40,7 @@ def test_cross_operations_equal_opencv(shape, density):
         np.testing.assert_array_equal(_run(ours, mask, height), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("radius", [0, 1, 2, 5])
 def test_disc_operations_equal_opencv_with_the_same_octagon(radius):
     size = 2 * radius + 1

@@ -41,6 +41,7 @@ def noise(dose_params, seed=0, images=IMAGES):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fraction", [0.0, 0.02, 0.3, 0.5])
 @pytest.mark.parametrize("mean", [0.3, 4.0, 12.0, 21.0, 200.0, 20000.0])
 def test_sample_counts_have_the_distribution(mean, fraction):

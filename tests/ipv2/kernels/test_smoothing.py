@@ -9,6 +9,7 @@ from skimage.filters import median as skimage_median
 from ipv2.kernels.smoothing import gaussian, median
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 1), (3, 17), (31, 20)])
 @pytest.mark.parametrize("sigma", [0.6, 1.0, 2.3])
 def test_gaussian_equals_scikit_image(shape, sigma):
