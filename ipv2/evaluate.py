@@ -176,8 +176,9 @@ def format_comparison(runs: Mapping[str, Mapping[str, Any]], *, title: str = "")
     """One table of several runs' outputs under their common input.
 
     Raises:
-      ValueError: If the runs were not measured on as many slices against the same kind
-        of reference, or their inputs differ: the rows would not compare.
+      ValueError: If there is no run, or the runs were not measured on as many slices
+        against the same kind of reference. That the inputs are the same is not checked:
+        the first run's are shown.
     """
     if not runs:
         raise ValueError("there is no run to compare")
