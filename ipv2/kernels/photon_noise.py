@@ -31,6 +31,7 @@ import numpy as np
 from jaxtyping import Array, Float32, Real, UInt8
 
 from ipv2.kernels import projection
+from ipv2.kernels.reconstruction_filter import filter_response
 
 # Below this variance of a count the quantile is found by summing probabilities.
 _EXACT_BELOW = 10.0
@@ -57,7 +58,7 @@ class DoseParams:
       mu_water_per_mm: attenuation of water; 0.0192 /mm at 70 keV.
       views: angles over half a turn; None for as many as the image's longer side.
       filter_name: reconstruction filter, one of `projection.FILTERS`.
-      cutoff: of that filter, see `projection.filter_response`.
+      cutoff: of that filter, see `filter_response`.
 
     Raises:
       ValueError: a value outside its range.
@@ -101,7 +102,7 @@ class DoseParams:
             )
         if self.views is not None and self.views < 1:
             raise ValueError(f"views = {self.views}; at least 1, or None.")
-        projection.filter_response(self.filter_name, 16, cutoff=self.cutoff)
+        filter_response(self.filter_name, 16, cutoff=self.cutoff)
 
 
 def hu_to_attenuation(
@@ -320,7 +321,7 @@ def simulate_low_dose(
     keys = _slice_keys(rng, batch)
     if geometry is None:
         geometry = scan_geometry((h, w), dose_params.views)
-    response = projection.filter_response(
+    response = filter_response(
         dose_params.filter_name, geometry.padded, cutoff=dose_params.cutoff
     )
     image = jnp.asarray(image_hu, jnp.float32)
@@ -408,9 +409,7 @@ def simulate_reference_noise(
     size = shape[-1]
     if geometry is None:
         geometry = scan_geometry((size, size), None)
-    response = projection.filter_response(
-        "hann", geometry.padded, linear_interpolation=True
-    )
+    response = filter_response("hann", geometry.padded, linear_interpolation=True)
     flat = jnp.asarray(image, jnp.float32).reshape(-1, size, size)
     photons = jnp.asarray((0.015 * mas + 0.1002) * 200 * 1000, jnp.float32)
     keys = _slice_keys(rng, shape[:-2])

@@ -10,6 +10,7 @@ import pytest
 
 from ipv2.kernels import photon_noise, projection
 from ipv2.kernels.photon_noise import DoseParams, simulate_low_dose
+from ipv2.kernels.reconstruction_filter import filter_response
 from tests.oracles.photon_noise import reference_noise
 
 SIZE = 64
@@ -104,7 +105,7 @@ def test_noise_at_the_centre_has_the_variance_of_theory():
     variance = (1 - ratio) / (ratio * counts)
     variance += scan.electronic_variance * (1 - ratio**2) / (ratio * counts) ** 2
     padded = photon_noise.scan_geometry((SIZE, SIZE), None).padded
-    response = projection.filter_response("hann", padded)
+    response = filter_response("hann", padded)
     twice = np.full(response.size, 2.0)
     twice[[0, -1]] = 1.0
     energy = np.sum(twice * response.astype(np.float64) ** 2) / padded
@@ -276,6 +277,7 @@ def test_reference_noise_matches_skimage():
         ({"dose": 0.5, "views": 0}, "views = 0"),
         ({"dose": 0.5, "filter_name": "sharp"}, "shepp-logan"),
         ({"dose": 0.5, "cutoff": 0.0}, "cutoff = 0.0"),
+        ({"dose": 0.5, "cutoff": 4.1}, "cutoff = 4.1"),
     ],
 )
 def test_dose_params_outside_their_range_are_refused(fields, message):
