@@ -175,7 +175,7 @@ _jit_project = jax.jit(project)
 _jit_backproject = jax.jit(backproject)
 
 
-def _spacing_factor(spacing_mm: Any, batch: tuple[int, ...]) -> Array:
+def spacing_factor(spacing_mm: Any, batch: tuple[int, ...]) -> Array:
     """spacing_mm, a number or one per image, shaped to multiply `*b . .` arrays."""
     spacing = jnp.asarray(spacing_mm, jnp.float32)
     if not isinstance(spacing, jax.core.Tracer) and not (
@@ -190,7 +190,7 @@ def _spacing_factor(spacing_mm: Any, batch: tuple[int, ...]) -> Array:
     return jnp.broadcast_to(spacing, batch)[..., None, None]
 
 
-def _check_rank(array: Any, words: str) -> None:
+def check_rank(array: Any, words: str) -> None:
     if np.ndim(array) < 2:
         raise ValueError(f"got an array of shape {np.shape(array)}; expected {words}.")
 
@@ -222,10 +222,10 @@ def radon(
     Raises:
       ValueError: a spacing, size or angle that makes no sense.
     """
-    _check_rank(image, "(*b, h, w)")
+    check_rank(image, "(*b, h, w)")
     h, w = image.shape[-2:]
     geometry = create_geometry((h, w), angle_rad, detectors=detectors)
-    factor = _spacing_factor(spacing_mm, image.shape[:-2])
+    factor = spacing_factor(spacing_mm, image.shape[:-2])
     return _jit_project(geometry, jnp.asarray(image)) * factor
 
 
@@ -266,7 +266,7 @@ def filtered_backprojection(
       ValueError: as many angles as views are needed; unknown filter; a spacing or size
         that makes no sense.
     """
-    _check_rank(sinogram, "(*b, n, d)")
+    check_rank(sinogram, "(*b, n, d)")
     n, d = sinogram.shape[-2:]
     if np.shape(angle_rad) != (n,):
         raise ValueError(
@@ -280,7 +280,7 @@ def filtered_backprojection(
         linear_interpolation=linear_interpolation,
     )
     image = _jit_backproject(geometry, jnp.asarray(sinogram), jnp.asarray(response))
-    factor = _spacing_factor(spacing_mm, sinogram.shape[:-2])
+    factor = spacing_factor(spacing_mm, sinogram.shape[:-2])
     image = image * (factor if filter_name == "none" else (math.pi / n) / factor)
     if circle:
         image = image * inscribed_circle(geometry.shape).astype(np.float32)
