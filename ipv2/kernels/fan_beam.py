@@ -242,7 +242,7 @@ def _jit_backproject_fan(
 
 
 def check_source_distance(
-    source_distance_mm: Any, radius: int, spacing_mm: Any
+    source_distance_mm: Any, radius: int, spacing_mm: Any, *, nearest: float = 1.0
 ) -> None:
     """Refuses a source that is not outside the circle that is seen.
 
@@ -250,16 +250,18 @@ def check_source_distance(
       source_distance_mm: a number.
       radius: of the circle, pixels.
       spacing_mm: concrete, one number or more.
+      nearest: the least distance, in radii of the circle.
 
     Raises:
-      ValueError: the source is inside.
+      ValueError: the source is inside or too near.
     """
     circle_mm = radius * float(np.max(spacing_mm))
-    if not (math.isfinite(source_distance_mm) and source_distance_mm > circle_mm):
+    least_mm = nearest * circle_mm
+    if not (math.isfinite(source_distance_mm) and source_distance_mm > least_mm):
         raise ValueError(
-            f"source_distance_mm = {source_distance_mm}: the source would lie inside "
-            f"the image's circle, of radius {circle_mm:.1f} mm; clinical scanners have "
-            "about 600 mm."
+            f"source_distance_mm = {source_distance_mm}; finite and above "
+            f"{least_mm:.1f} mm, or the source lies inside the image's circle, of "
+            f"radius {circle_mm:.1f} mm, or too near it. Scanners have about 600 mm."
         )
 
 

@@ -138,7 +138,10 @@ def test_reconstruction_returns_the_phantom(views):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"source_distance_mm": 9.0}, "inside the image's circle, of radius 9.6 mm"),
+        (
+            {"source_distance_mm": 9.0},
+            "above 9.6 mm, or the source lies inside",
+        ),
         ({"source_distance_mm": math.inf}, "source_distance_mm = inf"),
         ({"source_angle_rad": projection.uniform_angles(12)}, "whole turn"),
         ({"source_angle_rad": [0.0, math.pi]}, "n >= 3"),

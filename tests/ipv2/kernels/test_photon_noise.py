@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ipv2.kernels import photon_noise, projection
+from ipv2.kernels import photon_counts, photon_noise, projection, reference_noise
 from ipv2.kernels.photon_noise import DoseParams, simulate_low_dose
 from ipv2.kernels.reconstruction_filter import filter_response
-from tests.oracles.photon_noise import reference_noise
+from tests.oracles.photon_noise import reference_noise as skimage_noise
 
 SIZE = 64
 SPACING = 5.0  # a 320 mm field of view: 240 mm of water attenuate about 4.6
@@ -32,7 +32,7 @@ def within(radius, size=SIZE):
 IMAGES = np.stack([water()] * 8)
 
 
-sample_counts = jax.jit(photon_noise.sample_counts)
+sample_counts = jax.jit(photon_counts.sample_counts)
 quantile = jax.jit(jax.scipy.stats.norm.ppf)
 
 
@@ -247,9 +247,9 @@ def test_reference_noise_matches_skimage():
     seeds = 40
     keys = jax.random.split(jax.random.key(0), seeds)
     ours = np.asarray(
-        photon_noise.simulate_reference_noise(keys, np.stack([image] * seeds))
+        reference_noise.simulate_reference_noise(keys, np.stack([image] * seeds))
     ).astype(np.float64)
-    theirs = np.stack([reference_noise(image, seed=seed) for seed in range(seeds)])
+    theirs = np.stack([skimage_noise(image, seed=seed) for seed in range(seeds)])
     theirs = theirs.astype(np.float64)
     for name, region in regions.items():
         ours_in, theirs_in = ours[:, region], theirs[:, region]
@@ -306,4 +306,4 @@ def test_keys_that_do_not_fit_the_batch_are_refused():
     with pytest.raises(ValueError, match="one key, or one for each image"):
         simulate_low_dose(keys, IMAGES, SPACING, DoseParams(dose=0.1))
     with pytest.raises(ValueError, match="square images"):
-        photon_noise.simulate_reference_noise(keys[0], np.ones((20, 30)))
+        reference_noise.simulate_reference_noise(keys[0], np.ones((20, 30)))
