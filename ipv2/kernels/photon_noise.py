@@ -33,6 +33,7 @@ from ipv2.kernels import fan_beam, projection
 from ipv2.kernels.fan_beam import FanGeometry
 from ipv2.kernels.photon_counts import slice_keys, thinned_counts
 from ipv2.kernels.reconstruction_filter import filter_response
+from ipv2.kernels.slice_loop import slice_by_slice
 
 # Expected photons behind metal, where exp(-p) would underflow.
 _FEWEST = 1e-6
@@ -201,10 +202,10 @@ def _jit_noise_hu(
     images_hu: Float32[Array, "b h w"],
     spacing_mm: Float32[Array, " b"],
 ) -> Float32[Array, "b h w"]:
-    """Slice after slice: the same operations for each, whatever batch it is in."""
-    return jax.lax.map(
-        lambda one: _noise_hu(geometry, response, scan, *one),
+    return slice_by_slice(
+        lambda constants, *one: _noise_hu(*constants, *one),
         (keys, images_hu, spacing_mm),
+        (geometry, response, scan),
     )
 
 
@@ -310,9 +311,10 @@ def simulate_low_dose(
     """The images as scanned at a lower dose, HU; the model is in the module docstring.
 
     The noise of a slice depends on its key, image and spacing alone, not on the batch
-    it is in. Compiled once per shape: keys, spacing, doses, photons and filters may
-    change. The gradient for the image is the identity: the noise counts as a constant.
-    Works inside jit, where values cannot be checked: there, check them beforehand.
+    it is in: to the bit, or within a function that you jit yourself to rounding.
+    Compiled once per shape: keys, spacing, doses, photons and filters may change. The
+    gradient for the image is the identity: the noise counts as a constant. Works inside
+    jit, where values cannot be checked: there, check them beforehand.
 
     Args:
       rng: one key, folded with each slice's position in the batch; or keys of shape *b.

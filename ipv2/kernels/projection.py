@@ -24,6 +24,7 @@ from jaxtyping import Array, Float32, Real
 from ipv2.kernels import nonuniform_fft
 from ipv2.kernels.fourier_grid import Geometry, create_geometry
 from ipv2.kernels.reconstruction_filter import FILTERS, filter_response
+from ipv2.kernels.slice_loop import slice_by_slice
 
 __all__ = [
     "FILTERS",
@@ -75,21 +76,15 @@ def _backproject(
 
 
 def _over_batch(operator: Any, geometry: Geometry, array: Any, response: Any) -> Array:
-    """The operator on one slice after another.
-
-    The same operations for every slice: a result does not depend on the batch around
-    it, memory does not grow with it, and a slice's arrays stay in cache (on CPU, half
-    the time of all slices at once).
-    """
-
-    def one(slice_2d: Array) -> Array:
-        # Without it XLA computes what the tables alone decide, 16 weights a sample,
-        # before the loop and reads that back from memory: slower by half.
-        held, kept = jax.lax.optimization_barrier((geometry, slice_2d))
-        return operator(held, kept, response)
-
-    flat = array.astype(jnp.float32).reshape(-1, *array.shape[-2:])
-    result = jax.lax.map(one, flat)
+    array = array.astype(jnp.float32)
+    if array.ndim == 2:
+        return operator(geometry, array, response)
+    flat = array.reshape(-1, *array.shape[-2:])
+    result = slice_by_slice(
+        lambda constants, one: operator(constants[0], one, constants[1]),
+        (flat,),
+        (geometry, response),
+    )
     return result.reshape(*array.shape[:-2], *result.shape[1:])
 
 
@@ -136,7 +131,8 @@ def project(
 
     Linear in the image; the gradient is the exact adjoint, `backproject` of the
     cotangent with a response of ones. The geometry has no gradient. Computed in
-    float32. Reverse mode only.
+    float32, slice by slice: the batch around an image does not change its result.
+    Reverse mode only.
 
     Args:
       geometry: from `create_geometry`.
@@ -226,7 +222,9 @@ def radon(
     h, w = image.shape[-2:]
     geometry = create_geometry((h, w), angle_rad, detectors=detectors)
     factor = spacing_factor(spacing_mm, image.shape[:-2])
-    return _jit_project(geometry, jnp.asarray(image)) * factor
+    flat = jnp.asarray(image).reshape(-1, h, w)
+    sinogram = _jit_project(geometry, flat)
+    return sinogram.reshape(*image.shape[:-2], *sinogram.shape[1:]) * factor
 
 
 def filtered_backprojection(
@@ -279,7 +277,9 @@ def filtered_backprojection(
         cutoff=cutoff,
         linear_interpolation=linear_interpolation,
     )
-    image = _jit_backproject(geometry, jnp.asarray(sinogram), jnp.asarray(response))
+    flat = jnp.asarray(sinogram).reshape(-1, n, d)
+    image = _jit_backproject(geometry, flat, jnp.asarray(response))
+    image = image.reshape(*sinogram.shape[:-2], *geometry.shape)
     factor = spacing_factor(spacing_mm, sinogram.shape[:-2])
     image = image * (factor if filter_name == "none" else (math.pi / n) / factor)
     if circle:

@@ -14,6 +14,7 @@ from ipv2.kernels import projection
 from ipv2.kernels.photon_counts import sample_counts, slice_keys
 from ipv2.kernels.photon_noise import SMALLEST, scan_geometry
 from ipv2.kernels.reconstruction_filter import filter_response
+from ipv2.kernels.slice_loop import slice_by_slice
 
 
 def _min_max(image: Float32[Array, "h w"]) -> Float32[Array, "h w"]:
@@ -26,9 +27,9 @@ def _min_max(image: Float32[Array, "h w"]) -> Float32[Array, "h w"]:
 def _reference(
     geometry: projection.Geometry,
     response: Array,
+    photons: Array,
     key: Array,
     image: Float32[Array, "h w"],
-    photons: Array,
 ) -> UInt8[Array, "h w"]:
     circle = jnp.asarray(projection.inscribed_circle(geometry.shape))
     line = projection.project(geometry, jnp.where(circle, _min_max(image), 0.0)) / 500
@@ -51,9 +52,10 @@ def _jit_reference(
     images: Float32[Array, "b h w"],
     photons: Array,
 ) -> UInt8[Array, "b h w"]:
-    return jax.lax.map(
-        lambda one: _reference(geometry, response, one[0], one[1], photons),
+    return slice_by_slice(
+        lambda constants, *one: _reference(*constants, *one),
         (keys, images),
+        (geometry, response, photons),
     )
 
 

@@ -1,24 +1,38 @@
-"""Projector and low-dose chain against scikit-image, side by side in one process.
+"""Projector and low-dose chain against scikit-image and ASTRA, side by side.
 
     python -m tests.benchmarks.projection [--size 512] [--batch 8] [--repeats 3]
+        [--ct FILE.npy]
 
-Prints seconds a slice (the best of the repeats, taken in turns) and the ratios, then
-how time grows with image size.
+Prints seconds a slice (the best of the repeats, taken in turns) and the ratios, how far
+the sinograms differ, the adjoint, peak memory, and how time grows with images and
+batch. ASTRA takes part if it is installed (requirements-oracles.txt). --ct is an
+(n, h, w) array of HU to compare sinograms on as well.
 """
 
 import argparse
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import jax
 import numpy as np
 from skimage.data import shepp_logan_phantom
 from skimage.transform import resize
 
-from ipv2.kernels import photon_noise, projection
+from ipv2.kernels import fan_beam, photon_noise, projection
 from tests.oracles.projection import skimage_backprojection, skimage_sinogram
 
 MU_WATER = 0.0192
+# Issue 3: how many times faster a slice than the reference, at least.
+TARGET = {
+    ("radon", "scikit-image"): 60,
+    ("fbp", "scikit-image"): 15,
+    ("chain", "scikit-image"): 30,
+    ("radon", "astra linear"): 10,
+    ("fbp", "astra linear"): 10,
+}
 
 
 def head(size: int, batch: int) -> np.ndarray:
@@ -50,60 +64,159 @@ def skimage_chain(image: np.ndarray, angle: np.ndarray, spacing_mm: float) -> ob
     return skimage_backprojection(error, angle, "hann")
 
 
+def our_calls(images: np.ndarray) -> dict[str, Callable[[], object]]:
+    """radon, fbp, chain of a batch; as many views as rows."""
+    size = images.shape[-1]
+    angle = projection.uniform_angles(size)
+    sinograms = projection.radon(images, angle)
+    image_hu = (1000 * images - 1000).astype(np.float32)
+    scan = photon_noise.DoseParams(dose=0.02)
+    key = jax.random.key(0)
+    return {
+        "radon": lambda: projection.radon(images, angle),
+        "fbp": lambda: projection.filtered_backprojection(sinograms, angle, "hann"),
+        "chain": lambda: photon_noise.simulate_low_dose(
+            key, image_hu, 400 / size, scan
+        ),
+    }
+
+
+def reference_calls(
+    image: np.ndarray,
+) -> dict[tuple[str, str], Callable[[], object]]:
+    """(what, by whom) of one slice."""
+    size = image.shape[0]
+    angle = projection.uniform_angles(size)
+    sinogram = np.asarray(projection.radon(image, angle))
+    calls: dict[tuple[str, str], Callable[[], object]] = {
+        ("radon", "scikit-image"): lambda: skimage_sinogram(image, angle),
+        ("fbp", "scikit-image"): lambda: skimage_backprojection(
+            sinogram, angle, "hann"
+        ),
+        ("chain", "scikit-image"): lambda: skimage_chain(image, angle, 400 / size),
+    }
+    try:
+        from tests.oracles.astra_projection import AstraScan
+    except ImportError as error:
+        print(f"without ASTRA: {error}")
+        return calls
+    for name in ("linear", "line", "strip"):
+        scan = AstraScan(size, angle, name)
+        calls["radon", f"astra {name}"] = lambda s=scan: s.project(image)
+        calls["fbp", f"astra {name}"] = lambda s=scan: s.reconstruct(sinogram)
+    return calls
+
+
+def speed(size: int, batch: int, repeats: int) -> None:
+    """Ours and theirs, in turns."""
+    images = head(size, batch)
+    ours, theirs = our_calls(images), reference_calls(images[0])
+    seconds = best(ours | theirs, repeats)
+    print(f"{size} x {size}, {size} views, batch {batch}: seconds a slice")
+    for what, whom in theirs:
+        mine, other = seconds[what] / batch, seconds[what, whom]
+        target = TARGET.get((what, whom))
+        wanted = f"  (at least {target})" if target else ""
+        ratio = f"{other / mine:4.0f} x{wanted}"
+        print(f"  {what:5s} ours {mine:.4f}  {whom:12s} {other:.3f}  {ratio}")
+
+
+def agreement(size: int, ct: np.ndarray | None) -> None:
+    """Relative L2 against scikit-image; the adjoint."""
+    angle = projection.uniform_angles(size)
+    cases = {"Shepp-Logan": head(size, 1)[0]}
+    if ct is not None:
+        chosen = np.linspace(0, len(ct) - 1, 5).astype(int)
+        circle = projection.inscribed_circle(ct.shape[1:])
+        for i in chosen:
+            cases[f"CT slice {i}"] = np.maximum(1 + ct[i] / 1000, 0) * circle
+    for name, image in cases.items():
+        views = projection.uniform_angles(image.shape[0])
+        expected = skimage_sinogram(image, views)
+        error = np.linalg.norm(projection.radon(image, views) - expected)
+        print(
+            f"radon against scikit-image, relative L2, {name}: "
+            f"{100 * error / np.linalg.norm(expected):.2f} %  (below 0.5)"
+        )
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(size, size)).astype(np.float32)
+    source = 2 * projection.uniform_angles(size | 1)
+    fan = (np.arange(size) - size // 2) / (1.5 * size)
+    scan = {"source_distance_mm": 1.5 * size}
+    pairs = {
+        "parallel": (
+            lambda x: projection.radon(x, angle),
+            lambda y: projection.filtered_backprojection(y, angle, "none"),
+        ),
+        "fan": (
+            lambda x: fan_beam.fan_beam_radon(x, source, fan, **scan),
+            lambda y: fan_beam.fan_beam_backprojection(
+                y, source, fan, "none", shape=(size, size), **scan
+            ),
+        ),
+    }
+    for name, (forward, back) in pairs.items():
+        sinogram = np.float64(forward(image))
+        # Correlated with the sinogram: of two noises the products would nearly cancel.
+        other = sinogram + rng.normal(0, sinogram.std(), sinogram.shape)
+        left = np.vdot(sinogram, other)
+        right = np.vdot(np.float64(image), np.float64(back(np.float32(other))))
+        print(f"adjoint, {name}: {abs(left - right) / abs(left):.1e}  (below 1e-5)")
+
+
+def growth(repeats: int) -> None:
+    """Seconds a slice by image size and by batch."""
+    print("size  batch  radon   fbp     chain   seconds a slice")
+    for size, batch in [(s, 4) for s in (128, 256, 512, 1024)] + [
+        (512, b) for b in (1, 2, 8)
+    ]:
+        found = best(our_calls(head(size, batch)), repeats)
+        cells = "  ".join(f"{found[what] / batch:.4f}" for what in found)
+        print(f"{size:4d}  {batch:5d}  {cells}")
+
+
+def peak_megabytes() -> float:
+    """Most memory this process has held; getrusage would count its parent's too."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def memory(size: int, batch: int) -> None:
+    """Runs our chain alone; meant for a process of its own."""
+    images = head(size, batch)
+    before = peak_megabytes()
+    for call in our_calls(images).values():
+        jax.block_until_ready(call())
+    print(
+        f"peak memory, radon, fbp and chain, batch {batch}: {peak_megabytes():.0f} MB, "
+        f"imports and images {before:.0f} MB of it  (below 2000)",
+        flush=True,
+    )
+
+
 def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--ct", help="(n, h, w) HU, .npy")
+    parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    size, batch = options.size, options.batch
-    spacing_mm = 400 / size
-    angle = projection.uniform_angles(size)
-    images = head(size, batch)
-    image_hu = (1000 * images - 1000).astype(np.float32)
-    sinograms = np.asarray(projection.radon(images, angle))
-    scan = photon_noise.DoseParams(dose=0.02)
-    key = jax.random.key(0)
-    calls: dict[str, Callable[[], object]] = {
-        "radon": lambda: projection.radon(images, angle),
-        "radon skimage": lambda: skimage_sinogram(images[0], angle),
-        "fbp": lambda: projection.filtered_backprojection(sinograms, angle, "hann"),
-        "fbp skimage": lambda: skimage_backprojection(sinograms[0], angle, "hann"),
-        "chain": lambda: photon_noise.simulate_low_dose(
-            key, image_hu, spacing_mm, scan
-        ),
-        "chain skimage": lambda: skimage_chain(images[0], angle, spacing_mm),
-    }
-    seconds = best(calls, options.repeats)
-    print(f"{size} x {size}, {size} views, batch {batch}: seconds a slice")
-    for name in ("radon", "fbp", "chain"):
-        ours, theirs = seconds[name] / batch, seconds[f"{name} skimage"]
-        print(
-            f"{name:6s} ours {ours:.4f}  scikit-image {theirs:.3f}  "
-            f"{theirs / ours:.0f} x"
-        )
-    expected = skimage_sinogram(images[0], angle)
-    error = np.linalg.norm(sinograms[0] - expected) / np.linalg.norm(expected)
-    print(f"radon against scikit-image, relative L2: {100 * error:.2f} %")
-    print("size   radon   fbp     seconds a slice")
-    for side in (128, 256, 512, 1024):
-        grown = head(side, min(batch, 4))
-        turns = projection.uniform_angles(side)
-        views = projection.radon(grown, turns)
-        found = best(
-            {
-                "radon": lambda g=grown, t=turns: projection.radon(g, t),
-                "fbp": lambda v=views, t=turns: projection.filtered_backprojection(
-                    v, t, "hann"
-                ),
-            },
-            2,
-        )
-        print(
-            f"{side:5d}  {found['radon'] / len(grown):.4f}  "
-            f"{found['fbp'] / len(grown):.4f}"
-        )
+    if options.memory:
+        memory(options.size, options.batch)
+        return
+    speed(options.size, options.batch, options.repeats)
+    agreement(options.size, np.load(options.ct) if options.ct else None)
+    # Measured in a child: this process holds scikit-image's and ASTRA's memory.
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "tests.benchmarks.projection", "--memory"),
+            *(f"--size={options.size}", f"--batch={options.batch}"),
+        ],
+        check=True,
+    )
+    growth(options.repeats)
 
 
 if __name__ == "__main__":

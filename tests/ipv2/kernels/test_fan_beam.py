@@ -73,6 +73,7 @@ def test_rays_of_a_disc_are_its_chords():
     )
 
 
+@pytest.mark.slow
 def test_a_far_source_is_the_parallel_beam():
     # 1 / R = 1e-5 of the radius: rays bend by less than 1e-3 of a pixel.
     image = blob(24, (3.0, -2.0), 1.6).astype(np.float32)
@@ -98,6 +99,7 @@ def test_backprojection_without_filter_is_the_exact_adjoint():
     assert left == pytest.approx(right, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_gradient_of_the_reconstruction_is_its_adjoint():
     rng = np.random.default_rng(1)
     scan = {"source_distance_mm": DISTANCE, "spacing_mm": SPACING, "shape": SHAPE}

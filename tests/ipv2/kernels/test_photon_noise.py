@@ -11,7 +11,9 @@ import pytest
 from ipv2.kernels import photon_counts, photon_noise, projection, reference_noise
 from ipv2.kernels.photon_noise import DoseParams, simulate_low_dose
 from ipv2.kernels.reconstruction_filter import filter_response
+from tests.oracles.chest import chest
 from tests.oracles.photon_noise import reference_noise as skimage_noise
+from tests.oracles.projection import sinc_backprojection
 
 SIZE = 64
 SPACING = 5.0  # a 320 mm field of view: 240 mm of water attenuate about 4.6
@@ -94,9 +96,16 @@ def test_variance_follows_one_over_dose_minus_one():
         assert value / unit == pytest.approx(1 / dose - 1, rel=0.05)
 
 
-def test_noise_at_the_centre_has_the_variance_of_theory():
+@pytest.mark.slow
+@pytest.mark.parametrize("source_distance_mm", [None, 600.0])
+def test_noise_at_the_centre_has_the_variance_of_theory(source_distance_mm):
     """sigma^2 = (pi / n)^2 sum_views V sum h^2 (Kak and Slaney 1988, section 5.2)."""
-    scan = DoseParams(dose=0.1, photons=1e6, electronic_variance=200.0)
+    scan = DoseParams(
+        dose=0.1,
+        photons=1e6,
+        electronic_variance=200.0,
+        source_distance_mm=source_distance_mm,
+    )
     centre = within(1)
     sample = np.concatenate([noise(scan, seed)[:, centre] for seed in range(40)])
     diameter_mm = 48 * SPACING
@@ -109,11 +118,14 @@ def test_noise_at_the_centre_has_the_variance_of_theory():
     twice = np.full(response.size, 2.0)
     twice[[0, -1]] = 1.0
     energy = np.sum(twice * response.astype(np.float64) ** 2) / padded
-    sd_mu = math.pi * math.sqrt(variance * energy / SIZE) / SPACING
+    # A turn of 65 fan views sends as many rays through the centre.
+    views = SIZE if source_distance_mm is None else SIZE + 1
+    sd_mu = math.pi * math.sqrt(variance * energy / views) / SPACING
     # 5 %: 320 images of 5 correlated pixels have 3 %, chords off centre are shorter.
     assert sample.std() == pytest.approx(1000 * sd_mu / 0.0192, rel=0.05)
 
 
+@pytest.mark.slow
 def test_two_steps_add_the_variance_of_one():
     inside = within(18)
     scan = DoseParams(dose=0.1, photons=1e6, electronic_variance=50.0)
@@ -141,6 +153,47 @@ def test_input_without_noise_gets_all_of_it():
     # 5 %: sampling, as above.
     assert missing + own == pytest.approx(direct, rel=0.05)
     assert own == pytest.approx(direct / 10, rel=0.1)
+
+
+def test_texture_is_that_of_brute_force_backprojection():
+    size = 64
+    rng = np.random.default_rng(0)
+    angle = projection.uniform_angles(size)
+    sinogram = rng.normal(size=(size, size)).astype(np.float32)
+    ours = projection.filtered_backprojection(sinogram, angle, "hann")
+    response = filter_response(
+        "hann", photon_noise.scan_geometry((64, 64), None).padded
+    )
+    theirs = sinc_backprojection(sinogram, angle, response, (size, size))
+    centre = slice(10, -10)  # the square inside the circle
+    power = [
+        np.abs(np.fft.fft2(image[centre, centre])) ** 2
+        for image in (np.asarray(ours), theirs)
+    ]
+    frequency = np.fft.fftfreq(44)
+    radius = np.hypot(frequency[:, None], frequency[None])
+    for low in np.arange(0, 0.4, 0.05):
+        ring = (radius >= low) & (radius < low + 0.05)
+        # 5 %: what the issue asks for. Both reconstruct the same sinogram.
+        assert power[0][ring].sum() == pytest.approx(power[1][ring].sum(), rel=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source_distance_mm", [None, 595.0])
+def test_mean_of_every_region_stays_within_a_unit_to_quarter_dose(source_distance_mm):
+    spacing = 3.0
+    image, regions = chest(128, spacing)
+    scan = DoseParams(dose=0.25, source_distance_mm=source_distance_mm)
+    moved = np.mean(
+        [
+            simulate_low_dose(jax.random.key(seed), images, spacing, scan) - images
+            for seed, images in enumerate([np.stack([image] * 8)] * 8)
+        ],
+        axis=(0, 1),
+    )
+    # 1 HU: what the issue asks for. Sampling: 0.26 HU in the bone, the smallest region.
+    for name, region in regions.items():
+        assert abs(moved[region].mean()) < 1, name
 
 
 @pytest.mark.slow
@@ -172,21 +225,22 @@ def test_starved_rays_stay_finite():
 
 
 @pytest.mark.slow
-def test_noise_of_a_slice_does_not_depend_on_its_batch():
+@pytest.mark.parametrize("source_distance_mm", [None, 600.0])
+def test_noise_of_a_slice_does_not_depend_on_its_batch(source_distance_mm):
     rng = np.random.default_rng(0)
     images = IMAGES + rng.normal(0, 5, IMAGES.shape).astype(np.float32)
     keys = jax.random.split(jax.random.key(3), 8)
     spacing = np.linspace(4, 6, 8).astype(np.float32)
-    scan = DoseParams(dose=0.05)
+    scan = DoseParams(dose=0.05, source_distance_mm=source_distance_mm)
     together = simulate_low_dose(keys, images, spacing, scan)
-    # 0.01 HU: the order of float32 additions.
-    for i in (0, 5):
-        alone = simulate_low_dose(keys[i : i + 1], images[i : i + 1], spacing[i], scan)
-        np.testing.assert_allclose(alone[0], together[i], atol=1e-2)
+    for chosen in ([0], [5], [6, 1, 3]):
+        index = np.array(chosen)
+        few = simulate_low_dose(keys[index], images[index], spacing[index], scan)
+        np.testing.assert_array_equal(few, together[index])
     # One key: a slice's noise depends on its position, not on how many follow.
     one = simulate_low_dose(jax.random.key(4), images, 5.0, scan)
     few = simulate_low_dose(jax.random.key(4), images[:1], 5.0, scan)
-    np.testing.assert_allclose(one[:1], few, atol=1e-2)
+    np.testing.assert_array_equal(one[:1], few)
     assert not np.allclose((one - images)[0], (one - images)[1], atol=1)
 
 
@@ -235,31 +289,26 @@ def test_rectangles_and_odd_sizes_are_simulated():
 
 @pytest.mark.slow
 def test_reference_noise_matches_skimage():
-    size = 96
-    row, column = np.mgrid[:size, :size] - size // 2
-    distance = np.hypot(row, column)
-    image = 0.75 * (distance < 40) - 0.55 * (np.hypot(row, column - 16) < 18)
-    regions = {
-        "body": (distance < 36) & (np.hypot(row, column - 16) > 22),
-        "lung": np.hypot(row, column - 16) < 14,
-        "air": (distance > 43) & (distance < 46),
-    }
-    seeds = 40
-    keys = jax.random.split(jax.random.key(0), seeds)
-    ours = np.asarray(
-        reference_noise.simulate_reference_noise(keys, np.stack([image] * seeds))
-    ).astype(np.float64)
-    theirs = np.stack([skimage_noise(image, seed=seed) for seed in range(seeds)])
-    theirs = theirs.astype(np.float64)
-    for name, region in regions.items():
-        ours_in, theirs_in = ours[:, region], theirs[:, region]
-        # 3 %, of which 1 % is sampling error in the lung; half a level near zero.
-        assert ours_in.mean() == pytest.approx(theirs_in.mean(), rel=0.03, abs=0.5), (
-            name
+    size, seeds = 256, 20
+    image, regions = chest(size, 1.5)
+    circle = projection.inscribed_circle((size, size))
+    grey = np.where(circle, (image + 1000) / 1500, 0.0)
+    keys = jax.random.split(jax.random.key(77), seeds)
+    ours = reference_noise.simulate_reference_noise(keys, np.stack([grey] * seeds))
+    theirs = [skimage_noise(grey, seed=500 + seed) for seed in range(seeds)]
+    # Not the bone: 200 pixels here, whose deviation 20 seeds give to 2.5 % only.
+    for name in ("lung", "soft tissue", "air"):
+        one, other = (
+            np.stack(images)[:, regions[name]].astype(np.float64)
+            for images in (np.asarray(ours), theirs)
         )
-        # Within each image: between images, min-max follows the extremes of the noise.
-        deviation = [sample.std(axis=1).mean() for sample in (ours_in, theirs_in)]
-        assert deviation[0] == pytest.approx(deviation[1], rel=0.03), name
+        assert one.mean() == pytest.approx(other.mean(), rel=0.03), name
+        # Within each image: the recipe stretches every image between its own extremes,
+        # so that levels move from image to image by one random number for all pixels,
+        # of which there are 20 only.
+        assert one.std(axis=1).mean() == pytest.approx(
+            other.std(axis=1).mean(), rel=0.03
+        ), name
 
 
 @pytest.mark.parametrize(
@@ -276,6 +325,9 @@ def test_reference_noise_matches_skimage():
         ({"dose": 0.5, "mu_water_per_mm": 19.2}, "mu_water_per_mm = 19.2"),
         ({"dose": 0.5, "views": 0}, "views = 0"),
         ({"dose": 0.5, "filter_name": "sharp"}, "shepp-logan"),
+        ({"dose": 0.5, "source_distance_mm": -1.0}, "source_distance_mm = -1.0"),
+        ({"dose": 0.5, "source_distance_mm": math.inf}, "source_distance_mm = inf"),
+        ({"dose": 0.5, "source_distance_mm": 595, "views": 2}, "at least 3"),
         ({"dose": 0.5, "cutoff": 0.0}, "cutoff = 0.0"),
         ({"dose": 0.5, "cutoff": 4.1}, "cutoff = 4.1"),
     ],
@@ -291,7 +343,12 @@ def test_dose_params_outside_their_range_are_refused(fields, message):
         (np.full((8, 8), -1000.0), 1.0, "at least 16"),
         (np.full((64, 64), np.nan), 1.0, "not finite"),
         (np.tile(np.arange(64.0), (64, 1)), 1.0, "grey levels"),
+        (np.zeros((64, 64), np.uint8), 1.0, "uint8: grey levels"),
+        (np.full((64, 64), np.inf), 1.0, "not finite"),
+        (IMAGES, None, "spacing_mm is missing"),
         (IMAGES, 0.0, "above 0 mm"),
+        (IMAGES, -0.7, "above 0 mm"),
+        (IMAGES, math.nan, "above 0 mm"),
         (IMAGES, (0.8, 0.9), "rows and columns differ"),
         (IMAGES, np.ones(3), r"shape \(3,\)"),
     ],
@@ -299,6 +356,17 @@ def test_dose_params_outside_their_range_are_refused(fields, message):
 def test_bad_images_are_refused(image, spacing, message):
     with pytest.raises(ValueError, match=message):
         simulate_low_dose(jax.random.key(0), image, spacing, DoseParams(dose=0.1))
+
+
+def test_sources_inside_the_image_and_other_geometries_are_refused():
+    scan = DoseParams(dose=0.1, source_distance_mm=200.0)
+    key = jax.random.key(0)
+    # The circle's radius is 32 pixels of 5 mm.
+    with pytest.raises(ValueError, match=r"source lies inside .* radius 160.0 mm"):
+        simulate_low_dose(key, IMAGES, SPACING, scan)
+    parallel = photon_noise.scan_geometry((SIZE, SIZE), None)
+    with pytest.raises(ValueError, match="`fan_scan_geometry` belongs to a distance"):
+        simulate_low_dose(key, IMAGES, 1.0, scan, geometry=parallel)
 
 
 def test_keys_that_do_not_fit_the_batch_are_refused():
