@@ -66,6 +66,14 @@ def _window() -> c.Rule:
     )
 
 
+_SCANNER = {
+    "noise.photons": c.number(at_least=1),
+    "noise.electronic_variance": c.number(at_least=0),
+    "noise.views": c.whole(0),
+    "noise.filter_name": c.one_of(*FILTERS),
+    "noise.cutoff": c.number(above=0, at_most=1),
+}
+
 RULES = {
     "seed": c.whole(0, 2**31 - 1),
     "data.root": c.existing_path(),
@@ -88,11 +96,7 @@ RULES = {
     "purify.overwrite": c.boolean(),
     "noise.dose": c.number(above=0, at_most=1),
     "noise.input_dose": c.number(above=0, at_most=1),
-    "noise.photons": c.number(at_least=1),
-    "noise.electronic_variance": c.number(at_least=0),
-    "noise.views": c.whole(0),
-    "noise.filter_name": c.one_of(*FILTERS),
-    "noise.cutoff": c.number(above=0, at_most=1),
+    **_SCANNER,
     "model.name": c.one_of(*MODELS),
     "model.dtype": c.one_of(*DTYPES),
     "optimizer.learning_rate": c.number(above=0),
@@ -107,6 +111,24 @@ RULES = {
     "evaluate.batch_size": c.whole(1),
     "evaluate.slices": c.whole(0),
     "compare.versions": c.some_of("none", "v1", "v2"),
+}
+
+SIMULATE_RULES = {
+    "seed": c.whole(0, 2**31 - 1),
+    "dose": c.number(above=0, at_most=1),
+    "input_dose": c.number(above=0, at_most=1),
+    "calibrate": c.boolean(),
+    "overwrite": c.boolean(),
+    "batch_size": c.whole(1),
+    "data.input": c.existing_path(),
+    "data.low": c.existing_path(),
+    "data.low_dose": c.number(above=0, at_most=1),
+    "data.window": _window(),
+    "data.pixel_mm": c.number(at_least=0),
+    "data.embedded": c.one_of("", *DATASETS),
+    "data.phantom_size": c.whole(32, 1024),
+    "data.phantom_slices": c.whole(1, 512),
+    **_SCANNER,
 }
 
 
@@ -134,10 +156,32 @@ def check(config: ConfigDict) -> None:
     c.refuse(problems)
 
 
+def check_simulate(config: ConfigDict) -> None:
+    """Raises one error that names every problem of a config of `simulate`.
+
+    Raises:
+      UserError: the config holds something that is not accepted.
+    """
+    problems = c.rule_problems(config, SIMULATE_RULES)
+    if not problems and config.dose > config.input_dose:
+        problems.append(
+            f"dose: got {config.dose}, accepted: at most config.input_dose "
+            f"({config.input_dose}), since noise can only be added"
+        )
+    c.refuse(problems)
+
+
 def dose_params(config: ConfigDict) -> DoseParams:
-    """Returns the noise model that `config.noise` describes."""
+    """Returns the noise model of a recipe: `config.noise`, with both doses in it."""
     noise = config.noise.to_dict()
     return DoseParams(**noise | {"views": noise["views"] or None})
+
+
+def simulated_dose_params(config: ConfigDict) -> DoseParams:
+    """Returns the noise model of `simulate`: `config.noise`, the doses beside it."""
+    noise = config.noise.to_dict()
+    doses = {"dose": config.dose, "input_dose": config.input_dose}
+    return DoseParams(**doses | noise | {"views": noise["views"] or None})
 
 
 def purify_params(config: ConfigDict) -> PurifyParams:
