@@ -15,7 +15,7 @@ from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.tag import Tag
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian
 from pydicom.valuerep import PersonName, format_number_as_ds
 
 from ipv2.ct_io.volume import Volume, hu_to_int16
@@ -134,8 +134,8 @@ def _dataset(tags: Mapping[str, str]) -> Dataset:
             values = [_NUMBERS[vr](value) for value in text.split("\\") if value]
             data.add(DataElement(tag, vr, values))
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = tags["0008|0016"]
-    meta.MediaStorageSOPInstanceUID = tags["0008|0018"]
+    meta.MediaStorageSOPClassUID = UID(tags["0008|0016"])
+    meta.MediaStorageSOPInstanceUID = UID(tags["0008|0018"])
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     data.file_meta = meta
     return data
