@@ -5,7 +5,9 @@
 
 Recipes:  configs/quickstart.py    purify, train and evaluate on embedded data
           configs/ipv2_redcnn.py   IPv2 with RED-CNN; --config.data.root=DIR for your CT
-Tasks:    ipv2: train, compare, evaluate, purify; the recipe's own without --task.
+          configs/simulate.py      your CT at a lower dose; --config.data.input=DIR
+Tasks:    ipv2: train, compare, evaluate, purify, simulate, calibrate; the recipe's own
+          without --task.
 Variants: each recipe's docstring lists them; every recipe has `smoke` (seconds).
 
 The same command again resumes an interrupted run, or says that it is complete.

@@ -45,6 +45,10 @@ def _launch(*arguments, cwd=ROOT):
                 "config.data.root: got '/no/such/folder', accepted: a path that exists",
             ],
         ),
+        (
+            ["--config", "configs/simulate.py", "--config.dose=1.5"],
+            ["config.dose: got 1.5, accepted: a number above 0 and at most 1"],
+        ),
     ],
     ids=lambda value: " ".join(value)[:60] or "nothing",
 )
@@ -60,5 +64,12 @@ def test_a_wrong_command_ends_with_2_and_words(arguments, said):
 def test_help_tells_recipes_and_tasks():
     done = _launch("--help")
     assert done.returncode == 0
-    for words in ("configs/quickstart.py", "purify", "--workdir", "--task", "resumes"):
+    for words in (
+        "configs/quickstart.py",
+        "purify",
+        "simulate",
+        "--workdir",
+        "--task",
+        "resumes",
+    ):
         assert words in done.stdout
