@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from ipv2.calibration import Calibration, calibrate
 from ipv2.kernels.reconstruction_filter import filter_response
-from ipv2.noise_analysis import noise_power_spectrum, radial_average
+from ipv2.noise_analysis import hann_taper, noise_power_spectrum, radial_average
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
@@ -34,9 +34,17 @@ SLICE = 34
 ROWS, COLUMNS = slice(150, 358), slice(240, 448)
 LUNG, SOFT_TISSUE, DIFFERENCE = (-600.0, 1500.0), (40.0, 400.0), (0.0, 800.0)
 GREY_LEVELS = 32
+CAPTION = """real CT: TCIA Lung-PET-CT-Dx,
+patient A0001, CC BY 4.0
+
+simulated: kernel and photons
+calibrated on that scan
+
+difference: simulated
+less real, HU"""
 
 KERNELS = (("hann", 0.5), ("hann", 1.0), ("cosine", 1.0), ("hann", 4.0))
-DISC_MM, PIXEL_MM, SIZE, PATCH, DISCS = 110.0, 0.7, 512, 48, 64
+DISC_MM, PIXEL_MM, SIZE, PATCH, DISCS = 110.0, 0.7, 512, 96, 64
 
 
 def sample_slices(cache: Path) -> tuple[np.ndarray, float]:
@@ -111,6 +119,8 @@ def dose_figure(normal: np.ndarray, low: dict[float, np.ndarray]) -> bytes:
                     va="center", size=8,
                 )  # fmt: skip
                 if row == 2:
+                    middle = ((x + size / 2) / width, (y + size / 2) / height)
+                    figure.text(*middle, CAPTION, ha="center", va="center", size=8)
                     continue
             shown = (image - less)[ROWS, COLUMNS]
             # One image pixel is one pixel of the file: noise is not resampled.
@@ -154,14 +164,16 @@ def disc_theory(filter_name: str, cutoff: float) -> tuple[np.ndarray, np.ndarray
     ratio, mu = scan.dose / scan.input_dose, scan.mu_water_per_mm
     place = (np.arange(PATCH) - PATCH // 2) * PIXEL_MM
     counts = scan.photons * np.exp(-2 * mu * np.sqrt(DISC_MM**2 - place**2))
-    photons = np.mean((1 - ratio) / (ratio * counts))
-    electronics = np.mean(scan.electronic_variance * (1 / ratio**2 - 1) / counts**2)
+    variance = (1 - ratio) / (ratio * counts)
+    variance += scan.electronic_variance * (1 / ratio**2 - 1) / counts**2
+    # As the taper weighs the patch, along the direction of the bins.
+    variance = np.mean(variance * np.mean(hann_taper((PATCH, PATCH)) ** 2, axis=0))
     geometry = scan_geometry((SIZE, SIZE), None)
     response = filter_response(filter_name, geometry.padded, cutoff=cutoff)[1:]
     frequency = np.arange(1, len(response) + 1) / geometry.padded / PIXEL_MM
     power = (
         (math.pi * PIXEL_MM / geometry.views)
-        * (photons + electronics)
+        * variance
         * (response / PIXEL_MM) ** 2
         / frequency
     )
@@ -175,8 +187,8 @@ def noise_power_figure() -> tuple[bytes, str]:
     rows = []
     for filter_name, cutoff in KERNELS:
         noise = jnp.asarray(disc_noise(filter_name, cutoff))
-        # 64 rings of spectra of 64 discs; the trend is the patch's mean.
-        spectrum = noise_power_spectrum(noise, PIXEL_MM, trend="mean")
+        # Without a taper the patches' borders leak into the weak high frequencies.
+        spectrum = noise_power_spectrum(noise, PIXEL_MM, trend="mean", taper=True)
         frequency, measured = radial_average(spectrum, PIXEL_MM)
         at, power = disc_theory(filter_name, cutoff)
         predicted = np.interp(frequency, at, power)
