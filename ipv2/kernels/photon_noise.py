@@ -58,7 +58,6 @@ class DoseParams:
       views: angles over half a turn; None for as many as the image's longer side.
       filter_name: reconstruction filter, one of `projection.FILTERS`.
       cutoff: of that filter, see `projection.filter_response`.
-      window: factors on that filter, see there; from `calibration.calibrate`.
 
     Raises:
       ValueError: a value outside its range.
@@ -72,7 +71,6 @@ class DoseParams:
     views: int | None = None
     filter_name: str = "hann"
     cutoff: float | int = 1.0
-    window: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         """Checks every range."""
@@ -103,9 +101,7 @@ class DoseParams:
             )
         if self.views is not None and self.views < 1:
             raise ValueError(f"views = {self.views}; at least 1, or None.")
-        projection.filter_response(
-            self.filter_name, 16, cutoff=self.cutoff, window=self.window
-        )
+        projection.filter_response(self.filter_name, 16, cutoff=self.cutoff)
 
 
 def hu_to_attenuation(
@@ -325,10 +321,7 @@ def simulate_low_dose(
     if geometry is None:
         geometry = scan_geometry((h, w), dose_params.views)
     response = projection.filter_response(
-        dose_params.filter_name,
-        geometry.padded,
-        cutoff=dose_params.cutoff,
-        window=dose_params.window,
+        dose_params.filter_name, geometry.padded, cutoff=dose_params.cutoff
     )
     image = jnp.asarray(image_hu, jnp.float32)
     scan = {

@@ -30,7 +30,6 @@ images is contiguous.
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
 import jax
@@ -513,7 +512,6 @@ def filter_response(
     padded: int,
     *,
     cutoff: float | int = 1.0,
-    window: Sequence[float] = (),
     linear_interpolation: bool = False,
 ) -> np.ndarray:
     """Frequency response of a reconstruction filter.
@@ -530,10 +528,7 @@ def filter_response(
       filter_name: one of `FILTERS`.
       padded: even length of a view's FFT.
       cutoff: where the window ends, as a fraction of the detector's highest frequency,
-        in (0, 4]: lower is softer; above 1 the window is cut before it reaches zero.
-      window: factors on the filter at evenly spaced frequencies from zero to the
-        detector's highest, linear between them, each in [0, 100]; empty for none. The
-        texture of any clinical kernel, edge enhancement included, from a calibration.
+        in (0, 1]: lower is softer.
       linear_interpolation: follow backprojection that interpolates linearly between
         bins, as scikit-image's: its factor sinc(f)^2 and the aliases of it, together
         sum_m sinc(f + m)^4 = (2 + cos(2 pi f)) / 3 of the power.
@@ -542,19 +537,12 @@ def filter_response(
       (padded // 2 + 1,) float32.
 
     Raises:
-      ValueError: unknown name, a cut-off outside (0, 4], or a window that is none.
+      ValueError: unknown name, or a cut-off outside (0, 1].
     """
     if filter_name not in FILTERS:
         raise ValueError(f"filter_name = {filter_name!r}; one of {', '.join(FILTERS)}.")
-    if not 0 < cutoff <= 4:
-        raise ValueError(f"cutoff = {cutoff}; a fraction of Nyquist in (0, 4].")
-    factor = np.asarray(window, np.float64)
-    if factor.ndim != 1 or factor.size == 1 or not np.all(
-        (factor >= 0) & (factor <= 100)
-    ):
-        raise ValueError(
-            f"window = {window}; factors in [0, 100] at two frequencies or more, or ()."
-        )
+    if not 0 < cutoff <= 1:
+        raise ValueError(f"cutoff = {cutoff}; a fraction of Nyquist in (0, 1].")
     frequency = np.arange(padded // 2 + 1) / padded
     if filter_name == "none":
         response = np.ones_like(frequency)
@@ -573,9 +561,6 @@ def filter_response(
         }[filter_name]
         # 1e-9: the last frequency belongs to the window however u was rounded.
         response = np.fft.rfft(ramp).real * np.where(u <= 0.5 + 1e-9, window, 0.0)
-    if factor.size:
-        knots = np.linspace(0, 0.5, factor.size)
-        response = response * np.interp(frequency, knots, factor)
     if linear_interpolation:
         response = response * np.sqrt((2 + np.cos(2 * math.pi * frequency)) / 3)
     return response.astype(np.float32)
