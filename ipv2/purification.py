@@ -35,6 +35,7 @@ from jaxtyping import Array, Bool, Float32, Num, UInt32
 
 from ipv2.anatomy import AnatomyParams, Words, segment_words
 from ipv2.kernels import bit_mask, flood_fill, morphology, otsu, photon_noise
+from ipv2.kernels.reference_noise import simulate_reference_noise
 from ipv2.kernels.smoothing import gaussian, median
 from ipv2.kernels.total_variation import total_variation
 
@@ -283,7 +284,7 @@ def add_noise(
             rng, _to_hu(image, params), spacing_mm, params.dose
         )
         return _from_hu(noisy_hu, image, params)
-    grey = photon_noise.simulate_reference_noise(
+    grey = simulate_reference_noise(
         rng, _to_grey(image, params), mas=params.reference_mas
     )
     if params.units == "hu":

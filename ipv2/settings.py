@@ -8,7 +8,7 @@ from common import config as c
 from common.config import ConfigDict
 from common.schedules import create_schedule
 from ipv2.kernels.photon_noise import DoseParams
-from ipv2.kernels.projection import FILTERS
+from ipv2.kernels.reconstruction_filter import FILTERS, LARGEST_CUTOFF
 from ipv2.losses import LOSSES
 from ipv2.models import MODELS, create_model
 from ipv2.purification import PurifyParams
@@ -92,7 +92,7 @@ RULES = {
     "noise.electronic_variance": c.number(at_least=0),
     "noise.views": c.whole(0),
     "noise.filter_name": c.one_of(*FILTERS),
-    "noise.cutoff": c.number(above=0, at_most=1),
+    "noise.cutoff": c.number(above=0, at_most=LARGEST_CUTOFF),
     "model.name": c.one_of(*MODELS),
     "model.dtype": c.one_of(*DTYPES),
     "optimizer.learning_rate": c.number(above=0),

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ipv2.kernels import photon_noise, projection
+from ipv2.kernels import photon_counts, photon_noise, projection, reference_noise
 from ipv2.kernels.photon_noise import DoseParams, simulate_low_dose
-from tests.oracles.photon_noise import reference_noise
+from ipv2.kernels.reconstruction_filter import filter_response
+from tests.oracles.photon_noise import reference_noise as skimage_noise
 
 SIZE = 64
 SPACING = 5.0  # a 320 mm field of view: 240 mm of water attenuate about 4.6
@@ -31,7 +32,7 @@ def within(radius, size=SIZE):
 IMAGES = np.stack([water()] * 8)
 
 
-sample_counts = jax.jit(photon_noise.sample_counts)
+sample_counts = jax.jit(photon_counts.sample_counts)
 quantile = jax.jit(jax.scipy.stats.norm.ppf)
 
 
@@ -104,7 +105,7 @@ def test_noise_at_the_centre_has_the_variance_of_theory():
     variance = (1 - ratio) / (ratio * counts)
     variance += scan.electronic_variance * (1 - ratio**2) / (ratio * counts) ** 2
     padded = photon_noise.scan_geometry((SIZE, SIZE), None).padded
-    response = projection.filter_response("hann", padded)
+    response = filter_response("hann", padded)
     twice = np.full(response.size, 2.0)
     twice[[0, -1]] = 1.0
     energy = np.sum(twice * response.astype(np.float64) ** 2) / padded
@@ -246,9 +247,9 @@ def test_reference_noise_matches_skimage():
     seeds = 40
     keys = jax.random.split(jax.random.key(0), seeds)
     ours = np.asarray(
-        photon_noise.simulate_reference_noise(keys, np.stack([image] * seeds))
+        reference_noise.simulate_reference_noise(keys, np.stack([image] * seeds))
     ).astype(np.float64)
-    theirs = np.stack([reference_noise(image, seed=seed) for seed in range(seeds)])
+    theirs = np.stack([skimage_noise(image, seed=seed) for seed in range(seeds)])
     theirs = theirs.astype(np.float64)
     for name, region in regions.items():
         ours_in, theirs_in = ours[:, region], theirs[:, region]
@@ -276,6 +277,7 @@ def test_reference_noise_matches_skimage():
         ({"dose": 0.5, "views": 0}, "views = 0"),
         ({"dose": 0.5, "filter_name": "sharp"}, "shepp-logan"),
         ({"dose": 0.5, "cutoff": 0.0}, "cutoff = 0.0"),
+        ({"dose": 0.5, "cutoff": 4.1}, "cutoff = 4.1"),
     ],
 )
 def test_dose_params_outside_their_range_are_refused(fields, message):
@@ -304,4 +306,4 @@ def test_keys_that_do_not_fit_the_batch_are_refused():
     with pytest.raises(ValueError, match="one key, or one for each image"):
         simulate_low_dose(keys, IMAGES, SPACING, DoseParams(dose=0.1))
     with pytest.raises(ValueError, match="square images"):
-        photon_noise.simulate_reference_noise(keys[0], np.ones((20, 30)))
+        reference_noise.simulate_reference_noise(keys[0], np.ones((20, 30)))

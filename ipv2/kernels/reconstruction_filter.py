@@ -1,0 +1,76 @@
+"""Frequency responses of the filters of filtered backprojection."""
+
+import math
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+
+FilterName: TypeAlias = Literal[
+    "ramp", "shepp-logan", "cosine", "hamming", "hann", "none"
+]
+FILTERS: tuple[str, ...] = get_args(FilterName)
+# There hann keeps 85 % of the ramp at Nyquist: beyond it all windows look alike.
+LARGEST_CUTOFF = 4
+
+
+def filter_response(
+    filter_name: str,
+    padded: int,
+    *,
+    cutoff: float | int = 1.0,
+    linear_interpolation: bool = False,
+) -> np.ndarray:
+    """Frequency response of a reconstruction filter.
+
+    The ramp is the transform of its band-limited spatial form, h(0) = 1/4,
+    h(odd m) = -1 / (pi m)^2, h(even m) = 0 (Kak and Slaney 1988, equation 3.61):
+    sampling |f| itself would zero the mean of the image. With u = f / cutoff, f in
+    cycles a bin and the windows zero beyond u = 1/2:
+
+    shepp-logan sin(pi u) / (pi u); cosine cos(pi u); hann 0.5 + 0.5 cos(2 pi u);
+    hamming 0.54 + 0.46 cos(2 pi u).
+
+    Args:
+      filter_name: one of `FILTERS`.
+      padded: even length of a view's FFT.
+      cutoff: where the window ends, as a fraction of the detector's Nyquist frequency,
+        in (0, 4]: lower is softer. Above 1 Nyquist cuts the window before its end,
+        which is a sharper kernel: at 4, hann keeps 85 % of the ramp at Nyquist.
+      linear_interpolation: follow backprojection that interpolates linearly between
+        bins, as scikit-image's: its factor sinc(f)^2 and the aliases of it, together
+        sum_m sinc(f + m)^4 = (2 + cos(2 pi f)) / 3 of the power.
+
+    Returns:
+      (padded // 2 + 1,) float32.
+
+    Raises:
+      ValueError: unknown name, or a cut-off outside (0, 4].
+    """
+    if filter_name not in FILTERS:
+        raise ValueError(f"filter_name = {filter_name!r}; one of {', '.join(FILTERS)}.")
+    if not 0 < cutoff <= LARGEST_CUTOFF:
+        raise ValueError(
+            f"cutoff = {cutoff}; a fraction of the detector's Nyquist frequency in "
+            f"(0, {LARGEST_CUTOFF}]: below 1 softer, above 1 sharper."
+        )
+    frequency = np.arange(padded // 2 + 1) / padded
+    if filter_name == "none":
+        response = np.ones_like(frequency)
+    else:
+        lag = np.minimum(np.arange(padded), padded - np.arange(padded))
+        odd = lag % 2 == 1
+        ramp = np.where(odd, -1 / (math.pi * np.where(odd, lag, 1)) ** 2, 0.0)
+        ramp[0] = 0.25
+        u = frequency / cutoff
+        window = {
+            "ramp": np.ones_like(u),
+            "shepp-logan": np.sinc(u),
+            "cosine": np.cos(math.pi * u),
+            "hann": 0.5 + 0.5 * np.cos(2 * math.pi * u),
+            "hamming": 0.54 + 0.46 * np.cos(2 * math.pi * u),
+        }[filter_name]
+        # 1e-9: the last frequency belongs to the window however u was rounded.
+        response = np.fft.rfft(ramp).real * np.where(u <= 0.5 + 1e-9, window, 0.0)
+    if linear_interpolation:
+        response = response * np.sqrt((2 + np.cos(2 * math.pi * frequency)) / 3)
+    return response.astype(np.float32)
