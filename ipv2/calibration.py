@@ -199,7 +199,9 @@ def calibrate(
         flat soft tissue, or none with noise in it.
     """
     pair = isinstance(images_hu, tuple)
-    images = [_checked(image, spacing_mm) for image in (images_hu if pair else [images_hu])]
+    images = [
+        _checked(image, spacing_mm) for image in (images_hu if pair else [images_hu])
+    ]
     if pair and (len(images) != 2 or images[0].shape != images[1].shape):
         raise UserError(
             "a pair is (low, normal), two images of one shape; got "
@@ -214,7 +216,9 @@ def calibrate(
     relation = ""
     if pair:
         relation, parts = _pair_spectra(flat, spacing, doses, views, mu_water_per_mm)
-        spectra = spectrum_fit.Spectra(*(np.concatenate(p) for p in zip(*parts, strict=True)))
+        spectra = spectrum_fit.Spectra(
+            *(np.concatenate(p) for p in zip(*parts, strict=True))
+        )
     else:
         channel = _Channel(flat[0], 1 / doses[0], 1 / doses[0] ** 2)
         patches = flat_patches.flat_patches(flat[0])
@@ -226,7 +230,11 @@ def calibrate(
         fitted, spectra = _robust_fit(spectra, electronic_variance)
         q_error = None
     return _calibration(
-        fitted, spectra, q_error, views=views, mu_water_per_mm=mu_water_per_mm,
+        fitted,
+        spectra,
+        q_error,
+        views=views,
+        mu_water_per_mm=mu_water_per_mm,
         relation=relation,
     )
 
@@ -234,8 +242,8 @@ def calibrate(
 def _checked(image_hu: Any, spacing_mm: Any) -> np.ndarray:
     image = np.asarray(image_hu)
     try:
-        photon_noise._check_image(image)
-        photon_noise._slice_spacing(spacing_mm, image.shape[:-2])
+        photon_noise.check_image(image)
+        photon_noise.slice_spacing(spacing_mm, image.shape[:-2])
     except ValueError as error:
         raise UserError(str(error)) from error
     if min(image.shape[-2:]) < 2 * flat_patches.SIZE:
@@ -247,7 +255,7 @@ def _checked(image_hu: Any, spacing_mm: Any) -> np.ndarray:
 
 
 def _spacing(spacing_mm: Any, batch: tuple[int, ...]) -> np.ndarray:
-    return np.asarray(photon_noise._slice_spacing(spacing_mm, batch), np.float64)
+    return np.asarray(photon_noise.slice_spacing(spacing_mm, batch), np.float64)
 
 
 def _doses(dose: Any, pair: bool) -> tuple[float, ...]:
@@ -346,7 +354,9 @@ def _pair_spectra(
 
 def _displacement_px(low: np.ndarray, normal: np.ndarray) -> float:
     """How far apart edges of the two images are, root mean square, pixels."""
-    smooth = [np.asarray(smoothing.gaussian(jnp.asarray(i), 4.0)) for i in (low, normal)]
+    smooth = [
+        np.asarray(smoothing.gaussian(jnp.asarray(i), 4.0)) for i in (low, normal)
+    ]
     row, column = np.gradient(smooth[1], axis=(-2, -1))
     slope = row**2 + column**2
     steep = slope >= np.quantile(slope, 0.95)

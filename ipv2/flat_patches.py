@@ -44,8 +44,7 @@ class FlatPatches(NamedTuple):
 
 @jax.jit
 def _flatness(image_hu: Float[Array, "b h w"]) -> Float[Array, "b r c"]:
-    """Steepest slope over the slope allowed, for each place of a patch; inf: no tissue.
-    """
+    """Steepest slope over the slope allowed, for each place of a patch; inf: no tissue."""
     smooth = smoothing.gaussian(image_hu, _SMOOTHING)
     row, column = jnp.gradient(smooth, axis=(-2, -1))
     slope = jnp.sqrt(row**2 + column**2)

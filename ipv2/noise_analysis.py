@@ -209,8 +209,7 @@ def _plane_residual(image: jax.Array) -> jax.Array:
         for axis, weight in ((-2, down), (-1, across)):
             size = values.shape[axis] - _MAP_SIZE + 1
             values = sum(
-                float(weight[k])
-                * jax.lax.slice_in_dim(values, k, k + size, axis=axis)
+                float(weight[k]) * jax.lax.slice_in_dim(values, k, k + size, axis=axis)
                 for k in range(_MAP_SIZE)
             )
         return values

@@ -15,6 +15,7 @@ A patch is measured under a Hann taper: its expected periodogram is S convolved 
 taper's own spectrum.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -25,6 +26,7 @@ from jaxtyping import Array, Float
 
 from ipv2.flat_patches import SIZE, FlatPatches
 from ipv2.kernels import photon_noise, projection, smoothing
+from ipv2.kernels.reconstruction_filter import filter_response
 
 # Line integrals are taken of a slightly smoothed image: noise in them would raise the
 # mean of exp(p).
@@ -42,6 +44,7 @@ def tapered(spectrum: np.ndarray) -> np.ndarray:
     return spectrum
 
 
+@functools.cache
 def frequencies() -> tuple[np.ndarray, np.ndarray]:
     """(32, 32) radial frequency in cycles a pixel, and direction of the view, rad."""
     row = np.fft.fftfreq(SIZE)[:, None]
@@ -56,9 +59,7 @@ def filter_amplitude(
     window: tuple[float, ...] = (),
 ) -> np.ndarray:
     """|H| at frequencies in cycles a pixel; 0 beyond the detector's highest."""
-    response = projection.filter_response(
-        filter_name, _PADDED, cutoff=cutoff, window=window
-    )
+    response = filter_response(filter_name, _PADDED, cutoff=cutoff, window=window)
     return np.interp(frequency, np.arange(response.size) / _PADDED, response, right=0.0)
 
 
@@ -73,7 +74,9 @@ def filter_power(
 
 @jax.jit
 def _ray_tables(
-    geometry: projection.Geometry, mu: Float[Array, "b h w"], spacing: Float[Array, " b"]
+    geometry: projection.Geometry,
+    mu: Float[Array, "b h w"],
+    spacing: Float[Array, " b"],
 ) -> tuple[Array, Array]:
     """exp(p) and exp(2 p), means over what a patch's taper sees along the detector."""
     line = projection.project(geometry, mu) * spacing[:, None, None]
@@ -145,11 +148,12 @@ def ray_variances(
 
 
 def _directions(angle: np.ndarray) -> np.ndarray:
-    """(n, 32 * 32) share of each view in each frequency: all within half a step of it.
-    """
+    """(n, 32 * 32) share of each view in each frequency: all within half a step of it."""
     radius, direction = frequencies()
     width = 1 / np.maximum(radius * SIZE, 1.0)
     distance = np.abs(angle[:, None] - direction.reshape(-1)[None, :])
     distance = np.minimum(distance, np.pi - distance)
-    weight = np.maximum(0.0, 1 - distance / np.maximum(width.reshape(-1), np.pi / angle.size))
+    weight = np.maximum(
+        0.0, 1 - distance / np.maximum(width.reshape(-1), np.pi / angle.size)
+    )
     return weight / weight.sum(axis=0)

@@ -16,6 +16,7 @@ and for slices whose level differs by more than the model knows.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -29,10 +30,10 @@ from ipv2.flat_patches import SIZE
 NAMED = ("hann", "cosine", "hamming", "shepp-logan")
 _LEAST_CUTOFF, _MOST_CUTOFF = 0.1, 4.0
 _STARTS = (0.2, 0.35, 0.6, 1.0, 1.7, 3.0)
-# Windows: factors at multiples of 1/32 cycle a pixel. Those up to 3/32, where anatomy
-# hides the noise, stay as they start; the last, at the detector's end, is the last but
-# one.
-_KNOTS, _FIXED = 17, 4
+# Windows: factors at multiples of 1/32 cycle a pixel. Below 6/32, where anatomy hides
+# the noise, they rise from 1 as a square: a kernel's enhancement is even in frequency.
+# The last, at the detector's end, is the last but one.
+_KNOTS, _FIRST = 17, 6
 _LEAST_FACTOR, _MOST_FACTOR = 1e-3, 20.0
 # Cycles a pixel: from three steps of a patch's spectrum to short of the detector's end.
 _LOWEST, _HIGHEST = 0.09, 0.47
@@ -130,25 +131,27 @@ def named_family(filter_name: str) -> Family:
 def window_family(like: Fit) -> Family:
     """The ramp times free factors at evenly spaced frequencies, from those of a fit."""
     frequency = np.arange(_KNOTS) / (2 * (_KNOTS - 1))
-    ramp, filtered = (
-        ray_noise.filter_amplitude(name, cutoff, frequency)
-        for name, cutoff in (
-            ("ramp", 1.0),
-            (like.family.filter_name, like.family.cutoff(like.shape)),
-        )
+    ramp = ray_noise.filter_amplitude("ramp", 1.0, frequency)
+    filtered = ray_noise.filter_amplitude(
+        like.family.filter_name, like.family.cutoff(like.shape), frequency
     )
-    factor = filtered / ramp
-    fixed = tuple(float(f) for f in factor[:_FIXED])
-    start = np.log(np.clip(factor[_FIXED:-1], 10 * _LEAST_FACTOR, _MOST_FACTOR))
+    factor = np.clip(filtered / ramp, 10 * _LEAST_FACTOR, _MOST_FACTOR)
+
+    def window(shape: np.ndarray) -> tuple[float, ...]:
+        free = np.exp(shape)
+        rise = 1 + (free[0] - 1) * (np.arange(_FIRST) / _FIRST) ** 2
+        return (*rise.tolist(), *free.tolist(), float(free[-1]))
+
     return Family(
         "ramp",
-        (tuple(start),),
+        (tuple(np.log(factor[_FIRST:-1])),),
         (math.log(_LEAST_FACTOR), math.log(_MOST_FACTOR)),
         lambda shape: 1.0,
-        lambda shape: (*fixed, *np.exp(shape).tolist(), math.exp(shape[-1])),
+        window,
     )
 
 
+@functools.cache
 def used() -> np.ndarray:
     """(32, 32) frequencies that are read, one of each pair f and -f."""
     radius, _ = ray_noise.frequencies()
@@ -209,10 +212,14 @@ def fit(spectra: Spectra, family: Family, *, electronic_variance: float | None) 
             step = np.zeros(theta.size)
             matrix = system.information + damping * np.diag(system.diagonal)
             step[free] = np.linalg.solve(matrix, system.gradient)
-            moved = theta + np.where(np.arange(theta.size) == 1, step, np.clip(step, -1, 1))
+            moved = theta + np.where(
+                np.arange(theta.size) == 1, step, np.clip(step, -1, 1)
+            )
             moved[1] = max(moved[1], 0.0)
             moved[2:] = np.clip(moved[2:], low, high)
-            grown = np.maximum(anatomy + system.anatomy_step((moved - theta)[free]), 0.0)
+            grown = np.maximum(
+                anatomy + system.anatomy_step((moved - theta)[free]), 0.0
+            )
             model = noise(moved)
             value = loss(model + grown[:, None] * anatomy_shape + floor)
             if value <= best or damping > 1e8:
@@ -253,9 +260,7 @@ class _System(NamedTuple):
 
     def anatomy_step(self, moved: np.ndarray) -> np.ndarray:
         """Change of b_k that goes with a change of the other parameters."""
-        return (
-            self.anatomy_gradient - moved @ self.cross
-        ) / self.anatomy_information
+        return (self.anatomy_gradient - moved @ self.cross) / self.anatomy_information
 
 
 def _jacobian(
