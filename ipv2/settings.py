@@ -1,5 +1,7 @@
 """What an IPv2 config may hold, and the objects it describes."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
@@ -66,12 +68,22 @@ def _window() -> c.Rule:
     )
 
 
+def _factors() -> c.Rule:
+    factor = c.number(at_least=0, at_most=100)
+    return c.Rule(
+        lambda v: isinstance(v, tuple) and len(v) != 1 and all(map(factor.accepts, v)),
+        "two factors or more, each from 0 to 100, or ()",
+    )
+
+
 _SCANNER = {
     "noise.photons": c.number(at_least=1),
     "noise.electronic_variance": c.number(at_least=0),
     "noise.views": c.whole(0),
     "noise.filter_name": c.one_of(*FILTERS),
     "noise.cutoff": c.number(above=0, at_most=LARGEST_CUTOFF),
+    "noise.window": _factors(),
+    "noise.source_distance_mm": c.number(at_least=0),
 }
 
 RULES = {
@@ -163,25 +175,33 @@ def check_simulate(config: ConfigDict) -> None:
       UserError: the config holds something that is not accepted.
     """
     problems = c.rule_problems(config, SIMULATE_RULES)
-    if not problems and config.dose > config.input_dose:
-        problems.append(
-            f"dose: got {config.dose}, accepted: at most config.input_dose "
-            f"({config.input_dose}), since noise can only be added"
-        )
+    if not problems:
+        if config.dose > config.input_dose:
+            problems.append(
+                f"dose: got {config.dose}, accepted: at most config.input_dose "
+                f"({config.input_dose}), since noise can only be added"
+            )
+        if config.calibrate and config.noise.source_distance_mm:
+            problems.append(
+                "noise.source_distance_mm: given with config.calibrate, which knows "
+                "parallel beams only; give one"
+            )
     c.refuse(problems)
 
 
 def dose_params(config: ConfigDict) -> DoseParams:
     """Returns the noise model of a recipe: `config.noise`, with both doses in it."""
-    noise = config.noise.to_dict()
-    return DoseParams(**noise | {"views": noise["views"] or None})
+    return DoseParams(**_noise(config))
 
 
 def simulated_dose_params(config: ConfigDict) -> DoseParams:
     """Returns the noise model of `simulate`: `config.noise`, the doses beside it."""
+    return DoseParams(dose=config.dose, input_dose=config.input_dose, **_noise(config))
+
+
+def _noise(config: ConfigDict) -> dict[str, Any]:
     noise = config.noise.to_dict()
-    doses = {"dose": config.dose, "input_dose": config.input_dose}
-    return DoseParams(**doses | noise | {"views": noise["views"] or None})
+    return noise | {key: noise[key] or None for key in ("views", "source_distance_mm")}
 
 
 def purify_params(config: ConfigDict) -> PurifyParams:

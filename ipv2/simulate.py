@@ -13,6 +13,8 @@ What a slice becomes:
   that are connected to the image's border through such pixels. Scanners leave out the
   corners outside the field of view, and there is no noise where nothing was measured.
 - Clipped to the range that the input was stored in, see `stored_range`.
+
+With `config.calibrate` every volume's noise model is calibrated on the volume itself.
 """
 
 import dataclasses
@@ -20,7 +22,7 @@ import json
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,25 +35,21 @@ from common.errors import UserError
 from common.files import write_atomically
 from common.progress import Progress
 from ipv2 import settings
+from ipv2.calibration import calibrate
 from ipv2.ct_io import (
     PADDING_HU,
-    Item,
     Skipped,
     Volume,
     at_dose,
-    count_slices,
     describe_skipped,
-    list_volumes,
-    read_volume,
     slice_number,
-    stem_of,
     with_hu,
     write_volume,
 )
-from ipv2.embedded_scans import write_embedded
 from ipv2.kernels import bit_mask
 from ipv2.kernels.flood_fill import flood_fill
 from ipv2.kernels.photon_noise import DoseParams, simulate_low_dose
+from ipv2.scans import Job, check_scan, input_of, list_jobs, read_scan
 
 # Raised when the same seed gives other noise: results of two are not mixed.
 MODEL = "ipv2 low-dose simulation 1"
@@ -59,27 +57,6 @@ MODEL = "ipv2 low-dose simulation 1"
 # 12 bits from -1024 HU; else what int16 holds from there, above what marks padding.
 _TWELVE_BITS = (PADDING_HU, 3071.0)
 _SIXTEEN_BITS = (-1999.0, 32767.0 + PADDING_HU)
-
-
-class Job(NamedTuple):
-    """A volume to simulate.
-
-    Attributes:
-      name: what its noise follows from, beside seed and slice.
-      source: its file or folder.
-      target: where the result goes.
-      slices: about how many it has.
-    """
-
-    name: str
-    source: Path
-    target: Path
-    slices: int
-
-    @property
-    def record(self) -> Path:
-        """Where is said how the result was made; written last."""
-        return self.target.with_name(f"{self.target.name}.json")
 
 
 def simulate(config: ConfigDict, workdir: Path) -> None:
@@ -131,7 +108,7 @@ def simulate(config: ConfigDict, workdir: Path) -> None:
 def _simulate_one(job: Job, config: ConfigDict, count: Callable[[int], None]) -> None:
     """Reads, simulates and writes a volume, then its record."""
     volume = read_scan(job.source, config)
-    scan = settings.simulated_dose_params(config)
+    scan = scan_of(volume, config)
     result = simulate_volume(
         volume,
         scan,
@@ -155,6 +132,26 @@ def _simulate_one(job: Job, config: ConfigDict, count: Callable[[int], None]) ->
     )
     record = _asked(job, config) | {"scan": dataclasses.asdict(scan)}
     write_atomically(job.record, json.dumps(record, indent=2) + "\n")
+
+
+def scan_of(volume: Volume, config: ConfigDict) -> DoseParams:
+    """The noise model: the config's, or with `config.calibrate` the volume's own.
+
+    Raises:
+      UserError: the volume shows nothing to calibrate on.
+    """
+    asked = settings.simulated_dose_params(config)
+    if not config.calibrate:
+        return asked
+    scanner = calibrate(
+        volume.hu,
+        volume.spacing_mm[2],
+        dose=config.input_dose,
+        electronic_variance=config.noise.electronic_variance,
+        views=asked.views,
+    )
+    logging.info("\n  ".join([f"{volume.name}:", *scanner.describe()]))
+    return scanner.dose_params(config.dose, config.input_dose)
 
 
 def simulate_volume(
@@ -229,132 +226,6 @@ def stored_range(hu: np.ndarray) -> tuple[float, float]:
     )
 
 
-def check_scan(volume: Volume) -> None:
-    """Raises UserError unless slices are axial HU on square pixels of known size."""
-    volume.require_hu()
-    normal = np.asarray(volume.direction).reshape(3, 3)[:, 2]
-    # 0.9: gantries and necks tilt by up to 25 degrees.
-    if abs(normal[2]) < 0.9:
-        raise UserError(
-            f"{volume.name}: not axial slices (their normal is "
-            f"{np.round(normal, 2).tolist()}). Rays are traced within axial slices, as "
-            "scanners do; reorient the volume."
-        )
-    if not volume.spacing_known:
-        raise UserError(
-            f"{volume.name}: no pixel size, which says how much rays are attenuated. "
-            "Give --config.data.pixel_mm=0.8, say, or NIfTI, MHA, NRRD or DICOM."
-        )
-    _, row, column = volume.spacing_mm
-    # 1e-3: headers round; a tenth of a percent moves no HU.
-    if abs(row / column - 1) > 1e-3:
-        raise UserError(
-            f"{volume.name}: pixels of {row:g} x {column:g} mm. Rays are traced "
-            "through square pixels; resample the volume to square ones."
-        )
-    low, high = volume.hu.min(), volume.hu.max()
-    if low >= 0 and high <= 255:
-        raise UserError(
-            f"{volume.name}: values from {low:g} to {high:g} are grey levels, not HU "
-            "(air is -1000, water 0)."
-        )
-    if min(volume.hu.shape[1:]) < 16:
-        raise UserError(
-            f"{volume.name}: slices of {volume.hu.shape[1]} x {volume.hu.shape[2]} "
-            "pixels; at least 16 x 16 are needed."
-        )
-
-
-def read_scan(path: Path, config: ConfigDict) -> Volume:
-    """The volume of a file or series, read as `config.data` says, known to be usable.
-
-    Raises:
-      UserError: it cannot be read, or not be simulated from.
-    """
-    data = config.data
-    volume = read_volume(
-        path,
-        series=data.series or None,
-        window=tuple(data.window) if data.window[1] else None,
-    )
-    if volume.unit == "grey":
-        raise UserError(
-            f"{path}: a PNG has no HU. State the window it was made with, "
-            "--config.data.window='(-600.0, 1500.0)' for instance, and its pixel size, "
-            "--config.data.pixel_mm=0.8"
-        )
-    if not volume.spacing_known and data.pixel_mm:
-        volume = dataclasses.replace(
-            volume,
-            spacing_mm=(1.0, data.pixel_mm, data.pixel_mm),
-            spacing_known=True,
-        )
-    check_scan(volume)
-    return volume
-
-
-def input_of(config: ConfigDict, workdir: Path) -> Path:
-    """The file or folder to read; the embedded scans are written to the workdir first.
-
-    Raises:
-      UserError: none is given, or two are.
-    """
-    data = config.data
-    if bool(data.input) == bool(data.embedded):
-        raise UserError(
-            "give one input: --config.data.input=DIR (a CT file, a DICOM series, or a "
-            "folder of many), or the variant :sample_ct or :smoke of the recipe"
-        )
-    return Path(data.input) if data.input else write_embedded(config, workdir / "input")
-
-
-def list_jobs(source: Path, output: Path) -> list[Job]:
-    """The volumes below a file or folder, and where their results go.
-
-    Raises:
-      UserError: there is none, or a result would lie upon or within the input.
-    """
-    source = source.resolve()
-    output = output.resolve()
-    if source.is_dir() and (output == source or source in output.parents):
-        raise UserError(
-            f"config.output: {output} is the input folder or lies in it; give another "
-            "folder"
-        )
-    if source.is_dir():
-        items = list_volumes(source)
-    else:
-        items = [Item(name=stem_of(source), path=source)]
-    if not items:
-        raise UserError(
-            f"{source}: no CT volume found. Give a DICOM series, NIfTI, MHA, MHD, NRRD "
-            "or PNG file, or a folder of them."
-        )
-    jobs = [
-        Job(
-            name=item.name or source.name,
-            source=item.path,
-            # A series in the input folder itself goes under that folder's name.
-            target=output
-            / (item.path.relative_to(source) if item.path != source else source.name),
-            slices=count_slices(item),
-        )
-        for item in items
-    ]
-    for job in jobs:
-        if job.target == job.source:
-            raise UserError(
-                f"config.output: {job.source} would be written upon itself; give "
-                "another folder"
-            )
-    targets = [job.target for job in jobs]
-    if twice := sorted({str(t) for t in targets if targets.count(t) > 1}):
-        raise UserError(
-            f"{source}: two volumes would both be written to {twice[0]}; move one."
-        )
-    return jobs
-
-
 def _done(job: Job, config: ConfigDict) -> bool:
     """Whether the result is there; raises UserError if it was made otherwise."""
     if not _is_there(job.target):
@@ -385,8 +256,8 @@ def _is_there(target: Path) -> bool:
 
 
 def _asked(job: Job, config: ConfigDict) -> dict[str, Any]:
-    """What decides the result, for its record."""
-    return {
+    """What decides the result, as its record holds it."""
+    asked = {
         "model": MODEL,
         "source": str(job.source),
         "name": job.name,
@@ -396,6 +267,7 @@ def _asked(job: Job, config: ConfigDict) -> dict[str, Any]:
         "calibrate": config.calibrate,
         "noise": config.noise.to_dict(),
     }
+    return json.loads(json.dumps(asked))  # tuples are lists there
 
 
 def series_description(volume: Volume, scan: DoseParams) -> str:
@@ -408,12 +280,17 @@ def series_description(volume: Volume, scan: DoseParams) -> str:
 def derivation_description(volume: Volume, scan: DoseParams, seed: int) -> str:
     """DerivationDescription: the model and all of its parameters."""
     fraction = scan.dose / scan.input_dose
+    kernel = f"filter {scan.filter_name}, cutoff {scan.cutoff:g}"
+    if scan.window:
+        factors = ", ".join(f"{factor:.3g}" for factor in scan.window)
+        kernel += f", times factors ({factors}) from 0 to Nyquist"
+    if scan.source_distance_mm:
+        kernel += f", fan beam from {scan.source_distance_mm:g} mm"
     return (
         f"{MODEL}: photon and electronic noise added to the source image. Dose "
         f"{scan.dose:g} of normal, source {scan.input_dose:g}; {scan.photons:g} "
         f"photons a ray at normal dose; electronic variance "
         f"{scan.electronic_variance:g}; water {scan.mu_water_per_mm:g} /mm; "
-        f"{scan.views or max(volume.hu.shape[1:])} views; filter {scan.filter_name}, "
-        f"cutoff {scan.cutoff:g}; seed {seed}. Tube current, exposure and CTDIvol are "
-        f"the source's times {fraction:g}."
+        f"{scan.views or max(volume.hu.shape[1:])} views; {kernel}; seed {seed}. Tube "
+        f"current, exposure and CTDIvol are the source's times {fraction:g}."
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 from common.config import ConfigDict
 from common.devices import is_first_process
+from ipv2.calibrate_scans import calibrate_scans
 from ipv2.compare import compare
 from ipv2.evaluate import format_results
 from ipv2.purify_folder import purify_folder
@@ -32,4 +33,5 @@ TASKS: dict[str, Task] = {
     "evaluate": _printed(evaluate_run),
     "purify": purify_folder,
     "simulate": simulate,
+    "calibrate": calibrate_scans,
 }

@@ -15,17 +15,17 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ipv2.calibration import Calibration, calibrate
-from ipv2.kernels.reconstruction_filter import filter_response
-from ipv2.noise_analysis import hann_taper, noise_power_spectrum, radial_average
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
 from common.report import format_table
+from ipv2.calibration import Calibration, calibrate
 from ipv2.datasets.load import load_split
 from ipv2.datasets.sample_ct import SampleCt
 from ipv2.kernels.photon_noise import DoseParams, scan_geometry, simulate_low_dose
+from ipv2.kernels.reconstruction_filter import filter_response
+from ipv2.noise_analysis import hann_taper, noise_power_spectrum, radial_average
 from ipv2.purification import regions
 
 DOSES = (0.25, 0.1, 0.02)
