@@ -165,6 +165,7 @@ def check(config: ConfigDict) -> None:
                 f"noise.dose: got {config.noise.dose}, accepted: at most "
                 f"config.noise.input_dose ({config.noise.input_dose})"
             )
+        problems += _fan_problems(config)
     c.refuse(problems)
 
 
@@ -186,7 +187,14 @@ def check_simulate(config: ConfigDict) -> None:
                 "noise.source_distance_mm: given with config.calibrate, which knows "
                 "parallel beams only; give one"
             )
+        problems += _fan_problems(config)
     c.refuse(problems)
+
+
+def _fan_problems(config: ConfigDict) -> list[str]:
+    if config.noise.source_distance_mm and config.noise.views in (1, 2):
+        return [f"noise.views: got {config.noise.views}, a fan beam needs 3 (or 0)"]
+    return []
 
 
 def dose_params(config: ConfigDict) -> DoseParams:

@@ -191,7 +191,10 @@ def simulate_volume(
         real = min(size, count - start)
         places = np.minimum(np.arange(start, start + size), count - 1)
         hu = jnp.asarray(volume.hu[places])
-        noisy = simulate_low_dose(rngs[places], hu, volume.spacing_mm[2], scan)
+        try:
+            noisy = simulate_low_dose(rngs[places], hu, volume.spacing_mm[2], scan)
+        except ValueError as error:  # a fan's source within the image, for one
+            raise UserError(f"{name}: {error}") from error
         noisy = jnp.where(padding(hu), PADDING_HU, jnp.clip(noisy, low, high))
         result[start : start + real] = noisy[:real]
         on_slices(real)

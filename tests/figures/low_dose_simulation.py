@@ -44,7 +44,7 @@ difference: simulated
 less real, HU"""
 
 KERNELS = (("hann", 0.5), ("hann", 1.0), ("cosine", 1.0), ("hann", 4.0))
-DISC_MM, PIXEL_MM, SIZE, PATCH, DISCS = 110.0, 0.7, 512, 96, 64
+DISC_MM, PIXEL_MM, SIZE, PATCH, DISCS = 110.0, 0.7, 512, 96, 256
 
 
 def sample_slices(cache: Path) -> tuple[np.ndarray, float]:
@@ -58,38 +58,39 @@ def sample_slices(cache: Path) -> tuple[np.ndarray, float]:
 def simulated(
     normal: np.ndarray, spacing_mm: float, scanner: Calibration
 ) -> dict[float, np.ndarray]:
-    """The slice at each of DOSES, clipped as scanners do."""
+    """The slice at each of DOSES, not clipped."""
     return {
-        dose: np.clip(
-            np.asarray(
-                simulate_low_dose(
-                    jax.random.key(index), normal, spacing_mm, scanner.dose_params(dose)
-                )
-            ),
-            -1024,
-            3071,
+        dose: np.asarray(
+            simulate_low_dose(
+                jax.random.key(index), normal, spacing_mm, scanner.dose_params(dose)
+            )
         )
         for index, dose in enumerate(DOSES)
     }
 
 
 def region_table(normal: np.ndarray, low: dict[float, np.ndarray]) -> str:
-    """Standard deviation and mean of the added noise, by region and dose."""
+    """Sd and mean of the added noise by region, and what clipping at -1024 HU does."""
     found = regions(jnp.asarray(normal))._asdict()
-    rows = []
+    rows, scale = [], {}
     for dose, image in low.items():
-        added = image - normal
-        cells = [
-            value
-            for name in ("lung", "body")
-            for value in (
-                float(added[np.asarray(found[name])].std()),
-                float(added[np.asarray(found[name])].mean()),
-            )
-        ]
+        cells = []
+        for name in ("lung", "body"):
+            region = np.asarray(found[name])
+            added = (image - normal)[region]
+            share = float(added.var()) / (1 / dose - 1)
+            scale.setdefault(name, share)
+            cells += [float(added.std()), float(added.mean()), share / scale[name]]
+            cells.append(float((np.maximum(image, -1024) - normal)[region].mean()))
         rows.append([f"{100 * dose:g} %", *cells])
-    header = ["dose", "lung sd", "lung mean", "body sd", "body mean"]
-    return format_table(header, rows, digits=[0, 1, 2, 1, 2], title="added noise, HU")
+    columns = [
+        f"{name}\n{what}"
+        for name in ("lung", "body")
+        for what in ("sd", "mean", "law", "mean, stored")
+    ]
+    title = "added noise, HU; law: variance / (1 / dose - 1) over that at 25 %"
+    digits = [0, *(1, 2, 3, 2) * 2]
+    return format_table(["dose", *columns], rows, digits=digits, title=title)
 
 
 def dose_figure(normal: np.ndarray, low: dict[float, np.ndarray]) -> bytes:
