@@ -116,14 +116,18 @@ def _log_plainly() -> None:
     """Shows our own messages as plain lines, and of libraries only the warnings."""
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
-    root = str(Path(__file__).parent)
     handler = logging.get_absl_handler()
     handler.setFormatter(None)
     handler.addFilter(
-        lambda record: (
-            record.levelno >= std_logging.WARNING or record.pathname.startswith(root)
-        )
+        lambda record: record.levelno >= std_logging.WARNING or is_ours(record.pathname)
     )
+
+
+def is_ours(path: str) -> bool:
+    """Returns whether a source file is the project's: not one of a .venv inside it."""
+    root = Path(__file__).parent
+    ours = ("acq", "common", "ipv2", "launch.py")
+    return any(Path(path).is_relative_to(root / name) for name in ours)
 
 
 def run() -> None:

@@ -1,5 +1,6 @@
 """The command line as a person meets it: statuses and messages, in a process each."""
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -73,3 +74,13 @@ def test_help_tells_recipes_and_tasks():
         "resumes",
     ):
         assert words in done.stdout
+
+
+def test_libraries_installed_inside_the_project_do_not_log_as_ours():
+    spec = importlib.util.spec_from_file_location("launch", ROOT / "launch.py")
+    launch = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(launch)
+    assert launch.is_ours(str(ROOT / "ipv2" / "train.py"))
+    assert launch.is_ours(str(ROOT / "launch.py"))
+    assert not launch.is_ours(str(ROOT / ".venv/lib/site-packages/orbax/x.py"))
+    assert not launch.is_ours("/usr/lib/python3/ipv2/train.py")
