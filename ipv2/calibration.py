@@ -40,7 +40,9 @@ _BETTER = 0.0005
 # Patches that are left out: level this many (robust) deviations off, anatomy above
 # this share of the noise.
 _OUTLYING, _LEAST_SPREAD, _MOST_ANATOMY = 3.0, 0.05, 0.5
-_ROUNDS = 3
+_ROUNDS = 2
+# Standard errors above zero from which a patch is said to hold anatomy.
+_EVIDENT = 2.0
 # Rays of fewer photons do not follow 1 / N.
 _LEAST_COUNTS = 10.0
 # Pixels that anatomy may be apart in a pair that is called aligned.
@@ -406,17 +408,27 @@ def _robust_fit(
     spectra: spectrum_fit.Spectra, electronic_variance: float | None
 ) -> tuple[spectrum_fit.Fit, spectrum_fit.Spectra]:
     """Best fit after patches that hold anatomy, or an artefact, are left out."""
-    for number in range(_ROUNDS):
-        fitted = _best_fit(spectra, electronic_variance)
+    fitted = spectrum_fit.fit(
+        spectra,
+        spectrum_fit.named_family("hann"),
+        electronic_variance=electronic_variance,
+        textured=np.zeros(len(spectra.power), bool),
+    )
+    for _ in range(_ROUNDS):
+        textured = fitted.evidence > _EVIDENT
+        fitted = _best_fit(spectra, electronic_variance, textured)
         keep = _ordinary(fitted, spectra)
-        if keep.all() or number == _ROUNDS - 1:
+        if keep.all():
             break
         if keep.sum() < _LEAST_PATCHES:
             raise UserError(
-                f"no usable flat region: of {len(keep)} patches {keep.sum()} hold noise "
-                "rather than edges or texture. Give slices with heart, liver or muscle."
+                f"no usable flat region: {keep.sum()} of {len(keep)} patches hold "
+                "noise rather than edges or texture. Give slices with heart, liver or "
+                "muscle."
             )
         spectra = spectra.take(keep)
+        textured = (fitted.evidence > _EVIDENT)[keep]
+        fitted = _best_fit(spectra, electronic_variance, textured)
     return fitted, spectra
 
 
@@ -432,23 +444,23 @@ def _ordinary(fitted: spectrum_fit.Fit, spectra: spectrum_fit.Spectra) -> np.nda
 
 
 def _best_fit(
-    spectra: spectrum_fit.Spectra, electronic_variance: float | None
+    spectra: spectrum_fit.Spectra,
+    electronic_variance: float | None,
+    textured: np.ndarray,
 ) -> spectrum_fit.Fit:
     """The named filter that fits best, or a measured window where none fits."""
-    fits = [
-        spectrum_fit.fit(
+
+    def fit(family: spectrum_fit.Family) -> spectrum_fit.Fit:
+        return spectrum_fit.fit(
             spectra,
-            spectrum_fit.named_family(name),
+            family,
             electronic_variance=electronic_variance,
+            textured=textured,
         )
-        for name in spectrum_fit.NAMED
-    ]
+
+    fits = [fit(spectrum_fit.named_family(name)) for name in spectrum_fit.NAMED]
     named = min(fits, key=lambda f: f.loss + _BETTER * (f.family.filter_name != "hann"))
-    free = spectrum_fit.fit(
-        spectra,
-        spectrum_fit.window_family(named),
-        electronic_variance=electronic_variance,
-    )
+    free = fit(spectrum_fit.window_family(named))
     return free if free.loss < named.loss - _WORSE else named
 
 

@@ -105,6 +105,7 @@ class Fit:
       loss: mean of log S + P / S.
       noise: the model's noise in each patch at `used`, (k, f).
       anatomy: b_k (f0 / f)^3, (k, f).
+      evidence: (k,) best b_k of each patch over its standard error, at least 0.
     """
 
     family: Family
@@ -115,6 +116,7 @@ class Fit:
     loss: float
     noise: np.ndarray
     anatomy: np.ndarray
+    evidence: np.ndarray
 
 
 def named_family(filter_name: str) -> Family:
@@ -161,13 +163,21 @@ def used() -> np.ndarray:
     return half & (radius >= _LOWEST) & (radius <= _HIGHEST)
 
 
-def fit(spectra: Spectra, family: Family, *, electronic_variance: float | None) -> Fit:
+def fit(
+    spectra: Spectra,
+    family: Family,
+    *,
+    electronic_variance: float | None,
+    textured: np.ndarray,
+) -> Fit:
     """Best filter of the family and best level.
 
     Args:
       spectra: of at least one patch.
       family: filters to choose from.
       electronic_variance: held at this value; None fits it.
+      textured: (k,) patches whose b_k is fitted, the others' is 0. Free everywhere,
+        hundreds of b_k would each take their share of the weakest frequencies' noise.
     """
     radius = ray_noise.frequencies()[0][used()]
     anatomy_shape = (_ANATOMY_AT / radius) ** 3
@@ -207,7 +217,9 @@ def fit(spectra: Spectra, family: Family, *, electronic_variance: float | None) 
     for _ in range(_MOST_STEPS):
         jacobian = _jacobian(parts, noise, theta, model)[free]
         total = model + anatomy[:, None] * anatomy_shape + floor
-        system = _normal_equations(jacobian, power, total, anatomy_shape, anatomy)
+        system = _normal_equations(
+            jacobian, power, total, anatomy_shape, anatomy, textured
+        )
         while True:
             step = np.zeros(theta.size)
             matrix = system.information + damping * np.diag(system.diagonal)
@@ -232,7 +244,9 @@ def fit(spectra: Spectra, family: Family, *, electronic_variance: float | None) 
             break
     total = model + anatomy[:, None] * anatomy_shape + floor
     jacobian = _jacobian(parts, noise, theta, model)[free]
-    system = _normal_equations(jacobian, power, total, anatomy_shape, anatomy)
+    system = _normal_equations(
+            jacobian, power, total, anatomy_shape, anatomy, textured
+        )
     errors = np.zeros(theta.size)
     errors[free] = _sandwich_errors(system, spectra.group)
     return Fit(
@@ -244,6 +258,7 @@ def fit(spectra: Spectra, family: Family, *, electronic_variance: float | None) 
         loss=best,
         noise=model,
         anatomy=anatomy[:, None] * anatomy_shape,
+        evidence=system.evidence,
     )
 
 
@@ -257,6 +272,7 @@ class _System(NamedTuple):
     anatomy_gradient: np.ndarray
     anatomy_information: np.ndarray
     cross: np.ndarray
+    evidence: np.ndarray
 
     def anatomy_step(self, moved: np.ndarray) -> np.ndarray:
         """Change of b_k that goes with a change of the other parameters."""
@@ -283,13 +299,16 @@ def _normal_equations(
     total: np.ndarray,
     anatomy_shape: np.ndarray,
     anatomy: np.ndarray,
+    textured: np.ndarray,
 ) -> _System:
     weight = total**-2
     residual = weight * (power - total)
     anatomy_gradient = residual @ anatomy_shape
     anatomy_information = weight @ anatomy_shape**2
+    wanted = anatomy + anatomy_gradient / anatomy_information
+    evidence = np.maximum(wanted, 0.0) * np.sqrt(anatomy_information)
     # At zero and pulled below: held there.
-    active = (anatomy > 0) | (anatomy_gradient > 0)
+    active = textured & ((anatomy > 0) | (anatomy_gradient > 0))
     anatomy_gradient = np.where(active, anatomy_gradient, 0.0)
     weighted = jacobian * weight
     cross = np.where(active, weighted @ anatomy_shape, 0.0)
@@ -306,6 +325,7 @@ def _normal_equations(
         anatomy_gradient,
         anatomy_information,
         cross,
+        evidence,
     )
 
 
