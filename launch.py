@@ -5,7 +5,9 @@
 
 Recipes:  configs/quickstart.py    purify, train and evaluate on embedded data
           configs/ipv2_redcnn.py   IPv2 with RED-CNN; --config.data.root=DIR for your CT
-Tasks:    ipv2: train, compare, evaluate, purify; the recipe's own without --task.
+          configs/simulate.py      your CT at a lower dose; --config.data.input=DIR
+Tasks:    ipv2: train, compare, evaluate, purify, simulate, calibrate; the recipe's own
+          without --task.
 Variants: each recipe's docstring lists them; every recipe has `smoke` (seconds).
 
 The same command again resumes an interrupted run, or says that it is complete.
@@ -114,14 +116,18 @@ def _log_plainly() -> None:
     """Shows our own messages as plain lines, and of libraries only the warnings."""
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
-    root = str(Path(__file__).parent)
     handler = logging.get_absl_handler()
     handler.setFormatter(None)
     handler.addFilter(
-        lambda record: (
-            record.levelno >= std_logging.WARNING or record.pathname.startswith(root)
-        )
+        lambda record: record.levelno >= std_logging.WARNING or is_ours(record.pathname)
     )
+
+
+def is_ours(path: str) -> bool:
+    """Returns whether a source file is the project's: not one of a .venv inside it."""
+    root = Path(__file__).parent
+    ours = ("acq", "common", "ipv2", "launch.py")
+    return any(Path(path).is_relative_to(root / name) for name in ours)
 
 
 def run() -> None:

@@ -44,8 +44,10 @@ def get_base() -> ConfigDict:
     config.noise.photons = 1.5e5  # a detector bin and view through air, at normal dose
     config.noise.electronic_variance = 10.0  # photons^2
     config.noise.views = 0  # over half a turn; 0: as many as the image has pixels
-    config.noise.filter_name = "hann"  # the scanner's kernel, as is `cutoff`
-    config.noise.cutoff = 1.0
+    config.noise.filter_name = "hann"  # the scanner's kernel, as are the next two
+    config.noise.cutoff = 1.0  # of the detector's Nyquist: lower is softer, up to 4
+    config.noise.window = ()  # factors on it up to Nyquist, measured by task calibrate
+    config.noise.source_distance_mm = 0.0  # of a fan beam, about 600; 0: parallel
 
     config.model = ConfigDict()
     config.model.name = "redcnn"

@@ -1,5 +1,7 @@
 """What an IPv2 config may hold, and the objects it describes."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
@@ -66,6 +68,24 @@ def _window() -> c.Rule:
     )
 
 
+def _factors() -> c.Rule:
+    factor = c.number(at_least=0, at_most=100)
+    return c.Rule(
+        lambda v: isinstance(v, tuple) and len(v) != 1 and all(map(factor.accepts, v)),
+        "two factors or more, each from 0 to 100, or ()",
+    )
+
+
+_SCANNER = {
+    "noise.photons": c.number(at_least=1),
+    "noise.electronic_variance": c.number(at_least=0),
+    "noise.views": c.whole(0),
+    "noise.filter_name": c.one_of(*FILTERS),
+    "noise.cutoff": c.number(above=0, at_most=LARGEST_CUTOFF),
+    "noise.window": _factors(),
+    "noise.source_distance_mm": c.number(at_least=0),
+}
+
 RULES = {
     "seed": c.whole(0, 2**31 - 1),
     "data.root": c.existing_path(),
@@ -88,11 +108,7 @@ RULES = {
     "purify.overwrite": c.boolean(),
     "noise.dose": c.number(above=0, at_most=1),
     "noise.input_dose": c.number(above=0, at_most=1),
-    "noise.photons": c.number(at_least=1),
-    "noise.electronic_variance": c.number(at_least=0),
-    "noise.views": c.whole(0),
-    "noise.filter_name": c.one_of(*FILTERS),
-    "noise.cutoff": c.number(above=0, at_most=LARGEST_CUTOFF),
+    **_SCANNER,
     "model.name": c.one_of(*MODELS),
     "model.dtype": c.one_of(*DTYPES),
     "optimizer.learning_rate": c.number(above=0),
@@ -107,6 +123,24 @@ RULES = {
     "evaluate.batch_size": c.whole(1),
     "evaluate.slices": c.whole(0),
     "compare.versions": c.some_of("none", "v1", "v2"),
+}
+
+SIMULATE_RULES = {
+    "seed": c.whole(0, 2**31 - 1),
+    "dose": c.number(above=0, at_most=1),
+    "input_dose": c.number(above=0, at_most=1),
+    "calibrate": c.boolean(),
+    "overwrite": c.boolean(),
+    "batch_size": c.whole(1),
+    "data.input": c.existing_path(),
+    "data.low": c.existing_path(),
+    "data.low_dose": c.number(above=0, at_most=1),
+    "data.window": _window(),
+    "data.pixel_mm": c.number(at_least=0),
+    "data.embedded": c.one_of("", *DATASETS),
+    "data.phantom_size": c.whole(32, 1024),
+    "data.phantom_slices": c.whole(1, 512),
+    **_SCANNER,
 }
 
 
@@ -131,13 +165,51 @@ def check(config: ConfigDict) -> None:
                 f"noise.dose: got {config.noise.dose}, accepted: at most "
                 f"config.noise.input_dose ({config.noise.input_dose})"
             )
+        problems += _fan_problems(config)
     c.refuse(problems)
 
 
+def check_simulate(config: ConfigDict) -> None:
+    """Raises one error that names every problem of a config of `simulate`.
+
+    Raises:
+      UserError: the config holds something that is not accepted.
+    """
+    problems = c.rule_problems(config, SIMULATE_RULES)
+    if not problems:
+        if config.dose > config.input_dose:
+            problems.append(
+                f"dose: got {config.dose}, accepted: at most config.input_dose "
+                f"({config.input_dose}), since noise can only be added"
+            )
+        if config.calibrate and config.noise.source_distance_mm:
+            problems.append(
+                "noise.source_distance_mm: given with config.calibrate, which knows "
+                "parallel beams only; give one"
+            )
+        problems += _fan_problems(config)
+    c.refuse(problems)
+
+
+def _fan_problems(config: ConfigDict) -> list[str]:
+    if config.noise.source_distance_mm and config.noise.views in (1, 2):
+        return [f"noise.views: got {config.noise.views}, a fan beam needs 3 (or 0)"]
+    return []
+
+
 def dose_params(config: ConfigDict) -> DoseParams:
-    """Returns the noise model that `config.noise` describes."""
+    """Returns the noise model of a recipe: `config.noise`, with both doses in it."""
+    return DoseParams(**_noise(config))
+
+
+def simulated_dose_params(config: ConfigDict) -> DoseParams:
+    """Returns the noise model of `simulate`: `config.noise`, the doses beside it."""
+    return DoseParams(dose=config.dose, input_dose=config.input_dose, **_noise(config))
+
+
+def _noise(config: ConfigDict) -> dict[str, Any]:
     noise = config.noise.to_dict()
-    return DoseParams(**noise | {"views": noise["views"] or None})
+    return noise | {key: noise[key] or None for key in ("views", "source_distance_mm")}
 
 
 def purify_params(config: ConfigDict) -> PurifyParams:

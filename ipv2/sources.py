@@ -11,7 +11,9 @@ from absl import logging
 from common.config import ConfigDict
 from common.devices import is_first_process, wait_for_all
 from common.errors import UserError
+from ipv2 import settings
 from ipv2.datasets.load import load_split, prepare
+from ipv2.datasets.pair_builder import SPLITS
 from ipv2.datasets.paired_folders import PairedFolders, paired_folders_config
 from ipv2.datasets.phantom import Phantom, phantom_config
 from ipv2.datasets.sample_ct import SampleUnavailable
@@ -19,7 +21,6 @@ from ipv2.datasets.simulated_pairs import SimulatedPairs, simulated_pairs_config
 
 # Of the sample CT: from the bases, free of the liver's dome, to below the shoulders.
 LUNG_SLICES = (12, 50)
-SPLITS = ("train", "val", "test")
 
 
 class Joined:
@@ -118,11 +119,7 @@ def _builders(
                 data_dir=cache,
             )
         }
-    simulation = {
-        "dose": config.noise.dose,
-        "photons": config.noise.photons,
-        "seed": config.seed,
-    }
+    simulation = {"noise": settings.dose_params(config), "seed": config.seed}
     if data.normal_dose:
         return {
             "simulated_pairs": lambda: SimulatedPairs(

@@ -6,9 +6,11 @@ from typing import Any
 
 from common.config import ConfigDict
 from common.devices import is_first_process
+from ipv2.calibrate_scans import calibrate_scans
 from ipv2.compare import compare
 from ipv2.evaluate import format_results
 from ipv2.purify_folder import purify_folder
+from ipv2.simulate import simulate
 from ipv2.train import evaluate_run, train
 
 Task = Callable[[ConfigDict, Path], object]
@@ -30,4 +32,6 @@ TASKS: dict[str, Task] = {
     "compare": compare,
     "evaluate": _printed(evaluate_run),
     "purify": purify_folder,
+    "simulate": simulate,
+    "calibrate": calibrate_scans,
 }

@@ -1,5 +1,6 @@
 """The command line as a person meets it: statuses and messages, in a process each."""
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,10 @@ def _launch(*arguments, cwd=ROOT):
                 "config.data.root: got '/no/such/folder', accepted: a path that exists",
             ],
         ),
+        (
+            ["--config", "configs/simulate.py", "--config.dose=1.5"],
+            ["config.dose: got 1.5, accepted: a number above 0 and at most 1"],
+        ),
     ],
     ids=lambda value: " ".join(value)[:60] or "nothing",
 )
@@ -60,5 +65,22 @@ def test_a_wrong_command_ends_with_2_and_words(arguments, said):
 def test_help_tells_recipes_and_tasks():
     done = _launch("--help")
     assert done.returncode == 0
-    for words in ("configs/quickstart.py", "purify", "--workdir", "--task", "resumes"):
+    for words in (
+        "configs/quickstart.py",
+        "purify",
+        "simulate",
+        "--workdir",
+        "--task",
+        "resumes",
+    ):
         assert words in done.stdout
+
+
+def test_libraries_installed_inside_the_project_do_not_log_as_ours():
+    spec = importlib.util.spec_from_file_location("launch", ROOT / "launch.py")
+    launch = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(launch)
+    assert launch.is_ours(str(ROOT / "ipv2" / "train.py"))
+    assert launch.is_ours(str(ROOT / "launch.py"))
+    assert not launch.is_ours(str(ROOT / ".venv/lib/site-packages/orbax/x.py"))
+    assert not launch.is_ours("/usr/lib/python3/ipv2/train.py")

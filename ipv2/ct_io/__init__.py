@@ -16,12 +16,14 @@ What lies outside the field of view (-2000, -3024, PixelPaddingValue) becomes -1
 What is wrong with a file is a `common.errors.UserError` that names it.
 """
 
+from ipv2.ct_io.dicom_dose import at_dose
 from ipv2.ct_io.formats import SUFFIXES, format_of, stem_of, suffix_of
 from ipv2.ct_io.listing import (
     Item,
     PairedPaths,
     PairItem,
     Skipped,
+    count_slices,
     describe_skipped,
     list_volumes,
     match_slices,
@@ -43,6 +45,8 @@ __all__ = [
     "PairedPaths",
     "Skipped",
     "Volume",
+    "at_dose",
+    "count_slices",
     "describe_skipped",
     "format_of",
     "hu_to_int16",

@@ -5,17 +5,10 @@
 
 What can be read and how pairs are named: `ct_io`. Splits are made by
 patient (`ct_io.patient_of`), so that no person is in two of them.
-
-A dataset on disk belongs to one state of the sources: the configuration's name holds a
-fingerprint of all files' names, sizes and times and of all options. A changed file
-gives another name, and so another build; the old one stays until it is removed.
 """
 
 import dataclasses
-import hashlib
-import json
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,8 +32,16 @@ from ipv2.ct_io.listing import (
 )
 from ipv2.datasets import pair
 from ipv2.datasets.load import progress
+from ipv2.datasets.pair_builder import (
+    SPLITS,
+    PairBuilder,
+    check_fractions,
+    fingerprint_of,
+    named,
+    options_of,
+    split_patients,
+)
 
-SPLITS = ("train", "val", "test")
 _LEAK = (
     "split by slices, not by patients: the splits share patients, so scores on val and "
     "test are too good for new patients"
@@ -90,10 +91,7 @@ def paired_folders_config(
       UserError: an option is wrong, or a folder is missing.
     """
     root = Path(root).resolve()
-    if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise UserError(
-            f"fractions of train, val, test add up to 1, none below 0; got {fractions}."
-        )
+    check_fractions(fractions)
     if match not in ("position", "index"):
         raise UserError(f"match is 'position' or 'index', got {match!r}.")
     if patients is not None:
@@ -111,9 +109,7 @@ def paired_folders_config(
         patients=patients,
         by_slice=by_slice,
     )
-    name = re.sub(r"[^\w.-]", "_", root.name) or "root"
-    config.name = f"{name}-{fingerprint(config)}"
-    return config
+    return named(config, config.root, fingerprint(config))
 
 
 def _check_patients(patients: Mapping[str, Sequence[str]]) -> None:
@@ -132,20 +128,11 @@ def fingerprint(config: PairedFoldersConfig) -> str:
     Raises:
       UserError: root/lq or root/gt is missing.
     """
-    root = Path(config.root)
-    fields = [f.name for f in dataclasses.fields(PairedFoldersConfig)]
-    own = fields[fields.index("root") :]
-    state: list[Any] = [[key, getattr(config, key)] for key in own]
-    for side in ("lq", "gt"):
-        if not (root / side).is_dir():
-            raise UserError(f"{root / side}: no such folder. {LAYOUT}.")
-        for path in sorted((root / side).rglob("*")):
-            if path.is_file() and not path.name.startswith("."):
-                stat = path.stat()
-                relative = path.relative_to(root).as_posix()
-                state.append((relative, stat.st_size, stat.st_mtime_ns))
-    text = json.dumps(state, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    sides = [Path(config.root) / side for side in ("lq", "gt")]
+    for side in sides:
+        if not side.is_dir():
+            raise UserError(f"{side}: no such folder. {LAYOUT}.")
+    return fingerprint_of(options_of(config), *sides)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,40 +142,16 @@ class _Plan:
     pairs: tuple[tuple[PairItem, str, range | None], ...]
 
 
-class PairedFolders(tfds.core.GeneratorBasedBuilder):
+class PairedFolders(PairBuilder[PairedFoldersConfig]):
     """Pairs of root/lq and root/gt.
 
-    `info.metadata` holds `skipped` ([path, reason] pairs), `left_out` (slices without a
-    partner, by pair), `patients` (of each split) and `warning` ('' or that the splits
-    share patients).
+    Beside what `PairBuilder` tells, `info.metadata` holds `left_out`: slices without a
+    partner, by pair.
     """
 
     VERSION = tfds.core.Version("1.0.0")
-
-    def _create_builder_config(
-        self, builder_config: PairedFoldersConfig, version: Any
-    ) -> PairedFoldersConfig:
-        # TFDS would warn of a "custom data configuration" here; all of ours are.
-        del version
-        return builder_config
-
-    @property
-    def _config(self) -> PairedFoldersConfig:
-        if not isinstance(self.builder_config, PairedFoldersConfig):
-            raise ValueError(
-                f"{self.name}: config comes from paired_folders_config(root), got "
-                f"{self.builder_config!r}."
-            )
-        return self.builder_config
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=f"Pairs of {self._config.root}.",
-            features=pair.pair_features(has_truth=False),
-            metadata=tfds.core.MetadataDict(),
-            disable_shuffling=True,
-        )
+    CONFIG = PairedFoldersConfig
+    HAS_TRUTH = False
 
     def _split_generators(
         self, dl_manager: tfds.download.DownloadManager
@@ -196,25 +159,20 @@ class PairedFolders(tfds.core.GeneratorBasedBuilder):
         del dl_manager
         skipped: dict[str, Skipped] = {}
         plans = self._plan(skipped)
-        self.info.metadata.update(
-            root=self._config.root,
-            left_out={},
+        self.info.metadata["left_out"] = {}
+        self._describe(
+            source=self._config.root,
             patients={
-                split: sorted({patient for _, patient, _ in plan.pairs})
+                split: [patient for _, patient, _ in plan.pairs]
                 for split, plan in plans.items()
             },
             warning=_LEAK if self._config.by_slice else "",
         )
-        self._record_skipped(skipped)
+        self._record_skipped(_by_path(skipped))
         return {
             split: self._generate_examples(split, plan, skipped)
             for split, plan in plans.items()
         }
-
-    def _record_skipped(self, skipped: Mapping[str, Skipped]) -> None:
-        self.info.metadata["skipped"] = [
-            [path, item.reason] for path, item in sorted(skipped.items())
-        ]
 
     def _plan(self, skipped: dict[str, Skipped]) -> dict[str, _Plan]:
         config = self._config
@@ -287,7 +245,6 @@ class PairedFolders(tfds.core.GeneratorBasedBuilder):
                             (item, patient, range(low, high))
                         )
                 start += count
-        logging.warning("%s: %s", config.root, _LEAK)
         return {split: _Plan(tuple(parts[split])) for split in SPLITS if split in parts}
 
     def _read(
@@ -335,7 +292,7 @@ class PairedFolders(tfds.core.GeneratorBasedBuilder):
                     ),
                 )
                 key += 1
-        self._record_skipped(skipped)
+        self._record_skipped(_by_path(skipped))
         if not key:
             raise UserError(
                 f"{self._config.root}: no pair of split {split!r} can be read.\n"
@@ -352,42 +309,10 @@ class PairedFolders(tfds.core.GeneratorBasedBuilder):
             )
 
     def _post_download_and_prepare_hook(self) -> None:
-        metadata = self.info.metadata
-        for name, left_out in metadata["left_out"].items():
+        for name, left_out in self.info.metadata["left_out"].items():
             logging.info("%s: %s", name, left_out)
-        listed = [Skipped(path=Path(p), reason=r) for p, r in metadata["skipped"]]
-        if listed:
-            logging.warning("%s: %s", metadata["root"], describe_skipped(listed))
+        super()._post_download_and_prepare_hook()
 
 
-def split_patients(
-    patients: Sequence[str], *, seed: int, fractions: Sequence[float]
-) -> dict[str, list[str]]:
-    """Patients dealt out to train, val, test: whole persons, by hash, none empty.
-
-    Patients are ordered by the hash of seed and name, so the result depends on neither
-    the order nor the place of the files. Each split with a fraction above 0 has at
-    least one; the rest follows the fractions.
-
-    Raises:
-      UserError: there are fewer patients than splits.
-    """
-    used = [s for s, f in zip(SPLITS, fractions, strict=True) if f > 0]
-    if len(patients) < len(used):
-        raise UserError(
-            f"{len(patients)} patients ({', '.join(sorted(patients))}) for "
-            f"{len(used)} splits ({', '.join(used)}), which are made by patient. Add "
-            "patients (a folder each below lq/ and gt/), set fractions of 0, name them "
-            "with `patients`, or ask for a split by slices (`by_slice`), which leaks."
-        )
-    ordered = sorted(
-        patients, key=lambda p: hashlib.sha256(f"{seed}:{p}".encode()).digest()
-    )
-    largest = SPLITS[max(range(len(SPLITS)), key=lambda index: fractions[index])]
-    result: dict[str, list[str]] = {}
-    for split, fraction in zip(SPLITS, fractions, strict=True):
-        if split != largest:
-            count = max(1, round(fraction * len(patients))) if fraction > 0 else 0
-            result[split], ordered = ordered[:count], ordered[count:]
-    result[largest] = ordered
-    return {split: sorted(result[split]) for split in SPLITS}
+def _by_path(skipped: Mapping[str, Skipped]) -> list[Skipped]:
+    return [skipped[path] for path in sorted(skipped)]

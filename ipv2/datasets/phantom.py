@@ -20,10 +20,11 @@ from common.errors import UserError
 from ipv2 import phantom
 from ipv2.datasets import pair
 from ipv2.datasets.load import progress
+from ipv2.datasets.pair_builder import SPLITS, fingerprint_of, named, options_of
 from ipv2.kernels.photon_noise import DoseParams, simulate_low_dose
 
-SPLITS = ("train", "val", "test")
 FIELD_MM = 400.0
+_NOISE = DoseParams(dose=0.02)
 
 
 @dataclasses.dataclass(eq=False)
@@ -34,8 +35,7 @@ class PhantomConfig(tfds.core.BuilderConfig):
     patients: tuple[int, int, int] = (4, 1, 1)
     slices: int = 8
     seed: int = 0
-    dose: float = 0.02
-    photons: float = 1.5e5
+    noise: DoseParams = _NOISE
 
 
 def phantom_config(
@@ -44,18 +44,16 @@ def phantom_config(
     patients: tuple[int, int, int] = (4, 1, 1),
     slices: int = 8,
     seed: int = 0,
-    dose: float | int = 0.02,
-    photons: float | int = 1.5e5,
+    noise: DoseParams = _NOISE,
 ) -> PhantomConfig:
-    """The builder's configuration; its name tells all of it.
+    """The builder's configuration; its name follows from all of it.
 
     Args:
       size: pixels along a side of the 400 mm images, 32 to 1024.
       patients: of train, val, test; a split of 0 is left out.
       slices: of each patient, from the diaphragm to the apex.
       seed: of patients, breaths and noise.
-      dose: of `lq`, a fraction of normal dose.
-      photons: a ray at normal dose, see `DoseParams`.
+      noise: the scan that `lq` is; `gt` is the same at normal dose.
 
     Raises:
       UserError: a value outside its range.
@@ -71,21 +69,17 @@ def phantom_config(
         raise UserError(
             f"phantom: slices = {slices}, seed = {seed}; at least 1 slice, seed from 0."
         )
-    try:
-        DoseParams(dose=dose, photons=photons)
-    except ValueError as error:
-        raise UserError(f"phantom: {error}") from error
     counts = "-".join(str(count) for count in patients)
-    return PhantomConfig(
-        # pyrefly: ignore[unexpected-keyword]: TFDS's own field
-        name=f"{size}px-{counts}x{slices}-dose{dose:g}-photons{photons:g}-seed{seed}",
+    config = PhantomConfig(
+        name="",  # pyrefly: ignore[unexpected-keyword]: TFDS's own field
         size=size,
         patients=tuple(patients),
         slices=slices,
         seed=seed,
-        dose=float(dose),
-        photons=float(photons),
+        noise=noise,
     )
+    about = f"{size}px-{counts}x{slices}-dose{noise.dose:g}-seed{seed}"
+    return named(config, about, fingerprint_of(options_of(config)))
 
 
 class Phantom(tfds.core.GeneratorBasedBuilder):
@@ -159,9 +153,9 @@ def patient_records(config: PhantomConfig, number: int) -> list[dict[str, Any]]:
             jax.random.fold_in(jax.random.key(seed), index),
             clean.hu,
             spacing,
-            DoseParams(dose=dose, photons=config.photons, input_dose=math.inf),
+            dataclasses.replace(config.noise, dose=dose, input_dose=math.inf),
         )
-        for index, (clean, dose) in enumerate(((low, config.dose), (normal, 1.0)))
+        for index, (clean, dose) in enumerate(((low, config.noise.dose), (normal, 1.0)))
     ]
     # What scanners store: 12 bits from -1024 HU.
     lq, gt, truth = (

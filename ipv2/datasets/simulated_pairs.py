@@ -13,10 +13,7 @@ slices with a gap between them; scores are then for the same person, which
 """
 
 import dataclasses
-import hashlib
-import json
 import os
-import re
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,7 +23,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import logging
 
 from common.errors import UserError
 from ipv2 import breath
@@ -41,13 +37,22 @@ from ipv2.ct_io.listing import (
 )
 from ipv2.datasets import pair
 from ipv2.datasets.load import load_split, progress
-from ipv2.datasets.paired_folders import SPLITS, split_patients
+from ipv2.datasets.pair_builder import (
+    SPLITS,
+    PairBuilder,
+    check_fractions,
+    fingerprint_of,
+    named,
+    options_of,
+    split_patients,
+)
 from ipv2.datasets.sample_ct import SampleCt, SampleUnavailable
 from ipv2.kernels.photon_noise import DoseParams, simulate_low_dose
 
 SAMPLE_CT = "sample_ct"
 # Slices simulated at once: more is not faster on CPU, and memory grows with it.
 _BATCH = 8
+_NOISE = DoseParams(dose=0.02)
 _SAME_PATIENT = (
     "one patient: the splits are slabs of the same chest, so scores on val and test "
     "are too good for new patients"
@@ -65,8 +70,7 @@ class SimulatedPairsConfig(tfds.core.BuilderConfig):
     gap_slices: int = 2
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
     seed: int = 0
-    dose: float = 0.02
-    photons: float = 1.5e5
+    noise: DoseParams = _NOISE
     chest_mm: float = 5.0
     lung_mm: float = 9.0
     through_slices: int = 0
@@ -81,8 +85,7 @@ def simulated_pairs_config(
     gap_slices: int = 2,
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
     seed: int = 0,
-    dose: float | int = 0.02,
-    photons: float | int = 1.5e5,
+    noise: DoseParams = _NOISE,
     chest_mm: float | int = 5.0,
     lung_mm: float | int = 9.0,
     through_slices: int = 0,
@@ -99,8 +102,7 @@ def simulated_pairs_config(
       fractions: of patients, or of a single patient's slices, for train, val, test; 0
         leaves a split out.
       seed: of splits, breaths and noise.
-      dose: of `lq`, a fraction of the source's own dose.
-      photons: a ray in the source's scan, see `DoseParams`.
+      noise: the scan that `lq` is, and at `input_dose` the source.
       chest_mm: see `breath.MotionParams`.
       lung_mm: see `breath.MotionParams`.
       through_slices: see `breath.MotionParams`.
@@ -108,16 +110,12 @@ def simulated_pairs_config(
     Raises:
       UserError: an option is wrong, or the source is missing.
     """
-    if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise UserError(
-            f"fractions of train, val, test add up to 1, none below 0; got {fractions}."
-        )
+    check_fractions(fractions)
     if slices is not None and not 0 <= slices[0] < slices[1]:
         raise UserError(f"slices = {slices}; (first, end) with 0 <= first < end.")
     if gap_slices < 0 or seed < 0:
         raise UserError(f"gap_slices = {gap_slices}, seed = {seed}; each at least 0.")
     try:
-        DoseParams(dose=dose, photons=photons)
         breath.MotionParams(
             chest_mm=chest_mm, lung_mm=lung_mm, through_slices=through_slices
         )
@@ -141,35 +139,21 @@ def simulated_pairs_config(
         gap_slices=gap_slices,
         fractions=fractions,
         seed=seed,
-        dose=float(dose),
-        photons=float(photons),
+        noise=noise,
         chest_mm=float(chest_mm),
         lung_mm=float(lung_mm),
         through_slices=through_slices,
     )
-    stem = re.sub(r"[^\w.-]", "_", Path(name).name) or "root"
-    config.name = f"{stem}-{fingerprint(config)}"
-    return config
+    return named(config, name, fingerprint(config))
 
 
 def fingerprint(config: SimulatedPairsConfig) -> str:
-    """16 hex digits of the options and of every source file's name, size and time."""
-    fields = [field.name for field in dataclasses.fields(SimulatedPairsConfig)]
-    own = fields[fields.index("source") :]
+    """16 hex digits of the options and of the state of every source file."""
+    options = options_of(config)
     # Where the sample's file lies does not change what is in it: its hash is checked.
-    state: list[Any] = [
-        [key, getattr(config, key)] for key in own if key not in ("source", "wheel")
-    ]
-    if config.source != SAMPLE_CT:
-        root = Path(config.source)
-        files = [root] if root.is_file() else sorted(root.rglob("*"))
-        for path in files:
-            if path.is_file() and not path.name.startswith("."):
-                stat = path.stat()
-                relative = path.relative_to(root).as_posix()
-                state.append((relative, stat.st_size, stat.st_mtime_ns))
-    text = json.dumps(state, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    del options["source"], options["wheel"]
+    files = [] if config.source == SAMPLE_CT else [Path(config.source)]
+    return fingerprint_of(options, *files)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,39 +165,12 @@ class _Part:
     slices: range
 
 
-class SimulatedPairs(tfds.core.GeneratorBasedBuilder):
-    """Misaligned pairs with known truth.
-
-    `info.metadata` holds `skipped` ([path, reason] pairs), `patients` (of each split)
-    and `warning` ('' or that the splits share their patient).
-    """
+class SimulatedPairs(PairBuilder[SimulatedPairsConfig]):
+    """Misaligned pairs with known truth."""
 
     VERSION = tfds.core.Version("1.0.0")
-
-    def _create_builder_config(
-        self, builder_config: SimulatedPairsConfig, version: Any
-    ) -> SimulatedPairsConfig:
-        # TFDS would warn of a "custom data configuration" here; all of ours are.
-        del version
-        return builder_config
-
-    @property
-    def _config(self) -> SimulatedPairsConfig:
-        if not isinstance(self.builder_config, SimulatedPairsConfig):
-            raise ValueError(
-                f"{self.name}: config comes from simulated_pairs_config(source), got "
-                f"{self.builder_config!r}."
-            )
-        return self.builder_config
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=f"Simulated pairs of {self._config.source}.",
-            features=pair.pair_features(has_truth=True),
-            metadata=tfds.core.MetadataDict(),
-            disable_shuffling=True,
-        )
+    CONFIG = SimulatedPairsConfig
+    HAS_TRUTH = True
 
     def _split_generators(
         self, dl_manager: tfds.download.DownloadManager
@@ -221,17 +178,14 @@ class SimulatedPairs(tfds.core.GeneratorBasedBuilder):
         del dl_manager
         plan, skipped = self._plan()
         shared = len({part.patient for parts in plan.values() for part in parts}) == 1
-        self.info.metadata.update(
+        self._describe(
             source=self._config.source,
             patients={
-                split: sorted({part.patient for part in parts})
-                for split, parts in plan.items()
+                split: [part.patient for part in parts] for split, parts in plan.items()
             },
-            skipped=[[str(item.path), item.reason] for item in skipped],
             warning=_SAME_PATIENT if shared and len(plan) > 1 else "",
         )
-        if self.info.metadata["warning"]:
-            logging.warning("%s: %s", self._config.source, _SAME_PATIENT)
+        self._record_skipped(skipped)
         return {
             split: self._generate_examples(split, parts)
             for split, parts in plan.items()
@@ -346,14 +300,6 @@ class SimulatedPairs(tfds.core.GeneratorBasedBuilder):
                 )
                 key += 1
 
-    def _post_download_and_prepare_hook(self) -> None:
-        listed = [
-            Skipped(path=Path(path), reason=reason)
-            for path, reason in self.info.metadata["skipped"]
-        ]
-        if listed:
-            logging.warning("%s: %s", self._config.source, describe_skipped(listed))
-
 
 def check_axial(volume: Volume) -> None:
     """Raises UserError unless slices are axial, square-pixelled, back at the bottom."""
@@ -422,13 +368,12 @@ def simulate_pair(
         [breath.warp(hu, u, plane_mm) for hu, u in zip(other, field, strict=True)]
     )
     rng = jax.random.fold_in(jax.random.key(config.seed), own)
-    dose = DoseParams(dose=config.dose, photons=config.photons)
     lq = []
     for start in range(chosen.start, chosen.stop, _BATCH):
         # The last batch repeats its last slice: one size, compiled once.
         index = np.minimum(np.arange(start, start + _BATCH), chosen.stop - 1)
         keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(rng, jnp.asarray(index))
-        lq.append(simulate_low_dose(keys, volume.hu[index], plane_mm[1], dose))
+        lq.append(simulate_low_dose(keys, volume.hu[index], plane_mm[1], config.noise))
     simulated = np.concatenate(lq)[: len(chosen)]
     # What scanners store: 12 bits from -1024 HU.
     return np.clip(simulated, -1024, 3071), gt

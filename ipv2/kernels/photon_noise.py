@@ -60,6 +60,7 @@ class DoseParams:
         None for as many as the image's longer side, one more for a fan if that is even.
       filter_name: reconstruction filter, one of `projection.FILTERS`.
       cutoff: of that filter, see `filter_response`.
+      window: factors on that filter, see there; `ipv2.calibration` measures them.
       source_distance_mm: None for a parallel beam; source to rotation centre for an
         equiangular fan beam, about 600 mm. Its rays lie one pixel apart at the centre,
         and each carries `photons`. A turn of n views sends n rays through a point, as
@@ -80,6 +81,7 @@ class DoseParams:
     views: int | None = None
     filter_name: str = "hann"
     cutoff: float | int = 1.0
+    window: tuple[float, ...] = ()
     source_distance_mm: float | int | None = None
 
     def __post_init__(self) -> None:
@@ -119,7 +121,7 @@ class DoseParams:
             )
         if distance is not None and self.views is not None and self.views < 3:
             raise ValueError(f"views = {self.views}; a fan beam needs at least 3.")
-        filter_response(self.filter_name, 16, cutoff=self.cutoff)
+        filter_response(self.filter_name, 16, cutoff=self.cutoff, window=self.window)
 
 
 def hu_to_attenuation(
@@ -209,7 +211,8 @@ def _jit_noise_hu(
     )
 
 
-def _check_image(image_hu: Any) -> None:
+def check_image(image_hu: Any) -> None:
+    """Raises ValueError, saying why, for what is not an image in HU."""
     if np.ndim(image_hu) < 2 or min(np.shape(image_hu)[-2:]) < SMALLEST:
         raise ValueError(
             f"image_hu has shape {np.shape(image_hu)}; (*b, h, w) with h and w at "
@@ -232,7 +235,7 @@ def _check_image(image_hu: Any) -> None:
         )
 
 
-def _slice_spacing(spacing_mm: Any, batch: tuple[int, ...]) -> Array:
+def slice_spacing(spacing_mm: Any, batch: tuple[int, ...]) -> Array:
     """(prod(batch),) mm, from one number, one a slice, or (row, column) of each."""
     if spacing_mm is None:
         raise ValueError(
@@ -334,10 +337,10 @@ def simulate_low_dose(
         not above 0 or not square, keys that do not fit the batch, a geometry or a
         source distance that does not fit the image.
     """
-    _check_image(image_hu)
+    check_image(image_hu)
     h, w = image_hu.shape[-2:]
     batch = image_hu.shape[:-2]
-    spacing = _slice_spacing(spacing_mm, batch)
+    spacing = slice_spacing(spacing_mm, batch)
     keys = slice_keys(rng, batch)
     if geometry is None:
         parallel = dose_params.source_distance_mm is None
@@ -345,7 +348,10 @@ def simulate_low_dose(
         geometry = create((h, w), dose_params.views)
     _check_geometry(geometry, dose_params.source_distance_mm, spacing)
     response = filter_response(
-        dose_params.filter_name, geometry.padded, cutoff=dose_params.cutoff
+        dose_params.filter_name,
+        geometry.padded,
+        cutoff=dose_params.cutoff,
+        window=dose_params.window,
     )
     image = jnp.asarray(image_hu, jnp.float32)
     scan = {

@@ -1,5 +1,6 @@
 """Anatomy of a NumPy thorax with known truth, and the four ways to go wrong."""
 
+import cv2
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -51,6 +52,21 @@ def test_false_and_lost_lung_stay_within_bounds(case, noise):
     hu += np.random.default_rng(0).normal(0, noise, hu.shape).astype(np.float32)
     false, lost = _errors(segment(jnp.asarray(hu)).lung, truth)
     # The bounds are the specification's.
+    assert false < 0.5
+    assert lost < 2.0
+
+
+@pytest.mark.parametrize("noise", [0.0, 100.0])
+def test_walls_that_the_opening_cuts_still_hold_the_lung(noise):
+    """Four pixels: two at the working grid, where the opening needs three."""
+    truth = thorax(512)
+    hu = truth.hu.copy()
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (9, 9))
+    near = cv2.dilate(truth.lung.astype(np.uint8), disc) > 0
+    left = np.arange(512) < np.flatnonzero(truth.lung.any(0))[0] + 80
+    hu[~near & left] = -1000.0
+    hu += np.random.default_rng(2).normal(0, noise, hu.shape).astype(np.float32)
+    false, lost = _errors(segment(jnp.asarray(hu)).lung, truth)
     assert false < 0.5
     assert lost < 2.0
 

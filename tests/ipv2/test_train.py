@@ -5,13 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 
 from common.checkpoint import load_manifest, load_variables
 from common.devices import AXIS
 from common.errors import UserError
+from common.pipeline import train_batches
 from configs import ipv2_redcnn
-from ipv2 import train
+from ipv2 import settings, train
 from ipv2.evaluate import format_results
+from ipv2.kernels.photon_noise import DoseParams
 from ipv2.losses import create_loss
 from ipv2.models import create_model
 from ipv2.purification import PurifyParams
@@ -98,14 +101,42 @@ def test_four_devices_are_one_device_with_the_joined_batch():
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+class _Identity(nn.Module):
+    @nn.compact
+    def __call__(self, image):
+        return image * self.param("gain", nn.initializers.ones, ())
+
+
 @pytest.mark.slow
-def test_noise_is_drawn_anew_for_each_draw_and_is_the_same_for_the_same():
-    step, state = _step(PurifyParams())
-    run, batch = _on(1, step), _batch()
-    _, first = run(state, batch)
-    _, again = run(state, batch)
-    _, later = run(state, batch | {"draw": batch["draw"] + 4})
-    assert float(first["loss"]) == float(again["loss"]) != float(later["loss"])
+@pytest.mark.parametrize("add_noise", ["physical", "none"])
+def test_a_slice_s_noise_is_drawn_anew_every_epoch_and_is_the_seed_s(add_noise):
+    """The step shows its input: whole slices, and a loss that flips do not change."""
+    one = {key: np.asarray(value[0]) for key, value in _batch(1).items()}
+    del one["draw"]
+    dose = DoseParams(dose=0.02, views=16)
+    purification = PurifyParams(add_noise=add_noise, dose=dose)
+
+    def losses(seed):
+        step = train.make_train_step(
+            _Identity(),
+            optax.sgd(0.0),
+            purification,
+            loss=lambda image, label: jnp.max(jnp.abs(image - label) * (label < -0.8)),
+            patch=SIZE,
+            patches_per_slice=1,
+            seed=seed,
+        )
+        run, epochs = _on(1, step), train_batches([one], seed=seed, batch_size=1)
+        state = train.create_state(train.create_params(_Identity(), 0), optax.sgd(0.0))
+        return [float(run(state, next(epochs))[1]["loss"]) for _ in range(3)]
+
+    first = losses(0)
+    assert first == losses(0)
+    assert len({*first, *losses(1)}) == (6 if add_noise == "physical" else 1)
+
+
+def test_physical_noise_is_the_default_of_training():
+    assert settings.purify_params(ipv2_redcnn.get_config()).add_noise == "physical"
 
 
 def test_a_pair_as_it_is_needs_no_purification():

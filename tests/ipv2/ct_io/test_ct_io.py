@@ -9,6 +9,7 @@ import PIL.Image
 import pydicom
 import pytest
 import SimpleITK as sitk
+from pydicom.dataelem import DataElement
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -582,6 +583,47 @@ def test_dicom_series_round_trip(tmp_path):
         len({pydicom.dcmread(tmp_path / "out" / n).SeriesInstanceUID for n in names})
         == 1
     )
+
+
+def test_tags_of_every_kind_outlive_a_derivation(tmp_path):
+    data = make_slice(stored_slice(1))
+    kept = {
+        "AcquisitionUID": "1.2.3",  # younger than SimpleITK's dictionary
+        "SyntheticData": "YES",
+        "CTDIvol": 10.625,
+        "SpiralPitchFactor": 0.9,
+        "PregnancyStatus": 4,
+        "WindowCenter": [-600, 40],
+        "PatientComments": "Größe geschätzt",
+    }
+    for key, value in kept.items():
+        setattr(data, key, value)
+    # Not a whole number: scanners write it, pydicom would refuse it.
+    data.add(DataElement(0x00181151, "IS", "188.5", already_converted=True))
+    data.SpecificCharacterSet = "ISO_IR 192"
+    data.private_block(0x0019, "maker", create=True).add_new(1, "LO", "secret")
+    volume = ct_io.read_volume(save(data, tmp_path / "a.dcm"))
+    now = pydicom.dcmread(ct_io.write_volume(volume, tmp_path / "b.dcm"))
+    for key, value in kept.items():
+        assert now[key].value == value, key
+    assert now.get_item(0x00181151).value.strip() == b"188.5"
+    assert not [tag for tag in now.keys() if tag.is_private]
+    (source,) = now.SourceImageSequence
+    assert source.ReferencedSOPInstanceUID == data.SOPInstanceUID
+    again = ct_io.write_volume(
+        ct_io.read_volume(tmp_path / "b.dcm"), tmp_path / "c.dcm"
+    )
+    (source,) = pydicom.dcmread(again).SourceImageSequence
+    assert source.ReferencedSOPInstanceUID == now.SOPInstanceUID
+
+
+def test_what_archives_want_is_there_without_a_source(tmp_path):
+    ct_io.write_volume(volume_of(random_hu(), name="nifti"), tmp_path / "out")
+    data = pydicom.dcmread(tmp_path / "out" / "0001.dcm")
+    for key in ("StudyDate", "AccessionNumber", "PatientID", "KVP", "SeriesNumber"):
+        assert data[key].value in ("", None)
+    assert data.PatientName == "nifti" and data.StudyInstanceUID
+    assert "SourceImageSequence" not in data
 
 
 def test_padding_tags_do_not_outlive_the_padding(tmp_path):

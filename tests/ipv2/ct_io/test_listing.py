@@ -207,3 +207,21 @@ def test_volumes_without_positions_are_matched_by_index():
 def test_grids_that_do_not_fit_are_refused(gt, text):
     with pytest.raises(UserError, match=text):
         listing.match_slices(volume_of(4), gt)
+
+
+def test_slices_are_counted_without_reading_them(tmp_path):
+    write(tmp_path / "a.nii.gz", count=4)
+    png(tmp_path / "b.png")
+    make_series(tmp_path / "series", 5)
+    write(tmp_path / "series" / "inner.nii")
+    save(make_slice(stored_slice(0)), tmp_path / "single" / "x.dcm")
+    (tmp_path / "bad.mha").write_bytes(b"nothing")
+    counts = {
+        item.name: listing.count_slices(item) for item in listing.list_volumes(tmp_path)
+    }
+    assert counts == {
+        **{"a": 4, "b": 1, "bad": 0, "series": 5, "single": 1},
+        "series/inner": 4,
+    }
+    file = listing.Item(name="x", path=tmp_path / "single" / "x.dcm")
+    assert listing.count_slices(file) == 1

@@ -11,11 +11,8 @@ import pytest
 from common.errors import UserError
 from ipv2 import ct_io
 from ipv2.datasets import load
-from ipv2.datasets.paired_folders import (
-    PairedFolders,
-    paired_folders_config,
-    split_patients,
-)
+from ipv2.datasets.pair_builder import split_patients
+from ipv2.datasets.paired_folders import PairedFolders, paired_folders_config
 from tests.ipv2.ct_files import make_series
 
 

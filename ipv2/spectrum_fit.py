@@ -1,0 +1,339 @@
+"""Photons, electronic noise and reconstruction filter from periodograms of flat patches.
+
+Whittle's likelihood: a periodogram value P is exponentially distributed about its
+expectation S, so minus its logarithm is sum(log S + P / S). For patch k
+
+    S_k(f) = [c1 A_k(f) / N0 + c2 q B_k(f) / N0^2] g(f) + b_k (f0 / f)^3
+
+A_k and B_k as `ray_noise` has them, c1 and c2 what the dose does to photons' and
+electronics' noise (1 / dose and 1 / dose^2), q = sigma_e^2, g = |H(f)|^2 / f of the
+filter, and b_k >= 0 what anatomy the patch holds. P and S are raised by 1 % of the
+patch's mean power: where a kernel lets nothing through, nothing is asked of the model.
+
+The maximum is found by Fisher scoring, b_k eliminated. The errors are those of the
+"sandwich" (Huber 1967; White 1982) between groups: they hold for patches that overlap
+and for slices whose level differs by more than the model knows.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from ipv2 import ray_noise
+from ipv2.flat_patches import SIZE
+
+NAMED = ("hann", "cosine", "hamming", "shepp-logan")
+_LEAST_CUTOFF, _MOST_CUTOFF = 0.1, 4.0
+_STARTS = (0.2, 0.35, 0.6, 1.0, 1.7, 3.0)
+# Windows: factors at multiples of 1/32 cycle a pixel. Below 6/32, where anatomy hides
+# the noise, they rise from 1 as a square: a kernel's enhancement is even in frequency.
+# The last, at the detector's end, is the last but one.
+_KNOTS, _FIRST = 17, 6
+_LEAST_FACTOR, _MOST_FACTOR = 1e-3, 20.0
+# Cycles a pixel: from three steps of a patch's spectrum to short of the detector's end.
+_LOWEST, _HIGHEST = 0.09, 0.47
+_ANATOMY_AT = 0.1
+_TOLERANCE = 0.01
+_MOST_STEPS = 60
+_SETTLED = 1e-5
+_STEP = 1e-3
+
+
+class Spectra(NamedTuple):
+    """What is fitted.
+
+    Attributes:
+      power: periodograms of patches at the frequencies `used`, HU^2 pixel^2, less what
+        whole HU contribute.
+      photons: c1 A_k.
+      electronics: c2 B_k.
+      rays: (k,) c1 exp(p), mean over the views: 1 / N0 of it is 1 / photons.
+      group: which patches are independent of which: those of other groups.
+    """
+
+    power: Float[np.ndarray, "k f"]
+    photons: Float[np.ndarray, "k f"]
+    electronics: Float[np.ndarray, "k f"]
+    rays: np.ndarray
+    group: np.ndarray
+
+    def take(self, which: np.ndarray) -> "Spectra":
+        """Some of the patches."""
+        return Spectra(*(part[which] for part in self))
+
+
+class Family(NamedTuple):
+    """Filters with free parameters.
+
+    Attributes:
+      filter_name: of `projection.FILTERS`.
+      starts: parameters to start from, each (p,).
+      limits: (lowest, highest) of the parameters.
+      cutoff: of the parameters.
+      window: of the parameters.
+    """
+
+    filter_name: str
+    starts: tuple[tuple[float, ...], ...]
+    limits: tuple[float, float]
+    cutoff: Callable[[np.ndarray], float]
+    window: Callable[[np.ndarray], tuple[float, ...]]
+
+    def gain(self, shape: np.ndarray) -> np.ndarray:
+        """(f,) g at the used frequencies, as a tapered patch shows it."""
+        power = ray_noise.filter_power(
+            self.filter_name, self.cutoff(shape), self.window(shape)
+        )
+        return ray_noise.tapered(power)[used()]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fit:
+    """The parameters that fit best.
+
+    Attributes:
+      family: of the filter.
+      log_alpha: -log N0.
+      electronic_variance: q.
+      shape: the filter's parameters.
+      errors: standard errors of log_alpha, q and the shape; 0 for a q held fixed.
+      loss: mean of log S + P / S.
+      noise: the model's noise in each patch at `used`, (k, f).
+      anatomy: b_k (f0 / f)^3, (k, f).
+      evidence: (k,) best b_k of each patch over its standard error, at least 0.
+    """
+
+    family: Family
+    log_alpha: float
+    electronic_variance: float
+    shape: np.ndarray
+    errors: np.ndarray
+    loss: float
+    noise: np.ndarray
+    anatomy: np.ndarray
+    evidence: np.ndarray
+
+
+def named_family(filter_name: str) -> Family:
+    """One of the named filters, its cutoff free."""
+    return Family(
+        filter_name,
+        tuple((math.log(cutoff),) for cutoff in _STARTS),
+        (math.log(_LEAST_CUTOFF), math.log(_MOST_CUTOFF)),
+        lambda shape: min(math.exp(shape[0]), _MOST_CUTOFF),
+        lambda shape: (),
+    )
+
+
+def window_family(like: Fit) -> Family:
+    """The ramp times free factors at evenly spaced frequencies, from those of a fit."""
+    frequency = np.arange(_KNOTS) / (2 * (_KNOTS - 1))
+    ramp = ray_noise.filter_amplitude("ramp", 1.0, frequency)
+    filtered = ray_noise.filter_amplitude(
+        like.family.filter_name, like.family.cutoff(like.shape), frequency
+    )
+    factor = np.clip(filtered / ramp, 10 * _LEAST_FACTOR, _MOST_FACTOR)
+
+    def window(shape: np.ndarray) -> tuple[float, ...]:
+        free = np.exp(shape)
+        rise = 1 + (free[0] - 1) * (np.arange(_FIRST) / _FIRST) ** 2
+        return (*rise.tolist(), *free.tolist(), float(free[-1]))
+
+    return Family(
+        "ramp",
+        (tuple(np.log(factor[_FIRST:-1])),),
+        (math.log(_LEAST_FACTOR), math.log(_MOST_FACTOR)),
+        lambda shape: 1.0,
+        window,
+    )
+
+
+@functools.cache
+def used() -> np.ndarray:
+    """(32, 32) frequencies that are read, one of each pair f and -f."""
+    radius, _ = ray_noise.frequencies()
+    row = np.fft.fftfreq(SIZE)[:, None]
+    column = np.fft.fftfreq(SIZE)[None, :]
+    half = (column > 0) | ((column == 0) & (row > 0))
+    return half & (radius >= _LOWEST) & (radius <= _HIGHEST)
+
+
+def fit(
+    spectra: Spectra,
+    family: Family,
+    *,
+    electronic_variance: float | None,
+    textured: np.ndarray,
+) -> Fit:
+    """Best filter of the family and best level.
+
+    Args:
+      spectra: of at least one patch.
+      family: filters to choose from.
+      electronic_variance: held at this value; None fits it.
+      textured: (k,) patches whose b_k is fitted, the others' is 0. Free everywhere,
+        hundreds of b_k would each take their share of the weakest frequencies' noise.
+    """
+    radius = ray_noise.frequencies()[0][used()]
+    anatomy_shape = (_ANATOMY_AT / radius) ** 3
+    floor = _TOLERANCE * spectra.power.mean(axis=1, keepdims=True)
+    power = spectra.power + floor
+    free_q = electronic_variance is None
+    low, high = family.limits
+
+    def parts(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        gain, alpha = family.gain(theta[2:]), math.exp(theta[0])
+        return (
+            alpha * spectra.photons * gain,
+            alpha**2 * spectra.electronics * gain,
+        )
+
+    def noise(theta: np.ndarray) -> np.ndarray:
+        photons, electronics = parts(theta)
+        return photons + theta[1] * electronics
+
+    def loss(total: np.ndarray) -> float:
+        return float(np.mean(np.log(total) + power / total))
+
+    def start(shape: tuple[float, ...]) -> tuple[float, np.ndarray]:
+        theta = np.array([0.0, 0.0, *shape])
+        ratio = spectra.power.sum(axis=1) / noise(theta).sum(axis=1)
+        theta[0] = math.log(max(float(np.median(ratio)), 1e-30))
+        theta[1] = 0.0 if electronic_variance is None else electronic_variance
+        return loss(noise(theta) + floor), theta
+
+    _, theta = min((start(shape) for shape in family.starts), key=lambda pair: pair[0])
+    free = np.ones(theta.size, bool)
+    free[1] = free_q
+    anatomy = np.zeros(len(power))
+    model = noise(theta)
+    best = loss(model + floor)
+    damping = 1e-3
+    for _ in range(_MOST_STEPS):
+        jacobian = _jacobian(parts, noise, theta, model)[free]
+        total = model + anatomy[:, None] * anatomy_shape + floor
+        system = _normal_equations(
+            jacobian, power, total, anatomy_shape, anatomy, textured
+        )
+        while True:
+            step = np.zeros(theta.size)
+            matrix = system.information + damping * np.diag(system.diagonal)
+            step[free] = np.linalg.solve(matrix, system.gradient)
+            moved = theta + np.where(
+                np.arange(theta.size) == 1, step, np.clip(step, -1, 1)
+            )
+            moved[1] = max(moved[1], 0.0)
+            moved[2:] = np.clip(moved[2:], low, high)
+            grown = np.maximum(
+                anatomy + system.anatomy_step((moved - theta)[free]), 0.0
+            )
+            model = noise(moved)
+            value = loss(model + grown[:, None] * anatomy_shape + floor)
+            if value <= best or damping > 1e8:
+                break
+            damping *= 10
+        change = np.abs(moved - theta) / np.maximum(1.0, np.abs(theta))
+        theta, anatomy, gained, best = moved, grown, best - value, value
+        damping = max(damping / 10, 1e-9)
+        if change.max() < _SETTLED or gained < 1e-10:
+            break
+    total = model + anatomy[:, None] * anatomy_shape + floor
+    jacobian = _jacobian(parts, noise, theta, model)[free]
+    system = _normal_equations(
+            jacobian, power, total, anatomy_shape, anatomy, textured
+        )
+    errors = np.zeros(theta.size)
+    errors[free] = _sandwich_errors(system, spectra.group)
+    return Fit(
+        family=family,
+        log_alpha=float(theta[0]),
+        electronic_variance=float(theta[1]),
+        shape=theta[2:],
+        errors=errors,
+        loss=best,
+        noise=model,
+        anatomy=anatomy[:, None] * anatomy_shape,
+        evidence=system.evidence,
+    )
+
+
+class _System(NamedTuple):
+    """Normal equations of one step, anatomy eliminated."""
+
+    gradient: np.ndarray
+    information: np.ndarray
+    diagonal: np.ndarray
+    scores: np.ndarray
+    anatomy_gradient: np.ndarray
+    anatomy_information: np.ndarray
+    cross: np.ndarray
+    evidence: np.ndarray
+
+    def anatomy_step(self, moved: np.ndarray) -> np.ndarray:
+        """Change of b_k that goes with a change of the other parameters."""
+        return (self.anatomy_gradient - moved @ self.cross) / self.anatomy_information
+
+
+def _jacobian(
+    parts: Callable, noise: Callable, theta: np.ndarray, model: np.ndarray
+) -> np.ndarray:
+    """(p, k, f) derivatives of the noise."""
+    photons, electronics = parts(theta)
+    rows = [photons + 2 * theta[1] * electronics, electronics]
+    for index in range(2, theta.size):
+        moved = theta.copy()
+        # Inwards: a parameter may sit at the end of its range.
+        moved[index] -= _STEP
+        rows.append((model - noise(moved)) / _STEP)
+    return np.stack(rows)
+
+
+def _normal_equations(
+    jacobian: np.ndarray,
+    power: np.ndarray,
+    total: np.ndarray,
+    anatomy_shape: np.ndarray,
+    anatomy: np.ndarray,
+    textured: np.ndarray,
+) -> _System:
+    weight = total**-2
+    residual = weight * (power - total)
+    anatomy_gradient = residual @ anatomy_shape
+    anatomy_information = weight @ anatomy_shape**2
+    wanted = anatomy + anatomy_gradient / anatomy_information
+    evidence = np.maximum(wanted, 0.0) * np.sqrt(anatomy_information)
+    # At zero and pulled below: held there.
+    active = textured & ((anatomy > 0) | (anatomy_gradient > 0))
+    anatomy_gradient = np.where(active, anatomy_gradient, 0.0)
+    weighted = jacobian * weight
+    cross = np.where(active, weighted @ anatomy_shape, 0.0)
+    scores = np.sum(jacobian * residual, axis=-1)
+    scores = scores - cross * (anatomy_gradient / anatomy_information)
+    count = len(jacobian)
+    information = jacobian.reshape(count, -1) @ weighted.reshape(count, -1).T
+    diagonal = np.diag(information) + 1e-30
+    return _System(
+        scores.sum(axis=1),
+        information - (cross / anatomy_information) @ cross.T,
+        diagonal,
+        scores,
+        anatomy_gradient,
+        anatomy_information,
+        cross,
+        evidence,
+    )
+
+
+def _sandwich_errors(system: _System, group: np.ndarray) -> np.ndarray:
+    """Standard errors from how the groups' scores scatter."""
+    names = np.unique(group)
+    scores = np.stack([system.scores[:, group == name].sum(axis=1) for name in names])
+    inverse = np.linalg.pinv(system.information)
+    count = len(names)
+    covariance = inverse @ (scores.T @ scores) @ inverse * (count / max(count - 1, 1))
+    return np.sqrt(np.maximum(np.diag(covariance), 0.0))

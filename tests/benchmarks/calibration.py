@@ -1,0 +1,334 @@
+"""How well a calibration recovers known scanners, and foreign ones.
+
+    python -m tests.benchmarks.calibration [--quick] [--ct volume.npy --pixel 0.84]
+
+1. Scanners of our own model on textured phantoms: true and recovered parameters, from
+   one image and from a pair.
+2. Scanners of other models (fan beam, more views, other filters, bowtie, tube current
+   that follows the angle, thick slices, an edge-enhancing kernel): calibrated on their
+   full dose, then a quarter dose simulated and compared with theirs: noise by region,
+   radial NPS, histogram.
+3. With --ct, a real volume: what it is calibrated as, and a closed loop on it.
+"""
+
+import argparse
+import math
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import ndimage, stats
+
+from ipv2 import anatomy, calibration, noise_analysis, phantom
+from ipv2.kernels import photon_noise, projection
+from ipv2.kernels.photon_noise import DoseParams, simulate_low_dose
+from ipv2.kernels.reconstruction_filter import filter_response
+
+MU_WATER = 0.0192
+SIZE = 512
+
+
+def thorax(seed: int, count: int, field_mm: float) -> tuple[np.ndarray, np.ndarray]:
+    """Slices of a phantom with soft-tissue texture, HU, and their lungs."""
+    patient = phantom.create_patient(seed)
+    breath, _ = phantom.create_breaths(seed)
+    place = phantom.slice_positions(patient, 2 * count)[:count]
+    slices = phantom.render(patient, breath, place, size=SIZE, field_mm=field_mm)
+    hu = np.asarray(slices.hu)
+    rng = np.random.default_rng(seed)
+    # What organs look like between a fifth and a half of a millimetre's inverse: noise
+    # of power f^-3, 4 HU.
+    row = np.fft.fftfreq(SIZE)[:, None]
+    column = np.fft.rfftfreq(SIZE)[None]
+    radius = np.hypot(row, column)
+    shape = np.where(radius > 0.01, np.maximum(radius, 0.01) ** -1.5, 0.0)
+    texture = np.fft.irfft2(
+        np.fft.rfft2(rng.normal(size=hu.shape)) * shape, s=(SIZE, SIZE)
+    )
+    texture *= 4 / texture.std()
+    tissue = (hu > -150) & (hu < 150)
+    return (hu + texture * tissue).astype(np.float32), np.asarray(slices.lung)
+
+
+def scanned(hu: np.ndarray, pixel: float, seed: int, **scan: float) -> np.ndarray:
+    """A noise-free image as our own model scans it, whole HU."""
+    params = DoseParams(**{"input_dose": math.inf, **scan})  # pyrefly: ignore
+    noisy = simulate_low_dose(jax.random.key(seed), hu, pixel, params)
+    return np.round(np.asarray(noisy))
+
+
+def recovery(quick: bool) -> None:
+    """Prints true and recovered parameters."""
+    print("true: N0 cutoff q | one image: N0 (se) cutoff (se) | pair 25 %: N0 cutoff q")
+    turn = 0
+    for photons in (3e4, 1.5e5, 6e5):
+        for cutoff in (0.5, 0.8, 1.0, 2.0):
+            for electronic in (0.0, 10.0, 100.0):
+                turn += 1
+                if quick and turn % 6:
+                    continue
+                field = (310.0, 380.0, 450.0)[turn % 3]
+                hu, _ = thorax(turn % 4, 6, field)
+                pixel = field / SIZE
+                scan = {
+                    "photons": photons,
+                    "cutoff": cutoff,
+                    "electronic_variance": electronic,
+                }
+                normal = scanned(hu, pixel, turn, dose=1.0, **scan)
+                low = scanned(hu, pixel, turn + 100, dose=0.25, **scan)
+                line = f"{photons:8.2g} {cutoff:4.1f} {electronic:4.0f} px {pixel:.2f} |"
+                one = calibration.calibrate(normal, pixel)
+                both = calibration.calibrate((low, normal), pixel, dose=0.25)
+                for c in (one, both):
+                    error = c.electronic_error
+                    line += (
+                        f" {c.photons / photons:.3f} ({c.photons_error:.3f})"
+                        f" {c.filter_name}{'*' if c.window else ''}"
+                        f" {c.cutoff / cutoff:.3f}"
+                        f" ({c.cutoff_error or math.nan:.3f})"
+                        f" q {c.electronic_variance:.3g}"
+                        f" ({math.nan if error is None else error:.2g})"
+                        f" nps {100 * c.texture_error:.0f}% {c.relation} |"
+                    )
+                print(line, flush=True)
+
+
+def foreign_noise(
+    hu: np.ndarray,
+    pixel: float,
+    seed: int,
+    dose: float,
+    *,
+    photons: float = 3e5,
+    electronic: float = 20.0,
+    views: int = 1160,
+    filter_name: str = "hann",
+    cutoff: float = 1.0,
+    interpolated: bool = False,
+    enhance: float = 0.0,
+    bowtie: float = 0.0,
+    modulation: float = 0.0,
+    along_z: float = 0.0,
+    slices: int = 1,
+    blur_px: float = 0.0,
+) -> np.ndarray:
+    """Noise of a scanner that is not ours, HU: parallel beam unless told otherwise."""
+    rng = np.random.default_rng(seed)
+    angle = projection.uniform_angles(views)
+    mu = MU_WATER * np.maximum(1 + hu / 1000, 0)
+    line = np.maximum(np.asarray(projection.radon(mu, angle, spacing_mm=pixel)), 0)
+    d = line.shape[-1]
+    share = (np.arange(d) - d // 2) / (d // 2)
+    counts = np.full(line.shape, photons * dose * 512 / views)
+    # A bowtie lets through less at the sides, where the patient is thin.
+    counts *= np.exp(-bowtie * share**2)
+    # Tube current that follows the attenuation of each view, and of each slice.
+    middle = line[..., d // 4 : 3 * d // 4].mean(axis=-1, keepdims=True)
+    slice_mean = middle.mean(axis=1, keepdims=True)
+    counts *= np.exp(modulation * (middle - slice_mean))
+    counts *= np.exp(along_z * (slice_mean - slice_mean.mean()))
+    mean = counts * np.exp(-line)
+    total = np.zeros_like(line)
+    for _ in range(slices):
+        thin = mean / slices
+        seen = rng.poisson(thin) + rng.normal(0, electronic**0.5, thin.shape)
+        total += -np.log(np.maximum(seen, 1) / thin) / slices
+    geometry = projection.create_geometry(hu.shape[-2:], angle)
+    response = filter_response(
+        filter_name, geometry.padded, cutoff=cutoff, linear_interpolation=interpolated
+    )
+    frequency = np.arange(response.size) / geometry.padded
+    response = response * (1 + enhance * (2 * frequency) ** 2)
+    noise = projection.backproject(
+        geometry, jnp.asarray(total, jnp.float32), jnp.asarray(response, jnp.float32)
+    )
+    noise = np.asarray(noise) * (math.pi / views / pixel * 1000 / MU_WATER)
+    if blur_px:
+        noise = ndimage.gaussian_filter(noise, (0, blur_px, blur_px))
+    return noise
+
+
+def fan_noise(hu: np.ndarray, pixel: float, seed: int, dose: float) -> np.ndarray:
+    """Noise of a fan beam from 570 mm away."""
+    params = DoseParams(
+        dose=dose, input_dose=math.inf, source_distance_mm=570.0, views=985
+    )
+    return np.asarray(simulate_low_dose(jax.random.key(seed), hu, pixel, params)) - hu
+
+
+FOREIGN: dict[str, dict[str, object]] = {
+    "same model": {"views": 512},
+    "1160 views": {},
+    "cosine, interpolated": {"filter_name": "cosine", "interpolated": True},
+    "hamming": {"filter_name": "hamming"},
+    "shepp-logan": {"filter_name": "shepp-logan"},
+    "soft 0.5 + blur 1 px": {"cutoff": 0.6, "blur_px": 1.0},
+    "edge enhancing": {"cutoff": 1.2, "enhance": 4.0},
+    "bowtie 1.5": {"bowtie": 1.5},
+    "bowtie 3": {"bowtie": 3.0},
+    "current by angle 0.5": {"modulation": 0.5},
+    "current by angle 1": {"modulation": 1.0},
+    "current by slice 1": {"along_z": 1.0},
+    "3 x 1 mm averaged": {"slices": 3, "photons": 2e5},
+    "all of it": {
+        "bowtie": 2.0,
+        "modulation": 0.7,
+        "along_z": 0.7,
+        "filter_name": "cosine",
+        "interpolated": True,
+        "slices": 3,
+    },
+}
+
+
+def regions(hu: np.ndarray, lung: np.ndarray, pixel: float) -> dict[str, np.ndarray]:
+    """Lungs, and soft tissue by its depth below the skin."""
+    outside = np.asarray(anatomy.segment(jnp.asarray(hu)).outside)
+    body = ~outside
+    depth = np.stack([ndimage.distance_transform_edt(m) for m in body]) * pixel
+    tissue = ndimage.uniform_filter(hu, (0, 7, 7))
+    soft = body & (tissue > -150) & (tissue < 150)
+    return {
+        "lung": ndimage.binary_erosion(lung, np.ones((1, 5, 5))),
+        "rim": soft & (depth < 30),
+        "middle": soft & (depth >= 30) & (depth < 70),
+        "core": soft & (depth >= 70),
+    }
+
+
+def sd_by_region(noise: np.ndarray, masks: dict[str, np.ndarray]) -> dict[str, float]:
+    """Root mean square over slices of the local standard deviation, HU."""
+    found = noise_analysis.noise_sd_by_region(
+        jnp.asarray(noise), {k: jnp.asarray(m) for k, m in masks.items()}
+    )
+    return {k: float(np.sqrt(np.nanmean(np.square(v)))) for k, v in found.items()}
+
+
+def nps_misfit(ours: np.ndarray, theirs: np.ndarray, box: tuple[slice, slice]) -> tuple:
+    """Radial NPS of noise in a box: ratio by ring, and its power-weighted misfit."""
+    curves = []
+    for noise in (ours, theirs):
+        patches = [
+            noise[:, r : r + 64, c : c + 64]
+            for r in range(box[0].start, box[0].stop - 63, 32)
+            for c in range(box[1].start, box[1].stop - 63, 32)
+        ]
+        spectrum = noise_analysis.noise_power_spectrum(
+            jnp.asarray(np.concatenate(patches)), 1.0, taper=True
+        )
+        frequency, curve = noise_analysis.radial_average(spectrum, 1.0)
+        curves.append(np.asarray(curve))
+    use = frequency > 0.04
+    ratio = curves[0] / np.maximum(curves[1], 1e-6 * curves[1].max())
+    weight = (curves[1] * frequency) * use
+    misfit = math.sqrt(np.average((ratio - 1) ** 2, weights=weight))
+    return frequency, ratio, misfit
+
+
+def histogram_distance(ours: np.ndarray, theirs: np.ndarray, mask: np.ndarray) -> float:
+    """Kolmogorov-Smirnov distance of HU in a region."""
+    return float(stats.ks_2samp(ours[mask][::7], theirs[mask][::7]).statistic)
+
+
+def against_foreign(quick: bool) -> None:
+    """Prints, for each foreign scanner, how far the simulated quarter dose is off."""
+    field = 400.0
+    pixel = field / SIZE
+    hu, lung = thorax(1, 6, field)
+    masks = regions(hu, lung, pixel)
+    makers: dict[str, Callable[[int, float], np.ndarray]] = {
+        name: (lambda s, d, o=options: foreign_noise(hu, pixel, s, d, **o))  # pyrefly: ignore
+        for name, options in FOREIGN.items()
+    }
+    makers["fan beam 570 mm"] = lambda s, d: fan_noise(hu, pixel, s, d)
+    print(
+        "quarter dose, ours / theirs: total noise sd by region, NPS misfit (middle of "
+        "the image), KS distance of HU histograms"
+    )
+    for number, (name, make) in enumerate(makers.items()):
+        if quick and number % 4:
+            continue
+        normal = np.round(hu + make(number, 1.0))
+        theirs = np.round(hu + make(number + 50, 0.25))
+        start = time.perf_counter()
+        found = calibration.calibrate(normal, pixel)
+        seconds = time.perf_counter() - start
+        key = jax.random.key(7)
+        ours = simulate_low_dose(key, normal, pixel, found.dose_params(0.25))
+        ours = np.round(np.asarray(ours))
+        a, b = (sd_by_region(image - hu, masks) for image in (ours, theirs))
+        full = sd_by_region(normal - hu, masks)
+        box = (slice(160, 352), slice(160, 352))
+        _, _, misfit = nps_misfit(ours - hu, theirs - hu, box)
+        soft = masks["middle"] | masks["core"]
+        ks = [histogram_distance(ours, theirs, m) for m in (masks["lung"], soft)]
+        print(
+            f"{name:22s} "
+            + " ".join(f"{k} {a[k] / b[k]:.3f} ({b[k]:.0f} HU)" for k in masks)
+            + f" | NPS {100 * misfit:.0f} % | KS {ks[0]:.3f} {ks[1]:.3f} | "
+            f"N0 {found.photons:.3g} {found.filter_name}{'*' if found.window else ''}"
+            f" {found.cutoff:.2f} spread {100 * found.level_spread:.0f} % nps "
+            f"{100 * found.texture_error:.0f} % full sd {full['core']:.0f} HU, "
+            f"{seconds:.0f} s",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Prints the tables."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", choices=("recovery", "foreign", "ct"))
+    parser.add_argument("--ct", help="(z, h, w) HU, .npy")
+    parser.add_argument("--pixel", type=float, default=0.841796875)
+    options = parser.parse_args()
+    if options.only in (None, "recovery"):
+        recovery(options.quick)
+    if options.only in (None, "foreign"):
+        against_foreign(options.quick)
+    if options.ct and options.only in (None, "ct"):
+        closed_loop(np.load(options.ct), options.pixel)
+
+
+def closed_loop(volume: np.ndarray, pixel: float) -> None:
+    """Calibrates a real volume; a known scanner on top of it, recovered from pairs."""
+    start = time.perf_counter()
+    own = calibration.calibrate(volume, pixel)
+    print(f"the volume itself, {time.perf_counter() - start:.0f} s:")
+    print("  " + "\n  ".join(own.describe()))
+    chosen = np.unique(np.linspace(0, len(volume) - 1, 12).round().astype(int))
+    hu = volume[chosen]
+    masks = regions(hu, np.asarray(anatomy.segment(jnp.asarray(hu)).lung), pixel)
+    for cutoff, photons in ((0.8, 1e4), (4.0, 3e4)):
+        for dose in (0.25, 0.1):
+            scan = {"photons": photons, "cutoff": cutoff}
+            normal = scanned(hu, pixel, 1, dose=1.0, **scan)
+            true = DoseParams(dose=dose, **scan)  # pyrefly: ignore
+            low = simulate_low_dose(jax.random.key(2), normal, pixel, true)
+            low = np.round(np.asarray(low))
+            found = calibration.calibrate((low, normal), pixel, dose=dose)
+            again = simulate_low_dose(
+                jax.random.key(3), normal, pixel, found.dose_params(dose)
+            )
+            again = np.asarray(again)
+            a, b = (sd_by_region(image - normal, masks) for image in (again, low))
+            _, _, misfit = nps_misfit(
+                again - normal, low - normal, (slice(160, 352), slice(160, 352))
+            )
+            ks = [histogram_distance(again, low, m) for m in masks.values()]
+            print(f"true {photons:g} {cutoff} at {dose}: found {found.photons:.4g}", end="")
+            print(
+                f" {found.filter_name}{'*' if found.window else ''} {found.cutoff:.3f} q "
+                f"{found.electronic_variance:.3g} {found.relation} | "
+                + " ".join(f"{k} {a[k] / b[k]:.3f} ({b[k]:.0f})" for k in masks)
+                + f" | NPS {100 * misfit:.0f} % | KS "
+                + " ".join(f"{value:.3f}" for value in ks),
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,386 @@
+"""Task simulate: names, formats, HU, DICOM attributes, noise, resumption, messages."""
+
+import dataclasses
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import PIL.Image
+import pydicom
+import pytest
+import SimpleITK as sitk
+
+from common.errors import UserError
+from configs import simulate as recipe
+from ipv2 import settings
+from ipv2.ct_io import PADDING_HU, Volume, read_volume, write_volume
+from ipv2.scans import check_scan
+from ipv2.simulate import padding, simulate, simulate_volume, stored_range
+from tests.ipv2.ct_files import make_slice, save
+from tests.oracles.thorax import thorax
+
+SIZE = 64
+MM = 400 / SIZE
+COUNT = 3
+SCAN = {"SeriesDescription": "thin", "XRayTubeCurrent": "188", "Exposure": "150"}
+# Outside the circle that the scanner reconstructs.
+Y, X = np.mgrid[:SIZE, :SIZE] - (SIZE - 1) / 2
+OUTSIDE = np.hypot(Y, X) > 0.52 * SIZE
+
+
+def chest(count=COUNT, seed=0):
+    """(count, SIZE, SIZE) whole HU with a little noise, air about -1000."""
+    noise = np.random.default_rng(seed).normal(0, 5, (count, SIZE, SIZE))
+    return np.rint(thorax(SIZE).hu + noise).astype(np.float32)
+
+
+def volume_of(hu, **fields):
+    given = {"spacing_mm": (5.0, MM, MM), "integer": True} | fields
+    return Volume(hu=hu.astype(np.float32), **given)
+
+
+def write_series(folder, hu, **attributes):
+    """The HU as a scanner would store them, padded outside its circle."""
+    for index, image in enumerate(hu):
+        stored = np.where(OUTSIDE, 3000, image + 1024).astype(np.int32)
+        data = make_slice(
+            stored,
+            position=(0, 0, 5.0 * index),
+            spacing=(MM, MM),
+            padding=3000,
+            instance=index + 1,
+        )
+        for key, value in (SCAN | attributes).items():
+            setattr(data, key, value)
+        data.CTDIvol = 10.6
+        data.IrradiationEventUID = "1.2.3.4"
+        data.AcquisitionUID = "1.2.3.5"  # younger than SimpleITK's dictionary
+        save(data, folder / f"IM{index}")
+
+
+def config_of(source, output, **changes):
+    config = recipe.get_config()
+    config.data.input, config.output = str(source), str(output)
+    config.dose, config.noise.views, config.batch_size = 0.1, 24, 2
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    """Four volumes of four kinds and two bad files, simulated once."""
+    folder = tmp_path_factory.mktemp("simulate")
+    root = folder / "in"
+    write_volume(volume_of(chest(seed=1)), root / "p1/scan.nii.gz")
+    write_series(root / "p2/series", chest(seed=2))
+    write_volume(volume_of(chest(seed=3)), root / "p3/scan.mha")
+    float_hu = chest(seed=4) + 0.25
+    write_volume(volume_of(float_hu, integer=False), root / "p3/scan.nrrd")
+    (root / "p4").mkdir()
+    (root / "p4/bad.nrrd").write_bytes(b"not an image")
+    coronal = (1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, -1.0, 0.0)
+    write_volume(volume_of(chest(), direction=coronal), root / "p5/coronal.nii")
+    simulate(config_of(root, folder / "out"), folder / "work")
+    return folder
+
+
+def test_results_have_the_input_s_names_and_formats(simulated):
+    out = simulated / "out"
+    files = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
+    volumes = ("p1/scan.nii.gz", "p3/scan.mha", "p3/scan.nrrd")
+    assert files == {
+        *volumes,
+        *(f"{name}.json" for name in (*volumes, "p2/series")),
+        *(f"p2/series/IM{index}" for index in range(COUNT)),
+    }
+    image = sitk.ReadImage(out / "p3/scan.nrrd")
+    assert image.GetPixelID() == sitk.sitkFloat32
+    assert sitk.ReadImage(out / "p1/scan.nii.gz").GetPixelID() == sitk.sitkInt16
+
+
+@pytest.mark.parametrize(
+    "name", ["p1/scan.nii.gz", "p2/series", "p3/scan.mha", "p3/scan.nrrd"]
+)
+def test_hu_are_kept_and_noise_is_added(simulated, name):
+    before, after = (read_volume(simulated / part / name) for part in ("in", "out"))
+    assert after.spacing_mm == before.spacing_mm
+    assert after.origin_mm == before.origin_mm
+    assert after.direction == before.direction
+    added = after.hu - before.hu
+    truth = thorax(SIZE)
+    soft = np.broadcast_to(truth.body & ~truth.lung, added.shape) & (before.hu < 100)
+    lung = np.broadcast_to(truth.lung, added.shape)
+    for region in (soft, lung):
+        count = np.count_nonzero(region)
+        assert added[region].std() > 1
+        # Noise of filtered backprojection is anticorrelated, so that 4 standard errors
+        # of independent pixels are generous; 0.5 for rounding.
+        assert abs(added[region].mean()) < 4 * added[region].std() / count**0.5 + 0.5
+    assert added[soft].std() > added[lung].std()
+    record = json.loads((simulated / "out" / f"{name}.json").read_text())
+    assert record["dose"] == record["scan"]["dose"] == 0.1
+    assert record["scan"]["photons"] == 1.5e5 and record["seed"] == 0
+
+
+def test_written_hu_are_the_simulated_ones_to_rounding(simulated):
+    config = config_of(simulated / "in", simulated / "out")
+    volume = read_volume(simulated / "in/p1/scan.nii.gz")
+    scan = settings.simulated_dose_params(config)
+    result = simulate_volume(volume, scan, name="p1/scan", seed=0, batch_size=2)
+    written = read_volume(simulated / "out/p1/scan.nii.gz").hu
+    np.testing.assert_allclose(written, result.hu, atol=0.5)
+
+
+def test_dicom_says_what_it_is(simulated):
+    series = set()
+    for index in range(COUNT):
+        was = pydicom.dcmread(simulated / f"in/p2/series/IM{index}")
+        now = pydicom.dcmread(simulated / f"out/p2/series/IM{index}")
+        series.add(now.SeriesInstanceUID)
+        assert now.SOPInstanceUID != was.SOPInstanceUID
+        assert now.ImageType == ["DERIVED", "SECONDARY", "AXIAL"]
+        assert now.SyntheticData == "YES"
+        assert now.SeriesDescription == "thin (simulated 10 % dose)"
+        for words in (
+            "ipv2 low-dose simulation",
+            "Dose 0.1 of normal, source 1;",
+            "150000 photons",
+            "electronic variance 10;",
+            "24 views; filter hann, cutoff 1; seed 0.",
+            "times 0.1.",
+        ):
+            assert words in now.DerivationDescription
+        (source,) = now.SourceImageSequence
+        assert source.ReferencedSOPInstanceUID == was.SOPInstanceUID
+        assert source.ReferencedSOPClassUID == was.SOPClassUID
+        assert (now.XRayTubeCurrent, now.Exposure, now.ExposureInuAs) == (19, 15, 15000)
+        assert now.CTDIvol == pytest.approx(1.06)
+        assert "IrradiationEventUID" not in now
+        for key in (
+            *(
+                "StudyInstanceUID",
+                "FrameOfReferenceUID",
+                "PatientName",
+                "AcquisitionUID",
+            ),
+            *("ImagePositionPatient", "PixelSpacing", "InstanceNumber"),
+        ):
+            assert now[key].value == was[key].value, key
+    assert len(series) == 1 and series != {was.SeriesInstanceUID}
+
+
+def test_simpleitk_reads_the_series_where_the_input_was(simulated):
+    images = []
+    for part in ("in", "out"):
+        reader = sitk.ImageSeriesReader()
+        folder = str(simulated / part / "p2/series")
+        reader.SetFileNames(reader.GetGDCMSeriesFileNames(folder))
+        images.append(reader.Execute())
+    before, after = images
+    assert after.GetOrigin() == before.GetOrigin()
+    assert after.GetSpacing() == before.GetSpacing()
+    assert after.GetSize() == before.GetSize()
+    hu = read_volume(simulated / "out/p2/series").hu
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(after), hu)
+
+
+def test_padding_is_left_alone_and_air_is_not(simulated):
+    hu = read_volume(simulated / "out/p2/series").hu
+    assert np.all(hu[:, OUTSIDE] == PADDING_HU)
+    inside = hu[:, ~OUTSIDE]
+    assert inside.std() > 0 and np.mean(inside == PADDING_HU) < 0.2
+    assert hu.min() == PADDING_HU
+
+
+def test_padding_reaches_the_border_and_clipped_air_is_none():
+    hu = np.full((1, 32, 32), -1000.0, np.float32)
+    expected = np.zeros_like(hu, bool)
+    expected[0, :4, :9] = True
+    hu[expected] = PADDING_HU
+    hu[0, 10:12, 10:12] = hu[0, 5, 9] = PADDING_HU
+    np.testing.assert_array_equal(padding(jnp.asarray(hu)), expected)
+
+
+@pytest.mark.parametrize(
+    ("hu", "expected"),
+    [
+        ((-1024, 3071), (-1024, 3071)),
+        ((-900, 100), (-1024, 3071)),
+        ((-1025, 3071), (-1999, 3071)),
+        ((-1024, 3072), (-1024, 31743)),
+    ],
+)
+def test_what_the_input_keeps_to_is_kept_to(hu, expected):
+    assert stored_range(np.array(hu, np.float32)) == expected
+
+
+@pytest.mark.slow
+def test_noise_is_the_slice_s_whatever_the_batch_and_its_neighbours():
+    volume = volume_of(chest(4))
+    scan = settings.simulated_dose_params(config_of("", ""))
+    one, two = (
+        simulate_volume(volume, scan, name="a", seed=0, batch_size=size).hu
+        for size in (3, 2)
+    )
+    # Sums in another order, in float32 HU of up to 1000.
+    np.testing.assert_allclose(one, two, atol=0.05)
+    again = simulate_volume(volume, scan, name="a", seed=0, batch_size=2).hu
+    np.testing.assert_array_equal(two, again)
+    flat = volume_of(np.repeat(chest(1), 2, axis=0))
+    for other in (
+        simulate_volume(volume, scan, name="b", seed=0, batch_size=2).hu,
+        simulate_volume(volume, scan, name="a", seed=1, batch_size=2).hu,
+        np.repeat(simulate_volume(flat, scan, name="a", seed=0, batch_size=2).hu, 2, 0),
+    ):
+        assert np.std((two - other)[1]) > 1
+    slices = simulate_volume(flat, scan, name="a", seed=0, batch_size=2).hu
+    assert np.std(slices[0] - slices[1]) > 1
+
+
+def test_the_same_command_goes_on_with_what_is_missing(simulated, capsys, caplog):
+    out = simulated / "out"
+    config = config_of(simulated / "in", out)
+    kept = (out / "p1/scan.nii.gz").stat().st_mtime_ns
+    content = (out / "p3/scan.mha").read_bytes()
+    (out / "p3/scan.mha").unlink()
+    with caplog.at_level("INFO", logger="absl"):
+        simulate(config, simulated / "work")
+    assert (out / "p3/scan.mha").read_bytes() == content
+    assert (out / "p1/scan.nii.gz").stat().st_mtime_ns == kept
+    assert "3 of 6 volumes are there already" in caplog.text
+    assert "2 skipped:" in caplog.text
+    assert "bad.nrrd" in caplog.text and "not axial slices" in caplog.text
+    told = capsys.readouterr().out
+    assert "1 volumes simulated at dose 0.1, 3 there before, 2 skipped" in told
+    assert not list(out.rglob("p4/*")) and not list(out.rglob("p5/*"))
+
+
+def test_other_options_are_not_mixed_in(simulated):
+    changed = config_of(simulated / "in", simulated / "out", dose=0.2, seed=3)
+    with pytest.raises(UserError, match=r"(?s)dose: 0\.1 there, 0\.2 asked.*overwrite"):
+        simulate(changed, simulated / "work")
+
+
+def test_what_another_made_is_never_replaced_unless_asked(tmp_path):
+    hu = chest(2)
+    write_volume(volume_of(hu), tmp_path / "in/a.mha")
+    mine = write_volume(volume_of(hu + 1), tmp_path / "out/a.mha")
+    config = config_of(tmp_path / "in", tmp_path / "out")
+    with pytest.raises(
+        UserError, match=r"out/a\.mha: is there, without a a\.mha\.json"
+    ):
+        simulate(config, tmp_path)
+    np.testing.assert_array_equal(read_volume(mine).hu, hu + 1)
+    config.overwrite = True
+    simulate(config, tmp_path)
+    assert np.std(read_volume(mine).hu - hu) > 1
+
+
+def test_dose_one_changes_nothing(tmp_path):
+    write_volume(volume_of(chest()), tmp_path / "a.mha")
+    simulate(config_of(tmp_path / "a.mha", tmp_path / "out", dose=1.0), tmp_path)
+    np.testing.assert_array_equal(
+        read_volume(tmp_path / "out/a.mha").hu, read_volume(tmp_path / "a.mha").hu
+    )
+
+
+def test_a_single_series_goes_under_its_folder_s_name(tmp_path):
+    write_series(tmp_path / "chest", chest(2))
+    config = config_of(tmp_path / "chest", tmp_path / "out")
+    simulate(config, tmp_path)
+    assert len(list((tmp_path / "out/chest").iterdir())) == 2
+    assert (tmp_path / "out/chest.json").is_file()
+
+
+@pytest.mark.slow
+def test_png_with_window_and_pixel_size(tmp_path):
+    grey = np.clip(np.rint((chest(1)[0] + 1350) / 1500 * 255), 0, 255).astype(np.uint8)
+    PIL.Image.fromarray(grey).save(tmp_path / "a_07.png")
+    stated = {"data.window": (-600.0, 1500.0), "data.pixel_mm": MM}
+    simulate(config_of(tmp_path / "a_07.png", tmp_path / "out", **stated), tmp_path)
+    after = np.asarray(PIL.Image.open(tmp_path / "out/a_07.png"))
+    assert after.dtype == np.uint8 and after.shape == grey.shape
+    lung = thorax(SIZE).lung
+    added = (after.astype(float) - grey)[lung] * 1500 / 255
+    assert added.std() > 5 and abs(added.mean()) < 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "--config.data.window"),
+        ({"data.window": (-600.0, 1500.0)}, "--config.data.pixel_mm"),
+    ],
+)
+def test_png_without_them_says_what_is_missing(tmp_path, caplog, changes, said):
+    PIL.Image.new("L", (SIZE, SIZE), 9).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match="no volume could be simulated"):
+        simulate(config_of(tmp_path / "a.png", tmp_path / "out", **changes), tmp_path)
+    assert said in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"dose": 0.0}, r"config\.dose: got 0\.0, accepted: a number above 0"),
+        ({"dose": 1.5}, r"config\.dose: got 1\.5, .* at most 1"),
+        ({"dose": 0.5, "input_dose": 0.25}, r"at most config\.input_dose \(0\.25\)"),
+        ({"data.input": "/no/such"}, r"config\.data\.input: got '/no/such'"),
+        ({"data.input": ""}, r"--config\.data\.input=DIR"),
+        ({"data.embedded": "phantom"}, "give one input"),
+    ],
+)
+def test_wrong_options_are_named(tmp_path, changes, said):
+    with pytest.raises(UserError, match=said):
+        simulate(config_of(tmp_path, tmp_path / "out", **changes), tmp_path)
+
+
+def test_the_output_is_never_in_the_input(tmp_path):
+    root = tmp_path / "in"
+    path = write_volume(volume_of(chest(1)), root / "a.mha")
+    for output in (root, root / "out", tmp_path / "in/../in"):
+        with pytest.raises(UserError, match=r"config\.output: .*give another"):
+            simulate(config_of(root, output), tmp_path)
+    with pytest.raises(UserError, match="written upon itself"):
+        simulate(config_of(path, root), tmp_path)
+    with pytest.raises(UserError, match="written upon itself"):
+        write_series(tmp_path / "series", chest(1))
+        simulate(config_of(tmp_path / "series", tmp_path), tmp_path)
+
+
+def test_a_folder_without_ct_says_so(tmp_path):
+    (tmp_path / "in").mkdir()
+    with pytest.raises(UserError, match="no CT volume found"):
+        simulate(config_of(tmp_path / "in", tmp_path / "out"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"spacing_mm": (5.0, 1.0, 1.1)}, "pixels of 1 x 1.1 mm"),
+        ({"spacing_known": False}, "no pixel size"),
+        ({"unit": "grey"}, "HU are needed"),
+        ({"hu": np.full((1, 64, 64), 9, np.float32)}, "9 to 9 are grey levels"),
+        ({"hu": np.full((1, 8, 64), -9, np.float32)}, "at least 16 x 16"),
+    ],
+)
+def test_what_cannot_be_simulated_says_why(fields, said):
+    with pytest.raises(UserError, match=said):
+        check_scan(dataclasses.replace(volume_of(chest(1)), **fields))
+
+
+def test_every_variant_is_accepted():
+    for variant in ("", *recipe.VARIANTS):
+        settings.check_simulate(recipe.get_config(variant))
+    keys = {key for key, _ in settings.c.flatten(recipe.get_config())}
+    assert set(settings.SIMULATE_RULES) <= keys
+
+
+@pytest.mark.slow
+def test_smoke_needs_nothing(tmp_path, capsys):
+    simulate(recipe.get_config("smoke"), tmp_path)
+    simulate(recipe.get_config("smoke"), tmp_path)
+    assert "0 volumes simulated at dose 0.25, 1 there before" in capsys.readouterr().out
+    before = read_volume(tmp_path / "input/phantom").hu
+    after = read_volume(tmp_path / "low_dose/phantom").hu
+    assert np.std((after - before)[before > -500]) > 10
