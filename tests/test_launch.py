@@ -46,9 +46,10 @@ def _launch(*arguments, cwd=ROOT):
                 "config.data.root: got '/no/such/folder', accepted: a path that exists",
             ],
         ),
-        (
+        pytest.param(
             ["--config", "configs/simulate.py", "--config.dose=1.5"],
             ["config.dose: got 1.5, accepted: a number above 0 and at most 1"],
+            marks=pytest.mark.slow,
         ),
     ],
     ids=lambda value: " ".join(value)[:60] or "nothing",

@@ -113,6 +113,7 @@ def test_results_do_not_depend_on_the_batch_size():
     assert_close(evaluate(slices, batch_size=2), expected)
 
 
+@pytest.mark.slow
 def test_sizes_may_change_between_slices_and_slices_may_stream():
     slices = [make_slice(0), make_slice(1, size=40), make_slice(2, size=40)]
     streamed = evaluate(iter(slices), batch_size=2)

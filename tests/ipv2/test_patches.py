@@ -31,6 +31,7 @@ def test_patches_are_windows_of_their_slice_up_to_flips():
         assert any(np.array_equal(flip, expected) for flip in flips)
 
 
+@pytest.mark.slow
 def test_channels_stay_aligned():
     patches = random_patches(_keys(2), _numbered(2, 9, 9), size=4, count=8)
     np.testing.assert_array_equal(patches[..., 0], -patches[..., 1])

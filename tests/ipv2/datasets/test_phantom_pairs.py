@@ -56,6 +56,7 @@ def test_truth_is_aligned_to_lq_and_gt_is_not(builder):
         assert abs(np.mean((lq - truth)[lung])) < 15
 
 
+@pytest.mark.slow
 def test_low_dose_is_noisier_than_normal_dose_by_the_square_root():
     quiet, loud = (
         phantom_config(**OPTIONS, noise=DoseParams(dose=dose, photons=1e7))

@@ -85,6 +85,7 @@ def test_a_far_source_is_the_parallel_beam():
     assert relative(sinogram, expected) < 1e-3
 
 
+@pytest.mark.slow
 def test_backprojection_without_filter_is_the_exact_adjoint():
     rng = np.random.default_rng(0)
     image = rng.normal(size=(2, *SHAPE)).astype(np.float32)

@@ -140,6 +140,7 @@ def test_two_steps_add_the_variance_of_one():
     assert np.mean(steps) == pytest.approx(np.mean(direct), rel=0.05)
 
 
+@pytest.mark.slow
 def test_input_without_noise_gets_all_of_it():
     inside = within(18)
     scan = DoseParams(dose=0.1, photons=1e6, electronic_variance=50.0)
@@ -155,6 +156,7 @@ def test_input_without_noise_gets_all_of_it():
     assert own == pytest.approx(direct / 10, rel=0.1)
 
 
+@pytest.mark.slow
 def test_texture_is_that_of_brute_force_backprojection():
     size = 64
     rng = np.random.default_rng(0)

@@ -174,6 +174,7 @@ def test_filtered_backprojection_follows_skimage(head, filter_name):
     assert relative(actual, expected) < limit
 
 
+@pytest.mark.slow
 def test_reconstruction_has_no_bias():
     spacing = 0.9
     image = (0.02 * disc(96, 36)).astype(np.float32)
