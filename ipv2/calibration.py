@@ -43,8 +43,8 @@ _OUTLYING, _LEAST_SPREAD, _MOST_ANATOMY = 3.0, 0.05, 0.5
 _ROUNDS = 2
 # Standard errors above zero from which a patch is said to hold anatomy.
 _EVIDENT = 2.0
-# Rays of fewer photons do not follow 1 / N.
-_LEAST_COUNTS = 10.0
+# Relative variance of a ray's counts above which no formula of few terms holds.
+_STARVED = 0.15
 # Pixels that anatomy may be apart in a pair that is called aligned.
 _ALIGNED_PX = 0.5
 _SAME, _APART = 0.25, 0.75
@@ -313,7 +313,7 @@ def _spectra(
             "and 200 HU without an edge: heart, liver, muscle. Give more slices, or "
             "check that the images are HU."
         )
-    photons, electronics, rays = ray_noise.ray_variances(
+    photons, electronics, scale = ray_noise.ray_variances(
         anatomy_hu, spacing, patches, views=views, mu_water_per_mm=mu_water
     )
     used = spectrum_fit.used()
@@ -321,7 +321,7 @@ def _spectra(
         _periodograms(_cut(channel.noisy, patches)),
         channel.photons_factor * ray_noise.tapered(photons)[:, used],
         channel.electronics_factor * ray_noise.tapered(electronics)[:, used],
-        channel.photons_factor * rays,
+        scale,
         patches.index,
     )
 
@@ -415,21 +415,22 @@ def _robust_fit(
         textured=np.zeros(len(spectra.power), bool),
     )
     for _ in range(_ROUNDS):
+        corrected = spectrum_fit.with_logarithm(
+            spectra, fitted.log_alpha, fitted.electronic_variance
+        )
         textured = fitted.evidence > _EVIDENT
-        fitted = _best_fit(spectra, electronic_variance, textured)
-        keep = _ordinary(fitted, spectra)
-        if keep.all():
-            break
+        fitted = _best_fit(corrected, electronic_variance, textured)
+        keep = _ordinary(fitted, corrected)
         if keep.sum() < _LEAST_PATCHES:
             raise UserError(
                 f"no usable flat region: {keep.sum()} of {len(keep)} patches hold "
-                "noise rather than edges or texture. Give slices with heart, liver or "
-                "muscle."
+                "noise rather than edges, texture or starved rays. Give slices with "
+                "heart, liver or muscle."
             )
-        spectra = spectra.take(keep)
+        spectra, corrected = spectra.take(keep), corrected.take(keep)
         textured = (fitted.evidence > _EVIDENT)[keep]
-        fitted = _best_fit(spectra, electronic_variance, textured)
-    return fitted, spectra
+        fitted = _best_fit(corrected, electronic_variance, textured)
+    return fitted, corrected
 
 
 def _ordinary(fitted: spectrum_fit.Fit, spectra: spectrum_fit.Spectra) -> np.ndarray:
@@ -439,8 +440,10 @@ def _ordinary(fitted: spectrum_fit.Fit, spectra: spectrum_fit.Spectra) -> np.nda
     off = np.abs(level - np.median(level))
     spread = max(1.4826 * float(np.median(off)), _LEAST_SPREAD)
     clean = fitted.anatomy.sum(axis=1) < _MOST_ANATOMY * fitted.noise.sum(axis=1)
-    counts = math.exp(-fitted.log_alpha) / spectra.rays
-    return (off < _OUTLYING * spread) & clean & (counts > _LEAST_COUNTS)
+    rays = spectrum_fit.ray_variance(
+        spectra, fitted.log_alpha, fitted.electronic_variance
+    )
+    return (off < _OUTLYING * spread) & clean & (rays.mean(axis=1) < _STARVED)
 
 
 def _best_fit(
@@ -480,7 +483,7 @@ def _calibration(
     """
     noise = spectra.power - fitted.anatomy
     ratio = noise.sum(axis=1) / fitted.noise.sum(axis=1)
-    level = float(np.median(ratio))
+    level = float(np.mean(ratio))
     model = level * fitted.noise
     groups = np.unique(spectra.group)
     by_group = [np.median(ratio[spectra.group == group]) for group in groups]
@@ -517,6 +520,6 @@ def _texture_error(measured: np.ndarray, model: np.ndarray) -> float:
     radius = ray_noise.frequencies()[0][spectrum_fit.used()]
     ring = np.floor(radius * flat_patches.SIZE + 0.5).astype(int)
     total, expected = (np.bincount(ring, weights=w) for w in (measured, model))
-    known = expected > 0
-    misfit = total[known] / expected[known] - 1
-    return float(np.sqrt(np.average(misfit**2, weights=expected[known])))
+    # Rings without power are no texture: a hundredth of the strongest is added to all.
+    misfit = (total - expected) / (expected + 0.01 * expected.max())
+    return float(np.sqrt(np.average(misfit**2, weights=expected)))

@@ -113,8 +113,8 @@ def ray_variances(
 
     Returns:
       Photons' and electronics' part, (k, 32, 32) each, without the factor
-      |H(f)|^2 / f and before the taper: HU^2 pixel^2. Then exp(p), (k,), mean over the
-      views.
+      |H(f)|^2 / f and before the taper: HU^2 pixel^2. Then (k,), the factor in them
+      that turns a ray's variance into it.
     """
     geometry = photon_noise.scan_geometry(image_hu.shape[-2:], views)
     angle = projection.uniform_angles(geometry.views)
@@ -144,7 +144,7 @@ def ray_variances(
         return (scale * (rays @ weight)).reshape(-1, SIZE, SIZE)
 
     first, second = (along(table) for table in tables)
-    return spectrum(first), spectrum(second), first.mean(axis=1)
+    return spectrum(first), spectrum(second), scale[:, 0]
 
 
 def _directions(angle: np.ndarray) -> np.ndarray:

@@ -30,10 +30,10 @@ from ipv2.flat_patches import SIZE
 NAMED = ("hann", "cosine", "hamming", "shepp-logan")
 _LEAST_CUTOFF, _MOST_CUTOFF = 0.1, 4.0
 _STARTS = (0.2, 0.35, 0.6, 1.0, 1.7, 3.0)
-# Windows: factors at multiples of 1/32 cycle a pixel. Below 6/32, where anatomy hides
+# Windows: factors at multiples of 1/32 cycle a pixel. Below 4/32, where anatomy hides
 # the noise, they rise from 1 as a square: a kernel's enhancement is even in frequency.
 # The last, at the detector's end, is the last but one.
-_KNOTS, _FIRST = 17, 6
+_KNOTS, _FIRST = 17, 4
 _LEAST_FACTOR, _MOST_FACTOR = 1e-3, 20.0
 # Cycles a pixel: from three steps of a patch's spectrum to short of the detector's end.
 _LOWEST, _HIGHEST = 0.09, 0.47
@@ -52,19 +52,46 @@ class Spectra(NamedTuple):
         whole HU contribute.
       photons: c1 A_k.
       electronics: c2 B_k.
-      rays: (k,) c1 exp(p), mean over the views: 1 / N0 of it is 1 / photons.
+      scale: (k,) what turns the variance of a ray into these units.
       group: which patches are independent of which: those of other groups.
     """
 
     power: Float[np.ndarray, "k f"]
     photons: Float[np.ndarray, "k f"]
     electronics: Float[np.ndarray, "k f"]
-    rays: np.ndarray
+    scale: np.ndarray
     group: np.ndarray
 
     def take(self, which: np.ndarray) -> "Spectra":
         """Some of the patches."""
         return Spectra(*(part[which] for part in self))
+
+
+def ray_variance(
+    spectra: Spectra, log_alpha: float, electronic_variance: float
+) -> np.ndarray:
+    """(k, f) relative variance of the counts of the rays behind each frequency."""
+    alpha = math.exp(log_alpha)
+    photons = alpha * spectra.photons
+    electronics = alpha**2 * electronic_variance * spectra.electronics
+    return (photons + electronics) / spectra.scale[:, None]
+
+
+def with_logarithm(
+    spectra: Spectra, log_alpha: float, electronic_variance: float
+) -> Spectra:
+    """The model's parts, corrected for what the logarithm makes of few counts.
+
+    A count of relative variance s^2 = v + e, v = 1 / N of photons, has a logarithm of
+    variance s^2 + 5/2 s^4 - v^2 to the second order.
+    """
+    alpha = math.exp(log_alpha)
+    total = ray_variance(spectra, log_alpha, electronic_variance)
+    photons = alpha * spectra.photons / spectra.scale[:, None]
+    factor = 1 + 2.5 * total - photons**2 / total
+    return spectra._replace(
+        photons=factor * spectra.photons, electronics=factor * spectra.electronics
+    )
 
 
 class Family(NamedTuple):
