@@ -32,9 +32,8 @@ _LEAST_PATCHES = 4
 # Noise below this is that of whole HU, or none.
 _LEAST_NOISE_HU = 0.5
 _QUANTISATION_HU2 = 1 / 12
-# A measured window replaces a named filter that fits worse by this much in the mean of
-# log S + P / S: half the mean square of the relative misfit, 6 % here.
-_WORSE = 0.002
+# A measured window replaces a named filter whose radial NPS is further off by this much.
+_WORSE = 0.03
 # Named filters other than hann must be better than it by this much.
 _BETTER = 0.0005
 # Patches that are left out: level this many (robust) deviations off, anatomy above
@@ -464,7 +463,8 @@ def _best_fit(
     fits = [fit(spectrum_fit.named_family(name)) for name in spectrum_fit.NAMED]
     named = min(fits, key=lambda f: f.loss + _BETTER * (f.family.filter_name != "hann"))
     free = fit(spectrum_fit.window_family(named))
-    return free if free.loss < named.loss - _WORSE else named
+    off = [_texture_error(f.noise, spectra.power - f.anatomy) for f in (named, free)]
+    return free if off[1] < off[0] - _WORSE else named
 
 
 def _calibration(
@@ -510,16 +510,25 @@ def _calibration(
         noise_hu=math.sqrt(max(float(np.mean(_variance(noise))), 0.0)),
         model_hu=math.sqrt(float(np.mean(_variance(model)))),
         level_spread=float(np.std(np.log(np.maximum(by_group, 1e-6)))) / 2,
-        texture_error=_texture_error(noise.sum(axis=0), model.sum(axis=0)),
+        texture_error=_texture_error(model, noise),
         relation=relation,
     )
 
 
-def _texture_error(measured: np.ndarray, model: np.ndarray) -> float:
-    """Misfit of the radial NPS, rings one frequency step wide, weighted by power."""
+def _texture_error(model: np.ndarray, measured: np.ndarray) -> float:
+    """Misfit of the radial NPS, rings one frequency step wide, weighted by power.
+
+    Both (k, f); levels do not matter.
+    """
     radius = ray_noise.frequencies()[0][spectrum_fit.used()]
     ring = np.floor(radius * flat_patches.SIZE + 0.5).astype(int)
-    total, expected = (np.bincount(ring, weights=w) for w in (measured, model))
+    # Relative to each patch's level, or the noisiest would decide.
+    level = model.mean(axis=1, keepdims=True)
+    expected, total = (
+        np.bincount(ring, weights=(values / level).mean(axis=0))
+        for values in (model, measured)
+    )
+    total *= expected.sum() / total.sum()
     # Rings without power are no texture: a hundredth of the strongest is added to all.
     misfit = (total - expected) / (expected + 0.01 * expected.max())
     return float(np.sqrt(np.average(misfit**2, weights=expected)))

@@ -30,11 +30,10 @@ from ipv2.flat_patches import SIZE
 NAMED = ("hann", "cosine", "hamming", "shepp-logan")
 _LEAST_CUTOFF, _MOST_CUTOFF = 0.1, 4.0
 _STARTS = (0.2, 0.35, 0.6, 1.0, 1.7, 3.0)
-# Windows: factors at multiples of 1/32 cycle a pixel. Below 4/32, where anatomy hides
-# the noise, they rise from 1 as a square: a kernel's enhancement is even in frequency.
-# The last, at the detector's end, is the last but one.
-_KNOTS, _FIRST = 17, 4
-_LEAST_FACTOR, _MOST_FACTOR = 1e-3, 20.0
+# Windows: factors at multiples of 1/32 cycle a pixel, 1 up to 4/32, where anatomy hides
+# the noise; the last, at the detector's end, is the last but one.
+_KNOTS, _FIRST = 17, 5
+_LEAST_FACTOR, _MOST_FACTOR = 0.05, 20.0
 # Cycles a pixel: from three steps of a patch's spectrum to short of the detector's end.
 _LOWEST, _HIGHEST = 0.09, 0.47
 _ANATOMY_AT = 0.1
@@ -158,25 +157,19 @@ def named_family(filter_name: str) -> Family:
 
 
 def window_family(like: Fit) -> Family:
-    """The ramp times free factors at evenly spaced frequencies, from those of a fit."""
-    frequency = np.arange(_KNOTS) / (2 * (_KNOTS - 1))
-    ramp = ray_noise.filter_amplitude("ramp", 1.0, frequency)
-    filtered = ray_noise.filter_amplitude(
-        like.family.filter_name, like.family.cutoff(like.shape), frequency
-    )
-    factor = np.clip(filtered / ramp, 10 * _LEAST_FACTOR, _MOST_FACTOR)
-
-    def window(shape: np.ndarray) -> tuple[float, ...]:
-        free = np.exp(shape)
-        rise = 1 + (free[0] - 1) * (np.arange(_FIRST) / _FIRST) ** 2
-        return (*rise.tolist(), *free.tolist(), float(free[-1]))
-
+    """The filter of a fit times free factors at evenly spaced frequencies."""
+    cutoff = like.family.cutoff(like.shape)
+    free = _KNOTS - 1 - _FIRST
     return Family(
-        "ramp",
-        (tuple(np.log(factor[_FIRST:-1])),),
+        like.family.filter_name,
+        ((0.0,) * free,),
         (math.log(_LEAST_FACTOR), math.log(_MOST_FACTOR)),
-        lambda shape: 1.0,
-        window,
+        lambda shape: cutoff,
+        lambda shape: (
+            *(1.0,) * _FIRST,
+            *np.exp(shape).tolist(),
+            math.exp(shape[-1]),
+        ),
     )
 
 
