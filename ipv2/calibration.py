@@ -7,10 +7,11 @@ the spectrum that the model predicts for each of them from the line integrals th
 it (`ray_noise`, `spectrum_fit`). Photons are those of the model: a scan of thicker
 slices, more views or a stronger tube current counts as more of them.
 
-What a pair adds. The noise of both doses tells electronics (1 / dose^2) from photons
-(1 / dose); one normal-dose image cannot, and keeps the variance it is given. If both
-show the same anatomy at the same place, their difference replaces the low-dose image:
-anatomy cancels in it. Its noise is the sum of both when the scans are independent, and
+What a pair adds. Electronics' noise grows as 1 / dose^2 and as exp(2 p), photons' as
+1 / dose and exp(p): at low dose, or between two doses, they can be told apart; one
+normal-dose image cannot tell, and keeps the variance it is given. If both images show
+the same anatomy at the same place, their difference alone is read: anatomy cancels in
+it, and it is what a simulation has to add. Its noise is the sum of both when the scans are independent, and
 low less normal when the low dose was made from the normal dose's own raw data, as in
 public quarter-dose collections; the correlation of difference and normal-dose image
 tells which.
@@ -42,8 +43,8 @@ _OUTLYING, _LEAST_SPREAD, _MOST_ANATOMY = 3.0, 0.05, 0.5
 _ROUNDS = 2
 # Standard errors above zero from which a patch is said to hold anatomy.
 _EVIDENT = 2.0
-# Relative variance of a ray's counts above which no formula of few terms holds.
-_STARVED = 0.15
+# Relative variance of a ray's counts above which they say little: 3 or 4 photons.
+_STARVED = 0.3
 # Pixels that anatomy may be apart in a pair that is called aligned.
 _ALIGNED_PX = 0.5
 _SAME, _APART = 0.25, 0.75
@@ -339,14 +340,19 @@ def _pair_spectra(
     relation = "unaligned"
     if len(patches.index) and _displacement_px(low, normal) < _ALIGNED_PX:
         relation = _noise_relation(low, normal, patches, second > 0)
-    sign = {"independent": 1, "inserted": -1, "unaligned": 0}[relation]
-    if relation == "unaligned":
-        place, noisy = flat_patches.flat_patches(low), low
-    else:
-        place, noisy = patches, low - normal
-    channel = _Channel(noisy, first + sign * second, first**2 + sign * second**2)
-    anatomy = low if relation == "unaligned" else normal
-    parts = [_spectra(channel, anatomy, place, spacing, views, mu_water)]
+    if relation != "unaligned":
+        sign = 1 if relation == "independent" else -1
+        noise = _Channel(
+            low - normal, first + sign * second, first**2 + sign * second**2
+        )
+        # The normal dose's own noise is not asked: the difference is what a simulation
+        # has to add, even where the two disagree.
+        return relation, [
+            _spectra(noise, normal, patches, spacing, views, mu_water)
+        ]
+    own = _Channel(low, first, first**2)
+    place = flat_patches.flat_patches(low)
+    parts = [_spectra(own, low, place, spacing, views, mu_water)]
     if second > 0:
         own = _Channel(normal, second, second**2)
         parts.append(_spectra(own, normal, patches, spacing, views, mu_water))
@@ -354,15 +360,21 @@ def _pair_spectra(
 
 
 def _displacement_px(low: np.ndarray, normal: np.ndarray) -> float:
-    """How far apart edges of the two images are, root mean square, pixels."""
+    """How far apart edges of the two images are, root mean square, pixels.
+
+    What the smoothed images differ by at steep places over how steep they are, less
+    what they differ by in flat tissue, which is noise.
+    """
     smooth = [
-        np.asarray(smoothing.gaussian(jnp.asarray(i), 4.0)) for i in (low, normal)
+        np.asarray(smoothing.gaussian(jnp.asarray(image), 4.0)) for image in (low, normal)
     ]
     row, column = np.gradient(smooth[1], axis=(-2, -1))
     slope = row**2 + column**2
+    square = np.square(smooth[0] - smooth[1])
     steep = slope >= np.quantile(slope, 0.95)
-    difference = np.square(smooth[0] - smooth[1])[steep]
-    return float(np.sqrt(difference.mean() / max(slope[steep].mean(), 1e-12)))
+    level = (slope <= np.quantile(slope, 0.7)) & (smooth[1] > -200)
+    excess = square[steep].mean() - (square[level].mean() if level.any() else 0.0)
+    return math.sqrt(max(excess, 0.0) / max(slope[steep].mean(), 1e-12))
 
 
 def _noise_relation(

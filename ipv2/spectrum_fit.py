@@ -79,18 +79,36 @@ def ray_variance(
 def with_logarithm(
     spectra: Spectra, log_alpha: float, electronic_variance: float
 ) -> Spectra:
-    """The model's parts, corrected for what the logarithm makes of few counts.
-
-    A count of relative variance s^2 = v + e, v = 1 / N of photons, has a logarithm of
-    variance s^2 + 5/2 s^4 - v^2 to the second order.
-    """
-    alpha = math.exp(log_alpha)
-    total = ray_variance(spectra, log_alpha, electronic_variance)
-    photons = alpha * spectra.photons / spectra.scale[:, None]
-    factor = 1 + 2.5 * total - photons**2 / total
+    """The model's parts, corrected for what the logarithm makes of few counts."""
+    inverse = math.exp(log_alpha) * spectra.photons / spectra.scale[:, None]
+    factor = logarithm_factor(1 / np.maximum(inverse, 1e-12), electronic_variance)
     return spectra._replace(
         photons=factor * spectra.photons, electronics=factor * spectra.electronics
     )
+
+
+def logarithm_factor(counts: np.ndarray, electronic_variance: float) -> np.ndarray:
+    """Variance of ln(max(n, 1)) over 1 / counts + q / counts^2, its limit for many.
+
+    n = Poisson(counts) + Normal(0, q), as `simulate_low_dose` draws it for an input
+    without noise. Summed exactly at some counts, interpolated in their logarithm.
+    """
+    known = np.geomspace(0.3, 3e3, 49)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(31)
+    factors = []
+    for mean in known:
+        spread = 9 * math.sqrt(mean)
+        k = np.arange(max(0, math.floor(mean - spread)), math.ceil(mean + spread) + 10)
+        log_factorial = np.array([math.lgamma(value + 1) for value in k])
+        chance = np.exp(k * math.log(mean) - mean - log_factorial)
+        chance = chance[:, None] * (weights / weights.sum())
+        seen = k[:, None] + math.sqrt(electronic_variance) * nodes
+        value = np.log(np.maximum(seen, 1.0))
+        first = np.sum(chance * value)
+        variance = np.sum(chance * (value - first) ** 2)
+        factors.append(variance / (1 / mean + electronic_variance / mean**2))
+    # Beyond the last what is left is of the order of 1 / counts.
+    return np.interp(np.log(counts), np.log(known), factors, right=1.0)
 
 
 class Family(NamedTuple):

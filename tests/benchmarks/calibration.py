@@ -300,11 +300,12 @@ def closed_loop(volume: np.ndarray, pixel: float) -> None:
     print(f"the volume itself, {time.perf_counter() - start:.0f} s:")
     print("  " + "\n  ".join(own.describe()))
     chosen = np.unique(np.linspace(0, len(volume) - 1, 12).round().astype(int))
-    hu = volume[chosen]
+    # The volume as a noise-free patient: its own noise would be a second scanner's.
+    hu = ndimage.gaussian_filter(volume[chosen], (0, 2, 2)).astype(np.float32)
     masks = regions(hu, np.asarray(anatomy.segment(jnp.asarray(hu)).lung), pixel)
-    for cutoff, photons in ((0.8, 1e4), (4.0, 3e4)):
+    for cutoff, photons in ((0.8, 1e5), (2.0, 6e5)):
         for dose in (0.25, 0.1):
-            scan = {"photons": photons, "cutoff": cutoff}
+            scan = {"photons": photons, "cutoff": cutoff, "electronic_variance": 40.0}
             normal = scanned(hu, pixel, 1, dose=1.0, **scan)
             true = DoseParams(dose=dose, **scan)  # pyrefly: ignore
             low = simulate_low_dose(jax.random.key(2), normal, pixel, true)
