@@ -11,10 +11,10 @@ What a pair adds. Electronics' noise grows as 1 / dose^2 and as exp(2 p), photon
 1 / dose and exp(p): at low dose, or between two doses, they can be told apart; one
 normal-dose image cannot tell, and keeps the variance it is given. If both images show
 the same anatomy at the same place, their difference alone is read: anatomy cancels in
-it, and it is what a simulation has to add. Its noise is the sum of both when the scans are independent, and
-low less normal when the low dose was made from the normal dose's own raw data, as in
-public quarter-dose collections; the correlation of difference and normal-dose image
-tells which.
+it, and it is what a simulation has to add. Its noise is the sum of both when the scans
+are independent, and low less normal when the low dose was made from the normal dose's
+own raw data, as in public quarter-dose collections; the correlation of the difference
+with the normal-dose image tells which.
 """
 
 import dataclasses
@@ -33,8 +33,10 @@ _LEAST_PATCHES = 4
 # Noise below this is that of whole HU, or none.
 _LEAST_NOISE_HU = 0.5
 _QUANTISATION_HU2 = 1 / 12
-# A measured window replaces a named filter whose radial NPS is further off by this much.
+# A measured window replaces a named filter whose radial NPS is off by this much more.
 _WORSE = 0.03
+# A radial NPS this far off is no scanner's noise.
+_NO_NOISE = 0.5
 # Named filters other than hann must be better than it by this much.
 _BETTER = 0.0005
 # Patches that are left out: level this many (robust) deviations off, anatomy above
@@ -45,6 +47,9 @@ _ROUNDS = 2
 _EVIDENT = 2.0
 # Relative variance of a ray's counts above which they say little: 3 or 4 photons.
 _STARVED = 0.3
+# Photons^2: an electronic variance known no better than this, and no better than to a
+# half, is not known.
+_VAGUE_VARIANCE = 10.0
 # Pixels that anatomy may be apart in a pair that is called aligned.
 _ALIGNED_PX = 0.5
 _SAME, _APART = 0.25, 0.75
@@ -133,8 +138,8 @@ class Calibration:
         if self.cutoff_error is None:
             peak = max(self.window)
             lines.append(
-                f"kernel: measured, {len(self.window)} factors on the {self.filter_name}"
-                f" filter up to {peak:.2f} (no named filter fits)"
+                f"kernel: {self.filter_name}, cut-off {self.cutoff:.3f}, times "
+                f"measured factors of up to {peak:.2f} (no named filter fits)"
             )
         else:
             lines.append(
@@ -191,7 +196,7 @@ def calibrate(
         than 24 slices, 24 evenly spaced ones are read.
       spacing_mm: size of the square pixels; as in `simulate_low_dose`.
       dose: of the images as a fraction of normal dose, 1 if None; for a pair that of
-        the low-dose image, or (low, normal); normal is 1 then, `math.inf` without noise.
+        the low-dose image (normal is 1), or (low, normal), `math.inf` for no noise.
       electronic_variance: photons^2, assumed where the images cannot tell.
       views: of the scan that will be simulated; see `DoseParams`.
       mu_water_per_mm: attenuation of water.
@@ -226,10 +231,17 @@ def calibrate(
         patches = flat_patches.flat_patches(flat[0])
         spectra = _spectra(channel, flat[0], patches, spacing, views, mu_water_per_mm)
     _require_noise(spectra)
-    fitted, spectra = _robust_fit(spectra, None if pair else electronic_variance)
+    # Anatomy cancels in a difference.
+    texture = relation in ("", "unaligned")
+    read = spectra
+    fitted, spectra = _robust_fit(
+        read, None if pair else electronic_variance, texture=texture
+    )
     q_error = float(fitted.errors[1]) if pair else None
-    if q_error is not None and q_error > max(fitted.electronic_variance / 2, 10.0):
-        fitted, spectra = _robust_fit(spectra, electronic_variance)
+    if q_error is not None and q_error > max(
+        fitted.electronic_variance / 2, _VAGUE_VARIANCE
+    ):
+        fitted, spectra = _robust_fit(read, electronic_variance, texture=texture)
         q_error = None
     return _calibration(
         fitted,
@@ -347,9 +359,7 @@ def _pair_spectra(
         )
         # The normal dose's own noise is not asked: the difference is what a simulation
         # has to add, even where the two disagree.
-        return relation, [
-            _spectra(noise, normal, patches, spacing, views, mu_water)
-        ]
+        return relation, [_spectra(noise, normal, patches, spacing, views, mu_water)]
     own = _Channel(low, first, first**2)
     place = flat_patches.flat_patches(low)
     parts = [_spectra(own, low, place, spacing, views, mu_water)]
@@ -366,7 +376,8 @@ def _displacement_px(low: np.ndarray, normal: np.ndarray) -> float:
     what they differ by in flat tissue, which is noise.
     """
     smooth = [
-        np.asarray(smoothing.gaussian(jnp.asarray(image), 4.0)) for image in (low, normal)
+        np.asarray(smoothing.gaussian(jnp.asarray(image), 4.0))
+        for image in (low, normal)
     ]
     row, column = np.gradient(smooth[1], axis=(-2, -1))
     slope = row**2 + column**2
@@ -416,7 +427,7 @@ def _variance(power: np.ndarray) -> np.ndarray:
 
 
 def _robust_fit(
-    spectra: spectrum_fit.Spectra, electronic_variance: float | None
+    spectra: spectrum_fit.Spectra, electronic_variance: float | None, *, texture: bool
 ) -> tuple[spectrum_fit.Fit, spectrum_fit.Spectra]:
     """Best fit after patches that hold anatomy, or an artefact, are left out."""
     fitted = spectrum_fit.fit(
@@ -425,11 +436,12 @@ def _robust_fit(
         electronic_variance=electronic_variance,
         textured=np.zeros(len(spectra.power), bool),
     )
+    corrected = spectra
     for _ in range(_ROUNDS):
         corrected = spectrum_fit.with_logarithm(
             spectra, fitted.log_alpha, fitted.electronic_variance
         )
-        textured = fitted.evidence > _EVIDENT
+        textured = (fitted.evidence > _EVIDENT) & texture
         fitted = _best_fit(corrected, electronic_variance, textured)
         keep = _ordinary(fitted, corrected)
         if keep.sum() < _LEAST_PATCHES:
@@ -439,7 +451,7 @@ def _robust_fit(
                 "heart, liver or muscle."
             )
         spectra, corrected = spectra.take(keep), corrected.take(keep)
-        textured = (fitted.evidence > _EVIDENT)[keep]
+        textured = (fitted.evidence > _EVIDENT)[keep] & texture
         fitted = _best_fit(corrected, electronic_variance, textured)
     return fitted, corrected
 
@@ -499,6 +511,13 @@ def _calibration(
     model = level * fitted.noise
     groups = np.unique(spectra.group)
     by_group = [np.median(ratio[spectra.group == group]) for group in groups]
+    texture_error = _texture_error(model, noise)
+    if texture_error > _NO_NOISE:
+        raise UserError(
+            f"no usable flat region: the spectrum of {len(ratio)} patches is "
+            f"{100 * texture_error:.0f} % off that of any scanner's noise. They hold "
+            "edges or a pattern; give slices with heart, liver or muscle."
+        )
     window = fitted.family.window(fitted.shape)
     electronic_variance = fitted.electronic_variance
     if electronic_error is not None:
@@ -522,7 +541,7 @@ def _calibration(
         noise_hu=math.sqrt(max(float(np.mean(_variance(noise))), 0.0)),
         model_hu=math.sqrt(float(np.mean(_variance(model)))),
         level_spread=float(np.std(np.log(np.maximum(by_group, 1e-6)))) / 2,
-        texture_error=_texture_error(model, noise),
+        texture_error=texture_error,
         relation=relation,
     )
 

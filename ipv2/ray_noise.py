@@ -17,7 +17,6 @@ taper's own spectrum.
 
 import functools
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -148,7 +147,7 @@ def ray_variances(
 
 
 def _directions(angle: np.ndarray) -> np.ndarray:
-    """(n, 32 * 32) share of each view in each frequency: all within half a step of it."""
+    """(n, 32 * 32) share of each view in each frequency: those within a step of it."""
     radius, direction = frequencies()
     width = 1 / np.maximum(radius * SIZE, 1.0)
     distance = np.abs(angle[:, None] - direction.reshape(-1)[None, :])

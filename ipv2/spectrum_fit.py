@@ -1,4 +1,4 @@
-"""Photons, electronic noise and reconstruction filter from periodograms of flat patches.
+"""Photons, electronic noise and filter from periodograms of flat patches.
 
 Whittle's likelihood: a periodogram value P is exponentially distributed about its
 expectation S, so minus its logarithm is sum(log S + P / S). For patch k
@@ -282,9 +282,7 @@ def fit(
             break
     total = model + anatomy[:, None] * anatomy_shape + floor
     jacobian = _jacobian(parts, noise, theta, model)[free]
-    system = _normal_equations(
-            jacobian, power, total, anatomy_shape, anatomy, textured
-        )
+    system = _normal_equations(jacobian, power, total, anatomy_shape, anatomy, textured)
     errors = np.zeros(theta.size)
     errors[free] = _sandwich_errors(system, spectra.group)
     return Fit(

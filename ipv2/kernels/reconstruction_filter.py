@@ -76,7 +76,7 @@ def filter_response(
         ramp = np.where(odd, -1 / (math.pi * np.where(odd, lag, 1)) ** 2, 0.0)
         ramp[0] = 0.25
         u = frequency / cutoff
-        window = {
+        taper = {
             "ramp": np.ones_like(u),
             "shepp-logan": np.sinc(u),
             "cosine": np.cos(math.pi * u),
@@ -84,7 +84,7 @@ def filter_response(
             "hamming": 0.54 + 0.46 * np.cos(2 * math.pi * u),
         }[filter_name]
         # 1e-9: the last frequency belongs to the window however u was rounded.
-        response = np.fft.rfft(ramp).real * np.where(u <= 0.5 + 1e-9, window, 0.0)
+        response = np.fft.rfft(ramp).real * np.where(u <= 0.5 + 1e-9, taper, 0.0)
     if factor.size:
         knots = np.linspace(0, 0.5, factor.size)
         response = response * np.interp(frequency, knots, factor)
