@@ -2,52 +2,41 @@
 
 `calibrate` reads normal-dose images, or a low-dose and a normal-dose image of one
 patient, and returns the parameters with which `simulate_low_dose` makes noise of the
-same level and texture. Flat patches of soft tissue (`flat_patches`) are compared with
-the spectrum that the model predicts for each of them from the line integrals through
-it (`ray_noise`, `spectrum_fit`). Photons are those of the model: a scan of thicker
-slices, more views or a stronger tube current counts as more of them.
+same level and texture. Flat patches of soft tissue (`flat_patches`, `patch_spectra`)
+are compared with the spectrum that the model predicts for each of them from the line
+integrals through it (`ray_noise`, `spectrum_fit`, `robust_fit`). Photons are those of
+the model: thicker slices, more views or more tube current count as more of them.
 
-What a pair adds. The noise of both doses tells electronics (1 / dose^2) from photons
-(1 / dose); one normal-dose image cannot, and keeps the variance it is given. If both
-show the same anatomy at the same place, their difference replaces the low-dose image:
-anatomy cancels in it. Its noise is the sum of both when the scans are independent, and
-low less normal when the low dose was made from the normal dose's own raw data, as in
-public quarter-dose collections; the correlation of difference and normal-dose image
-tells which.
+What a pair adds. Electronics' noise grows as 1 / dose^2 and as exp(2 p), photons' as
+1 / dose and exp(p): at low dose, or between two doses, they can be told apart; one
+normal-dose image cannot tell, and keeps the variance it is given. If both images show
+the same anatomy at the same place, their difference alone is read: anatomy cancels in
+it, and it is what a simulation has to add. Its noise is the sum of both when the scans
+are independent, and low less normal when the low dose was made from the normal dose's
+own raw data, as in public quarter-dose collections; the correlation of the difference
+with the normal-dose image tells which.
 """
 
 import dataclasses
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from common.errors import UserError
-from ipv2 import flat_patches, noise_analysis, ray_noise, spectrum_fit
-from ipv2.kernels import photon_noise, smoothing
+from ipv2 import flat_patches, spectrum_fit
+from ipv2.kernels import photon_noise
+from ipv2.patch_spectra import Channel, pair_spectra, patch_spectra
+from ipv2.robust_fit import robust_fit, texture_error, variance_hu2
 
 _SLICES = 24
-_LEAST_PATCHES = 4
 # Noise below this is that of whole HU, or none.
 _LEAST_NOISE_HU = 0.5
-_QUANTISATION_HU2 = 1 / 12
-# A measured window replaces a named filter that fits worse by this much in the mean of
-# log S + P / S: half the mean square of the relative misfit, 6 % here.
-_WORSE = 0.002
-# Named filters other than hann must be better than it by this much.
-_BETTER = 0.0005
-# Patches that are left out: level this many (robust) deviations off, anatomy above
-# this share of the noise.
-_OUTLYING, _LEAST_SPREAD, _MOST_ANATOMY = 3.0, 0.05, 0.5
-_ROUNDS = 2
-# Standard errors above zero from which a patch is said to hold anatomy.
-_EVIDENT = 2.0
-# Rays of fewer photons do not follow 1 / N.
-_LEAST_COUNTS = 10.0
-# Pixels that anatomy may be apart in a pair that is called aligned.
-_ALIGNED_PX = 0.5
-_SAME, _APART = 0.25, 0.75
+# A radial NPS this far off is no scanner's noise.
+_NO_NOISE = 0.5
+# Photons^2: an electronic variance known no better than this, and no better than to a
+# half, is not known.
+_VAGUE_VARIANCE = 10.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -133,8 +122,8 @@ class Calibration:
         if self.cutoff_error is None:
             peak = max(self.window)
             lines.append(
-                f"kernel: measured, {len(self.window)} factors on the {self.filter_name}"
-                f" filter up to {peak:.2f} (no named filter fits)"
+                f"kernel: {self.filter_name}, cut-off {self.cutoff:.3f}, times "
+                f"measured factors of up to {peak:.2f} (no named filter fits)"
             )
         else:
             lines.append(
@@ -166,14 +155,6 @@ _RELATIONS = {
 }
 
 
-class _Channel(NamedTuple):
-    """An image with noise c1 V1 + c2 V2, V1 and V2 those of normal dose."""
-
-    noisy: np.ndarray
-    photons_factor: float
-    electronics_factor: float
-
-
 def calibrate(
     images_hu: Any,
     spacing_mm: Any,
@@ -191,7 +172,7 @@ def calibrate(
         than 24 slices, 24 evenly spaced ones are read.
       spacing_mm: size of the square pixels; as in `simulate_low_dose`.
       dose: of the images as a fraction of normal dose, 1 if None; for a pair that of
-        the low-dose image, or (low, normal); normal is 1 then, `math.inf` without noise.
+        the low-dose image (normal is 1), or (low, normal), `math.inf` for no noise.
       electronic_variance: photons^2, assumed where the images cannot tell.
       views: of the scan that will be simulated; see `DoseParams`.
       mu_water_per_mm: attenuation of water.
@@ -217,19 +198,28 @@ def calibrate(
     spacing = spacing[chosen]
     relation = ""
     if pair:
-        relation, parts = _pair_spectra(flat, spacing, doses, views, mu_water_per_mm)
+        relation, parts = pair_spectra(flat, spacing, doses, views, mu_water_per_mm)
         spectra = spectrum_fit.Spectra(
             *(np.concatenate(p) for p in zip(*parts, strict=True))
         )
     else:
-        channel = _Channel(flat[0], 1 / doses[0], 1 / doses[0] ** 2)
+        channel = Channel(flat[0], 1 / doses[0], 1 / doses[0] ** 2)
         patches = flat_patches.flat_patches(flat[0])
-        spectra = _spectra(channel, flat[0], patches, spacing, views, mu_water_per_mm)
+        spectra = patch_spectra(
+            channel, flat[0], patches, spacing, views, mu_water_per_mm
+        )
     _require_noise(spectra)
-    fitted, spectra = _robust_fit(spectra, None if pair else electronic_variance)
+    # Anatomy cancels in a difference.
+    texture = relation in ("", "unaligned")
+    read = spectra
+    fitted, spectra = robust_fit(
+        read, None if pair else electronic_variance, texture=texture
+    )
     q_error = float(fitted.errors[1]) if pair else None
-    if q_error is not None and q_error > max(fitted.electronic_variance / 2, 10.0):
-        fitted, spectra = _robust_fit(spectra, electronic_variance)
+    if q_error is not None and q_error > max(
+        fitted.electronic_variance / 2, _VAGUE_VARIANCE
+    ):
+        fitted, spectra = robust_fit(read, electronic_variance, texture=texture)
         q_error = None
     return _calibration(
         fitted,
@@ -279,189 +269,13 @@ def _doses(dose: Any, pair: bool) -> tuple[float, ...]:
     return tuple(float(value) for value in doses)
 
 
-def _periodograms(patches: np.ndarray) -> np.ndarray:
-    power = noise_analysis.periodograms(jnp.asarray(patches), 1.0, taper=True)
-    power = np.asarray(power, np.float64)[:, spectrum_fit.used()]
-    whole = np.all(patches == np.round(patches))
-    return np.maximum(power - (_QUANTISATION_HU2 if whole else 0.0), 0.0)
-
-
-def _cut(image: np.ndarray, patches: flat_patches.FlatPatches) -> np.ndarray:
-    half = flat_patches.SIZE // 2
-    corner = patches.centre - half
-    cut = [
-        image[i, row : row + 2 * half, column : column + 2 * half]
-        for i, (row, column) in zip(patches.index, corner, strict=True)
-    ]
-    return np.asarray(cut, np.float32).reshape(-1, 2 * half, 2 * half)
-
-
-def _spectra(
-    channel: _Channel,
-    anatomy_hu: np.ndarray,
-    patches: flat_patches.FlatPatches,
-    spacing: np.ndarray,
-    views: int | None,
-    mu_water: float,
-) -> spectrum_fit.Spectra:
-    """Periodograms of the channel's patches, and the model's parts for them."""
-    if len(patches.index) < _LEAST_PATCHES:
-        raise UserError(
-            f"no usable flat region: {len(patches.index)} flat patches of soft tissue "
-            f"in {len(anatomy_hu)} slices, at least {_LEAST_PATCHES} are needed. "
-            f"A patch is {flat_patches.SIZE} x {flat_patches.SIZE} pixels between -200 "
-            "and 200 HU without an edge: heart, liver, muscle. Give more slices, or "
-            "check that the images are HU."
-        )
-    photons, electronics, rays = ray_noise.ray_variances(
-        anatomy_hu, spacing, patches, views=views, mu_water_per_mm=mu_water
-    )
-    used = spectrum_fit.used()
-    return spectrum_fit.Spectra(
-        _periodograms(_cut(channel.noisy, patches)),
-        channel.photons_factor * ray_noise.tapered(photons)[:, used],
-        channel.electronics_factor * ray_noise.tapered(electronics)[:, used],
-        channel.photons_factor * rays,
-        patches.index,
-    )
-
-
-def _pair_spectra(
-    flat: list[np.ndarray],
-    spacing: np.ndarray,
-    doses: tuple[float, ...],
-    views: int | None,
-    mu_water: float,
-) -> tuple[str, list[spectrum_fit.Spectra]]:
-    """How the images of a pair relate, and what is to be fitted together."""
-    low, normal = flat
-    first, second = (1 / doses[0], 1 / doses[1])
-    patches = flat_patches.flat_patches(normal)
-    relation = "unaligned"
-    if len(patches.index) and _displacement_px(low, normal) < _ALIGNED_PX:
-        relation = _noise_relation(low, normal, patches, second > 0)
-    sign = {"independent": 1, "inserted": -1, "unaligned": 0}[relation]
-    if relation == "unaligned":
-        place, noisy = flat_patches.flat_patches(low), low
-    else:
-        place, noisy = patches, low - normal
-    channel = _Channel(noisy, first + sign * second, first**2 + sign * second**2)
-    anatomy = low if relation == "unaligned" else normal
-    parts = [_spectra(channel, anatomy, place, spacing, views, mu_water)]
-    if second > 0:
-        own = _Channel(normal, second, second**2)
-        parts.append(_spectra(own, normal, patches, spacing, views, mu_water))
-    return relation, parts
-
-
-def _displacement_px(low: np.ndarray, normal: np.ndarray) -> float:
-    """How far apart edges of the two images are, root mean square, pixels."""
-    smooth = [
-        np.asarray(smoothing.gaussian(jnp.asarray(i), 4.0)) for i in (low, normal)
-    ]
-    row, column = np.gradient(smooth[1], axis=(-2, -1))
-    slope = row**2 + column**2
-    steep = slope >= np.quantile(slope, 0.95)
-    difference = np.square(smooth[0] - smooth[1])[steep]
-    return float(np.sqrt(difference.mean() / max(slope[steep].mean(), 1e-12)))
-
-
-def _noise_relation(
-    low: np.ndarray, normal: np.ndarray, patches: flat_patches.FlatPatches, noisy: bool
-) -> str:
-    """Whether the low-dose image holds the normal-dose image's own noise.
-
-    With l and n the noise of both, -<F(l - n) F(n)*> / <|F(n)|^2> is 1 for independent
-    noise and 0 for l = n + more.
-    """
-    if not noisy:
-        return "independent"
-    taper = noise_analysis.hann_taper((flat_patches.SIZE,) * 2)
-    difference, own = (
-        np.fft.fft2(np.asarray(noise_analysis.detrend(jnp.asarray(p))) * taper)
-        for p in (_cut(low - normal, patches), _cut(normal, patches))
-    )
-    radius, _ = ray_noise.frequencies()
-    read = spectrum_fit.used() & (radius > 0.15)
-    shared = -np.sum((difference * own.conj()).real[:, read], axis=1)
-    share = float(np.median(shared / np.sum(np.abs(own[:, read]) ** 2, axis=1)))
-    if share > _APART:
-        return "independent"
-    return "inserted" if share < _SAME else "unaligned"
-
-
 def _require_noise(spectra: spectrum_fit.Spectra) -> None:
-    deviation = math.sqrt(float(np.median(_variance(spectra.power))))
+    deviation = math.sqrt(float(np.median(variance_hu2(spectra.power))))
     if deviation < _LEAST_NOISE_HU:
         raise UserError(
             f"the flat patches hold noise of {deviation:.2f} HU: nothing to calibrate "
             "on. Give images as the scanner made them, neither denoised nor averaged."
         )
-
-
-def _variance(power: np.ndarray) -> np.ndarray:
-    """Variance in the frequencies that are read, HU^2: both of each pair f, -f."""
-    return 2 * power.sum(axis=1) / flat_patches.SIZE**2
-
-
-def _robust_fit(
-    spectra: spectrum_fit.Spectra, electronic_variance: float | None
-) -> tuple[spectrum_fit.Fit, spectrum_fit.Spectra]:
-    """Best fit after patches that hold anatomy, or an artefact, are left out."""
-    fitted = spectrum_fit.fit(
-        spectra,
-        spectrum_fit.named_family("hann"),
-        electronic_variance=electronic_variance,
-        textured=np.zeros(len(spectra.power), bool),
-    )
-    for _ in range(_ROUNDS):
-        textured = fitted.evidence > _EVIDENT
-        fitted = _best_fit(spectra, electronic_variance, textured)
-        keep = _ordinary(fitted, spectra)
-        if keep.all():
-            break
-        if keep.sum() < _LEAST_PATCHES:
-            raise UserError(
-                f"no usable flat region: {keep.sum()} of {len(keep)} patches hold "
-                "noise rather than edges or texture. Give slices with heart, liver or "
-                "muscle."
-            )
-        spectra = spectra.take(keep)
-        textured = (fitted.evidence > _EVIDENT)[keep]
-        fitted = _best_fit(spectra, electronic_variance, textured)
-    return fitted, spectra
-
-
-def _ordinary(fitted: spectrum_fit.Fit, spectra: spectrum_fit.Spectra) -> np.ndarray:
-    """Patches at the level of the others, without much anatomy, that rays reach."""
-    ratio = spectra.power.sum(axis=1) / (fitted.noise + fitted.anatomy).sum(axis=1)
-    level = np.log(np.maximum(ratio, 1e-6))
-    off = np.abs(level - np.median(level))
-    spread = max(1.4826 * float(np.median(off)), _LEAST_SPREAD)
-    clean = fitted.anatomy.sum(axis=1) < _MOST_ANATOMY * fitted.noise.sum(axis=1)
-    counts = math.exp(-fitted.log_alpha) / spectra.rays
-    return (off < _OUTLYING * spread) & clean & (counts > _LEAST_COUNTS)
-
-
-def _best_fit(
-    spectra: spectrum_fit.Spectra,
-    electronic_variance: float | None,
-    textured: np.ndarray,
-) -> spectrum_fit.Fit:
-    """The named filter that fits best, or a measured window where none fits."""
-
-    def fit(family: spectrum_fit.Family) -> spectrum_fit.Fit:
-        return spectrum_fit.fit(
-            spectra,
-            family,
-            electronic_variance=electronic_variance,
-            textured=textured,
-        )
-
-    fits = [fit(spectrum_fit.named_family(name)) for name in spectrum_fit.NAMED]
-    named = min(fits, key=lambda f: f.loss + _BETTER * (f.family.filter_name != "hann"))
-    free = fit(spectrum_fit.window_family(named))
-    return free if free.loss < named.loss - _WORSE else named
 
 
 def _calibration(
@@ -480,10 +294,17 @@ def _calibration(
     """
     noise = spectra.power - fitted.anatomy
     ratio = noise.sum(axis=1) / fitted.noise.sum(axis=1)
-    level = float(np.median(ratio))
+    level = float(np.mean(ratio))
     model = level * fitted.noise
     groups = np.unique(spectra.group)
     by_group = [np.median(ratio[spectra.group == group]) for group in groups]
+    misfit = texture_error(model, noise)
+    if misfit > _NO_NOISE:
+        raise UserError(
+            f"no usable flat region: the spectrum of {len(ratio)} patches is "
+            f"{100 * misfit:.0f} % off that of any scanner's noise. They hold "
+            "edges or a pattern; give slices with heart, liver or muscle."
+        )
     window = fitted.family.window(fitted.shape)
     electronic_variance = fitted.electronic_variance
     if electronic_error is not None:
@@ -504,19 +325,9 @@ def _calibration(
         mu_water_per_mm=mu_water_per_mm,
         patches=len(ratio),
         slices=len(groups),
-        noise_hu=math.sqrt(max(float(np.mean(_variance(noise))), 0.0)),
-        model_hu=math.sqrt(float(np.mean(_variance(model)))),
+        noise_hu=math.sqrt(max(float(np.mean(variance_hu2(noise))), 0.0)),
+        model_hu=math.sqrt(float(np.mean(variance_hu2(model)))),
         level_spread=float(np.std(np.log(np.maximum(by_group, 1e-6)))) / 2,
-        texture_error=_texture_error(noise.sum(axis=0), model.sum(axis=0)),
+        texture_error=misfit,
         relation=relation,
     )
-
-
-def _texture_error(measured: np.ndarray, model: np.ndarray) -> float:
-    """Misfit of the radial NPS, rings one frequency step wide, weighted by power."""
-    radius = ray_noise.frequencies()[0][spectrum_fit.used()]
-    ring = np.floor(radius * flat_patches.SIZE + 0.5).astype(int)
-    total, expected = (np.bincount(ring, weights=w) for w in (measured, model))
-    known = expected > 0
-    misfit = total[known] / expected[known] - 1
-    return float(np.sqrt(np.average(misfit**2, weights=expected[known])))

@@ -5,6 +5,7 @@ Only frequencies that the smoothing keeps decide, far below those that the noise
 measured at: the choice does not favour patches that happen to be quiet.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -44,13 +45,13 @@ class FlatPatches(NamedTuple):
 
 @jax.jit
 def _flatness(image_hu: Float[Array, "b h w"]) -> Float[Array, "b r c"]:
-    """Steepest slope over the slope allowed, for each place of a patch; inf: no tissue."""
+    """Steepest slope over the slope allowed, at each place; inf where no tissue is."""
     smooth = smoothing.gaussian(image_hu, _SMOOTHING)
     row, column = jnp.gradient(smooth, axis=(-2, -1))
     slope = jnp.sqrt(row**2 + column**2)
     rough = jnp.square(image_hu - smooth)
 
-    def windows(image: Array, start: float, reduce: jax.typing.ArrayLike) -> Array:
+    def windows(image: Array, start: float, reduce: Callable) -> Array:
         return lax.reduce_window(
             image, start, reduce, (1, SIZE, SIZE), (1, _STRIDE, _STRIDE), "VALID"
         )

@@ -5,12 +5,13 @@ the squared magnitude of their transforms, never the transform of a mean:
 
     NPS(f) = dx dy / (Nx Ny) * < |DFT(w (patch - trend))|^2 >              [HU^2 mm^2]
 
-(ICRU Report 87, 2012; w = 1, or a taper of mean square 1). Over all frequencies it sums
-to the variance of what is left after the trend: sum(NPS) * dfx * dfy with df = 1 / (N d)
-is Parseval's identity, exact without a taper. Spectra are in the DFT's order, frequency
+(ICRU Report 87, 2012; w = 1, or a taper of mean square 1). Over all frequencies it adds
+up to the variance of what is left after the trend: sum(NPS) dfx dfy, df = 1 / (N d), is
+Parseval's identity, exact without a taper. Spectra are in the DFT's order, frequency
 zero first; `jnp.fft.fftshift` puts it in the middle of a picture.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Literal
 
@@ -20,15 +21,16 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ipv2 import metrics
-from ipv2.kernels import smoothing
 
 Trend = Literal["mean", "quadratic"]
 
 _MAP_SIZE = 7
+# Of nine windows an edge leaves four alone at least.
+_RANK = 3
 
 
 def hann_taper(shape: tuple[int, int]) -> np.ndarray:
-    """(h, w) weights of mean square 1 that end near zero: a Hann window along each axis.
+    """(h, w) weights of mean square 1, near zero at the border: Hann along each axis.
 
     A patch's border is a step for the transform; without a taper its leak hides the
     weak high frequencies of a soft kernel.
@@ -151,9 +153,9 @@ def noise_map(image_hu: Float[Array, "*b h w"]) -> Float[Array, "*b h w"]:
     """Local standard deviation of the noise at every pixel, HU; edges hardly show.
 
     The residual deviation about a plane fitted to 7 x 7 pixels (46 degrees of freedom:
-    slopes do not count as noise), then the median over the nine windows around the
-    pixel and 7 pixels away from it in each direction: a straight edge, which crosses
-    three to five of them, is outvoted or nearly so. Noise coarser than 7 pixels stays
+    slopes do not count as noise), then the fourth smallest of the nine windows around
+    the pixel and 7 pixels away from it in each direction: a straight edge crosses three
+    to five of them. Reads 3 % low in white noise. Noise coarser than 7 pixels stays
     out, and so does the share of correlated noise that looks like a plane: compare maps
     with maps. Near the border windows reach over pixels that repeat the border's.
 
@@ -171,7 +173,7 @@ def noise_map(image_hu: Float[Array, "*b h w"]) -> Float[Array, "*b h w"]:
         for dy in (-_MAP_SIZE, 0, _MAP_SIZE)
         for dx in (-_MAP_SIZE, 0, _MAP_SIZE)
     ]
-    return jnp.median(jnp.stack(around), axis=0)
+    return jnp.sort(jnp.stack(around), axis=0)[_RANK]
 
 
 def noise_sd_by_region(
@@ -200,18 +202,19 @@ def _plane_residual(image: jax.Array) -> jax.Array:
     half = _MAP_SIZE // 2
     offset = np.arange(-half, half + 1, dtype=np.float32)
     flat, slope = np.ones_like(offset), offset
-    # Of differences from the neighbourhood: squares of -1000 HU would swamp the noise.
-    image = image - smoothing.gaussian(image, float(_MAP_SIZE))
+    # Squares of 1000 HU cost float32 some 0.2 HU^2 of the variance.
+    image = image - jnp.mean(image, axis=(-2, -1), keepdims=True)
     border = [(0, 0)] * (image.ndim - 2) + [(half, half)] * 2
     padded = jnp.pad(image, border, mode="edge")
 
     def total(values: jax.Array, down: np.ndarray, across: np.ndarray) -> jax.Array:
         for axis, weight in ((-2, down), (-1, across)):
             size = values.shape[axis] - _MAP_SIZE + 1
-            values = sum(
+            terms = [
                 float(weight[k]) * jax.lax.slice_in_dim(values, k, k + size, axis=axis)
                 for k in range(_MAP_SIZE)
-            )
+            ]
+            values = functools.reduce(jnp.add, terms)
         return values
 
     count = _MAP_SIZE**2

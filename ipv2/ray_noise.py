@@ -17,7 +17,6 @@ taper's own spectrum.
 
 import functools
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -113,8 +112,8 @@ def ray_variances(
 
     Returns:
       Photons' and electronics' part, (k, 32, 32) each, without the factor
-      |H(f)|^2 / f and before the taper: HU^2 pixel^2. Then exp(p), (k,), mean over the
-      views.
+      |H(f)|^2 / f and before the taper: HU^2 pixel^2. Then (k,), the factor in them
+      that turns a ray's variance into it.
     """
     geometry = photon_noise.scan_geometry(image_hu.shape[-2:], views)
     angle = projection.uniform_angles(geometry.views)
@@ -144,11 +143,11 @@ def ray_variances(
         return (scale * (rays @ weight)).reshape(-1, SIZE, SIZE)
 
     first, second = (along(table) for table in tables)
-    return spectrum(first), spectrum(second), first.mean(axis=1)
+    return spectrum(first), spectrum(second), scale[:, 0]
 
 
 def _directions(angle: np.ndarray) -> np.ndarray:
-    """(n, 32 * 32) share of each view in each frequency: all within half a step of it."""
+    """(n, 32 * 32) share of each view in each frequency: those within a step of it."""
     radius, direction = frequencies()
     width = 1 / np.maximum(radius * SIZE, 1.0)
     distance = np.abs(angle[:, None] - direction.reshape(-1)[None, :])

@@ -1,4 +1,4 @@
-"""Photons, electronic noise and reconstruction filter from periodograms of flat patches.
+"""Photons, electronic noise and filter from periodograms of flat patches.
 
 Whittle's likelihood: a periodogram value P is exponentially distributed about its
 expectation S, so minus its logarithm is sum(log S + P / S). For patch k
@@ -30,11 +30,10 @@ from ipv2.flat_patches import SIZE
 NAMED = ("hann", "cosine", "hamming", "shepp-logan")
 _LEAST_CUTOFF, _MOST_CUTOFF = 0.1, 4.0
 _STARTS = (0.2, 0.35, 0.6, 1.0, 1.7, 3.0)
-# Windows: factors at multiples of 1/32 cycle a pixel. Below 6/32, where anatomy hides
-# the noise, they rise from 1 as a square: a kernel's enhancement is even in frequency.
-# The last, at the detector's end, is the last but one.
-_KNOTS, _FIRST = 17, 6
-_LEAST_FACTOR, _MOST_FACTOR = 1e-3, 20.0
+# Windows: factors at multiples of 1/32 cycle a pixel, 1 up to 4/32, where anatomy hides
+# the noise; the last, at the detector's end, is the last but one.
+_KNOTS, _FIRST = 17, 5
+_LEAST_FACTOR, _MOST_FACTOR = 0.05, 20.0
 # Cycles a pixel: from three steps of a patch's spectrum to short of the detector's end.
 _LOWEST, _HIGHEST = 0.09, 0.47
 _ANATOMY_AT = 0.1
@@ -52,19 +51,64 @@ class Spectra(NamedTuple):
         whole HU contribute.
       photons: c1 A_k.
       electronics: c2 B_k.
-      rays: (k,) c1 exp(p), mean over the views: 1 / N0 of it is 1 / photons.
+      scale: (k,) what turns the variance of a ray into these units.
       group: which patches are independent of which: those of other groups.
     """
 
     power: Float[np.ndarray, "k f"]
     photons: Float[np.ndarray, "k f"]
     electronics: Float[np.ndarray, "k f"]
-    rays: np.ndarray
+    scale: np.ndarray
     group: np.ndarray
 
     def take(self, which: np.ndarray) -> "Spectra":
         """Some of the patches."""
         return Spectra(*(part[which] for part in self))
+
+
+def ray_variance(
+    spectra: Spectra, log_alpha: float, electronic_variance: float
+) -> np.ndarray:
+    """(k, f) relative variance of the counts of the rays behind each frequency."""
+    alpha = math.exp(log_alpha)
+    photons = alpha * spectra.photons
+    electronics = alpha**2 * electronic_variance * spectra.electronics
+    return (photons + electronics) / spectra.scale[:, None]
+
+
+def with_logarithm(
+    spectra: Spectra, log_alpha: float, electronic_variance: float
+) -> Spectra:
+    """The model's parts, corrected for what the logarithm makes of few counts."""
+    inverse = math.exp(log_alpha) * spectra.photons / spectra.scale[:, None]
+    factor = logarithm_factor(1 / np.maximum(inverse, 1e-12), electronic_variance)
+    return spectra._replace(
+        photons=factor * spectra.photons, electronics=factor * spectra.electronics
+    )
+
+
+def logarithm_factor(counts: np.ndarray, electronic_variance: float) -> np.ndarray:
+    """Variance of ln(max(n, 1)) over 1 / counts + q / counts^2, its limit for many.
+
+    n = Poisson(counts) + Normal(0, q), as `simulate_low_dose` draws it for an input
+    without noise. Summed exactly at some counts, interpolated in their logarithm.
+    """
+    known = np.geomspace(0.3, 3e3, 49)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(31)
+    factors = []
+    for mean in known:
+        spread = 9 * math.sqrt(mean)
+        k = np.arange(max(0, math.floor(mean - spread)), math.ceil(mean + spread) + 10)
+        log_factorial = np.array([math.lgamma(value + 1) for value in k])
+        chance = np.exp(k * math.log(mean) - mean - log_factorial)
+        chance = chance[:, None] * (weights / weights.sum())
+        seen = k[:, None] + math.sqrt(electronic_variance) * nodes
+        value = np.log(np.maximum(seen, 1.0))
+        first = np.sum(chance * value)
+        variance = np.sum(chance * (value - first) ** 2)
+        factors.append(variance / (1 / mean + electronic_variance / mean**2))
+    # Beyond the last what is left is of the order of 1 / counts.
+    return np.interp(np.log(counts), np.log(known), factors, right=1.0)
 
 
 class Family(NamedTuple):
@@ -131,25 +175,19 @@ def named_family(filter_name: str) -> Family:
 
 
 def window_family(like: Fit) -> Family:
-    """The ramp times free factors at evenly spaced frequencies, from those of a fit."""
-    frequency = np.arange(_KNOTS) / (2 * (_KNOTS - 1))
-    ramp = ray_noise.filter_amplitude("ramp", 1.0, frequency)
-    filtered = ray_noise.filter_amplitude(
-        like.family.filter_name, like.family.cutoff(like.shape), frequency
-    )
-    factor = np.clip(filtered / ramp, 10 * _LEAST_FACTOR, _MOST_FACTOR)
-
-    def window(shape: np.ndarray) -> tuple[float, ...]:
-        free = np.exp(shape)
-        rise = 1 + (free[0] - 1) * (np.arange(_FIRST) / _FIRST) ** 2
-        return (*rise.tolist(), *free.tolist(), float(free[-1]))
-
+    """The filter of a fit times free factors at evenly spaced frequencies."""
+    cutoff = like.family.cutoff(like.shape)
+    free = _KNOTS - 1 - _FIRST
     return Family(
-        "ramp",
-        (tuple(np.log(factor[_FIRST:-1])),),
+        like.family.filter_name,
+        ((0.0,) * free,),
         (math.log(_LEAST_FACTOR), math.log(_MOST_FACTOR)),
-        lambda shape: 1.0,
-        window,
+        lambda shape: cutoff,
+        lambda shape: (
+            *(1.0,) * _FIRST,
+            *np.exp(shape).tolist(),
+            math.exp(shape[-1]),
+        ),
     )
 
 
@@ -244,9 +282,7 @@ def fit(
             break
     total = model + anatomy[:, None] * anatomy_shape + floor
     jacobian = _jacobian(parts, noise, theta, model)[free]
-    system = _normal_equations(
-            jacobian, power, total, anatomy_shape, anatomy, textured
-        )
+    system = _normal_equations(jacobian, power, total, anatomy_shape, anatomy, textured)
     errors = np.zeros(theta.size)
     errors[free] = _sandwich_errors(system, spectra.group)
     return Fit(
