@@ -9,14 +9,8 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from ipv2 import (
-    calibration,
-    flat_patches,
-    noise_analysis,
-    ray_noise,
-    spectrum_fit,
-)
-from ipv2.calibration import calibrate
+from ipv2 import calibration, noise_analysis
+from ipv2.calibration import calibrate, flat_patches, ray_noise, spectrum_fit
 from ipv2.kernels.photon_noise import DoseParams, simulate_low_dose
 
 SIZE, SPACING = 160, 2.2  # 350 mm; 250 mm of water attenuate 4.8

@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 
 from common.errors import UserError
-from ipv2 import flat_patches, spectrum_fit
+from ipv2.calibration import flat_patches, spectrum_fit
+from ipv2.calibration.patch_spectra import Channel, pair_spectra, patch_spectra
+from ipv2.calibration.robust_fit import robust_fit, texture_error, variance_hu2
 from ipv2.kernels import photon_noise
-from ipv2.patch_spectra import Channel, pair_spectra, patch_spectra
-from ipv2.robust_fit import robust_fit, texture_error, variance_hu2
 
 _SLICES = 24
 # Noise below this is that of whole HU, or none.

@@ -24,8 +24,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from ipv2 import ray_noise
-from ipv2.flat_patches import SIZE
+from ipv2.calibration import ray_noise
+from ipv2.calibration.flat_patches import SIZE
 
 NAMED = ("hann", "cosine", "hamming", "shepp-logan")
 _LEAST_CUTOFF, _MOST_CUTOFF = 0.1, 4.0

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ipv2.flat_patches import SIZE, FlatPatches
+from ipv2.calibration.flat_patches import SIZE, FlatPatches
 from ipv2.kernels import photon_noise, projection, smoothing
 from ipv2.kernels.reconstruction_filter import filter_response
 

@@ -3,8 +3,8 @@
 import numpy as np
 
 from common.errors import UserError
-from ipv2 import flat_patches, ray_noise, spectrum_fit
-from ipv2.patch_spectra import LEAST_PATCHES
+from ipv2.calibration import flat_patches, ray_noise, spectrum_fit
+from ipv2.calibration.patch_spectra import LEAST_PATCHES
 
 # A measured window replaces a named filter whose radial NPS is off by this much more.
 _WORSE = 0.03

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from common.errors import UserError
-from ipv2 import flat_patches, noise_analysis, ray_noise, spectrum_fit
+from ipv2 import noise_analysis
+from ipv2.calibration import flat_patches, ray_noise, spectrum_fit
 from ipv2.kernels import smoothing
 
 LEAST_PATCHES = 4
