@@ -12,6 +12,7 @@ from common.errors import UserError
 from ipv2 import calibration, noise_analysis
 from ipv2.calibration import calibrate, flat_patches, ray_noise, spectrum_fit
 from ipv2.kernels.photon_noise import DoseParams, simulate_low_dose
+from ipv2.kernels.reconstruction_filter import filter_response
 
 SIZE, SPACING = 160, 2.2  # 350 mm; 250 mm of water attenuate 4.8
 
@@ -222,3 +223,13 @@ def test_level_that_differs_between_slices_is_said():
     loud = calibration.Calibration(level_spread=0.2, **fields).describe()
     assert len(loud) == len(quiet) + 1 and "tube current" in loud[-1]
     assert "30 +- 4 photons^2" in " ".join(quiet) and "own noise" in quiet[-1]
+
+
+def test_window_multiplies_the_filter_and_is_checked():
+    plain = filter_response("hann", 64, cutoff=1.5)
+    shaped = filter_response("hann", 64, cutoff=1.5, window=(1.0, 2.0, 0.0))
+    factor = np.interp(np.arange(33) / 64, [0, 0.25, 0.5], [1, 2, 0])
+    np.testing.assert_allclose(shaped, plain * factor, rtol=1e-6)
+    for window in ((1.0,), (1.0, -1.0), (1.0, float("nan")), (1.0, 200.0)):
+        with pytest.raises(ValueError, match="factors in"):
+            DoseParams(dose=0.5, window=window)
