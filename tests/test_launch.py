@@ -28,7 +28,11 @@ def _launch(*arguments, cwd=ROOT):
             ["--config.train.batch_siz: no such key", "config.train.batch_size"],
         ),
         (["--config", RECIPE, "--config.train.batch_size=x"], ["batch_size=x"]),
-        (["--config", RECIPE, "--task", "trian"], ["'trian'", "train"]),
+        pytest.param(
+            ["--config", RECIPE, "--task", "trian"],
+            ["'trian'", "train"],
+            marks=pytest.mark.slow,
+        ),
         (["--config", RECIPE, "--wrkdir", "x"], ["wrkdir"]),
         (["--config", RECIPE, "stray"], ["stray"]),
         (

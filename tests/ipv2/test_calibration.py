@@ -161,6 +161,7 @@ def checkerboard():
     return np.where((row + column) % 2, 150.0, -100.0).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("image", "message"),
     [

@@ -71,6 +71,7 @@ def test_radial_average_has_frequencies_per_mm_and_ring_means():
     np.testing.assert_allclose(flat, 1.0, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("angle_deg", [0, 20, 45])
 def test_noise_map_is_hardly_moved_by_an_edge(angle_deg):
     row, column = np.mgrid[:96, :96] - 48.2
@@ -103,6 +104,7 @@ def test_noise_map_follows_the_noise_and_ignores_slopes():
         noise_analysis.noise_map(jnp.zeros((20, 40)))
 
 
+@pytest.mark.slow
 def test_noise_by_region_is_that_of_the_metrics():
     image, truth = jnp.asarray(white((2, 32, 32))), jnp.asarray(white((2, 32, 32), 99))
     left = jnp.broadcast_to(jnp.arange(32) < 16, (2, 32, 32))

@@ -91,6 +91,7 @@ def test_reference_reads_hu_through_its_window():
     np.testing.assert_array_equal(np.rint(255 * mask), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("params", [ROBUST, dataclasses.replace(GREY, units="hu")])
 def test_v2_with_its_modules_off_is_v1_with_t_0(params):
     lq, gt = _pair()

@@ -139,6 +139,7 @@ def test_physical_noise_is_the_default_of_training():
     assert settings.purify_params(ipv2_redcnn.get_config()).add_noise == "physical"
 
 
+@pytest.mark.slow
 def test_a_pair_as_it_is_needs_no_purification():
     """With no purification the input is lq itself."""
     step, state = _step(None, learning_rate=1e-9)

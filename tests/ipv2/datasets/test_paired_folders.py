@@ -299,6 +299,7 @@ def test_the_deal_depends_on_the_seed_not_on_the_order():
     assert deal != split_patients(patients, seed=1, fractions=(0.5, 0.25, 0.25))
 
 
+@pytest.mark.slow
 def test_tensorflow_is_never_imported_and_nothing_is_printed(tmp_path):
     make_root(tmp_path / "root", 3)
     code = (

@@ -77,6 +77,7 @@ def test_low_dose_is_noisier_than_normal_dose_by_the_square_root():
     assert deviation[1] / clean == pytest.approx(10, rel=0.1)
 
 
+@pytest.mark.slow
 def test_patients_depend_on_seed_and_number_alone():
     config = phantom_config(**OPTIONS)
     more = phantom_config(**(OPTIONS | {"patients": (9, 1, 1)}))

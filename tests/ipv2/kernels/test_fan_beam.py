@@ -47,6 +47,7 @@ def test_rays_of_a_gaussian_are_its_line_integrals():
     assert relative(sinogram, expected) < 2e-3
 
 
+@pytest.mark.slow
 def test_rays_of_a_disc_are_its_chords():
     size, radius = 128, 40.0
     fine = (np.arange(size * 8) + 0.5) / 8 - 0.5 - size // 2

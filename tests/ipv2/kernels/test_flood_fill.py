@@ -83,6 +83,7 @@ def test_fill_of_open_space_around_a_disc_takes_few_passes():
     assert passes <= 3
 
 
+@pytest.mark.slow
 def test_fill_in_a_batch_is_each_image_alone():
     passable = np.random.default_rng(3).random((2, 40, 40)) < 0.6
     words = bit_mask.pack(jnp.asarray(passable))
