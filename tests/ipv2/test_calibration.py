@@ -95,7 +95,8 @@ def test_kernel_that_no_named_filter_has_is_measured():
             jnp.asarray(patches), SPACING, taper=True
         )
         curves.append(np.asarray(noise_analysis.radial_average(spectrum, SPACING)[1]))
-    np.testing.assert_allclose(curves[1][4:22], curves[0][4:22], rtol=0.2)
+    # 15 %: measured 8 % at most, of factors that one draw of six slices gives.
+    np.testing.assert_allclose(curves[1][4:22], curves[0][4:22], rtol=0.15)
 
 
 @pytest.mark.slow
