@@ -8,7 +8,24 @@ import pytest
 from ipv2.models import MODELS, create_model, hu_to_unit, unit_to_hu
 from ipv2.models.blocks import Conv
 
-SMALL = {"redcnn": {"features": 4}, "cnn10": {}}
+SMALL = {
+    "cnn10": {},
+    "dncnn": {"features": 8, "depth": 4},
+    "nafnet": {
+        "width": 4,
+        "encoder_blocks": (1,),
+        "middle_blocks": 1,
+        "decoder_blocks": (1,),
+    },
+    "redcnn": {"features": 4},
+    "restormer": {
+        "width": 8,
+        "blocks": (1, 1),
+        "heads": (1, 2),
+        "refinement_blocks": 1,
+    },
+    "unet": {"width": 4, "levels": 2},
+}
 
 
 def random_image(*shape, seed=0):
