@@ -1,7 +1,8 @@
 """Denoisers, one linen network a file.
 
 Every network takes (n, h, w, 1) in network units (`blocks.hu_to_unit`) and returns the
-same, float32.
+same, float32. Flow models (`FlowUNet`) also take a time for each image, and return a
+velocity: `ipv2.flow` makes images of it.
 """
 
 import dataclasses
@@ -13,13 +14,26 @@ import flax.linen as nn
 
 from ipv2.models.blocks import hu_to_unit, unit_to_hu
 from ipv2.models.cnn10 import CNN10
+from ipv2.models.ffm import FFM
+from ipv2.models.flow_unet import FlowUNet
+from ipv2.models.fm import FM
 from ipv2.models.redcnn import REDCNN
 
 MODELS: Mapping[str, type[nn.Module]] = MappingProxyType(
-    {"cnn10": CNN10, "redcnn": REDCNN}
+    {"cnn10": CNN10, "ffm": FFM, "fm": FM, "redcnn": REDCNN}
 )
 
-__all__ = ["CNN10", "MODELS", "REDCNN", "create_model", "hu_to_unit", "unit_to_hu"]
+__all__ = [
+    "CNN10",
+    "FFM",
+    "FM",
+    "MODELS",
+    "REDCNN",
+    "FlowUNet",
+    "create_model",
+    "hu_to_unit",
+    "unit_to_hu",
+]
 
 
 def create_model(name: str, **attributes: Any) -> nn.Module:
