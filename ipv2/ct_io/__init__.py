@@ -35,7 +35,7 @@ from ipv2.ct_io.listing import (
 )
 from ipv2.ct_io.reading import open_volume, peek, read_volume, warn_of_offset
 from ipv2.ct_io.volume import PADDING_HU, Grid, Slice, SliceSource, Volume, hu_to_int16
-from ipv2.ct_io.writing import with_hu, write_volume
+from ipv2.ct_io.writing import slice_writer, with_hu, write_volume
 
 __all__ = [
     "PADDING_HU",
@@ -63,6 +63,7 @@ __all__ = [
     "read_pairs",
     "read_volume",
     "slice_number",
+    "slice_writer",
     "stem_of",
     "suffix_of",
     "warn_of_offset",

@@ -13,7 +13,6 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import SimpleITK as sitk
@@ -130,48 +129,34 @@ def _open_image(path: Path, kind: Format, scratch: Path | None) -> SliceSource:
         stored = unpack_nifti(path, scratch)
     if kind == "nifti":
         check_nifti(stored, name=path)
-    read = _slice_reader(path, stored, kind)
-    first, info = read(0)
-    integer = info.GetPixelID() not in (sitk.sitkFloat32, sitk.sitkFloat64)
+    header = _read_header(path, stored, IMAGE_IO[kind])
+    _check_image(path, header)
+    read = _image_reader(path, stored, kind, header)
+    first = read(0)
     spacing, origin = first.GetSpacing(), first.GetOrigin()
     columns, rows, _ = first.GetSize()
 
     def read_slice(index: int) -> Slice:
-        hu = sitk.GetArrayFromImage(read(index)[0])[0].astype(np.float32)
+        hu = sitk.GetArrayFromImage(read(index))[0].astype(np.float32)
         check_finite(hu, name=str(path))
         return Slice(hu=dicom_series.pad_low(hu), stored=hu, tags={})
 
     return SliceSource(
-        shape=((info.GetSize() + (1,))[2], rows, columns),
+        shape=((*header.GetSize(), 1)[2], rows, columns),
         read=read_slice,
         spacing_mm=(spacing[2], spacing[1], spacing[0]),
         direction=first.GetDirection(),
         origin_mm=(origin[0], origin[1], origin[2]),
-        tags=_tags(info),
+        tags=_tags(header),
         name=stem_of(path),
         format=kind,
         paths=(path,),
-        integer=integer,
+        integer=header.GetPixelID() not in (sitk.sitkFloat32, sitk.sitkFloat64),
     )
 
 
-_Header: TypeAlias = sitk.Image | sitk.ImageFileReader
-
-
-def _slice_reader(
-    path: Path, stored: Path, kind: Format
-) -> Callable[[int], tuple[sitk.Image, _Header]]:
-    """What gives a slice as a 3-D image, and the header of the whole file.
-
-    Args:
-      path: what messages name.
-      stored: the file to read, `path` or what was unpacked from it.
-      kind: its format.
-
-    Raises:
-      UserError: the header is damaged, or of no CT volume.
-    """
-    header = _read_header(path, stored, IMAGE_IO[kind])
+def _check_image(path: Path, header: sitk.ImageFileReader) -> None:
+    """Raises UserError unless a header is that of a volume with one channel."""
     channels = header.GetNumberOfComponents()
     pixel = sitk.GetPixelIDValueAsString(header.GetPixelID())
     if channels != 1 or "complex" in pixel:
@@ -185,18 +170,32 @@ def _slice_reader(
             f"{path}: {len(size)}-dimensional, size {size[::-1]}; a CT volume has 2 or "
             "3 dimensions. Save one time point or channel a file."
         )
+
+
+def _image_reader(
+    path: Path, stored: Path, kind: Format, header: sitk.ImageFileReader
+) -> Callable[[int], sitk.Image]:
+    """What gives a slice as a 3-D image.
+
+    Args:
+      path: what messages name.
+      stored: the file to read, `path` or what was unpacked from it.
+      kind: its format.
+      header: of `stored`; reads it from now on.
+    """
+    size = header.GetSize()
     whole = None if _streams(stored, kind) else _execute(header, path, kind)
 
-    def read(index: int) -> tuple[sitk.Image, _Header]:
+    def read(index: int) -> sitk.Image:
         if len(size) == 2:
-            return sitk.JoinSeries(whole or _execute(header, path, kind)), header
+            return sitk.JoinSeries(whole or _execute(header, path, kind))
         part = [*size[:2], 1, *(0 for _ in size[3:])]  # 0: that axis is dropped
         start = [0, 0, index, *(0 for _ in size[3:])]
         if whole is not None:
-            return sitk.Extract(whole, part, start), header
+            return sitk.Extract(whole, part, start)
         header.SetExtractSize(part)
         header.SetExtractIndex(start)
-        return _execute(header, path, kind), header
+        return _execute(header, path, kind)
 
     return read
 
