@@ -19,7 +19,25 @@ MODELS: Mapping[str, type[nn.Module]] = MappingProxyType(
     {"cnn10": CNN10, "redcnn": REDCNN}
 )
 
-__all__ = ["CNN10", "MODELS", "REDCNN", "create_model", "hu_to_unit", "unit_to_hu"]
+# Those that give a velocity: see `ipv2.flow`.
+FLOWS: frozenset[str] = frozenset()
+
+__all__ = [
+    "CNN10",
+    "FLOWS",
+    "MODELS",
+    "REDCNN",
+    "attributes_of",
+    "create_model",
+    "hu_to_unit",
+    "unit_to_hu",
+]
+
+
+def attributes_of(name: str) -> frozenset[str]:
+    """What can be set of the network called `name`."""
+    fields = (field.name for field in dataclasses.fields(MODELS[name]))
+    return frozenset(fields) - {"parent", "name"}
 
 
 def create_model(name: str, **attributes: Any) -> nn.Module:
@@ -30,8 +48,8 @@ def create_model(name: str, **attributes: Any) -> nn.Module:
     """
     if name not in MODELS:
         raise ValueError(f"no model is called {name!r}; accepted: {sorted(MODELS)}")
-    fields = {f.name for f in dataclasses.fields(MODELS[name])} - {"parent", "name"}
-    unknown = sorted(set(attributes) - fields)
+    known = attributes_of(name)
+    unknown = sorted(set(attributes) - known)
     if unknown:
-        raise ValueError(f"{name} has no {unknown}; accepted: {sorted(fields)}")
+        raise ValueError(f"{name} has no {unknown}; accepted: {sorted(known)}")
     return MODELS[name](**attributes)
