@@ -217,7 +217,7 @@ def load_variables(folder: Path, like: PyTree) -> PyTree:
     found, said = hash_variables(variables), manifest["sha256"]
     if found != said:
         raise UserError(
-            f"{folder / MANIFEST}: the arrays have the SHA-256 {found[:12]}..., it says "
+            f"{folder / MANIFEST}: the arrays have SHA-256 {found[:12]}..., it says "
             f"{said[:12]}... It is damaged, or of another export: copy the folder "
             "again from where it came from."
         )

@@ -26,7 +26,10 @@ from ipv2.stacks import Stacks
 from ipv2.train_step import TrainState, create_state, make_train_step
 
 # What a resumed run may change: nothing that decides its parameters.
-FREE_TO_CHANGE = ("task", "data.cache", "purify.output", "purify.overwrite", "compare")
+FREE_TO_CHANGE = (
+    *("task", "data.cache", "purify.output", "purify.overwrite"),
+    *("compare", "denoise"),
+)
 
 
 def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
