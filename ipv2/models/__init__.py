@@ -1,7 +1,15 @@
 """Denoisers, one linen network a file.
 
-Every network takes (n, h, w, 1) in network units (`blocks.hu_to_unit`) and returns the
-same, float32.
+Every network takes (n, h, w, channels) in network units (`blocks.hu_to_unit`), of any
+size. `channels` is its attribute: 1, or an odd number of neighbouring slices.
+
+- Regression networks return float32 (n, h, w, 1): the slice in the middle, denoised.
+- Flow networks (`FLOWS`) also take a time for each image, and return the velocity of
+  the whole stack: `ipv2.flow` makes images of it.
+
+Called with `train=True` they do what training needs (batch statistics, dropout). For
+tiles, `radius` is the number of pixels a result depends on beyond its own (None: the
+whole image), and tile origins must be multiples of `stride`.
 """
 
 import dataclasses
@@ -13,20 +21,41 @@ import flax.linen as nn
 
 from ipv2.models.blocks import hu_to_unit, unit_to_hu
 from ipv2.models.cnn10 import CNN10
+from ipv2.models.dncnn import DnCNN
+from ipv2.models.ffm import FFM
+from ipv2.models.flow_unet import FlowUNet
+from ipv2.models.fm import FM
+from ipv2.models.nafnet import NAFNet
 from ipv2.models.redcnn import REDCNN
+from ipv2.models.restormer import Restormer
+from ipv2.models.unet import UNet
 
 MODELS: Mapping[str, type[nn.Module]] = MappingProxyType(
-    {"cnn10": CNN10, "redcnn": REDCNN}
+    {
+        "cnn10": CNN10,
+        "dncnn": DnCNN,
+        "ffm": FFM,
+        "fm": FM,
+        "nafnet": NAFNet,
+        "redcnn": REDCNN,
+        "restormer": Restormer,
+        "unet": UNet,
+    }
 )
-
-# Those that give a velocity: see `ipv2.flow`.
-FLOWS: frozenset[str] = frozenset()
+FLOWS = frozenset({"ffm", "fm"})
 
 __all__ = [
     "CNN10",
+    "FFM",
     "FLOWS",
+    "FM",
     "MODELS",
     "REDCNN",
+    "DnCNN",
+    "FlowUNet",
+    "NAFNet",
+    "Restormer",
+    "UNet",
     "attributes_of",
     "create_model",
     "hu_to_unit",

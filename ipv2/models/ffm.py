@@ -1,0 +1,21 @@
+"""FFM: frequency-domain flow matching (IPv1, arXiv 2510.07492, section on FFM).
+
+The flow model that the authors of image purification publish with it: a U-Net (MDMS,
+AAAI 2024) whose residual blocks end in a Mixer. With three channels, as published,
+39,512,099 parameters; 39,509,793 with one.
+"""
+
+from ipv2.models.flow_unet import NORM_GROUPS, FlowUNet
+from ipv2.models.mixer import Mixer
+
+
+class FFM(FlowUNet):
+    """Velocity field with a frequency branch. Attributes and call: `FlowUNet`.
+
+    The published form is `FFM(channels=3, time_scale=1.0, dropout_in_evaluation=True)`.
+    """
+
+    layer = Mixer
+    # The Mixer normalises half the channels, and halves the lowest level once more.
+    width_multiple = 2 * NORM_GROUPS
+    size_multiple = 2

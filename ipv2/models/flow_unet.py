@@ -1,0 +1,276 @@
+"""The time-conditioned U-Net that flow models share (Ho et al., DDPM, 2020).
+
+Levels of `width` times `multipliers` channels; one residual block a level on the way
+down, two in the middle, two a level on the way up, where features of the way down are
+concatenated; no attention. A residual block is
+
+    y = conv3x3(swish(norm(x))) + dense(swish(embedding))
+    x + layer(dropout(swish(norm(y))))
+
+with a 1x1 convolution of x where channels change. `layer` is what tells one flow model
+from another: a plain convolution in FM, the Mixer in FFM.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.linen import initializers
+from flax.typing import Dtype
+from jaxtyping import Array, Float
+
+from ipv2.kernels.resampling import convolve_doubled, convolve_halved
+from ipv2.models.blocks import Conv
+
+NORM_GROUPS = 8
+NORM_EPSILON = 1e-6
+# Longest period of the time embedding, in its own units: DDPM's 1000 noise levels.
+_LONGEST_PERIOD = 10_000.0
+
+# All kernels: activations are smooth and small around zero, where ReLU's gain of 2
+# would let them grow through 14 blocks.
+kernel_init = initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+
+# A layer of the residual block: (features=..., dtype=..., param_dtype=..., name=...).
+LayerFactory = Callable[..., nn.Module]
+
+
+def embed_time(
+    time: Float[Array, "n"], size: int, scale: float
+) -> Float[Array, "n size"]:
+    """Sines, then cosines, of scale * time at size / 2 periods from 2 pi to 20,000 pi.
+
+    Args:
+      time: In [0, 1].
+      size: Even, at least 4.
+      scale: 1000 spreads [0, 1] over the periods; at 1 most of the embedding is
+        constant, as in the published code.
+    """
+    half = size // 2
+    rate = math.log(_LONGEST_PERIOD) / (half - 1)
+    frequency = jnp.exp(-rate * jnp.arange(half, dtype=jnp.float32))
+    angle = scale * time.astype(jnp.float32)[:, None] * frequency[None]
+    return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+
+
+class ResamplingConv(nn.Module):
+    """3x3 convolution that halves an image (stride 2) or doubles it (nearest).
+
+    Parameters are those of `Conv` with a 3x3 kernel.
+
+    Attributes:
+      features: Channels out.
+      doubles: Twice the size rather than half.
+      dtype: What is computed in; None for that of the input and the parameters.
+      param_dtype: What the parameters are kept in.
+    """
+
+    features: int
+    doubles: bool
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Features (n, h / 2, w / 2, features) or (n, 2 h, 2 w, features)."""
+        shape = (3, 3, x.shape[-1], self.features)
+        kernel = self.param("kernel", kernel_init, shape, self.param_dtype)
+        bias = self.param(
+            "bias", initializers.zeros_init(), (self.features,), self.param_dtype
+        )
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        y = convolve_doubled(x, kernel) if self.doubles else convolve_halved(x, kernel)
+        return y + bias.reshape(1, 1, 1, -1)
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions around the time embedding, added to the input.
+
+    Attributes:
+      features: Channels out.
+      layer: Makes the second one; see `LayerFactory`.
+      dropout: Share of activations dropped before it.
+      deterministic: Drop nothing.
+      dtype: What the layers compute in.
+      param_dtype: What the parameters are kept in.
+    """
+
+    features: int
+    layer: LayerFactory
+    dropout: float
+    deterministic: bool
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, embedding: jax.Array) -> jax.Array:
+        """Features (n, h, w, features) from (n, h, w, c) and (n, e)."""
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        norm = functools.partial(
+            nn.GroupNorm, NORM_GROUPS, epsilon=NORM_EPSILON, **dtypes
+        )
+        dense = functools.partial(
+            nn.Dense, self.features, kernel_init=kernel_init, **dtypes
+        )
+        y = nn.swish(norm(name="norm1")(x))
+        y = Conv(self.features, 3, kernel_init=kernel_init, name="conv1", **dtypes)(y)
+        y = y + dense(name="time")(nn.swish(embedding))[:, None, None, :]
+        y = nn.swish(norm(name="norm2")(y))
+        y = nn.Dropout(self.dropout, deterministic=self.deterministic)(y)
+        y = self.layer(features=self.features, name="layer2", **dtypes)(y)
+        if x.shape[-1] != self.features:
+            x = dense(name="shortcut")(x)
+        return x + y
+
+
+class FlowUNet(nn.Module):
+    """Velocity field on images; a base of FM and FFM, which say what `layer` is.
+
+    Departs from the published FFM: time is scaled (`time_scale`); dropout is active in
+    training only (`dropout_in_evaluation`); one channel (`channels`); images of any
+    size, continued by their edge pixels to a multiple of `stride`; the last kernel
+    starts near zero, so that an untrained network's velocity is small and its
+    integral nearly the input; GroupNorm's and kernels' initial values are flax's.
+
+    Attributes:
+      channels: Of the image and of its velocity.
+      width: Channels of the first level, a multiple of `width_multiple`.
+      multipliers: Channels of each level, in widths.
+      dropout: Share of activations dropped in every residual block, in training.
+      dropout_in_evaluation: Drop them always, as the published code does. `apply` then
+        needs `rngs={"dropout": key}` in evaluation too.
+      time_scale: Times are multiplied by this before they are embedded; 1.0 for the
+        published behaviour.
+      remat: Compute each residual block's activations again in the backward pass
+        rather than keep them: about a third more time, several times less memory.
+      dtype: What the layers compute in; None for float32.
+      param_dtype: What the parameters are kept in.
+    """
+
+    layer: ClassVar[LayerFactory]
+    # What `width`, and the height and width of every level, must be multiples of.
+    width_multiple: ClassVar[int] = NORM_GROUPS
+    size_multiple: ClassVar[int] = 1
+
+    channels: int = 1
+    width: int = 64
+    multipliers: tuple[int, ...] = (1, 2, 4, 8)
+    dropout: float = 0.1
+    dropout_in_evaluation: bool = False
+    time_scale: float = 1000.0
+    remat: bool = False
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
+
+    @property
+    def radius(self) -> None:
+        """None: GroupNorm makes every pixel depend on the whole image."""
+        return None
+
+    @property
+    def stride(self) -> int:
+        """What the height and width are padded to a multiple of."""
+        return 2 ** (len(self.multipliers) - 1) * self.size_multiple
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "n h w c"],
+        time: Float[Array, "n"],
+        *,
+        train: bool = False,
+    ) -> Float[Array, "n h w c"]:
+        """The velocity at x and time.
+
+        Args:
+          x: (n, h, w, channels) in network units, of any size.
+          time: In [0, 1], one number an image.
+          train: Dropout is active; `apply` needs `rngs={"dropout": key}`.
+
+        Returns:
+          float32 of the same shape, network units per unit of time.
+
+        Raises:
+          ValueError: On other shapes, or a width that cannot be grouped.
+        """
+        self._check(x, time)
+        height, width = x.shape[1:3]
+        x = _pad_to_multiple(x, self.stride)
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        conv = functools.partial(Conv, kernel_size=3, kernel_init=kernel_init, **dtypes)
+        block_class = nn.remat(ResidualBlock) if self.remat else ResidualBlock
+
+        def block(level: int, name: str, y: jax.Array) -> jax.Array:
+            return block_class(
+                self.width * self.multipliers[level],
+                type(self).layer,
+                self.dropout,
+                not (train or self.dropout_in_evaluation),
+                name=name,
+                **dtypes,
+            )(y, embedding)
+
+        embedding = embed_time(time, self.width, self.time_scale)
+        dense = functools.partial(
+            nn.Dense, 4 * self.width, kernel_init=kernel_init, **dtypes
+        )
+        embedding = dense(name="time1")(embedding)
+        embedding = dense(name="time2")(nn.swish(embedding))
+
+        y = conv(self.width, name="conv_in")(x)
+        kept = [y]
+        last = len(self.multipliers) - 1
+        for level in range(last + 1):
+            y = block(level, f"down{level}", y)
+            kept.append(y)
+            if level < last:
+                y = ResamplingConv(y.shape[-1], False, name=f"halve{level}", **dtypes)(
+                    y
+                )
+                kept.append(y)
+        y = block(last, "middle0", y)
+        y = block(last, "middle1", y)
+        for level in range(last, -1, -1):
+            for index in range(2):
+                y = jnp.concatenate([y, kept.pop()], axis=-1)
+                y = block(level, f"up{level}_{index}", y)
+            if level:
+                y = ResamplingConv(y.shape[-1], True, name=f"double{level}", **dtypes)(
+                    y
+                )
+        y = nn.GroupNorm(NORM_GROUPS, epsilon=NORM_EPSILON, name="norm_out", **dtypes)(
+            y
+        )
+        small = initializers.variance_scaling(2e-4, "fan_in", "truncated_normal")
+        y = Conv(self.channels, 3, kernel_init=small, name="conv_out", **dtypes)(
+            nn.swish(y)
+        )
+        return y[:, :height, :width].astype(jnp.float32)
+
+    def _check(self, x: jax.Array, time: jax.Array) -> None:
+        name = type(self).__name__
+        if x.ndim != 4 or x.shape[-1] != self.channels:
+            raise ValueError(
+                f"{name} takes images of shape (n, h, w, {self.channels}), got "
+                f"{x.shape}"
+            )
+        if time.shape != x.shape[:1]:
+            raise ValueError(
+                f"{name} takes one time an image, of shape {x.shape[:1]}, got "
+                f"{time.shape}"
+            )
+        if self.width < 1 or self.width % self.width_multiple:
+            raise ValueError(
+                f"{name}'s width must be a multiple of {self.width_multiple} (groups "
+                f"of its normalisation), got {self.width}"
+            )
+
+
+def _pad_to_multiple(x: jax.Array, multiple: int) -> jax.Array:
+    """The image continued by its edge pixels below and to the right."""
+    below, right = (-size % multiple for size in x.shape[1:3])
+    return jnp.pad(x, ((0, 0), (0, below), (0, right), (0, 0)), mode="edge")

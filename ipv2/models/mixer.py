@@ -1,0 +1,164 @@
+"""The Mixer of FFM (arXiv 2510.07492): two scales, then space and frequency.
+
+    high  = gelu(depthwise(dense(x[first half])))
+    low   = enlarged(gelu(norm(conv3x3(pooled(x[second half])))))
+    fused = f + depthwise(f),  f = [high, low]
+    out   = fused + dense([dense(fused), frequency(fused)])
+
+where `frequency` is: rfft2, magnitude and phase each through a two-layer network over
+channels (1x1, LeakyReLU 0.1, 1x1), then irfft2. A change of one frequency is a change
+everywhere: this is how FFM sees the whole image.
+
+The published semantics are kept. The transform is not normalised, so that the mean of a
+map has the magnitude h w |mean|, and the phase is an angle in [-pi, pi], as a number:
+angles on both sides of pi are far apart to the network although they are neighbours.
+Departs from the published code in the angle's gradient alone, which is finite
+(`kernels.polar`).
+"""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.typing import Dtype
+
+from ipv2.kernels.convolution import convolve
+from ipv2.kernels.depthwise import depthwise_convolve
+from ipv2.kernels.polar import magnitude_and_phase
+from ipv2.models.flow_unet import NORM_EPSILON, NORM_GROUPS
+
+_SLOPE = 0.1
+
+
+class FrequencyBranch(nn.Module):
+    """Features whose magnitude and phase spectra went through small networks.
+
+    All of it is float32: the magnitude at the mean of a 512x512 map is above 100,000,
+    and a phase in bfloat16 would be off by a hundredth of a turn.
+
+    Attributes:
+      param_dtype: What the parameters are kept in.
+    """
+
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """float32 features of the shape of x, (n, h, w, c)."""
+        height, width, channels = x.shape[1:]
+        # Channels first: the transform runs over neighbours in memory.
+        spectrum = jnp.fft.rfft2(x.astype(jnp.float32).transpose(0, 3, 1, 2))
+        # What rounding leaves of the sum of h w numbers of order one.
+        floor = float(jnp.finfo(jnp.float32).eps) * height * width
+        magnitude, phase = magnitude_and_phase(spectrum.real, spectrum.imag, floor)
+        magnitude = self._network("magnitude", magnitude, channels)
+        phase = self._network("phase", phase, channels)
+        spectrum = jax.lax.complex(
+            magnitude * jnp.cos(phase), magnitude * jnp.sin(phase)
+        )
+        y = jnp.fft.irfft2(spectrum, s=(height, width))
+        return y.transpose(0, 2, 3, 1)
+
+    def _network(self, name: str, x: jax.Array, channels: int) -> jax.Array:
+        dense = functools.partial(ChannelsFirstDense, channels, self.param_dtype)
+        x = nn.leaky_relu(dense(name=f"{name}1")(x), _SLOPE)
+        return dense(name=f"{name}2")(x)
+
+
+class ChannelsFirstDense(nn.Module):
+    """A 1x1 convolution of (n, c, h, w); parameters as `flax.linen.Dense` has them."""
+
+    features: int
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(n, features, h, w), float32."""
+        shape = (x.shape[1], self.features)
+        kernel = self.param(
+            "kernel", nn.initializers.lecun_normal(), shape, self.param_dtype
+        )
+        bias = self.param(
+            "bias", nn.initializers.zeros_init(), shape[1:], self.param_dtype
+        )
+        y = jnp.einsum("nchw,cd->ndhw", x, kernel.astype(jnp.float32))
+        return y + bias.astype(jnp.float32).reshape(1, -1, 1, 1)
+
+
+class UnbiasedConv(nn.Module):
+    """3x3 SAME convolution without a bias: over all channels, or one by one.
+
+    Attributes:
+      features: Channels out; those of the input if `depthwise`.
+      depthwise: Every channel has its own kernel.
+      dtype: What is computed in; None for that of the input and the parameters.
+      param_dtype: What the parameters are kept in.
+    """
+
+    features: int
+    depthwise: bool = False
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Features (n, h, w, features)."""
+        shape = (3, 3, 1 if self.depthwise else x.shape[-1], self.features)
+        kernel = self.param(
+            "kernel", nn.initializers.lecun_normal(), shape, self.param_dtype
+        )
+        x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
+        if self.depthwise:
+            return depthwise_convolve(x, kernel[:, :, 0])
+        return convolve(x, kernel, 1)
+
+
+class Mixer(nn.Module):
+    """FFM's second layer of a residual block. See the module's docstring.
+
+    Attributes:
+      features: Channels in and out, a multiple of 16.
+      dtype: What is computed in, but for the frequency branch, which is float32.
+      param_dtype: What the parameters are kept in.
+    """
+
+    features: int
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Features of the shape of x, (n, h, w, features); h and w even."""
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        dense = functools.partial(nn.Dense, **dtypes)
+        conv = functools.partial(UnbiasedConv, **dtypes)
+        gelu = functools.partial(nn.gelu, approximate=False)
+        half = self.features // 2
+
+        high = dense(half, use_bias=False, name="high1")(x[..., :half])
+        high = gelu(conv(half, depthwise=True, name="high2")(high))
+        low = conv(half, name="low")(halved(x[..., half:]))
+        norm = nn.GroupNorm(NORM_GROUPS, epsilon=NORM_EPSILON, name="norm", **dtypes)
+        low = doubled(gelu(norm(low)))
+        both = jnp.concatenate([high, low], axis=-1)
+        fused = both + conv(self.features, depthwise=True, name="fuse")(both)
+
+        spatial = dense(self.features, name="spatial")(fused)
+        frequency = FrequencyBranch(self.param_dtype, name="frequency")(fused)
+        both = jnp.concatenate([spatial, frequency.astype(spatial.dtype)], axis=-1)
+        return fused + dense(self.features, name="out")(both)
+
+
+def halved(x: jax.Array) -> jax.Array:
+    """Means of 2x2 squares."""
+    n, h, w, c = x.shape
+    return x.reshape(n, h // 2, 2, w // 2, 2, c).mean((2, 4))
+
+
+def doubled(x: jax.Array) -> jax.Array:
+    """Every pixel four times."""
+    n, h, w, c = x.shape
+    x = jnp.broadcast_to(x[:, :, None, :, None], (n, h, 2, w, 2, c))
+    return x.reshape(n, 2 * h, 2 * w, c)
