@@ -17,6 +17,7 @@ sums in float32, which rounding to HU hides but for values that lie halfway.
 """
 
 import collections
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -161,14 +162,14 @@ def denoised_slices(
       UserError: a slice is damaged, the volume holds no HU, or a result is not finite.
     """
     waiting: collections.deque[Slice] = collections.deque()
-    low, high = np.inf, -np.inf
+    low, high = math.inf, -math.inf
 
     def read() -> Iterator[np.ndarray]:
         nonlocal low, high
         for index in range(volume.shape[0]):
             waiting.append(volume.read(index))
             hu = waiting[-1].hu
-            low, high = min(low, hu.min()), max(high, hu.max())
+            low, high = min(low, float(hu.min())), max(high, float(hu.max()))
             yield hu
 
     for index, result in enumerate(applier(read(), volume.shape)):
@@ -187,23 +188,21 @@ def denoised_slices(
 def restored(original: Slice, hu: np.ndarray) -> np.ndarray:
     """A result as the input's file would hold it.
 
-    Clipped to the range of `stored_hu`. What was not measured is what it was: pixels
-    of -1024 HU up to the border, and what the reader took for padding. The latter get
-    their own value back where every reader knows it again, -2000 HU and less; values
-    that only PixelPaddingValue marked become -1024 HU, since that attribute, which is
-    in stored values, goes with the input's.
+    Clipped to the range of `stored_hu`. What was not measured is what it was. Where the
+    file marks padding, that alone is meant: it gets its own value back where every
+    reader knows it again, -2000 HU and less; values that only PixelPaddingValue marked
+    become -1024 HU, since that attribute, which is in stored values, goes with the
+    input's. Where the file marks none, it is the pixels of -1024 HU that
+    `stored_hu.padding` finds.
 
     Args:
       original: the slice that was read.
       hu: float32 (rows, columns), what the network made of it.
     """
-    low, high = stored_range(original.hu)
-    hu = np.clip(hu, low, high)
-    # Three of four scans have no padding: spare them the flood fill.
-    if not (original.hu == PADDING_HU).any():
-        return hu
-    outside = np.asarray(padding(jnp.asarray(original.hu[None])))[0]
-    outside |= original.stored != original.hu
+    hu = np.clip(hu, *stored_range(original.hu))
+    outside = original.stored != original.hu
+    if not outside.any() and (original.hu == PADDING_HU).any():
+        outside = np.asarray(padding(jnp.asarray(original.hu[None])))[0]
     kept = np.where(original.stored <= _ALWAYS_PADDING, original.stored, PADDING_HU)
     return np.where(outside, kept, hu).astype(np.float32)
 

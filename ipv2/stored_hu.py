@@ -1,6 +1,7 @@
 """What a CT file may hold: pixels that were not measured, and the range of the rest."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32
 
@@ -17,13 +18,41 @@ _SIXTEEN_BITS = (-1999.0, 32767.0 + PADDING_HU)
 def padding(hu: Float32[Array, "b h w"]) -> Bool[Array, "b h w"]:
     """Pixels that were not measured: PADDING_HU, 4-connected to the border through it.
 
-    Noise of air that a scanner clips at -1024 HU is left alone: it does not percolate
-    along four neighbours before 59 % of the pixels are clipped.
+    Air that a scanner clips at -1024 HU is left alone, also at the border: what counts
+    is 16 such pixels in a row, in a column, or in a square of 4 x 4. Of noisy air of
+    which half is clipped, one place in 65,000 looks so. What lies outside the circle
+    that scanners reconstruct consists of such rows and columns, thin as it gets where
+    the circle touches the border.
     """
     height, width = hu.shape[-2:]
-    empty = bit_mask.pack(hu == PADDING_HU)
-    border = bit_mask.like(bit_mask.border(height, width), empty)
-    return bit_mask.unpack(flood_fill(border, empty), height)
+    empty = hu == PADDING_HU
+    empty = _opened(empty, 1, 16) | _opened(empty, 16, 1) | _opened(empty, 4, 4)
+    packed = bit_mask.pack(empty)
+    border = bit_mask.like(bit_mask.border(height, width), packed)
+    return bit_mask.unpack(flood_fill(border, packed), height)
+
+
+def _opened(mask: Bool[Array, "b h w"], rows: int, columns: int) -> Array:
+    """The pixels that a set rectangle covers; its sides are powers of two."""
+    steps = [
+        (axis, 1 << power)
+        for axis, size in ((1, rows), (2, columns))
+        for power in range(size.bit_length() - 1)
+    ]
+    for axis, step in steps:  # to where a rectangle begins
+        mask &= _moved(mask, axis, -step)
+    for axis, step in steps:  # and back to all that it covers
+        mask |= _moved(mask, axis, step)
+    return mask
+
+
+def _moved(mask: Bool[Array, "b h w"], axis: int, step: int) -> Array:
+    """The mask moved by `step` pixels; nothing comes in over the border."""
+    width = [(0, 0)] * 3
+    width[axis] = (max(step, 0), max(-step, 0))
+    length = mask.shape[axis]
+    start = max(-step, 0)
+    return jax.lax.slice_in_dim(jnp.pad(mask, width), start, start + length, axis=axis)
 
 
 def stored_range(hu: np.ndarray) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Small networks, exported as a training run does it, with weights that do something."""
+"""Small networks, exported as a training run does it, whose weights do something."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from configs import ipv2_redcnn
 from ipv2 import settings
 from ipv2.denoiser import make_denoise
 
-SMALL = {"name": "redcnn", "features": 2}
+SMALL = {"name": "cnn10"}
 
 
 def config_of(source, output, **changes):
