@@ -1,6 +1,7 @@
 """A network applied to a stream of slices, in batches of one size, on all devices."""
 
 import collections
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -50,7 +51,7 @@ class Applier:
           tiling: of the stacks.
         """
         devices = jax.local_device_count()
-        self._apply = pmap_eval(lambda variables, shard: denoise(variables, shard["x"]))
+        self._apply = _mapped(denoise)
         self._variables = replicate(variables)
         self._channels = channels
         self._few = devices
@@ -93,6 +94,12 @@ class Applier:
             running = started, len(parts)
         if running is not None:
             yield from _taken(*running)
+
+
+@functools.cache
+def _mapped(denoise: Denoise) -> Callable[[PyTree, PyTree], jax.Array]:
+    """The function over all devices; the same for the same one, compiled once."""
+    return pmap_eval(lambda variables, shard: denoise(variables, shard["x"]))
 
 
 def _taken(result: jax.Array, count: int) -> Iterator[Float[np.ndarray, "h w"]]:

@@ -237,8 +237,10 @@ def test_another_network_is_not_mixed_in(denoised, tmp_path):
         denoise(config, tmp_path)
 
 
-def test_an_interrupted_series_leaves_no_trace_and_is_made_again(tmp_path, monkeypatch):
-    apply, _ = export_network(tmp_path / "run")
+def test_an_interrupted_series_leaves_no_trace_and_is_made_again(
+    denoised, tmp_path, monkeypatch
+):
+    folder, apply = denoised
     make_series(tmp_path / "in/a", 2, size=SIZE)
     hu = make_series(tmp_path / "in/b", 5, size=SIZE)
     config = config_of(tmp_path / "in", tmp_path / "out")
@@ -253,16 +255,16 @@ def test_an_interrupted_series_leaves_no_trace_and_is_made_again(tmp_path, monke
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("ipv2.denoise.restored", stop)
-        denoise(config, tmp_path / "run")
+        denoise(config, folder / "run")
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a", "a.json"]
-    denoise(config, tmp_path / "run")
+    denoise(config, folder / "run")
     np.testing.assert_allclose(
         read_volume(tmp_path / "out/b").hu, expected(apply, hu), rtol=0, atol=ROUNDING
     )
 
 
-def test_a_series_that_breaks_in_the_middle_leaves_nothing(tmp_path, caplog):
-    export_network(tmp_path / "run")
+def test_a_series_that_breaks_in_the_middle_leaves_nothing(denoised, tmp_path, caplog):
+    folder, _ = denoised
     make_series(tmp_path / "in/bad", 3, size=SIZE)
     make_series(tmp_path / "in/good", 3, size=SIZE)
     path = tmp_path / "in/bad/IM001"  # the last slice
@@ -272,7 +274,7 @@ def test_a_series_that_breaks_in_the_middle_leaves_nothing(tmp_path, caplog):
     data["PixelData"].VR = "OB"
     data["PixelData"].is_undefined_length = True
     save(data, path)
-    denoise(config_of(tmp_path / "in", tmp_path / "out"), tmp_path / "run")
+    denoise(config_of(tmp_path / "in", tmp_path / "out"), folder / "run")
     assert "IM001" in caplog.text
     names = sorted(p.name for p in (tmp_path / "out").iterdir())
     assert names == ["good", "good.json"]
@@ -292,23 +294,23 @@ def test_neighbouring_slices_go_in_with_the_slice(tmp_path):
     assert np.abs(found - reversed_stack).max() > 5
 
 
-def test_tiles_show_no_seams(tmp_path):
-    apply, _ = export_network(tmp_path / "run")
+def test_tiles_show_no_seams(denoised, tmp_path):
+    folder, apply = denoised
     hu = chest(2)
     write_volume(volume_of(hu), tmp_path / "a.mha")
     config = config_of(tmp_path / "a.mha", tmp_path / "out", **{"denoise.tile": 24})
-    denoise(config, tmp_path / "run")
+    denoise(config, folder / "run")
     found = read_volume(tmp_path / "out/a.mha").hu
     np.testing.assert_allclose(found, expected(apply, hu), rtol=0, atol=ROUNDING)
 
 
-def test_png_with_its_window(tmp_path):
-    apply, _ = export_network(tmp_path / "run")
+def test_png_with_its_window(denoised, tmp_path):
+    folder, apply = denoised
     grey = np.rint(np.clip((chest(1)[0] + 1350) / 1500 * 255, 0, 255)).astype(np.uint8)
     PIL.Image.fromarray(grey).save(tmp_path / "a_07.png")
     window = {"data.window": (-600.0, 1500.0)}
     source, output = tmp_path / "a_07.png", tmp_path / "out"
-    denoise(config_of(source, output, **window), tmp_path / "run")
+    denoise(config_of(source, output, **window), folder / "run")
     after = np.asarray(PIL.Image.open(output / "a_07.png"))
     assert after.dtype == np.uint8 and after.shape == grey.shape
     hu = read_volume(source, window=(-600.0, 1500.0)).hu
