@@ -6,8 +6,9 @@
 Recipes:  configs/quickstart.py    purify, train and evaluate on embedded data
           configs/ipv2_redcnn.py   IPv2 with RED-CNN; --config.data.root=DIR for your CT
           configs/simulate.py      your CT at a lower dose; --config.data.input=DIR
-Tasks:    ipv2: train, compare, evaluate, purify, simulate, calibrate; the recipe's own
-          without --task.
+Tasks:    ipv2: train, compare, evaluate, denoise, purify, simulate, calibrate; the
+          recipe's own without --task. Trained networks denoise your CT:
+          --task denoise --config.denoise.input=DIR --config.denoise.output=DIR
 Variants: each recipe's docstring lists them; every recipe has `smoke` (seconds).
 
 The same command again resumes an interrupted run, or says that it is complete.

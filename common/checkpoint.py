@@ -1,5 +1,6 @@
 """The one place that knows orbax: a run's checkpoints, and exported variables."""
 
+import hashlib
 import json
 from pathlib import Path
 from types import TracebackType
@@ -15,8 +16,10 @@ from common.devices import to_host
 from common.errors import UserError
 from common.files import write_atomically
 from common.typing import PyTree
+from common.version import VERSION
 
 MANIFEST = "manifest.json"
+FORMAT_VERSION = 1
 
 
 class Checkpoints:
@@ -110,34 +113,85 @@ def export_variables(folder: Path, variables: PyTree, manifest: dict[str, Any]) 
     Args:
       folder: made if it is not there; an export in it is replaced.
       variables: pytree of arrays.
-      manifest: JSON-able description; read back by `load_manifest`.
+      manifest: JSON-able description; read back by `load_manifest`. Added to it are
+        `format_version`, of the export's layout, `software_version`, `sha256`, see
+        `hash_variables`, and `files`, the SHA-256 of each file of the arrays.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    # First, so that the manifest of an older export never describes new arrays.
+    (folder / MANIFEST).unlink(missing_ok=True)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(folder.absolute() / "variables", variables, force=True)
+    added = {
+        "format_version": FORMAT_VERSION,
+        "software_version": VERSION,
+        "sha256": hash_variables(variables),
+        "files": {
+            path.relative_to(folder).as_posix(): _hash_file(path)
+            for path in sorted((folder / "variables").rglob("*"))
+            if path.is_file()
+        },
+    }
     # Last, so that a folder with a manifest is a whole export.
-    write_atomically(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    write_atomically(folder / MANIFEST, json.dumps(manifest | added, indent=2) + "\n")
+
+
+def hash_variables(variables: PyTree) -> str:
+    """SHA-256 over names, types, shapes and values, in the order of the names.
+
+    Each array counts as the line `name dtype shape`, the shape as in 3x3x1x64 and the
+    name as in params/conv1/kernel, followed by its bytes, little-endian and in C order.
+    """
+    total = hashlib.sha256()
+    for name, leaf in sorted(_leaves(variables).items()):
+        array = np.asarray(jax.device_get(leaf))
+        shape = "x".join(map(str, array.shape))
+        total.update(f"{name} {array.dtype.name} {shape}\n".encode())
+        little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        total.update(little.tobytes())
+    return total.hexdigest()
 
 
 def load_manifest(folder: Path) -> dict[str, Any]:
     """Returns the manifest of an export.
 
     Raises:
-      UserError: `folder` holds no whole export.
+      UserError: `folder` holds no whole export, or one of another layout.
     """
     path = folder / MANIFEST
+    again = "Export the network again (train to the end in another --workdir)"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(
             f"{folder}: no exported network here (no {MANIFEST}). Give the --workdir "
             "of a finished training run."
         ) from error
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: not readable as JSON ({error})") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: not readable as JSON ({error}). Copy the folder again from where "
+            f"it came from. {again}, if there is no copy."
+        ) from error
+    kinds = {"format_version": int, "sha256": str, "files": dict}
+    found = manifest if isinstance(manifest, dict) else {}
+    lacking = [k for k, kind in kinds.items() if not isinstance(found.get(k), kind)]
+    if lacking:
+        raise UserError(
+            f"{path}: lacks {', '.join(lacking)}: damaged, or of a version of this "
+            f"software that wrote none. {again}."
+        )
+    version = found["format_version"]
+    if version > FORMAT_VERSION:
+        raise UserError(
+            f"{path}: format version {version}, written by version "
+            f"{found.get('software_version')} of this software; this is {VERSION}, "
+            f"which reads format versions up to {FORMAT_VERSION}. Update the software."
+        )
+    return found
 
 
 def load_variables(folder: Path, like: PyTree) -> PyTree:
-    """Returns exported variables.
+    """Returns exported variables, known to be those that were exported.
 
     Args:
       folder: of the export.
@@ -146,7 +200,10 @@ def load_variables(folder: Path, like: PyTree) -> PyTree:
     Raises:
       UserError: missing, damaged, or of another network.
     """
+    manifest = load_manifest(folder)
     path = folder.absolute() / "variables"
+    # Before orbax, which prints tracebacks of what runs beside the error it raises.
+    _refuse_damage(folder, manifest["files"])
     _refuse_other_shapes(path, like)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     wanted = jax.tree.map(
@@ -154,17 +211,50 @@ def load_variables(folder: Path, like: PyTree) -> PyTree:
     )
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            return checkpointer.restore(path, wanted)
+            variables = checkpointer.restore(path, wanted)
     except (ValueError, KeyError, OSError) as error:
         raise _damaged(path, error) from error
+    found, said = hash_variables(variables), manifest["sha256"]
+    if found != said:
+        raise UserError(
+            f"{folder / MANIFEST}: the arrays have SHA-256 {found[:12]}..., it says "
+            f"{said[:12]}... It is damaged, or of another export: copy the folder "
+            "again from where it came from."
+        )
+    return variables
+
+
+def _refuse_damage(folder: Path, files: dict[str, str]) -> None:
+    """Raises if a file of an export is not there, or not as it was written."""
+    for name, said in files.items():
+        path = folder / name
+        if not path.is_file():
+            problem = "missing"
+        elif _hash_file(path) != said:
+            problem = f"damaged: its SHA-256 is not the one in {MANIFEST}"
+        else:
+            continue
+        raise UserError(
+            f"{path}: {problem}. Copy the whole export again from where it came from, "
+            "or train again in another --workdir."
+        )
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _leaves(tree: PyTree) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in leaves
+    }
 
 
 def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
-        for path, leaf in leaves
-    }
+    return {name: tuple(leaf.shape) for name, leaf in _leaves(tree).items()}
 
 
 def _refuse_other_shapes(path: Path, like: PyTree) -> None:

@@ -96,6 +96,16 @@ def get_base() -> ConfigDict:
     config.evaluate.batch_size = 4  # slices
     config.evaluate.slices = 0  # of the split, evenly spread; 0: all
 
+    # Task denoise: the network exported in the workdir, on your CT.
+    config.denoise = ConfigDict()
+    config.denoise.input = ""  # a file, a folder of one series, or of many volumes
+    config.denoise.output = ""  # the folder to write; '': denoised in the workdir
+    config.denoise.overwrite = False  # whether to make anew what is there
+    config.denoise.batch_size = 1  # slices or tiles at once, rounded up to the devices
+    # Pixels; 0: whole slices; -1: whole, or 256 where results depend on all of a slice.
+    config.denoise.tile = -1
+    config.denoise.overlap = -1  # of tiles, pixels; -1: what the network needs
+
     # Task compare: one training for each model and pairs, then one table.
     config.compare = ConfigDict()
     config.compare.pairs = ("none", "v1", "v2")  # of compare.options

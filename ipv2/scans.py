@@ -12,15 +12,23 @@ import numpy as np
 
 from common.config import ConfigDict
 from common.errors import UserError
-from ipv2.ct_io import Item, Volume, count_slices, list_volumes, read_volume, stem_of
+from ipv2.ct_io import (
+    Grid,
+    Item,
+    Volume,
+    count_slices,
+    list_volumes,
+    read_volume,
+    stem_of,
+)
 from ipv2.embedded_scans import write_embedded
 
 
 class Job(NamedTuple):
-    """A volume to simulate.
+    """A volume to work on.
 
     Attributes:
-      name: what its noise follows from, beside seed and slice.
+      name: its path below the input folder, without the extension.
       source: its file or folder.
       target: where the result goes.
       slices: about how many it has.
@@ -36,18 +44,15 @@ class Job(NamedTuple):
         """Where is said how the result was made; written last."""
         return self.target.with_name(f"{self.target.name}.json")
 
+    @property
+    def claim(self) -> Path:
+        """Is there while the result is made; see `jobs`."""
+        return self.target.with_name(f".{self.target.name}.making")
+
 
 def check_scan(volume: Volume) -> None:
     """Raises UserError unless slices are axial HU on square pixels of known size."""
-    volume.require_hu()
-    normal = np.asarray(volume.direction).reshape(3, 3)[:, 2]
-    # 0.9: gantries and necks tilt by up to 25 degrees.
-    if abs(normal[2]) < 0.9:
-        raise UserError(
-            f"{volume.name}: not axial slices (their normal is "
-            f"{np.round(normal, 2).tolist()}). Rays are traced within axial slices, as "
-            "scanners do; reorient the volume."
-        )
+    check_slices(volume, volume.shape)
     if not volume.spacing_known:
         raise UserError(
             f"{volume.name}: no pixel size, which says how much rays are attenuated. "
@@ -60,17 +65,38 @@ def check_scan(volume: Volume) -> None:
             f"{volume.name}: pixels of {row:g} x {column:g} mm. Rays are traced "
             "through square pixels; resample the volume to square ones."
         )
-    low, high = volume.hu.min(), volume.hu.max()
+    refuse_grey_levels(volume, float(volume.hu.min()), float(volume.hu.max()))
+
+
+def check_slices(grid: Grid, shape: tuple[int, int, int]) -> None:
+    """Raises UserError unless slices are axial, in HU, and not tiny."""
+    grid.require_hu()
+    # 0.9: gantries and necks tilt by up to 25 degrees.
+    if abs(grid.normal[2]) < 0.9:
+        raise UserError(
+            f"{grid.name}: not axial slices (their normal is "
+            f"{np.round(grid.normal, 2).tolist()}). Scanners measure axial slices, and "
+            "their noise lies within these; reorient the volume."
+        )
+    if min(shape[1:]) < 16:
+        raise UserError(
+            f"{grid.name}: slices of {shape[1]} x {shape[2]} pixels; at least 16 x 16 "
+            "are needed."
+        )
+
+
+def refuse_grey_levels(grid: Grid, low: float, high: float) -> None:
+    """Raises UserError if a volume's lowest and highest value are those of grey."""
     if low >= 0 and high <= 255:
         raise UserError(
-            f"{volume.name}: values from {low:g} to {high:g} are grey levels, not HU "
+            f"{grid.name}: values from {low:g} to {high:g} are grey levels, not HU "
             "(air is -1000, water 0)."
         )
-    if min(volume.hu.shape[1:]) < 16:
-        raise UserError(
-            f"{volume.name}: slices of {volume.hu.shape[1]} x {volume.hu.shape[2]} "
-            "pixels; at least 16 x 16 are needed."
-        )
+
+
+def window_of(config: ConfigDict) -> tuple[float, float] | None:
+    """(centre, width) in HU of PNG, None if `config.data.window` states none."""
+    return tuple(config.data.window) if config.data.window[1] else None
 
 
 def read_scan(path: Path, config: ConfigDict) -> Volume:
@@ -83,7 +109,7 @@ def read_scan(path: Path, config: ConfigDict) -> Volume:
     volume = read_volume(
         path,
         series=data.series or None,
-        window=tuple(data.window) if data.window[1] else None,
+        window=window_of(config),
     )
     if volume.unit == "grey":
         raise UserError(
@@ -116,8 +142,13 @@ def input_of(config: ConfigDict, workdir: Path) -> Path:
     return Path(data.input) if data.input else write_embedded(config, workdir / "input")
 
 
-def list_jobs(source: Path, output: Path) -> list[Job]:
+def list_jobs(source: Path, output: Path, *, key: str = "config.output") -> list[Job]:
     """The volumes below a file or folder, and where their results go.
+
+    Args:
+      source: the file or folder.
+      output: the folder that the results go to.
+      key: that names `output`, for messages.
 
     Raises:
       UserError: there is none, or a result would lie upon or within the input.
@@ -126,8 +157,7 @@ def list_jobs(source: Path, output: Path) -> list[Job]:
     output = output.resolve()
     if source.is_dir() and (output == source or source in output.parents):
         raise UserError(
-            f"config.output: {output} is the input folder or lies in it; give another "
-            "folder"
+            f"{key}: {output} is the input folder or lies in it; give another folder"
         )
     if source.is_dir():
         items = list_volumes(source)
@@ -152,8 +182,7 @@ def list_jobs(source: Path, output: Path) -> list[Job]:
     for job in jobs:
         if job.target == job.source:
             raise UserError(
-                f"config.output: {job.source} would be written upon itself; give "
-                "another folder"
+                f"{key}: {job.source} would be written upon itself; give another folder"
             )
     targets = [job.target for job in jobs]
     if twice := sorted({str(t) for t in targets if targets.count(t) > 1}):

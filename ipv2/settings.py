@@ -139,6 +139,12 @@ RULES = {
     ),
     "evaluate.batch_size": c.whole(1),
     "evaluate.slices": c.whole(0),
+    "denoise.input": c.existing_path(),
+    "denoise.output": c.text(),
+    "denoise.overwrite": c.boolean(),
+    "denoise.batch_size": c.whole(1),
+    "denoise.tile": c.whole(-1),
+    "denoise.overlap": c.whole(-1),
 }
 
 SIMULATE_RULES = {

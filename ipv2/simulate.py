@@ -12,13 +12,12 @@ What a slice becomes:
 - Padding stays what it is: pixels of exactly -1024 HU (what readers make of padding)
   that are connected to the image's border through such pixels. Scanners leave out the
   corners outside the field of view, and there is no noise where nothing was measured.
-- Clipped to the range that the input was stored in, see `stored_range`.
+- Clipped to the range that the input was stored in, see `stored_hu`.
 
 With `config.calibrate` every volume's noise model is calibrated on the volume itself.
 """
 
 import dataclasses
-import json
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -28,35 +27,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from jaxtyping import Array, Bool, Float32
 
-from common.config import ConfigDict, flatten
+from common.config import ConfigDict
 from common.errors import UserError
-from common.files import write_atomically
-from common.progress import Progress
 from ipv2 import settings
 from ipv2.calibration import calibrate
 from ipv2.ct_io import (
     PADDING_HU,
-    Skipped,
     Volume,
     at_dose,
-    describe_skipped,
     slice_number,
     with_hu,
     write_volume,
 )
-from ipv2.kernels import bit_mask
-from ipv2.kernels.flood_fill import flood_fill
+from ipv2.jobs import Count, run_jobs
 from ipv2.kernels.photon_noise import DoseParams, simulate_low_dose
 from ipv2.scans import Job, check_scan, input_of, list_jobs, read_scan
+from ipv2.stored_hu import padding, stored_range
 
 # Raised when the same seed gives other noise: results of two are not mixed.
 MODEL = "ipv2 low-dose simulation 1"
-
-# 12 bits from -1024 HU; else what int16 holds from there, above what marks padding.
-_TWELVE_BITS = (PADDING_HU, 3071.0)
-_SIXTEEN_BITS = (-1999.0, 32767.0 + PADDING_HU)
 
 
 def simulate(config: ConfigDict, workdir: Path) -> None:
@@ -74,39 +64,26 @@ def simulate(config: ConfigDict, workdir: Path) -> None:
     source = input_of(config, workdir)
     output = Path(config.output) if config.output else workdir / "low_dose"
     jobs = list_jobs(source, output)
-    waiting = jobs if config.overwrite else [j for j in jobs if not _done(j, config)]
-    there = len(jobs) - len(waiting)
-    if there:
-        logging.info("%d of %d volumes are there already", there, len(jobs))
-
-    skipped: list[Skipped] = []
-    with Progress("simulate", sum(j.slices for j in waiting), "slices") as progress:
-        for job in waiting:
-            counted = 0
-
-            def count(slices: int, job: Job = job) -> None:
-                nonlocal counted
-                counted += slices
-                progress.update(slices, note=job.name)
-
-            try:
-                _simulate_one(job, config, count)
-            except UserError as error:
-                skipped.append(Skipped(path=job.source, reason=str(error)))
-            progress.update(job.slices - counted)
-    if skipped:
-        logging.warning(describe_skipped(skipped))
-    done = len(waiting) - len(skipped)
+    done, there, skipped = run_jobs(
+        "simulate",
+        jobs,
+        lambda job, replace, count: _simulate_one(job, config, replace, count),
+        lambda job: _asked(job, config),
+        section="config",
+        overwrite=config.overwrite,
+    )
     print(
         f"{done} volumes simulated at dose {config.dose:g}, {there} there before, "
-        f"{len(skipped)} skipped: {output}"
+        f"{skipped} skipped: {output}"
     )
     if not done and not there:
         raise UserError(f"{source}: no volume could be simulated; see the list above")
 
 
-def _simulate_one(job: Job, config: ConfigDict, count: Callable[[int], None]) -> None:
-    """Reads, simulates and writes a volume, then its record."""
+def _simulate_one(
+    job: Job, config: ConfigDict, replace: bool, count: Count
+) -> dict[str, Any]:
+    """Reads, simulates and writes a volume; returns its noise model."""
     volume = read_scan(job.source, config)
     scan = scan_of(volume, config)
     result = simulate_volume(
@@ -126,12 +103,11 @@ def _simulate_one(job: Job, config: ConfigDict, count: Callable[[int], None]) ->
         result,
         job.target,
         format=result.format,
-        overwrite=config.overwrite,
+        overwrite=replace,
         series_description=series_description(volume, scan),
         derivation_description=derivation_description(volume, scan, config.seed),
     )
-    record = _asked(job, config) | {"scan": dataclasses.asdict(scan)}
-    write_atomically(job.record, json.dumps(record, indent=2) + "\n")
+    return {"scan": dataclasses.asdict(scan)}
 
 
 def scan_of(volume: Volume, config: ConfigDict) -> DoseParams:
@@ -201,66 +177,9 @@ def simulate_volume(
     return with_hu(volume, result)
 
 
-@jax.jit
-def padding(hu: Float32[Array, "b h w"]) -> Bool[Array, "b h w"]:
-    """Pixels that were not measured: PADDING_HU, 4-connected to the border through it.
-
-    Noise of air that a scanner clips at -1024 HU is left alone: it does not percolate
-    along four neighbours before 59 % of the pixels are clipped.
-    """
-    height, width = hu.shape[-2:]
-    empty = bit_mask.pack(hu == PADDING_HU)
-    border = bit_mask.like(bit_mask.border(height, width), empty)
-    return bit_mask.unpack(flood_fill(border, empty), height)
-
-
-def stored_range(hu: np.ndarray) -> tuple[float, float]:
-    """(lowest, highest) HU to store: where the scanner of the input clips, so it is.
-
-    12 bits from -1024 HU, as most scanners store, wherever the input keeps to them: air
-    that is as noisy as that clips. An input beyond either end has an own scale: then
-    int16, above -2000, which readers take for padding.
-    """
-    ends = zip(_TWELVE_BITS, _SIXTEEN_BITS, strict=True)
-    (low, lower), (high, higher) = ends
-    return (
-        low if hu.min() >= low else lower,
-        high if hu.max() <= high else higher,
-    )
-
-
-def _done(job: Job, config: ConfigDict) -> bool:
-    """Whether the result is there; raises UserError if it was made otherwise."""
-    if not _is_there(job.target):
-        return False
-    advice = "Give another --config.output, or --config.overwrite=True."
-    if not job.record.is_file():
-        raise UserError(
-            f"{job.target}: is there, without a {job.record.name} that says how it was "
-            f"made. {advice}"
-        )
-    made = dict(flatten(json.loads(job.record.read_text(encoding="utf-8"))))
-    differing = [
-        f"  {key}: {made.get(key)!r} there, {value!r} asked for"
-        for key, value in flatten(_asked(job, config))
-        if made.get(key) != value
-    ]
-    if differing:
-        raise UserError(
-            "\n".join([f"{job.target}: was made otherwise:", *differing, advice])
-        )
-    return True
-
-
-def _is_there(target: Path) -> bool:
-    if target.is_dir():
-        return any(path.is_file() for path in target.iterdir())
-    return target.exists()
-
-
 def _asked(job: Job, config: ConfigDict) -> dict[str, Any]:
     """What decides the result, as its record holds it."""
-    asked = {
+    return {
         "model": MODEL,
         "source": str(job.source),
         "name": job.name,
@@ -270,7 +189,6 @@ def _asked(job: Job, config: ConfigDict) -> dict[str, Any]:
         "calibrate": config.calibrate,
         "noise": config.noise.to_dict(),
     }
-    return json.loads(json.dumps(asked))  # tuples are lists there
 
 
 def series_description(volume: Volume, scan: DoseParams) -> str:

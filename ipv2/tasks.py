@@ -8,6 +8,7 @@ from common.config import ConfigDict
 from common.devices import is_first_process
 from ipv2.calibrate_scans import calibrate_scans
 from ipv2.compare import compare
+from ipv2.denoise import denoise
 from ipv2.evaluate_split import evaluate_run
 from ipv2.purify_folder import purify_folder
 from ipv2.result_table import format_results
@@ -32,6 +33,7 @@ TASKS: dict[str, Task] = {
     "train": _printed(train),
     "compare": compare,
     "evaluate": _printed(evaluate_run),
+    "denoise": denoise,
     "purify": purify_folder,
     "simulate": simulate,
     "calibrate": calibrate_scans,

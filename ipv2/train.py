@@ -31,7 +31,10 @@ from ipv2.train_step import (
 )
 
 # What a resumed run may change: nothing that decides its parameters.
-FREE_TO_CHANGE = ("task", "data.cache", "purify.output", "purify.overwrite", "compare")
+FREE_TO_CHANGE = (
+    *("task", "data.cache", "purify.output", "purify.overwrite"),
+    *("compare", "denoise"),
+)
 
 
 def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:

@@ -33,17 +33,20 @@ from ipv2.ct_io.listing import (
     read_pairs,
     slice_number,
 )
-from ipv2.ct_io.reading import peek, read_volume
-from ipv2.ct_io.volume import PADDING_HU, Volume, hu_to_int16
-from ipv2.ct_io.writing import with_hu, write_volume
+from ipv2.ct_io.reading import open_volume, peek, read_volume, warn_of_offset
+from ipv2.ct_io.volume import PADDING_HU, Grid, Slice, SliceSource, Volume, hu_to_int16
+from ipv2.ct_io.writing import slice_writer, with_hu, write_volume
 
 __all__ = [
     "PADDING_HU",
     "SUFFIXES",
+    "Grid",
     "Item",
     "PairItem",
     "PairedPaths",
     "Skipped",
+    "Slice",
+    "SliceSource",
     "Volume",
     "at_dose",
     "count_slices",
@@ -52,6 +55,7 @@ __all__ = [
     "hu_to_int16",
     "list_volumes",
     "match_slices",
+    "open_volume",
     "paired_paths",
     "patient_of",
     "peek",
@@ -59,8 +63,10 @@ __all__ = [
     "read_pairs",
     "read_volume",
     "slice_number",
+    "slice_writer",
     "stem_of",
     "suffix_of",
+    "warn_of_offset",
     "with_hu",
     "write_volume",
 ]

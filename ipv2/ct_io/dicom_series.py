@@ -16,20 +16,22 @@ from pydicom.charset import python_encoding
 
 from common.errors import UserError
 from ipv2.ct_io.dicom_header import CT_STORAGE, DicomHeader, is_dicom, read_header
-from ipv2.ct_io.volume import PADDING_HU, Volume
+from ipv2.ct_io.volume import PADDING_HU, Slice, SliceSource, check_finite
 
 _AGAIN = "Copy the file again from its source, or remove it."
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Slice:
+class _Place:
+    """What is kept of every slice: few bytes, however long the series."""
+
     path: Path
-    hu: np.ndarray
-    tags: Mapping[str, str]
+    shape: tuple[int, int]
     spacing: tuple[float, ...]
     direction: tuple[float, ...]
     origin: tuple[float, ...]
     integer: bool
+    thickness: float
 
     @property
     def where(self) -> float:
@@ -37,8 +39,10 @@ class _Slice:
         return float(np.dot(self.origin, np.reshape(self.direction, (3, 3))[:, 2]))
 
 
-def read_series(folder: Path, *, series: str | None) -> Volume:
+def open_series(folder: Path, *, series: str | None) -> SliceSource:
     """The CT series in a folder, sorted by position along its normal.
+
+    Reads all headers and the first slice.
 
     Args:
       folder: its DICOM files, whatever their names; other files are left alone.
@@ -51,16 +55,15 @@ def read_series(folder: Path, *, series: str | None) -> Volume:
     """
     headers = ct_headers(folder)
     chosen = _choose(folder, headers, series)
-    return _stack([_read(path, header) for path, header in chosen.items()], folder)
+    return _stack([_place(path, header) for path, header in chosen.items()], folder)
 
 
-def read_slice(path: Path) -> Volume:
+def open_slice(path: Path) -> SliceSource:
     """A single DICOM CT slice, as a volume of one."""
     header = read_header(path)
     if not _is_ct(header) and header.has_pixels:
         raise UserError(_not_ct(path, header))
-    volume = _stack([_read(path, header)], path)
-    return dataclasses.replace(volume, format="dicom")
+    return _stack([_place(path, header)], path)
 
 
 def _is_ct(header: DicomHeader) -> bool:
@@ -154,7 +157,8 @@ def _choose(
             )
 
 
-def _read(path: Path, header: DicomHeader) -> _Slice:
+def _place(path: Path, header: DicomHeader) -> _Place:
+    """A slice's place in the series, once all is sure that the header can say."""
     if not header.complete:
         raise UserError(f"{path}: truncated DICOM file. {_AGAIN}")
     if not header.has_pixels:
@@ -168,31 +172,51 @@ def _read(path: Path, header: DicomHeader) -> _Slice:
             "differ in order and rescale. Convert it to single slices or NIfTI first, "
             "for instance with dcm2niix."
         )
+    reader = _reader(path)
+    try:
+        reader.ReadImageInformation()
+        tags = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
+        _check_pixels(path, header, tags, reader.GetNumberOfComponents())
+    except RuntimeError as error:
+        raise _unreadable(path, error) from error
+    columns, rows = reader.GetSize()[:2]
+    thickness = _number(tags, "0018|0050", 0.0)
+    return _Place(
+        path=path,
+        shape=(rows, columns),
+        spacing=reader.GetSpacing(),
+        direction=reader.GetDirection(),
+        origin=reader.GetOrigin(),
+        integer=reader.GetPixelID() not in (sitk.sitkFloat32, sitk.sitkFloat64),
+        thickness=_number(tags, "0018|0088", thickness) or thickness,
+    )
+
+
+def _read(place: _Place) -> Slice:
+    reader = _reader(place.path)
+    reader.SetOutputPixelType(sitk.sitkFloat32)
+    try:
+        image = reader.Execute()
+    except RuntimeError as error:
+        raise _unreadable(place.path, error) from error
+    tags = _decoded({key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()})
+    stored = sitk.GetArrayFromImage(image)[0]
+    check_finite(stored, name=str(place.path))
+    return Slice(hu=_pad(stored, tags, place.path), stored=stored, tags=tags)
+
+
+def _reader(path: Path) -> sitk.ImageFileReader:
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-        integer = reader.GetPixelID() not in (sitk.sitkFloat32, sitk.sitkFloat64)
-        components = reader.GetNumberOfComponents()
-        reader.SetOutputPixelType(sitk.sitkFloat32 if components == 1 else 0)
-        tags = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
-        _check_pixels(path, header, tags, components)
-        image = reader.Execute()
-    except RuntimeError as error:
-        raise UserError(
-            f"{path}: SimpleITK cannot read its pixels (transfer syntax "
-            f"{header.transfer_syntax}): {reason(error)}. {_AGAIN}"
-        ) from error
-    tags = _decoded(tags)
-    return _Slice(
-        path=path,
-        hu=_pad(sitk.GetArrayFromImage(image)[0], tags, path),
-        tags=tags,
-        spacing=image.GetSpacing(),
-        direction=image.GetDirection(),
-        origin=image.GetOrigin(),
-        integer=integer,
+    return reader
+
+
+def _unreadable(path: Path, error: RuntimeError) -> UserError:
+    syntax = read_header(path).transfer_syntax
+    return UserError(
+        f"{path}: SimpleITK cannot read its pixels (transfer syntax {syntax}): "
+        f"{reason(error)}. {_AGAIN}"
     )
 
 
@@ -295,31 +319,30 @@ def pad_low(hu: np.ndarray) -> np.ndarray:
     return np.where(hu <= -2000.0, np.float32(PADDING_HU), hu)
 
 
-def _stack(slices: Sequence[_Slice], source: Path) -> Volume:
-    first = slices[0]
-    for other in slices[1:]:
-        _check_alike(first, other)
-    slices = sorted(slices, key=lambda s: s.where)
-    gap = _slice_gap(slices, source)
-    first = slices[0]
+def _stack(places: Sequence[_Place], source: Path) -> SliceSource:
+    for other in places[1:]:
+        _check_alike(places[0], other)
+    places = sorted(places, key=lambda place: place.where)
+    gap = _slice_gap(places, source)
+    first = places[0]
     folder = source.is_dir()
-    return Volume(
-        hu=np.stack([s.hu for s in slices]).astype(np.float32),
+    return SliceSource(
+        shape=(len(places), *first.shape),
+        read=lambda index: _read(places[index]),
         spacing_mm=(gap, first.spacing[1], first.spacing[0]),
         direction=first.direction,
         origin_mm=(first.origin[0], first.origin[1], first.origin[2]),
-        tags=first.tags,
-        slice_tags=tuple(s.tags for s in slices),
+        tags=_read(first).tags,
         name=source.resolve().name if folder else source.stem,
         format="dicom-series" if folder else "dicom",
-        paths=tuple(s.path for s in slices),
-        integer=all(s.integer for s in slices),
+        paths=tuple(place.path for place in places),
+        integer=all(place.integer for place in places),
     )
 
 
-def _check_alike(first: _Slice, other: _Slice) -> None:
+def _check_alike(first: _Place, other: _Place) -> None:
     for what, a, b, near in (
-        ("sizes (rows, columns)", first.hu.shape, other.hu.shape, 0.0),
+        ("sizes (rows, columns)", first.shape, other.shape, 0.0),
         ("pixel spacings (mm)", first.spacing[:2], other.spacing[:2], 1e-4),
         # Cosines are text of some six digits.
         ("orientations", first.direction, other.direction, 1e-3),
@@ -331,11 +354,10 @@ def _check_alike(first: _Slice, other: _Slice) -> None:
             )
 
 
-def _slice_gap(slices: Sequence[_Slice], source: Path) -> float:
+def _slice_gap(slices: Sequence[_Place], source: Path) -> float:
     """Distance between slices, mm, once it is sure that none is missing."""
     if len(slices) == 1:
-        thickness = _number(slices[0].tags, "0018|0050", 0.0)
-        return _number(slices[0].tags, "0018|0088", thickness) or slices[0].spacing[2]
+        return slices[0].thickness or slices[0].spacing[2]
     gaps = np.diff([s.where for s in slices])
     typical = float(np.median(gaps))
     for (low, high), gap in zip(itertools.pairwise(slices), gaps, strict=True):

@@ -18,7 +18,7 @@ from pydicom.tag import Tag
 from pydicom.uid import UID, ExplicitVRLittleEndian
 from pydicom.valuerep import PersonName, format_number_as_ds
 
-from ipv2.ct_io.volume import Volume, hu_to_int16
+from ipv2.ct_io.volume import Grid, hu_to_int16
 
 _CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 # Of group 0028 (how pixels are stored) the writer sets all but these: the display
@@ -36,61 +36,79 @@ _MAY_BE_EMPTY = (
 )
 
 
-def write_slices(
-    volume: Volume,
-    folder: Path,
-    names: Sequence[str],
-    *,
-    series_description: str,
-    derivation_description: str,
-) -> None:
-    """Writes a volume as a new, derived DICOM series of one file a slice.
+class SeriesWriter:
+    """Writes a new, derived DICOM series, one file a slice.
 
     Tags of patient, study, equipment and geometry are kept; the series and its
     instances get new UIDs, ImageType begins DERIVED, SECONDARY, SourceImageSequence
     names the slice it was made of. Pixels are int16 with slope 1: HU exact to 1.
     Sequences and private tags are not carried over.
-
-    Args:
-      volume: `unit` HU, or mask.
-      folder: where the files go; it exists.
-      names: a file name for each slice.
-      series_description: SeriesDescription, cut at its 64 characters.
-      derivation_description: DerivationDescription, what was done to the image, cut at
-        its 1024 characters.
     """
-    pixels = hu_to_int16(volume.hu, name=volume.name)
-    # Stored values of -1024 and more look unsigned to viewers; int16 must hold them.
-    hu = volume.unit == "HU"
-    intercept = -1024 if hu and pixels.max() <= 32767 - 1024 else 0
-    now = datetime.datetime.now()
-    shared = {
-        "0008|0005": "ISO_IR 192",
-        "0008|0012": now.strftime("%Y%m%d"),
-        "0008|0013": now.strftime("%H%M%S"),
-        "0008|0016": _CT_STORAGE,
-        "0008|0060": "CT",
-        "0008|103e": series_description[:64],
-        "0020|000e": _uid(),
-        "0020|0037": _decimals(np.reshape(volume.direction, (3, 3)).T[:2].ravel()),
-        "0028|0002": "1",
-        "0028|0004": "MONOCHROME2",
-        "0028|0010": str(pixels.shape[1]),
-        "0028|0011": str(pixels.shape[2]),
-        "0028|0030": _decimals(volume.spacing_mm[1:]),
-        "0028|0100": "16",
-        "0028|0101": "16",
-        "0028|0102": "15",
-        "0028|0103": "1",
-        "0028|1052": str(intercept),
-        "0028|1053": "1",
-        "0028|1054": "HU" if hu else "US",
-    }
-    if derivation_description:
-        shared["0008|2111"] = derivation_description[:1024]
-    new = {"0020|000d": _uid(), "0020|0052": _uid(), "0010|0010": volume.name}
-    for index, name in enumerate(names):
-        source = volume.slice_tags[index] if volume.slice_tags else {}
+
+    def __init__(
+        self,
+        grid: Grid,
+        folder: Path,
+        names: Sequence[str],
+        *,
+        series_description: str,
+        derivation_description: str,
+    ) -> None:
+        """Settles what the slices share.
+
+        Args:
+          grid: `unit` HU, or mask.
+          folder: where the files go; it exists.
+          names: a file name for each slice.
+          series_description: SeriesDescription, cut at its 64 characters.
+          derivation_description: DerivationDescription, what was done to the image,
+            cut at its 1024 characters.
+        """
+        self._grid, self._folder, self._names = grid, folder, names
+        now = datetime.datetime.now()
+        self._shared = {
+            "0008|0005": "ISO_IR 192",
+            "0008|0012": now.strftime("%Y%m%d"),
+            "0008|0013": now.strftime("%H%M%S"),
+            "0008|0016": _CT_STORAGE,
+            "0008|0060": "CT",
+            "0008|103e": series_description[:64],
+            "0020|000e": _uid(),
+            "0020|0037": _decimals(np.reshape(grid.direction, (3, 3)).T[:2].ravel()),
+            "0028|0002": "1",
+            "0028|0004": "MONOCHROME2",
+            "0028|0030": _decimals(grid.spacing_mm[1:]),
+            "0028|0100": "16",
+            "0028|0101": "16",
+            "0028|0102": "15",
+            "0028|0103": "1",
+            "0028|1053": "1",
+            "0028|1054": "HU" if grid.unit == "HU" else "US",
+        }
+        if derivation_description:
+            self._shared["0008|2111"] = derivation_description[:1024]
+        self._new = {
+            "0020|000d": _uid(),
+            "0020|0052": _uid(),
+            "0010|0010": grid.name,
+        }
+
+    def write(self, index: int, hu: np.ndarray, source: Mapping[str, str]) -> None:
+        """Writes a slice.
+
+        Args:
+          index: of the slice.
+          hu: (rows, columns).
+          source: the tags of the slice that it was made of; {} if there is none.
+
+        Raises:
+          UserError: a value is not finite, or does not fit int16.
+        """
+        pixels = hu_to_int16(hu, name=self._grid.name)
+        # Stored values of -1024 and more look unsigned to viewers; int16 must hold
+        # them. Each slice has its own intercept, as the standard has it.
+        offset = self._grid.unit == "HU" and pixels.max() <= 32767 - 1024
+        intercept = -1024 if offset else 0
         tags = dict.fromkeys(_MAY_BE_EMPTY, "") | {
             key: value.strip(" \0")
             for key, value in source.items()
@@ -98,24 +116,28 @@ def write_slices(
             and (not key.startswith("0028|") or key in _KEPT_0028)
         }
         kind = tags.get("0008|0008", "").split("\\")[2:] or ["AXIAL"]
-        position = volume.position_mm(index)
-        tags |= {key: tags.get(key) or value for key, value in new.items()} | shared
+        position = self._grid.position_mm(index)
+        tags |= {key: tags.get(key) or value for key, value in self._new.items()}
+        tags |= self._shared
         tags |= {
             "0008|0008": "\\".join(["DERIVED", "SECONDARY", *kind]),
             "0008|0018": _uid(),
             "0020|0013": tags.get("0020|0013") or str(index + 1),
             "0020|0032": _decimals(position),
-            "0020|1041": _decimals([np.dot(position, volume.normal)]),
+            "0020|1041": _decimals([np.dot(position, self._grid.normal)]),
+            "0028|0010": str(pixels.shape[0]),
+            "0028|0011": str(pixels.shape[1]),
+            "0028|1052": str(intercept),
         }
-        tags.setdefault("0018|0050", _decimals(volume.spacing_mm[:1]))
+        tags.setdefault("0018|0050", _decimals(self._grid.spacing_mm[:1]))
         data = _dataset(tags)
         if "0008|0018" in source:
             data.SourceImageSequence = [_reference(source)]
         # In 32 bits: what the intercept is taken from may reach beyond int16.
-        stored = pixels[index].astype(np.int32) - intercept
+        stored = pixels.astype(np.int32) - intercept
         data.PixelData = stored.astype("<i2").tobytes()
         data["PixelData"].VR = "OW"
-        data.save_as(folder / name, enforce_file_format=True)
+        data.save_as(self._folder / self._names[index], enforce_file_format=True)
 
 
 def _dataset(tags: Mapping[str, str]) -> Dataset:

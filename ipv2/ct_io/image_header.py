@@ -1,7 +1,11 @@
 """What SimpleITK does not say of NIfTI and PNG files: damage, NaN, colour."""
 
+import contextlib
+import gzip
+import shutil
 import warnings
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,37 +17,67 @@ from nibabel.filebasedimages import ImageFileError
 from common.errors import UserError
 
 
-def check_nifti(path: Path) -> None:
+def unpack_nifti(path: Path, folder: Path) -> Path:
+    """The content of a .nii.gz as a file in `folder`.
+
+    Raises:
+      UserError: the file is damaged.
+      OSError: it cannot be read at all, or the folder is full.
+    """
+    unpacked = folder / "unpacked.nii"
+    with _damage_told(path), gzip.open(path) as packed, unpacked.open("wb") as file:
+        shutil.copyfileobj(packed, file, 1 << 20)
+    return unpacked
+
+
+def check_nifti(path: Path, *, name: Path) -> None:
     """Raises UserError if a NIfTI file is too short, or holds NaN or infinity.
 
     SimpleITK tells neither: it fills what is missing with whatever memory holds, and
     replaces what is not finite by 0, which is water.
 
+    Args:
+      path: the file.
+      name: what messages call it: the file that it was unpacked from.
+
     Raises:
       UserError: the file is damaged.
       OSError: the file cannot be read at all.
     """
-    try:
+    with _damage_told(name):
         image: Any = nibabel.load(path)
-        stored = image.dataobj.get_unscaled()
+        proxy = image.dataobj
+        if image.get_data_dtype().kind in "iu":
+            proxy.get_unscaled()  # a map of the file, which must be long enough
+            return
+        # Slice by slice, but not of a packed file, which would be unpacked each time.
+        packed = path.suffix == ".gz"
+        whole = [proxy.get_unscaled()] if packed or len(proxy.shape) < 3 else None
+        parts = whole or (proxy[:, :, index] for index in range(proxy.shape[2]))
+        bad = sum(np.count_nonzero(~np.isfinite(part)) for part in parts)
+    if bad:
+        raise UserError(
+            f"{name}: {bad} voxels are not finite (NaN or infinity); HU are finite "
+            "numbers. Repair or remove the image."
+        )
+
+
+@contextlib.contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    try:
+        yield
     except ImageFileError as error:
         raise UserError(
             f"{path}: not NIfTI: its header is not one. It is damaged, truncated, or "
             "of another kind than its name says."
         ) from error
     except (EOFError, OSError, ValueError, zlib.error) as error:
-        if getattr(error, "errno", None) is not None:
+        if getattr(error, "errno", None) is not None or isinstance(error, UserError):
             raise  # not what the file holds: it cannot be read at all
         raise UserError(
             f"{path}: truncated or damaged ({str(error).splitlines()[0]}). Copy it "
             "again from its source."
         ) from error
-    bad = 0 if stored.dtype.kind in "iu" else np.count_nonzero(~np.isfinite(stored))
-    if bad:
-        raise UserError(
-            f"{path}: {bad} voxels are not finite (NaN or infinity); HU are finite "
-            "numbers. Repair or remove the image."
-        )
 
 
 def check_png(path: Path) -> None:

@@ -1,8 +1,17 @@
-"""CT files to volumes in HU, on SimpleITK; see the package for what can be read."""
+"""CT files to volumes in HU, on SimpleITK; see the package for what can be read.
+
+A volume is read whole, or opened and read slice by slice. What that needs of memory:
+- DICOM, NIfTI, uncompressed MHA and MHD: one slice.
+- .nii.gz: one slice; it is unpacked to a temporary file first.
+- NRRD and compressed MHA: the volume as stored, 2 bytes a voxel mostly, since ITK reads
+  these whole or not at all.
+"""
 
 import contextlib
+import dataclasses
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +22,8 @@ from common.errors import UserError
 from ipv2.ct_io import dicom_series
 from ipv2.ct_io.dicom_header import is_dicom
 from ipv2.ct_io.formats import IMAGE_IO, SUFFIXES, format_of, stem_of, suffix_of
-from ipv2.ct_io.image_header import check_nifti, check_png
-from ipv2.ct_io.volume import Volume, check_finite
+from ipv2.ct_io.image_header import check_nifti, check_png, unpack_nifti
+from ipv2.ct_io.volume import Format, Slice, SliceSource, Volume, check_finite
 
 _ACCEPTED = ".dcm, .nii, .nii.gz, .mha, .mhd, .nrrd, .png, or a folder of DICOM slices"
 
@@ -42,26 +51,63 @@ def read_volume(
         ambiguous, incomplete or mixed; the message says which file and what to do.
     """
     path = Path(path)
-    if window is not None and not window[1] > 0:
-        raise UserError(
-            f"{path}: window is (centre, width) in HU with width above 0, got {window}."
-        )
+    with _told(path):
+        volume = _open(path, series, window, scratch=None).load()
+    if volume.format not in ("dicom", "dicom-series", "png"):
+        warn_of_offset(path, float(volume.hu.min()), float(volume.hu.max()))
+    return volume
+
+
+@contextlib.contextmanager
+def open_volume(
+    path: str | os.PathLike[str],
+    *,
+    series: str | None = None,
+    window: tuple[float, float] | None = None,
+) -> Iterator[SliceSource]:
+    """A CT volume to be read slice by slice, while the context lasts.
+
+    Arguments and errors are those of `read_volume`; damage that shows in the pixels of
+    a slice alone is told when that slice is read.
+    """
+    path = Path(path)
+    with tempfile.TemporaryDirectory(prefix="ct_io.") as scratch:
+        with _told(path):
+            source = _open(path, series, window, scratch=Path(scratch))
+
+        def read(index: int) -> Slice:
+            with _told(path):
+                return source.read(index)
+
+        yield dataclasses.replace(source, read=read)
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turns what the system says of a file into words for people."""
     try:
-        if path.is_dir():
-            volume = dicom_series.read_series(path, series=series)
-        else:
-            volume = _read_file(path, window)
+        yield
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file or folder. Give {_ACCEPTED}.") from error
     except OSError as error:
         raise UserError(
             f"{path}: cannot be read: {error.strerror or error}."
         ) from error
-    check_finite(volume.hu, name=str(path))
-    return volume
 
 
-def _read_file(path: Path, window: tuple[float, float] | None) -> Volume:
+def _open(
+    path: Path,
+    series: str | None,
+    window: tuple[float, float] | None,
+    *,
+    scratch: Path | None,
+) -> SliceSource:
+    if window is not None and not window[1] > 0:
+        raise UserError(
+            f"{path}: window is (centre, width) in HU with width above 0, got {window}."
+        )
+    if path.is_dir():
+        return dicom_series.open_series(path, series=series)
     if path.stat().st_size == 0:
         raise UserError(f"{path}: an empty file. Copy it again from its source.")
     kind = format_of(path)
@@ -70,68 +116,133 @@ def _read_file(path: Path, window: tuple[float, float] | None) -> Volume:
     if kind == "dicom":
         if not is_dicom(path):
             raise UserError(f"{path}: named as DICOM, but its content is not DICOM.")
-        return dicom_series.read_slice(path)
-    if kind == "nifti":
-        check_nifti(path)
+        return dicom_series.open_slice(path)
     if kind == "png":
         check_png(path)
-    image = _read_image(path, IMAGE_IO[kind])
-    integer = image.GetPixelID() not in (sitk.sitkFloat32, sitk.sitkFloat64)
-    array = sitk.GetArrayFromImage(image)
-    size = array.shape
-    tags = _tags(image)
-    if kind == "png":
-        return _grey(path, array, tags, window)
-    while array.ndim > 3 and array.shape[0] == 1:
-        array, image = array[0], image[..., 0]
-    if array.ndim == 2:
-        array, image = array[None], sitk.JoinSeries(image)
-    if array.ndim != 3:
-        raise UserError(
-            f"{path}: {len(size)}-dimensional, size {size}; a CT volume has 2 or 3 "
-            "dimensions. Save one time point or channel a file."
-        )
-    if array.min() >= 0 and array.max() > 1:
-        logging.warning(
-            "%s: no value below 0, so no air: values from %g to %g are taken as HU, "
-            "but look like HU + 1024",
-            *(path, array.min(), array.max()),
-        )
-    spacing = image.GetSpacing()
-    origin = image.GetOrigin()
-    return Volume(
-        hu=dicom_series.pad_low(array.astype(np.float32)),
+        return _open_png(path, window)
+    return _open_image(path, kind, scratch)
+
+
+def _open_image(path: Path, kind: Format, scratch: Path | None) -> SliceSource:
+    stored = path
+    if scratch is not None and suffix_of(path) == ".nii.gz":
+        stored = unpack_nifti(path, scratch)
+    if kind == "nifti":
+        check_nifti(stored, name=path)
+    header = _read_header(path, stored, IMAGE_IO[kind])
+    _check_image(path, header)
+    read = _image_reader(path, stored, kind, header)
+    first = read(0)
+    spacing, origin = first.GetSpacing(), first.GetOrigin()
+    columns, rows, _ = first.GetSize()
+
+    def read_slice(index: int) -> Slice:
+        hu = sitk.GetArrayFromImage(read(index))[0].astype(np.float32)
+        check_finite(hu, name=str(path))
+        return Slice(hu=dicom_series.pad_low(hu), stored=hu, tags={})
+
+    return SliceSource(
+        shape=((*header.GetSize(), 1)[2], rows, columns),
+        read=read_slice,
         spacing_mm=(spacing[2], spacing[1], spacing[0]),
-        direction=image.GetDirection(),
+        direction=first.GetDirection(),
         origin_mm=(origin[0], origin[1], origin[2]),
-        tags=tags,
+        tags=_tags(header),
         name=stem_of(path),
         format=kind,
         paths=(path,),
-        integer=integer,
+        integer=header.GetPixelID() not in (sitk.sitkFloat32, sitk.sitkFloat64),
     )
 
 
-def _read_image(path: Path, image_io: str) -> sitk.Image:
+def _check_image(path: Path, header: sitk.ImageFileReader) -> None:
+    """Raises UserError unless a header is that of a volume with one channel."""
+    channels = header.GetNumberOfComponents()
+    pixel = sitk.GetPixelIDValueAsString(header.GetPixelID())
+    if channels != 1 or "complex" in pixel:
+        raise UserError(
+            f"{path}: {channels} channels a pixel ({pixel}); CT has one grey channel. "
+            "Save it as grey, without colour or alpha."
+        )
+    size = header.GetSize()
+    if len(size) < 2 or any(extent != 1 for extent in size[3:]):
+        raise UserError(
+            f"{path}: {len(size)}-dimensional, size {size[::-1]}; a CT volume has 2 or "
+            "3 dimensions. Save one time point or channel a file."
+        )
+
+
+def _image_reader(
+    path: Path, stored: Path, kind: Format, header: sitk.ImageFileReader
+) -> Callable[[int], sitk.Image]:
+    """What gives a slice as a 3-D image.
+
+    Args:
+      path: what messages name.
+      stored: the file to read, `path` or what was unpacked from it.
+      kind: its format.
+      header: of `stored`; reads it from now on.
+    """
+    size = header.GetSize()
+    whole = None if _streams(stored, kind) else _execute(header, path, kind)
+
+    def read(index: int) -> sitk.Image:
+        if len(size) == 2:
+            return sitk.JoinSeries(whole or _execute(header, path, kind))
+        part = [*size[:2], 1, *(0 for _ in size[3:])]  # 0: that axis is dropped
+        start = [0, 0, index, *(0 for _ in size[3:])]
+        if whole is not None:
+            return sitk.Extract(whole, part, start)
+        header.SetExtractSize(part)
+        header.SetExtractIndex(start)
+        return _execute(header, path, kind)
+
+    return read
+
+
+def _streams(path: Path, kind: Format) -> bool:
+    """Whether ITK reads parts of the file without reading, or unpacking, all of it."""
+    if kind == "nifti":
+        return suffix_of(path) != ".nii.gz"
+    if kind == "nrrd":
+        return False
+    with path.open("rb") as file:
+        header = file.read(4096).lower().replace(b" ", b"")
+    return b"compresseddata=true" not in header
+
+
+def _read_header(path: Path, stored: Path, image_io: str) -> sitk.ImageFileReader:
     reader = sitk.ImageFileReader()
     reader.SetImageIO(image_io)
-    reader.SetFileName(str(path))
+    reader.SetFileName(str(stored))
     try:
         with _quiet_itk():
-            image = reader.Execute()
+            reader.ReadImageInformation()
     except RuntimeError as error:
         raise _unreadable(path, image_io, error) from error
-    channels = image.GetNumberOfComponentsPerPixel()
-    if channels != 1 or "complex" in image.GetPixelIDTypeAsString():
-        raise UserError(
-            f"{path}: {channels} channels a pixel ({image.GetPixelIDTypeAsString()}); "
-            "CT has one grey channel. Save it as grey, without colour or alpha."
+    return reader
+
+
+def _execute(reader: sitk.ImageFileReader, path: Path, kind: Format) -> sitk.Image:
+    try:
+        with _quiet_itk():
+            return reader.Execute()
+    except RuntimeError as error:
+        raise _unreadable(path, IMAGE_IO[kind], error) from error
+
+
+def warn_of_offset(path: Path, low: float, high: float) -> None:
+    """Warns if the lowest and highest value of a file look like HU + 1024."""
+    if low >= 0 and high > 1:
+        logging.warning(
+            "%s: no value below 0, so no air: values from %g to %g are taken as HU, "
+            "but look like HU + 1024",
+            *(path, low, high),
         )
-    return image
 
 
-def _tags(image: sitk.Image) -> dict[str, str]:
-    """An image's tags as text; bytes that are not UTF-8 become U+FFFD."""
+def _tags(image: sitk.ImageFileReader) -> dict[str, str]:
+    """A file's tags as text; bytes that are not UTF-8 become U+FFFD."""
     # SimpleITK hands such bytes out as lone surrogates, and takes none back: neither to
     # look up a key, nor to write a value.
     return {
@@ -151,15 +262,7 @@ def peek(path: Path) -> tuple[int, str]:
     Raises:
       UserError: the header cannot be read.
     """
-    image_io = IMAGE_IO[SUFFIXES[suffix_of(path)]]
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO(image_io)
-    reader.SetFileName(str(path))
-    try:
-        with _quiet_itk():
-            reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise _unreadable(path, image_io, error) from error
+    reader = _read_header(path, path, IMAGE_IO[SUFFIXES[suffix_of(path)]])
     size = reader.GetSize()
     has_patient = reader.HasMetaDataKey("0010|0020")
     patient = reader.GetMetaData("0010|0020").strip() if has_patient else ""
@@ -185,22 +288,21 @@ def _quiet_itk() -> Iterator[None]:
         sitk.ProcessObject.SetGlobalWarningDisplay(was_on)
 
 
-def _grey(
-    path: Path,
-    array: np.ndarray,
-    tags: dict[str, str],
-    window: tuple[float, float] | None,
-) -> Volume:
+def _open_png(path: Path, window: tuple[float, float] | None) -> SliceSource:
+    reader = _read_header(path, path, IMAGE_IO["png"])
+    array = sitk.GetArrayFromImage(_execute(reader, path, "png"))
     bits = array.dtype.itemsize * 8
-    grey = array.astype(np.float64)[None]
+    grey = array.astype(np.float64)
     if window is not None:
         centre, width = window
         grey = grey / (2**bits - 1) * width + (centre - width / 2)
-    return Volume(
-        hu=grey.astype(np.float32),
+    hu = grey.astype(np.float32)
+    return SliceSource(
+        shape=(1, hu.shape[0], hu.shape[1]),
+        read=lambda index: Slice(hu=hu, stored=hu, tags={}),
         spacing_mm=(1.0, 1.0, 1.0),
         spacing_known=False,
-        tags=tags,
+        tags=_tags(reader),
         unit="grey" if window is None else "HU",
         name=stem_of(path),
         format="png",

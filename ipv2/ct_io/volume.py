@@ -8,9 +8,9 @@ normal row x column, so slices ascend along it.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -29,31 +29,27 @@ _INT16 = np.iinfo(np.int16)
 
 # eq=False: equality of arrays is not one truth value.
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Volume:
-    """A stack of slices.
+class Grid:
+    """All there is of a stack of slices, but the values.
 
     Attributes:
-      hu: float32 (slices, rows, columns). HU where `unit` is 'HU'; grey levels from 0
-        to 2**bits - 1 where it is 'grey'; 0 and 1 where it is 'mask'.
       spacing_mm: (slice, row, column): the distance between two neighbours along each
-        axis of `hu`.
+        axis of the values.
       direction: nine cosines, row-major, as `SimpleITK.Image.GetDirection`.
       origin_mm: centre of the first voxel (x, y, z).
       tags: the file's tags under SimpleITK's keys, 'gggg|eeee' for DICOM; of a series,
         those of its first slice.
-      unit: what `hu` holds.
+      unit: what the values are.
       spacing_known: False where the file has no spacing (PNG): then `spacing_mm` is 1.
       name: what messages and outputs call the volume: the file's or folder's name
         without its extension.
       format: the kind of file it was read from, or is to be written to.
       paths: the files it was read from, in the order of the slices.
-      slice_tags: of a DICOM series, the tags of each slice.
       integer: whether the file held integers; they are written back as int16.
       bits: 8 or 16 for PNG, else 16.
       window: (centre, width) in HU that grey levels were mapped with (PNG).
     """
 
-    hu: np.ndarray
     spacing_mm: tuple[float, float, float]
     direction: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
     origin_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -63,27 +59,16 @@ class Volume:
     name: str = "volume"
     format: Format = "mha"
     paths: tuple[Path, ...] = ()
-    slice_tags: tuple[Mapping[str, str], ...] = ()
     integer: bool = False
     bits: int = 16
     window: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        """Checks shapes, which every reader and writer relies on."""
-        if self.hu.ndim != 3 or self.hu.dtype != np.float32:
-            raise ValueError(
-                f"{self.name}: hu is float32 (slices, rows, columns), got "
-                f"{self.hu.dtype} of shape {self.hu.shape}."
-            )
+        """Checks the spacing, which every reader and writer relies on."""
         if len(self.spacing_mm) != 3 or not all(s > 0 for s in self.spacing_mm):
             raise ValueError(
                 f"{self.name}: spacing_mm is (slice, row, column), above 0 mm, got "
                 f"{self.spacing_mm}."
-            )
-        if self.slice_tags and len(self.slice_tags) != len(self.hu):
-            raise ValueError(
-                f"{self.name}: {len(self.slice_tags)} slice_tags for {len(self.hu)} "
-                "slices."
             )
 
     @property
@@ -102,6 +87,78 @@ class Volume:
                 f"{self.name}: holds {self.unit} values, HU are needed. For a PNG, "
                 "state the window it was made with: centre and width in HU."
             )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Volume(Grid):
+    """A stack of slices in memory.
+
+    Attributes:
+      hu: float32 (slices, rows, columns). HU where `unit` is 'HU'; grey levels from 0
+        to 2**bits - 1 where it is 'grey'; 0 and 1 where it is 'mask'.
+      slice_tags: of a DICOM series, the tags of each slice.
+    """
+
+    hu: np.ndarray
+    slice_tags: tuple[Mapping[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Checks shapes."""
+        super().__post_init__()
+        if self.hu.ndim != 3 or self.hu.dtype != np.float32:
+            raise ValueError(
+                f"{self.name}: hu is float32 (slices, rows, columns), got "
+                f"{self.hu.dtype} of shape {self.hu.shape}."
+            )
+        if self.slice_tags and len(self.slice_tags) != len(self.hu):
+            raise ValueError(
+                f"{self.name}: {len(self.slice_tags)} slice_tags for {len(self.hu)} "
+                "slices."
+            )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(slices, rows, columns)."""
+        slices, rows, columns = self.hu.shape
+        return slices, rows, columns
+
+
+class Slice(NamedTuple):
+    """A slice as it was read.
+
+    Attributes:
+      hu: float32 (rows, columns), padding at PADDING_HU.
+      stored: the same with padding as the file has it, in HU: -2000 or -3024 mostly.
+      tags: of a DICOM slice.
+    """
+
+    hu: np.ndarray
+    stored: np.ndarray
+    tags: Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class SliceSource(Grid):
+    """A stack of slices on disk; see `ct_io.open_volume`.
+
+    Attributes:
+      shape: (slices, rows, columns).
+      read: gives the slice of an index, from disk each time. All values are finite.
+        Raises UserError where the file is damaged.
+    """
+
+    shape: tuple[int, int, int]
+    read: Callable[[int], Slice]
+
+    def load(self) -> Volume:
+        """The whole volume, in memory."""
+        hu = np.empty(self.shape, np.float32)
+        tags = []
+        for index in range(len(hu)):
+            hu[index], _, of_slice = self.read(index)
+            tags.append(of_slice)
+        grid = {f.name: getattr(self, f.name) for f in dataclasses.fields(Grid)}
+        return Volume(hu=hu, slice_tags=tuple(tags) if tags[0] else (), **grid)
 
 
 def hu_to_int16(hu: Any, *, name: str) -> np.ndarray:

@@ -1,19 +1,22 @@
 """Volumes to CT files, whole or not at all; see the package for the formats."""
 
+import contextlib
 import dataclasses
+import itertools
 import os
 import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-import SimpleITK as sitk
 
 from common.errors import UserError
 from ipv2.ct_io.dicom_header import is_dicom
-from ipv2.ct_io.dicom_writing import write_slices
-from ipv2.ct_io.formats import IMAGE_IO, SUFFIXES, suffix_of
-from ipv2.ct_io.volume import Format, Volume, check_finite, hu_to_int16
+from ipv2.ct_io.dicom_writing import SeriesWriter
+from ipv2.ct_io.formats import SUFFIXES, suffix_of
+from ipv2.ct_io.image_writing import image_writer
+from ipv2.ct_io.volume import Format, Grid, Volume
 
 
 def write_volume(
@@ -53,52 +56,133 @@ def write_volume(
     Raises:
       UserError: something is there already, or the format cannot hold the volume.
     """
+    with slice_writer(
+        volume,
+        volume.shape,
+        path,
+        format=format,
+        overwrite=overwrite,
+        series_description=series_description,
+        derivation_description=derivation_description,
+    ) as write:
+        for hu, tags in itertools.zip_longest(volume.hu, volume.slice_tags):
+            write(hu, tags or {})
+    return Path(path)
+
+
+Write: TypeAlias = Callable[[np.ndarray, Mapping[str, str]], None]
+
+
+@contextlib.contextmanager
+def slice_writer(
+    grid: Grid,
+    shape: tuple[int, int, int],
+    path: str | os.PathLike[str],
+    *,
+    format: Format | None = None,
+    overwrite: bool = False,
+    series_description: str | None = None,
+    derivation_description: str = "",
+) -> Iterator[Write]:
+    """A function that writes the slices of a volume, one after the other.
+
+    Everything else is as `write_volume` says: the files appear when the context ends,
+    and if it ends with an error, not at all.
+
+    Args:
+      grid: of the volume; `format` and `paths` name the slices of a series.
+      shape: (slices, rows, columns).
+      path: as for `write_volume`, as are the rest.
+      format: as there.
+      overwrite: as there.
+      series_description: as there.
+      derivation_description: as there.
+
+    Yields:
+      `write(hu, tags)`: takes a slice (rows, columns) and the DICOM tags, {} if there
+      are none, of the slice that it was made of.
+
+    Raises:
+      UserError: as there.
+      ValueError: fewer or more slices were written than `shape` says, or of another
+        size.
+    """
     path = Path(path)
     kind = format or SUFFIXES.get(suffix_of(path), "dicom-series")
-    if kind not in ("dicom", "dicom-series") and SUFFIXES.get(suffix_of(path)) != kind:
-        raise UserError(
-            f"{path}: SimpleITK writes {kind} under its own extension only; name the "
-            "file so, or leave `format` out."
-        )
-    if kind == "png" and volume.hu.shape[0] != 1:
-        raise UserError(
-            f"{path}: a PNG holds one slice, {volume.name} has {len(volume.hu)}. Write "
-            "NIfTI, MHA, NRRD or a DICOM folder."
-        )
-    if kind in ("dicom", "dicom-series") and volume.unit == "grey":
-        volume.require_hu()
-    if kind == "dicom" and volume.hu.shape[0] != 1:
-        raise UserError(
-            f"{path}: a single DICOM file holds one slice, {volume.name} has "
-            f"{len(volume.hu)}. Give a folder, without an extension."
-        )
+    _check_format(grid, shape, path, kind)
     if path.exists():
         _check_replaceable(path, kind, overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
     described = series_description or (
-        volume.tags.get("0008|103e", "").strip() + " (derived)"
+        grid.tags.get("0008|103e", "").strip() + " (derived)"
     )
+    written = 0
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as name:
         # TemporaryDirectory is private to its owner; what is inside follows the umask.
         staging = Path(name) / "new"
         staging.mkdir()
-        if kind in ("dicom", "dicom-series"):
-            write_slices(
-                volume,
-                staging,
-                [path.name] if kind == "dicom" else _slice_names(volume),
-                series_description=described.strip(),
-                derivation_description=derivation_description,
-            )
-        else:
-            _write_image(volume, staging / path.name, kind)
+        with contextlib.ExitStack() as stack:
+            if kind in ("dicom", "dicom-series"):
+                series = SeriesWriter(
+                    grid,
+                    staging,
+                    [path.name] if kind == "dicom" else _slice_names(grid, shape[0]),
+                    series_description=described.strip(),
+                    derivation_description=derivation_description,
+                )
+                image = None
+            else:
+                series = None
+                image = stack.enter_context(
+                    image_writer(grid, shape, staging / path.name, kind)
+                )
+
+            def write(hu: np.ndarray, tags: Mapping[str, str]) -> None:
+                nonlocal written
+                if written == shape[0] or hu.shape != shape[1:]:
+                    raise ValueError(
+                        f"{path}: slice {written} of shape {hu.shape} for a volume of "
+                        f"{shape}"
+                    )
+                if series is not None:
+                    series.write(written, hu, tags)
+                elif image is not None:
+                    image(hu)
+                written += 1
+
+            yield write
+        if written != shape[0]:
+            raise ValueError(f"{path}: {written} of {shape[0]} slices were written")
         if kind == "dicom-series":
             _replace_folder(staging, path)
         else:
             # The header that names the data (MHD) last: it never points at old data.
             for file in sorted(staging.iterdir(), key=lambda p: p.name == path.name):
                 os.replace(file, path.parent / file.name)
-    return path
+
+
+def _check_format(
+    grid: Grid, shape: tuple[int, int, int], path: Path, kind: Format
+) -> None:
+    """Raises UserError unless a format holds a volume of this unit and size."""
+    count = shape[0]
+    if kind not in ("dicom", "dicom-series") and SUFFIXES.get(suffix_of(path)) != kind:
+        raise UserError(
+            f"{path}: SimpleITK writes {kind} under its own extension only; name the "
+            "file so, or leave `format` out."
+        )
+    if kind == "png" and count != 1:
+        raise UserError(
+            f"{path}: a PNG holds one slice, {grid.name} has {count}. Write NIfTI, "
+            "MHA, NRRD or a DICOM folder."
+        )
+    if kind in ("dicom", "dicom-series") and grid.unit == "grey":
+        grid.require_hu()
+    if kind == "dicom" and count != 1:
+        raise UserError(
+            f"{path}: a single DICOM file holds one slice, {grid.name} has {count}. "
+            "Give a folder, without an extension."
+        )
 
 
 def _check_replaceable(path: Path, kind: Format, overwrite: bool) -> None:
@@ -121,11 +205,11 @@ def _check_replaceable(path: Path, kind: Format, overwrite: bool) -> None:
             )
 
 
-def _slice_names(volume: Volume) -> list[str]:
-    names = [path.name for path in volume.paths]
-    if volume.format == "dicom-series" and len(set(names)) == len(volume.hu):
+def _slice_names(grid: Grid, count: int) -> list[str]:
+    names = [path.name for path in grid.paths]
+    if grid.format == "dicom-series" and len(set(names)) == count:
         return names
-    return [f"{index + 1:04d}.dcm" for index in range(len(volume.hu))]
+    return [f"{index + 1:04d}.dcm" for index in range(count)]
 
 
 def _replace_folder(new: Path, path: Path) -> None:
@@ -139,47 +223,6 @@ def _replace_folder(new: Path, path: Path) -> None:
         if old.exists():
             os.replace(old, path)
         raise
-
-
-def _write_image(volume: Volume, path: Path, kind: Format) -> None:
-    image = sitk.GetImageFromArray(_stored(volume, kind))
-    if kind == "png":
-        image = image[:, :, 0]
-    else:
-        image.SetSpacing(volume.spacing_mm[::-1])
-        image.SetOrigin(volume.origin_mm)
-        image.SetDirection(volume.direction)
-        if volume.format == kind:
-            for key, value in volume.tags.items():
-                # Keys with a prefix are the format's own, set from the geometry.
-                if not key.startswith(("NRRD_", "ITK_")) and kind != "nifti":
-                    image.SetMetaData(key, value)
-    writer = sitk.ImageFileWriter()
-    writer.SetImageIO(IMAGE_IO[kind])
-    writer.SetFileName(str(path))
-    writer.Execute(image)
-
-
-def _stored(volume: Volume, kind: Format) -> np.ndarray:
-    if kind != "png":
-        if volume.unit == "mask":
-            return volume.hu.astype(np.uint8)
-        return hu_to_int16(volume.hu, name=volume.name) if volume.integer else volume.hu
-    check_finite(volume.hu, name=volume.name)
-    white = 2**volume.bits - 1
-    grey = volume.hu.astype(np.float64)
-    if volume.unit == "mask":
-        grey = grey * white
-    elif volume.unit == "HU":
-        if volume.window is None:
-            raise UserError(
-                f"{volume.name}: HU become PNG through a window; state its centre and "
-                "width in HU (`window`), or write NIfTI, MHA, NRRD or DICOM."
-            )
-        centre, width = volume.window
-        grey = (grey - (centre - width / 2)) / width * white
-    dtype = np.uint8 if volume.bits == 8 else np.uint16
-    return np.rint(np.clip(grey, 0, white)).astype(dtype)
 
 
 def with_hu(volume: Volume, hu: Any) -> Volume:

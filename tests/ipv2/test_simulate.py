@@ -15,7 +15,8 @@ from configs import simulate as recipe
 from ipv2 import settings
 from ipv2.ct_io import PADDING_HU, Volume, read_volume, write_volume
 from ipv2.scans import check_scan
-from ipv2.simulate import padding, simulate, simulate_volume, stored_range
+from ipv2.simulate import simulate, simulate_volume
+from ipv2.stored_hu import padding, stored_range
 from tests.ipv2.ct_files import make_slice, save
 from tests.oracles.thorax import thorax
 

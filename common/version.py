@@ -1,0 +1,3 @@
+"""The software's version, as outputs state it."""
+
+VERSION = "0.1.0"

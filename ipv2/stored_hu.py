@@ -1,0 +1,70 @@
+"""What a CT file may hold: pixels that were not measured, and the range of the rest."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float32
+
+from ipv2.ct_io import PADDING_HU
+from ipv2.kernels import bit_mask
+from ipv2.kernels.flood_fill import flood_fill
+
+# 12 bits from -1024 HU; else what int16 holds from there, above what marks padding.
+_TWELVE_BITS = (PADDING_HU, 3071.0)
+_SIXTEEN_BITS = (-1999.0, 32767.0 + PADDING_HU)
+
+
+@jax.jit
+def padding(hu: Float32[Array, "b h w"]) -> Bool[Array, "b h w"]:
+    """Pixels that were not measured: PADDING_HU, 4-connected to the border through it.
+
+    Air that a scanner clips at -1024 HU is left alone, also at the border: what counts
+    is 16 such pixels in a row, in a column, or in a square of 4 x 4. Of noisy air of
+    which half is clipped, one place in 65,000 looks so. What lies outside the circle
+    that scanners reconstruct consists of such rows and columns, thin as it gets where
+    the circle touches the border.
+    """
+    height, width = hu.shape[-2:]
+    empty = hu == PADDING_HU
+    empty = _opened(empty, 1, 16) | _opened(empty, 16, 1) | _opened(empty, 4, 4)
+    packed = bit_mask.pack(empty)
+    border = bit_mask.like(bit_mask.border(height, width), packed)
+    return bit_mask.unpack(flood_fill(border, packed), height)
+
+
+def _opened(mask: Bool[Array, "b h w"], rows: int, columns: int) -> Array:
+    """The pixels that a set rectangle covers; its sides are powers of two."""
+    steps = [
+        (axis, 1 << power)
+        for axis, size in ((1, rows), (2, columns))
+        for power in range(size.bit_length() - 1)
+    ]
+    for axis, step in steps:  # to where a rectangle begins
+        mask &= _moved(mask, axis, -step)
+    for axis, step in steps:  # and back to all that it covers
+        mask |= _moved(mask, axis, step)
+    return mask
+
+
+def _moved(mask: Bool[Array, "b h w"], axis: int, step: int) -> Array:
+    """The mask moved by `step` pixels; nothing comes in over the border."""
+    width = [(0, 0)] * 3
+    width[axis] = (max(step, 0), max(-step, 0))
+    length = mask.shape[axis]
+    start = max(-step, 0)
+    return jax.lax.slice_in_dim(jnp.pad(mask, width), start, start + length, axis=axis)
+
+
+def stored_range(hu: np.ndarray) -> tuple[float, float]:
+    """(lowest, highest) HU to store: where the scanner of the input clips, so it is.
+
+    12 bits from -1024 HU, as most scanners store, wherever the input keeps to them: air
+    that is as noisy as that clips. An input beyond either end has an own scale: then
+    int16, above -2000, which readers take for padding.
+    """
+    ends = zip(_TWELVE_BITS, _SIXTEEN_BITS, strict=True)
+    (low, lower), (high, higher) = ends
+    return (
+        low if hu.min() >= low else lower,
+        high if hu.max() <= high else higher,
+    )

@@ -1,0 +1,135 @@
+"""Task denoise as a process: the command line, its end, and its memory."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+
+from ipv2.ct_io import read_volume
+from tests.ipv2.ct_files import make_series
+from tests.ipv2.exports import export_network
+
+ROOT = Path(__file__).parents[2]
+SMALL = {"name": "redcnn", "width": 1, "kernel_size": 3}
+ENVIRONMENT = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+
+
+def command(folder, source):
+    return [
+        *(sys.executable, str(ROOT / "launch.py")),
+        *("--config", "configs/ipv2_redcnn.py", "--task", "denoise"),
+        *("--workdir", str(folder / "run")),
+        f"--config.denoise.input={folder / source}",
+        f"--config.denoise.output={folder / 'out'}",
+    ]
+
+
+def launch(folder, source="in"):
+    return subprocess.run(
+        command(folder, source),
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.slow
+def test_the_command_denoises_stops_cleanly_and_goes_on(tmp_path):
+    apply, _ = export_network(tmp_path / "run", **SMALL)
+    a = make_series(tmp_path / "in/a", 3, size=32)
+    make_series(tmp_path / "in/b", 400, size=256)
+    process = subprocess.Popen(
+        command(tmp_path, "in"),
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (tmp_path / "out/a.json").exists() or not any(
+        path.name.startswith(".b.") for path in (tmp_path / "out").iterdir()
+    ):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)  # waiting for another process, not for a guess
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1, errors
+    assert "the same command goes on" in errors and "Traceback" not in errors
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["a", "a.json"]
+
+    for path in sorted((tmp_path / "in/b").iterdir())[:-4]:
+        path.unlink()
+    done = launch(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "1 volumes denoised with redcnn" in done.stdout
+    assert "1 there before, 0 skipped" in done.stdout
+    assert "/s" in done.stderr  # the progress line
+    assert len(list((tmp_path / "out/b").iterdir())) == 4
+    wanted = np.clip(apply(a[..., None]), -1024, 3071)
+    # Rounding to HU, and another order of sums in a process with optimizations.
+    np.testing.assert_allclose(
+        read_volume(tmp_path / "out/a").hu, wanted, rtol=0, atol=0.6
+    )
+
+    array = max(
+        (p for p in (tmp_path / "run/export/variables").rglob("*") if p.is_file()),
+        key=lambda p: p.stat().st_size,
+    )
+    content = bytearray(array.read_bytes())
+    content[len(content) // 2] ^= 1
+    array.write_bytes(content)
+    refused = launch(tmp_path)
+    assert refused.returncode == 2 and "Traceback" not in refused.stderr
+    assert f"{array}: damaged" in refused.stderr
+
+
+_DENOISE = """
+import resource, sys
+from pathlib import Path
+from ipv2.denoise import denoise
+from tests.ipv2.exports import config_of
+run, source, output = map(Path, sys.argv[1:])
+denoise(config_of(source, output), run)
+# In KiB on Linux.
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_series(tmp_path):
+    export_network(tmp_path / "run", **SMALL)
+    make_series(tmp_path / "long", 200, size=256)
+    shutil.copytree(
+        tmp_path / "long",
+        tmp_path / "short",
+        # Names run against the positions: these are the first 40 slices.
+        ignore=lambda _, names: [n for n in names if int(n[2:]) <= 160],
+    )
+    peak = {}
+    for name in ("short", "long"):
+        done = subprocess.run(
+            [
+                *(sys.executable, "-c", _DENOISE),
+                *(tmp_path / "run", tmp_path / name, tmp_path / "out"),
+            ],
+            cwd=ROOT,
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        peak[name] = int(done.stdout.split()[-1]) / 1024
+    assert len(list((tmp_path / "out/long").iterdir())) == 200
+    assert "PatientID" in pydicom.dcmread(tmp_path / "out/long/IM001")
+    # 160 slices more are 42 MB as float32 and 21 MB as int16; the headers and places
+    # that are kept of them 1 MB. The rest is what peaks of one program differ by.
+    assert peak["long"] - peak["short"] < 10, peak
