@@ -35,7 +35,7 @@ def random_image(*shape, seed=0):
 
 
 def random_variables(model, x, seed=0):
-    """Every leaf off its initial value: kernels of LeCun's scale, the rest about 0 or 1."""
+    """Every leaf off its initial value: kernels of LeCun's scale, others by 0.3."""
     rng = np.random.default_rng(seed)
 
     def draw(path, leaf):

@@ -9,11 +9,13 @@ from tests.ipv2.models.small import create_small, random_image, random_variables
 
 NAMES = sorted(MODELS)
 # Compilation takes these several seconds, the others less than one.
-LONG = ("nafnet", "restormer")
+LONG = ("nafnet", "restormer", "unet")
 SOME_LONG = [
     pytest.param(name, marks=pytest.mark.slow) if name in LONG else name
     for name in NAMES
 ]
+# Whose results depend on the whole image.
+GLOBAL = ("nafnet", "restormer")
 WITH_REMAT = ("dncnn", "nafnet", "restormer", "unet")
 
 
@@ -30,28 +32,32 @@ def count_parameters(params):
         ("dncnn", 1, 556_096),
         # 29.16 M and 26.13 M: three channels in, and two more out of the last 3x3
         # convolution than ours has, with a bias in NAFNet's.
-        ("nafnet", 3, 29_159_715 - 2 * (9 * 32 + 1)),
-        ("restormer", 3, 26_126_644 - 2 * (9 * 96)),
-        # Not published with these features; counted by hand for one halving:
-        # down 320 + 9,248; middle 18,496 + 36,928; double 8,224; up 18,464 + 9,248;
-        # last 33.
-        ("unet", 1, None),
+        pytest.param(
+            "nafnet", 3, 29_159_715 - 2 * (9 * 32 + 1), marks=pytest.mark.slow
+        ),
+        pytest.param("restormer", 3, 26_126_644 - 2 * (9 * 96), marks=pytest.mark.slow),
     ],
 )
 def test_parameter_count_is_the_published_one(name, channels, expected):
-    attributes = {"levels": 1} if name == "unet" else {}
-    model = create_model(name, channels=channels, **attributes)
+    model = create_model(name, channels=channels)
     x = jnp.zeros((1, 32, 32, channels))
     variables = jax.eval_shape(model.init, jax.random.key(0), x)
-    if name == "unet":
-        expected = 320 + 9248 + 18496 + 36928 + 8224 + 18464 + 9248 + 33
     assert count_parameters(variables["params"]) == expected
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype("float32")}
 
 
+def test_unet_has_the_parameters_of_its_layers():
+    x = jnp.zeros((1, 8, 8, 1))
+    model = create_model("unet", levels=1)
+    variables = jax.eval_shape(model.init, jax.random.key(0), x)
+    down, middle, double = 320 + 9_248, 18_496 + 36_928, 4 * 64 * 32 + 32
+    up, last = 18_464 + 9_248, 33
+    assert count_parameters(variables) == down + middle + double + up + last
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_any_image_size_comes_back_from_any_number_of_slices(name):
-    for channels, h, w in ((1, 1, 2), (1, 21, 30), (3, 23, 5), (5, 512, 511)):
+    for channels, h, w in ((1, 1, 2), (3, 512, 511)):
         model = create_small(name, channels=channels)
         x = jax.ShapeDtypeStruct((2, h, w, channels), jnp.float32)
         y, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), x)
@@ -62,7 +68,9 @@ def test_any_image_size_comes_back_from_any_number_of_slices(name):
 def test_an_untrained_network_nearly_returns_the_slice_in_the_middle(name):
     x = random_image(2, 13, 11, 3)
     model = create_small(name, channels=3)
-    y, _ = jax.jit(model.init_with_output)(jax.random.key(0), x)
+    # A generator that compiles in half the time.
+    rng = jax.random.key(0, impl="unsafe_rbg")
+    y, _ = jax.jit(model.init_with_output)(rng, x)
     error = float(jnp.std(y - x[..., 1:2]))
     assert 0 < error < 0.1
 
@@ -104,10 +112,14 @@ def test_every_gradient_leaf_is_finite_and_not_zero(name):
 
 
 @pytest.mark.slow
-def test_untrained_nafnet_moves_what_follows_its_blocks_and_their_scales():
+def test_nafnet_with_beta_and_gamma_zero_moves_these_and_what_is_outside_blocks():
+    # They start at zero.
     x, y = random_image(1, 8, 8, 1), random_image(1, 8, 8, 1, seed=1)
     model = create_small("nafnet")
-    variables = jax.jit(model.init)(jax.random.key(0), x)
+    variables = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaf * (path[-1].key not in ("beta", "gamma")),
+        random_variables(model, x),
+    )
     gradients = jax.jit(
         jax.grad(lambda v: jnp.mean(jnp.square(model.apply(v, x) - y)))
     )(variables)["params"]
@@ -137,7 +149,7 @@ def test_bfloat16_stays_within_a_few_hu_and_keeps_float32_parameters(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(NAMES) - set(LONG)))
+@pytest.mark.parametrize("name", sorted(set(NAMES) - set(GLOBAL)))
 def test_a_tile_computes_what_the_whole_image_does(name):
     model = create_small(name)
     margin = -(-model.radius // model.stride) * model.stride
@@ -146,7 +158,7 @@ def test_a_tile_computes_what_the_whole_image_does(name):
     variables = random_variables(model, x)
     apply = jax.jit(model.apply)
     whole = apply(variables, x)
-    assert np.std(whole - x) > 0.05
+    assert np.std(whole - x) > 0.01
     top, left = model.stride, 0
     below, right = top + side - 3, left + side
     tile = apply(variables, x[:, top:below, left:right])
@@ -161,20 +173,21 @@ def test_a_tile_computes_what_the_whole_image_does(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(NAMES) - set(LONG)))
+@pytest.mark.parametrize("name", sorted(set(NAMES) - set(GLOBAL)))
 def test_a_result_depends_on_no_pixel_beyond_the_radius_and_on_few_less(name):
     model = create_small(name)
     side = 2 * model.radius + 2 * model.stride
     x = random_image(1, side, side, 1)
     variables = random_variables(model, x)
-    _, transpose = jax.vjp(lambda x: model.apply(variables, x), x)
-    transpose = jax.jit(transpose)
+
+    @jax.jit
+    def sensitivity(pixel):
+        result = lambda x: model.apply(variables, x)[0, pixel, pixel, 0]  # noqa: E731
+        return jax.grad(result)(x)[0, ..., 0]
+
     reach = 0
     for pixel in range(model.radius, model.radius + model.stride):
-        seen = transpose(jnp.zeros_like(x).at[0, pixel, pixel, 0].set(1.0))[0][
-            0, ..., 0
-        ]
-        rows, columns = np.nonzero(seen)
+        rows, columns = np.nonzero(sensitivity(pixel))
         reach = max(reach, np.abs(rows - pixel).max(), np.abs(columns - pixel).max())
     # A U-Net's is a bound; ReLU and maxima hide some of what could be seen.
     assert model.radius // 2 < reach <= model.radius
