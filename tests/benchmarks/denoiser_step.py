@@ -1,7 +1,7 @@
 """Times the denoisers against plain PyTorch modules of the same shape, side by side.
 
     python -m tests.benchmarks.denoiser_step [NAMES] [--repeats 5] [--plain]
-        [--batch 8] [--patch 64] [--slice 512] [--width W]
+        [--batch 8] [--patch 64] [--slice 512] [--width W] [--cpu-time]
 
 One training step (forward, gradients, Adam) on 8 patches of 64x64 and the forward pass
 on one 512x512 slice, on CPU, in alternation, so that a busy machine slows all alike;
@@ -9,6 +9,12 @@ the best of the repeats is printed. PyTorch takes part if it is installed
 (requirements-oracles.txt), in channels-last layout, from the same weights; its output
 and its training loss must agree with ours before anything is timed. `--plain` adds our
 networks on the convolutions that lax has, up to a minute a step.
+
+Where others use the machine, PyTorch's threads, which wait for each other after every
+layer, lose more than ours. `taskset -c 0 python -m tests.benchmarks.denoiser_step
+--cpu-time` then compares one thread each by the processor time that it used.
+
+To add a network: an `Entry` in `NETWORKS`, with a PyTorch twin.
 """
 
 import argparse
@@ -113,7 +119,7 @@ def create_torch_cases(
 
     from tests.oracles.torch_denoisers import from_torch, to_torch
 
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(cores())
     network = entry.twin(entry.model, variables)
     ours = jax.jit(entry.model.apply)(variables, *batch)
     batch, whole = ([to_torch(a) for a in part] for part in (batch, whole))
@@ -130,7 +136,7 @@ def create_torch_cases(
         loss = torch.nn.functional.mse_loss(network(*batch), target)
         loss.backward()
         optimizer.step()
-        return loss
+        return loss.detach()
 
     def infer():
         network.eval()
@@ -140,6 +146,11 @@ def create_torch_cases(
     loss = float(train())
     infer()
     return {"train": train, "slice": infer}, loss
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def perturbed(variables: Any, rng: np.random.Generator) -> Any:
@@ -180,13 +191,14 @@ def measure(entry: Entry, options: argparse.Namespace) -> dict[str, dict[str, fl
         add("PyTorch", create_torch_cases)
     for name, loss in losses.items():
         np.testing.assert_allclose(loss, losses["ours"], rtol=1e-3, err_msg=name)
+    clock = time.process_time if options.cpu_time else time.perf_counter
     best = {name: dict.fromkeys(cases[name], float("inf")) for name in cases}
     for _ in range(options.repeats):
         for name, tasks in cases.items():
             for task, run in tasks.items():
-                start = time.perf_counter()
+                start = clock()
                 run()
-                seconds = time.perf_counter() - start
+                seconds = clock() - start
                 best[name][task] = min(best[name][task], seconds)
     return best
 
@@ -215,13 +227,16 @@ def main() -> None:
     parser.add_argument("--slice", type=int, default=512)
     parser.add_argument("--width", type=int, help="features of the first layer")
     parser.add_argument("--plain", action="store_true", help="also plain lax")
+    parser.add_argument("--cpu-time", action="store_true", help="on one core only")
     options = parser.parse_args()
+    if options.cpu_time and cores() > 1:
+        parser.error("--cpu-time adds up threads: run it on one core, taskset -c 0 ...")
     unknown = sorted(set(options.names) - set(NETWORKS))
     if unknown:
         parser.error(f"no network is called {unknown}; accepted: {list(NETWORKS)}")
     if not importlib.util.find_spec("torch"):
         print("PyTorch is not installed (requirements-oracles.txt): not compared")
-    print(f"best of {options.repeats}, {os.cpu_count()} cores")
+    print(f"best of {options.repeats}, {cores()} cores")
     for name in options.names:
         attributes = {}
         if options.width is not None:
