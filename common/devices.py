@@ -6,6 +6,7 @@ State is kept unstacked: a step takes it with `in_axes=None` and gives it back w
 finds the step that forgot.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -103,12 +104,14 @@ def replicate(tree: PyTree) -> PyTree:
     return jax.device_put(tree, everywhere)
 
 
+@functools.cache
 def pmap_step(
     step: Callable[[Any, Any], tuple[Any, Metrics]],
 ) -> Callable[[Any, Any], tuple[Any, Metrics]]:
     """Returns `step(state, shard) -> (state, metrics)` over all devices.
 
-    The state given, placed by `replicate`, is donated; keep no reference to it.
+    The state given, placed by `replicate`, is donated; keep no reference to it. The
+    same function for the same step, so that it compiles once.
     """
     return jax.pmap(
         step,
@@ -119,9 +122,16 @@ def pmap_step(
     )
 
 
+@functools.cache
 def pmap_eval(apply: Callable[[Any, Any], PyTree]) -> Callable[[Any, Any], PyTree]:
     """Returns `apply(variables, shard)` over all devices, results along axis 0."""
     return jax.pmap(apply, axis_name=AXIS, in_axes=(None, 0), out_axes=0)
+
+
+@functools.cache
+def pmap_input(make: Callable[[Any], PyTree]) -> Callable[[Any], PyTree]:
+    """Returns `make(shard)` over all devices, results sharded for `pmap_step`."""
+    return jax.pmap(make, axis_name=AXIS)
 
 
 def to_host(tree: PyTree) -> PyTree:

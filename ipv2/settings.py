@@ -1,5 +1,6 @@
 """What an IPv2 config may hold, and the objects it describes."""
 
+import functools
 from typing import Any
 
 import jax.numpy as jnp
@@ -345,13 +346,14 @@ def optimizer(
       steps_per_epoch: examples over slices a step; for durations in epochs.
     """
     settings = config.optimizer
-    warmup = settings.warmup
     is_step = settings.schedule == "step"
-    schedule = create_schedule(
+    warmup = settings.warmup
+    return _adam(
         settings.schedule,
-        boundaries=[
+        settings.clip_norm,
+        boundaries=tuple(
             round(share * total_steps) for share in settings.boundaries if is_step
-        ],
+        ),
         factor=settings.factor,
         peak=settings.learning_rate,
         total_steps=total_steps,
@@ -359,8 +361,14 @@ def optimizer(
             c.to_steps(warmup, steps_per_epoch, "optimizer.warmup") if warmup else 0
         ),
     )
-    clip = settings.clip_norm
+
+
+@functools.cache
+def _adam(
+    schedule: str, clip_norm: float, **options: Any
+) -> optax.GradientTransformation:
+    """The same object for the same settings, so that a step is known again."""
     return optax.chain(
-        optax.clip_by_global_norm(clip) if clip else optax.identity(),
-        optax.adam(schedule),
+        optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
+        optax.adam(create_schedule(schedule, **options)),
     )

@@ -11,7 +11,7 @@ from absl import logging
 
 from common.checkpoint import Checkpoints, export_variables
 from common.config import ConfigDict, hold_config, to_steps
-from common.devices import is_first_process, per_process, pmap_step, to_host
+from common.devices import is_first_process, per_process, pmap_input, pmap_step, to_host
 from common.files import write_atomically
 from common.html_report import curves_png, write_report
 from common.loop import Plan, fit
@@ -23,7 +23,12 @@ from ipv2.evaluate_split import evaluate, scalars_of
 from ipv2.result_table import format_results
 from ipv2.sources import open_sources, training_record
 from ipv2.stacks import Stacks
-from ipv2.train_step import TrainState, create_state, make_train_step
+from ipv2.train_step import (
+    TrainState,
+    create_state,
+    make_examples,
+    make_train_step,
+)
 
 # What a resumed run may change: nothing that decides its parameters.
 FREE_TO_CHANGE = (
@@ -87,17 +92,23 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         jax.device_count(),
         jax.default_backend(),
     )
-    step = make_train_step(
-        denoiser,
-        optimizer,
-        None if config.purify.version == "none" else settings.purify_params(config),
-        patch=settings_train.patch,
-        patches_per_slice=settings_train.patches_per_slice,
-        seed=config.seed,
-        accumulate=settings_train.accumulate,
-        ema_decay=settings_train.ema,
+    make = pmap_input(
+        make_examples(
+            None if config.purify.version == "none" else settings.purify_params(config),
+            patch=settings_train.patch,
+            patches_per_slice=settings_train.patches_per_slice,
+            seed=config.seed,
+        )
     )
-    examples = Stacks(sources.train, channels_of(denoiser.model))
+    step = pmap_step(
+        make_train_step(
+            denoiser,
+            optimizer,
+            accumulate=settings_train.accumulate,
+            ema_decay=settings_train.ema,
+        )
+    )
+    stacks = Stacks(sources.train, channels_of(denoiser.model))
 
     def validate(state: TrainState) -> dict[str, float]:
         measured = evaluate(
@@ -108,12 +119,12 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         state = fit(
             state,
-            pmap_step(step),
+            lambda state, shard: step(state, make(shard)),
             train_batches(
-                examples,
+                stacks,
                 seed=config.seed,
                 batch_size=per_process(slices_a_step, "train.batch_size"),
-                transform=training_record(np.shape(examples[0]["lq"])),
+                transform=training_record(np.shape(stacks[0]["lq"])),
             ),
             plan,
             checkpoints=checkpoints,

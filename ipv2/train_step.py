@@ -1,14 +1,15 @@
-"""One training step of a denoiser on purified pairs, and what it changes.
+"""Training on purified pairs, on device: examples from slices, a step from examples.
 
-Every step takes whole low-dose and normal-dose slices in HU, with their neighbours
-where the network wants them. On device it purifies them, with noise drawn anew, crops
-patches, and takes one optimiser step. An example's randomness comes from its number in
-the stream (`draw`), so a run does not depend on how many devices share it.
+`make_examples` takes whole low-dose and normal-dose slices in HU, with their neighbours
+where the network wants them, purifies them, with noise drawn anew, and crops patches.
+`make_train_step` takes one optimiser step on them. An example's randomness comes from
+its number in the stream (`draw`), so a run does not depend on how many devices share
+it. The two are compiled apart: networks know nothing of how pairs are composed.
 """
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -46,6 +47,20 @@ class TrainState(flax.struct.PyTreeNode):
         """What to evaluate and export: the averaged parameters where there are any."""
         params = self.params if self.ema is None else self.ema
         return {"params": params, **self.collections}
+
+
+class Examples(NamedTuple):
+    """What a step learns from, on one device.
+
+    Attributes:
+      x: noisy patches, `n s s c` in network units.
+      y: the same patches without noise.
+      rngs: a key per patch.
+    """
+
+    x: Float[Array, "n s s c"]
+    y: Float[Array, "n s s c"]
+    rngs: Key[Array, "n"]
 
 
 def create_state(
@@ -97,51 +112,66 @@ def purified_stacks(
     return jnp.moveaxis(lq, 1, -1), jnp.moveaxis(gt, 1, -1)
 
 
+@functools.cache
+def make_examples(
+    purification: PurifyParams | None, *, patch: int, patches_per_slice: int, seed: int
+) -> Callable[[Any], Examples]:
+    """Returns what makes patches of slices on device, to be pmapped.
+
+    Args:
+      purification: how a training pair is composed; None trains on pairs as they are.
+      patch: height and width of a patch.
+      patches_per_slice: patches cropped from each slice.
+      seed: of the noise and the patches.
+
+    Returns:
+      `examples(shard)`; the shard holds `lq`, `gt` (`b c h w`, HU), `spacing_mm`
+      (`b 2`) and `draw` (`b`). The same function for the same arguments.
+    """
+
+    def examples(shard: Any) -> Examples:
+        rngs = jax.vmap(lambda rng: jax.random.split(rng, 3))(
+            example_rngs(seed, shard["draw"])
+        )
+        stacks = purified_stacks(rngs[:, 0], shard, purification)
+        patches = random_patches(
+            rngs[:, 1],
+            hu_to_unit(jnp.concatenate(stacks, axis=-1)),
+            size=patch,
+            count=patches_per_slice,
+        )
+        split = jax.vmap(lambda rng: jax.random.split(rng, patches_per_slice))
+        x, y = jnp.split(patches, 2, axis=-1)
+        return Examples(x, y, split(rngs[:, 2]).reshape(-1))
+
+    return examples
+
+
+@functools.cache
 def make_train_step(
     denoiser: Denoiser,
     optimizer: optax.GradientTransformation,
-    purification: PurifyParams | None,
     *,
-    patch: int,
-    patches_per_slice: int,
-    seed: int,
     accumulate: int = 1,
     ema_decay: float | int = 0.0,
-) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
+) -> Callable[[TrainState, Examples], tuple[TrainState, Metrics]]:
     """Returns the pure step, to be pmapped.
 
     Args:
       denoiser: the network and its loss.
       optimizer: makes the steps.
-      purification: how a training pair is composed; None trains on pairs as they are.
-      patch: height and width of a patch.
-      patches_per_slice: patches cropped from each slice.
-      seed: of the noise and the patches.
       accumulate: into how many parts a device's patches are cut, one after the other,
         to keep memory low. Their mean gradient makes the step.
       ema_decay: of the averaged parameters, below 1; read where the state has some.
 
     Returns:
-      `train_step(state, shard)`; the shard holds `lq`, `gt` (`b c h w`, HU),
-      `spacing_mm` (`b 2`) and `draw` (`b`).
+      `train_step(state, examples)`. The same function for the same arguments, so that
+      several trainings in one process compile it once.
     """
 
-    def train_step(state: TrainState, shard: Any) -> tuple[TrainState, Metrics]:
-        rngs = jax.vmap(lambda rng: jax.random.split(rng, 3))(
-            example_rngs(seed, shard["draw"])
-        )
-        stacks = jnp.concatenate(
-            purified_stacks(rngs[:, 0], shard, purification), axis=-1
-        )
-        patches = random_patches(
-            rngs[:, 1], hu_to_unit(stacks), size=patch, count=patches_per_slice
-        )
-        patch_rngs = jax.vmap(lambda rng: jax.random.split(rng, patches_per_slice))(
-            rngs[:, 2]
-        ).reshape(-1)
-
+    def train_step(state: TrainState, examples: Examples) -> tuple[TrainState, Metrics]:
         (value, collections), gradient = accumulated_gradient(
-            denoiser, state, patches, patch_rngs, accumulate
+            denoiser, state, examples, accumulate
         )
         value, gradient, collections = jax.lax.pmean(
             (value, gradient, collections), AXIS
@@ -164,8 +194,7 @@ def make_train_step(
 def accumulated_gradient(
     denoiser: Denoiser,
     state: TrainState,
-    patches: Float[Array, "n s s c2"],
-    rngs: Key[Array, "n"],
+    examples: Examples,
     parts: int,
 ) -> tuple[tuple[jax.Array, PyTree], PyTree]:
     """Returns ((mean loss, collections), its gradient by the parameters).
@@ -173,26 +202,23 @@ def accumulated_gradient(
     Args:
       denoiser: the network and its loss.
       state: parameters and collections are read.
-      patches: inputs and labels, joined along the last axis.
-      rngs: a key per patch.
+      examples: of one device.
       parts: of equal size, one after the other; collections pass from part to part.
 
     Raises:
       ValueError: the patches cannot be shared out.
     """
-    if len(patches) % parts:
-        raise ValueError(f"{len(patches)} patches cannot be cut into {parts} parts")
+    count = len(examples.x)
+    if count % parts:
+        raise ValueError(f"{count} patches cannot be cut into {parts} parts")
 
-    def loss_of(params: PyTree, collections: PyTree, part: Any) -> tuple[Any, PyTree]:
-        x, y = jnp.split(part[0], 2, axis=-1)
-        value, changed = denoiser.train_loss(
-            {"params": params, **collections}, x, y, part[1]
-        )
+    def loss_of(params: PyTree, collections: PyTree, part: Examples) -> Any:
+        value, changed = denoiser.train_loss({"params": params, **collections}, *part)
         return value, {**collections, **changed}
 
     gradient_of = jax.value_and_grad(loss_of, has_aux=True)
     if parts == 1:
-        return gradient_of(state.params, state.collections, (patches, rngs))
+        return gradient_of(state.params, state.collections, examples)
 
     def add(carry: Any, part: Any) -> tuple[Any, None]:
         (total, collections), gradients = carry
@@ -201,7 +227,7 @@ def accumulated_gradient(
         return ((total + value, collections), gradients), None
 
     zeros = jax.tree.map(jnp.zeros_like, state.params)
-    cut = (patches.reshape(parts, -1, *patches.shape[1:]), rngs.reshape(parts, -1))
+    cut = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), examples)
     ((total, collections), gradients), _ = jax.lax.scan(
         add, ((jnp.float32(0), state.collections), zeros), cut
     )

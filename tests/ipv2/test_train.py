@@ -12,7 +12,7 @@ from common.devices import AXIS
 from common.errors import UserError
 from common.pipeline import train_batches
 from configs import ipv2_redcnn
-from ipv2 import settings, train, train_step
+from ipv2 import settings, train
 from ipv2.denoiser import Regression
 from ipv2.evaluate_split import evaluate_run
 from ipv2.kernels.photon_noise import DoseParams
@@ -21,6 +21,7 @@ from ipv2.models import create_model
 from ipv2.purification import PurifyParams
 from ipv2.result_table import format_results
 from ipv2.tasks import TASKS
+from ipv2.train_step import create_state, make_examples, make_train_step
 
 SIZE = 64
 
@@ -46,20 +47,20 @@ def _batch(count=4, *, breath=0.05, noise_hu=80):
     }
 
 
-def _step(purification, learning_rate=1e-3, model=None, ema=False, **options):
-    denoiser = Regression(model=model or create_model("cnn10"), loss=create_loss("mse"))
+def _step(purification, learning_rate=1e-3):
+    denoiser = Regression(model=create_model("cnn10"), loss=create_loss("mse"))
     optimizer = optax.adam(learning_rate)
-    step = train_step.make_train_step(
-        denoiser,
-        optimizer,
-        purification,
-        patch=32,
-        patches_per_slice=2,
-        seed=0,
-        **options,
+    step = _composed(denoiser, optimizer, purification, 32, 2)
+    return step, create_state(denoiser.init(jax.random.key(0)), optimizer)
+
+
+def _composed(denoiser, optimizer, purification, patch, count, seed=0):
+    """Examples from slices and a step on them, as `train` strings them together."""
+    examples = make_examples(
+        purification, patch=patch, patches_per_slice=count, seed=seed
     )
-    variables = denoiser.init(jax.random.key(0))
-    return step, train_step.create_state(variables, optimizer, ema=ema)
+    step = make_train_step(denoiser, optimizer)
+    return lambda state, shard: step(state, examples(shard))
 
 
 def _on(devices, step):
@@ -127,17 +128,10 @@ def test_a_slice_s_noise_is_drawn_anew_every_epoch_and_is_the_seed_s(add_noise):
             model=_Identity(),
             loss=lambda image, label: jnp.max(jnp.abs(image - label) * (label < -0.8)),
         )
-        step = train_step.make_train_step(
-            denoiser,
-            optax.sgd(0.0),
-            purification,
-            patch=SIZE,
-            patches_per_slice=1,
-            seed=seed,
-        )
+        step = _composed(denoiser, optax.sgd(0.0), purification, SIZE, 1, seed)
         run, epochs = _on(1, step), train_batches([one], seed=seed, batch_size=1)
         variables = denoiser.init(jax.random.key(0))
-        state = train_step.create_state(variables, optax.sgd(0.0))
+        state = create_state(variables, optax.sgd(0.0))
         return [float(run(state, next(epochs))[1]["loss"]) for _ in range(3)]
 
     first = losses(0)
