@@ -15,8 +15,8 @@ the series; see `ct_io.reading` for the rare formats where it does. The same com
 gives the same bits on a CPU or TPU; on GPUs XLA may sum in another order from run to
 run, unless XLA_FLAGS holds --xla_gpu_deterministic_ops=true. So may another batch size
 or number of devices: differences in the last bits of float32, which rounding to HU
-hides but for values that lie halfway. (CNN-10 on two cores: batches of 1, 3 and 4, tiles
-and 2 devices gave equal bits.)
+hides but for values that lie halfway. (CNN-10 on two cores: batches of 1, 3 and 4,
+tiles, and 2 devices gave equal bits.)
 """
 
 import collections
