@@ -7,13 +7,16 @@ whose NAME.json is there is not made again, so an interrupted command goes on.
 
 The network is the one exported in `workdir/export`. What a slice becomes:
 - The network's result in HU, rounded to 1 HU where the input holds integers.
-- Padding stays padding, see `restored`.
+- Padding stays padding, see `restored`; the network sees it at -1024 HU, as air.
 - Clipped to the range that the input's slice is stored in, see `stored_hu`.
 
-Slices are read, denoised and written one after the other; see `ct_io.reading` for the
-formats whose memory grows with the volume all the same. The same input gives the same
-bits on the same machine. Another batch size or number of devices changes the order of
-sums in float32, which rounding to HU hides but for values that lie halfway.
+Slices are read, denoised and written one after the other, so memory does not grow with
+the series; see `ct_io.reading` for the rare formats where it does. The same command
+gives the same bits on a CPU or TPU; on GPUs XLA may sum in another order from run to
+run, unless XLA_FLAGS holds --xla_gpu_deterministic_ops=true. So may another batch size
+or number of devices: differences in the last bits of float32, which rounding to HU
+hides but for values that lie halfway. (CNN-10 on two cores: batches of 1, 3 and 4,
+tiles, and 2 devices gave equal bits.)
 """
 
 import collections

@@ -74,6 +74,7 @@ def test_help_tells_recipes_and_tasks():
         "configs/quickstart.py",
         "purify",
         "simulate",
+        "denoise",
         "--workdir",
         "--task",
         "resumes",

@@ -3,6 +3,11 @@
     volume = read_volume("scan/")              # a DICOM series; or scan.nii.gz, ...
     write_volume(volume, "copy.nii.gz")        # the extension says which format
 
+    with open_volume("scan/") as source:       # the same slice by slice
+        with slice_writer(source, source.shape, "copy.mha") as write:
+            for index in range(source.shape[0]):
+                write(source.read(index).hu, {})
+
 | input                     | notes                                                   |
 |---------------------------|---------------------------------------------------------|
 | folder of a DICOM series  | see `dicom_series`; any file names, compressed or not   |

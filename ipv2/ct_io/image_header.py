@@ -1,8 +1,6 @@
 """What SimpleITK does not say of NIfTI and PNG files: damage, NaN, colour."""
 
 import contextlib
-import gzip
-import shutil
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -15,19 +13,6 @@ import PIL.Image
 from nibabel.filebasedimages import ImageFileError
 
 from common.errors import UserError
-
-
-def unpack_nifti(path: Path, folder: Path) -> Path:
-    """The content of a .nii.gz as a file in `folder`.
-
-    Raises:
-      UserError: the file is damaged.
-      OSError: it cannot be read at all, or the folder is full.
-    """
-    unpacked = folder / "unpacked.nii"
-    with _damage_told(path), gzip.open(path) as packed, unpacked.open("wb") as file:
-        shutil.copyfileobj(packed, file, 1 << 20)
-    return unpacked
 
 
 def check_nifti(path: Path, *, name: Path) -> None:
@@ -44,7 +29,7 @@ def check_nifti(path: Path, *, name: Path) -> None:
       UserError: the file is damaged.
       OSError: the file cannot be read at all.
     """
-    with _damage_told(name):
+    with damage_told(name):
         image: Any = nibabel.load(path)
         proxy = image.dataobj
         if image.get_data_dtype().kind in "iu":
@@ -63,7 +48,8 @@ def check_nifti(path: Path, *, name: Path) -> None:
 
 
 @contextlib.contextmanager
-def _damage_told(path: Path) -> Iterator[None]:
+def damage_told(path: Path) -> Iterator[None]:
+    """Turns what nibabel, gzip and zlib say of a damaged file into UserError."""
     try:
         yield
     except ImageFileError as error:
@@ -74,9 +60,9 @@ def _damage_told(path: Path) -> Iterator[None]:
     except (EOFError, OSError, ValueError, zlib.error) as error:
         if getattr(error, "errno", None) is not None or isinstance(error, UserError):
             raise  # not what the file holds: it cannot be read at all
+        reason = str(error).partition("\n")[0]
         raise UserError(
-            f"{path}: truncated or damaged ({str(error).splitlines()[0]}). Copy it "
-            "again from its source."
+            f"{path}: truncated or damaged ({reason}). Copy it again from its source."
         ) from error
 
 

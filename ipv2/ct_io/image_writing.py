@@ -64,21 +64,37 @@ def _write_header(
 ) -> bytes:
     """What goes before the values; writes the header of MHD, which is its own file."""
     few = np.zeros((min(shape[0], 2), *shape[1:]), np.float32)
-    values = _stored(grid, few)
-    image = sitk.GetImageFromArray(values)
+    image = sitk.GetImageFromArray(_stored(grid, few))
     image.SetSpacing(grid.spacing_mm[::-1])
     image.SetOrigin(grid.origin_mm)
     image.SetDirection(grid.direction)
     if grid.format == kind:
         _set_tags(image, grid.tags, kind)
+    header = header_of(image, shape[0], path, kind)
+    if kind == "mhd":
+        path.write_bytes(header)
+        return b""
+    return header
+
+
+def header_of(image: sitk.Image, count: int, path: Path, kind: Format) -> bytes:
+    """The header of an image's file, as if it had `count` slices.
+
+    Args:
+      image: of the first one or two slices, as many as there are.
+      count: of slices.
+      path: of the file, which MHD's header names; nothing is there, nor will be.
+      kind: its format, not PNG.
+    """
     unpacked = path.with_suffix("") if path.suffix.lower() == ".gz" else path
     _write(image, unpacked, kind)
     content = unpacked.read_bytes()
     unpacked.unlink()
     if kind == "mhd":
-        path.write_bytes(_with_count(content, kind, shape[0]))
-        return b""
-    return _with_count(content[: -values.nbytes], kind, shape[0])
+        path.with_suffix(".raw").unlink()
+        return _with_count(content, kind, count)
+    values = image.GetNumberOfPixels() * image.GetSizeOfPixelComponent()
+    return _with_count(content[:-values], kind, count)
 
 
 def _set_tags(image: sitk.Image, tags: Mapping[str, str], kind: Format) -> None:

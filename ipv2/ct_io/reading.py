@@ -2,9 +2,10 @@
 
 A volume is read whole, or opened and read slice by slice. What that needs of memory:
 - DICOM, NIfTI, uncompressed MHA and MHD: one slice.
-- .nii.gz: one slice; it is unpacked to a temporary file first.
-- NRRD and compressed MHA: the volume as stored, 2 bytes a voxel mostly, since ITK reads
-  these whole or not at all.
+- .nii.gz, NRRD, compressed MHA: one slice; they are unpacked to a temporary file first,
+  as large as the volume as stored, 2 bytes a voxel mostly.
+- Compressed MHD, and NRRD with detached data, in text, bzip2 or big-endian: the volume
+  as stored, since ITK reads these whole or not at all.
 """
 
 import contextlib
@@ -22,7 +23,8 @@ from common.errors import UserError
 from ipv2.ct_io import dicom_series
 from ipv2.ct_io.dicom_header import is_dicom
 from ipv2.ct_io.formats import IMAGE_IO, SUFFIXES, format_of, stem_of, suffix_of
-from ipv2.ct_io.image_header import check_nifti, check_png, unpack_nifti
+from ipv2.ct_io.image_header import check_nifti, check_png
+from ipv2.ct_io.unpacking import unpack_image, unpack_nifti
 from ipv2.ct_io.volume import Format, Slice, SliceSource, Volume, check_finite
 
 _ACCEPTED = ".dcm, .nii, .nii.gz, .mha, .mhd, .nrrd, .png, or a folder of DICOM slices"
@@ -124,14 +126,21 @@ def _open(
 
 
 def _open_image(path: Path, kind: Format, scratch: Path | None) -> SliceSource:
-    stored = path
-    if scratch is not None and suffix_of(path) == ".nii.gz":
+    stored, packed = path, not _streams(path, kind)
+    if scratch is not None and packed and kind == "nifti":
         stored = unpack_nifti(path, scratch)
     if kind == "nifti":
         check_nifti(stored, name=path)
     header = _read_header(path, stored, IMAGE_IO[kind])
     _check_image(path, header)
-    read = _image_reader(path, stored, kind, header)
+    unpacked = None
+    if scratch is not None and packed and kind in ("nrrd", "mha"):
+        unpacked = unpack_image(path, kind, header, scratch)
+    if unpacked is not None:
+        values = _read_header(path, unpacked, IMAGE_IO["mha"])
+        read = _image_reader(path, unpacked, "mha", values)
+    else:
+        read = _image_reader(path, stored, kind, header)
     first = read(0)
     spacing, origin = first.GetSpacing(), first.GetOrigin()
     columns, rows, _ = first.GetSize()

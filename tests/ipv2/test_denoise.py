@@ -304,6 +304,17 @@ def test_tiles_show_no_seams(denoised, tmp_path):
     np.testing.assert_allclose(found, expected(apply, hu), rtol=0, atol=ROUNDING)
 
 
+def test_a_single_dicom_file(denoised, tmp_path):
+    folder, apply = denoised
+    hu = chest(1)
+    save(make_slice(hu[0] + 1024, description="scout"), tmp_path / "in/a.dcm")
+    denoise(config_of(tmp_path / "in/a.dcm", tmp_path / "out"), folder / "run")
+    found = read_volume(tmp_path / "out/a.dcm")
+    assert found.format == "dicom"
+    np.testing.assert_allclose(found.hu, expected(apply, hu), rtol=0, atol=ROUNDING)
+    assert pydicom.dcmread(tmp_path / "out/a.dcm").SeriesDescription.startswith("scout")
+
+
 def test_png_with_its_window(denoised, tmp_path):
     folder, apply = denoised
     grey = np.rint(np.clip((chest(1)[0] + 1350) / 1500 * 255, 0, 255)).astype(np.uint8)
@@ -422,3 +433,44 @@ def test_a_workdir_without_a_network_says_so(denoised, tmp_path):
     config = config_of(folder / "in/p1", tmp_path / "out")
     with pytest.raises(UserError, match="no exported network here"):
         denoise(config, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "tile"),
+    [
+        ({"name": "unet", "width": 2, "levels": 1}, 40),
+        ({"name": "dncnn", "width": 4, "depth": 4}, 20),  # with batch statistics
+        ({"name": "redcnn", "width": 2}, 48),
+    ],
+    ids=["unet", "dncnn", "redcnn"],
+)
+def test_tiles_show_no_seams_at_sizes_that_fit_no_stride(tmp_path, model, tile):
+    apply, _ = export_network(tmp_path / "run", **model)
+    hu = chest(1)[:, :61, :59]
+    write_volume(volume_of(hu), tmp_path / "a.mha")
+    config = config_of(tmp_path / "a.mha", tmp_path / "out", **{"denoise.tile": tile})
+    denoise(config, tmp_path / "run")
+    found = read_volume(tmp_path / "out/a.mha").hu
+    wanted = expected(apply, hu)
+    assert np.std(wanted - hu) > 1
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=ROUNDING)
+
+
+@pytest.mark.slow
+def test_what_sees_the_whole_slice_is_cut_by_default_and_flows_are_integrated(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("ipv2.tiling.DEFAULT_TILE", 32)
+    apply, _ = export_network(tmp_path / "run", name="fm", width=8)
+    hu = chest(1)
+    write_volume(volume_of(hu), tmp_path / "a.mha")
+    config = config_of(tmp_path / "a.mha", tmp_path / "out", **{"flow.steps": 8})
+    denoise(config, tmp_path / "run")
+    record = json.loads((tmp_path / "out/a.mha.json").read_text())
+    assert record["tiling"]["tile"] == 32 and record["tiling"]["overlap"] == 8
+    assert record["network"]["flow"] == {"sampler": "euler", "steps": 8}
+    found = read_volume(tmp_path / "out/a.mha").hu
+    # A corner that one tile alone covers is what that tile gives.
+    corner = expected(apply, hu[:, :32, :32])[:, :20, :20]
+    np.testing.assert_allclose(found[:, :20, :20], corner, rtol=0, atol=ROUNDING)

@@ -79,6 +79,29 @@ def test_slices_read_alone_are_those_of_the_volume(tmp_path, name):
             )
 
 
+@pytest.mark.parametrize("name", ["a.nrrd", "a.mha"])
+@pytest.mark.parametrize("keep", [0.1, 0.6, 0.99])
+@pytest.mark.parametrize("packed", [True, False])
+def test_truncation_is_told_when_a_file_is_unpacked(tmp_path, name, keep, packed):
+    path = tmp_path / name
+    image = sitk.GetImageFromArray(volume_of((4, 32, 32)).hu.astype(np.int16))
+    sitk.WriteImage(image, path, useCompression=packed)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * keep)])
+    with pytest.raises(UserError, match=name), ct_io.open_volume(path) as source:
+        for index in range(4):
+            source.read(index)
+
+
+def test_values_that_only_itk_finds_are_read_all_the_same(tmp_path):
+    image = sitk.GetImageFromArray(volume_of().hu.astype(np.int16))
+    sitk.WriteImage(image, tmp_path / "a.nhdr", useCompression=True)
+    detached = tmp_path / "a.nrrd"  # NRRD's two names are one format
+    (tmp_path / "a.nhdr").rename(detached)
+    with ct_io.open_volume(detached) as source:
+        np.testing.assert_array_equal(source.read(3).hu, volume_of().hu[3])
+
+
 def test_padding_is_told_from_what_is_stored(tmp_path):
     volume = volume_of()
     volume.hu[1, 2, 3] = -3024
@@ -129,10 +152,12 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["series", "a.nii", "a.nii.gz", "a.mha", "a.mhd"])
+@pytest.mark.parametrize("name", ["series", *IMAGES, "packed.mha", "packed.nrrd"])
 def test_copying_slice_by_slice_holds_a_few_slices(tmp_path, name):
     volume = volume_of((200, 256, 256))
     path = ct_io.write_volume(volume, tmp_path / "in" / name)
+    if name.startswith("packed"):
+        sitk.WriteImage(sitk.ReadImage(path), path, useCompression=True)
     command = [sys.executable, "-c", _COPY, path, tmp_path / "out" / name]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     # A slice is 0.25 MB as float32, the volume 50 MB, 25 as stored. What is allowed
