@@ -2,6 +2,16 @@
 
 from common.config import ConfigDict
 
+# How a training pair may be composed: IPv2's ablations, as overrides of `purify`.
+PAIRS = {
+    "none": {"version": "none"},
+    "v1": {"version": "v1"},
+    "v2": {"version": "v2"},
+    "no_background": {"version": "v2", "remove_background": False},
+    "no_add": {"version": "v2", "add_noise": "none"},
+    "no_remove": {"version": "v2", "remove_noise": "none"},
+}
+
 
 def get_base() -> ConfigDict:
     """Returns IPv2 on embedded data with RED-CNN, to be changed by a recipe."""
@@ -52,6 +62,14 @@ def get_base() -> ConfigDict:
     config.model = ConfigDict()
     config.model.name = "redcnn"
     config.model.dtype = "float32"  # float32, bfloat16
+    config.model.channels = 1  # slices seen: 3 is the slice and a neighbour either side
+    config.model.width = 0  # channels of the first layers; 0: as published
+    config.model.remat = False  # recompute blocks in the backward pass: less memory
+
+    # Of the flow models, fm and ffm: how they are applied.
+    config.flow = ConfigDict()
+    config.flow.sampler = "euler"  # euler, heun, midpoint
+    config.flow.steps = 8  # 50 as published
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate = 1e-4
@@ -67,6 +85,8 @@ def get_base() -> ConfigDict:
     config.train.loss = "mse"  # mse, l1
     config.train.patch = 64  # pixels
     config.train.patches_per_slice = 4
+    config.train.accumulate = 1  # parts of a batch, one after the other: less memory
+    config.train.ema = 0.0  # decay of averaged parameters, 0.999; 0: none
     config.train.log = "50 steps"
     config.train.evaluate = "10 epochs"
     config.train.save = "10 epochs"
@@ -75,7 +95,10 @@ def get_base() -> ConfigDict:
     config.evaluate.batch_size = 4  # slices
     config.evaluate.slices = 0  # of the split, evenly spread; 0: all
 
-    # Task compare: one training each, then one table.
+    # Task compare: one training for each model and pairs, then one table.
     config.compare = ConfigDict()
-    config.compare.versions = ("none", "v1", "v2")
+    config.compare.pairs = ("none", "v1", "v2")  # of compare.options
+    config.compare.models = ()  # of compare.zoo; (): config.model alone
+    config.compare.options = ConfigDict(PAIRS)
+    config.compare.zoo = ConfigDict()  # a model's overrides of the whole config
     return config

@@ -16,11 +16,7 @@ or TPU has not been run.
 
 from common.config import ConfigDict
 from common.recipe import Variants, apply_variants
-from configs.base_ipv2 import get_base
-
-
-def _version(name: str) -> dict:
-    return {"purify": {"version": name}}
+from configs.base_ipv2 import PAIRS, get_base
 
 
 def _smoke(config: ConfigDict) -> None:
@@ -38,12 +34,10 @@ def _smoke(config: ConfigDict) -> None:
 
 
 VARIANTS: Variants = {
-    "none": lambda c: c.update(_version("none")),
-    "v1": lambda c: c.update(_version("v1")),
-    "v2": lambda c: c.update(_version("v2")),
-    "no_background": lambda c: c.update({"purify": {"remove_background": False}}),
-    "no_add": lambda c: c.update({"purify": {"add_noise": "none"}}),
-    "no_remove": lambda c: c.update({"purify": {"remove_noise": "none"}}),
+    **{
+        name: lambda c, options=options: c.update({"purify": options})
+        for name, options in PAIRS.items()
+    },
     "reference": lambda c: c.update(
         {"purify": {"variant": "reference", "add_noise": "reference"}}
     ),

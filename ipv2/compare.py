@@ -1,10 +1,13 @@
-"""Task compare: the same denoiser trained on differently composed pairs, side by side.
+"""Task compare: denoisers trained on differently composed pairs, side by side.
 
-Each version is a training run of its own in `workdir/VERSION`, with its checkpoints
-and results; interrupted, the command goes on with the one that was not finished.
+Each of `config.compare.models` (none: the config's own) is trained on each of
+`config.compare.pairs`. Every training is a run of its own in `workdir/MODEL/PAIRS`,
+with its checkpoints and results; interrupted, the command goes on with the one that was
+not finished. Pairs that differ in the test label alone (Remove noise) share a training.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +21,28 @@ from common.devices import is_first_process, to_host
 from common.files import write_atomically
 from common.html_report import write_report
 from ipv2 import settings
-from ipv2.evaluate import format_comparison, make_denoise
+from ipv2.denoiser import channels_of, make_denoise
+from ipv2.evaluate_split import evaluate_export, evaluation_batch
 from ipv2.figure import save_comparison
+from ipv2.result_table import format_comparison, format_grid
 from ipv2.sources import open_sources
-from ipv2.train import FREE_TO_CHANGE, create_params, evaluation_batch, train
+from ipv2.stacks import Stacks
+from ipv2.train import FREE_TO_CHANGE, train
 
+# Of `compare` alone: what is drawn and listed, not what is trained.
 _WORDS = {
     "none": "pairs as they are",
     "v1": "IPv1",
     "v2": "IPv2",
+    "no_background": "IPv2, no Remove Background",
+    "no_add": "IPv2, no Add noise",
+    "no_remove": "IPv2, no Remove noise",
 }
+Runs = dict[str, dict[str, dict[str, Any]]]
 
 
 def compare(config: ConfigDict, workdir: Path) -> None:
-    """Trains each version of `config.compare.versions`; writes a table and a picture.
+    """Trains the grid of `config.compare`; writes tables, pictures and a page.
 
     Args:
       config: of a recipe; checked here.
@@ -40,49 +51,123 @@ def compare(config: ConfigDict, workdir: Path) -> None:
     Raises:
       UserError, RunFailed, Interrupted: as `train`.
     """
-    settings.check(config)
-    free = tuple(key for key in FREE_TO_CHANGE if key != "compare")
-    hold_config(config, workdir, free=free)
+    grid = configs_of(config)
+    for by_pair in grid.values():
+        for one in by_pair.values():
+            settings.check(one)
+    hold_config(
+        config, workdir, free=tuple(k for k in FREE_TO_CHANGE if k != "compare")
+    )
     if (workdir / "results.json").exists():
         logging.info("%s is complete: %s", workdir, workdir / "results.json")
         print((workdir / "comparison.txt").read_text(encoding="utf-8"))
         return
-    runs = {}
-    for version in config.compare.versions:
-        one = config.copy_and_resolve_references()
-        one.purify.version = version
-        runs[_WORDS[version]] = train(one, workdir / version)
-    if not is_first_process():
-        return
-    table = format_comparison(runs, title="trained on")
-    print(f"\n{table}")
-    write_atomically(workdir / "comparison.txt", table + "\n")
-    picture = workdir / "comparison.png"
-    draw(config, workdir, picture)
+    runs: Runs = {}
+    for model, by_pair in grid.items():
+        runs[model] = {}
+        for pair in by_pair:
+            logging.info("%s, %s", model, _WORDS.get(pair, pair))
+            runs[model][pair] = _run(by_pair, pair, workdir / model)
+    if is_first_process():
+        _report(config, grid, runs, workdir)
+
+
+def configs_of(config: ConfigDict) -> dict[str, dict[str, ConfigDict]]:
+    """The config of every training, {model: {pairs: config}}."""
+    grid: dict[str, dict[str, ConfigDict]] = {}
+    for model in config.compare.models or (config.model.name,):
+        grid[model] = {}
+        for pair in config.compare.pairs:
+            one = config.copy_and_resolve_references()
+            with one.unlocked():
+                if config.compare.models:
+                    one.update(config.compare.zoo[model].to_dict())
+                one.purify.update(config.compare.options[pair].to_dict())
+            grid[model][pair] = one
+    return grid
+
+
+def _run(by_pair: Mapping[str, ConfigDict], pair: str, folder: Path) -> dict[str, Any]:
+    """Trains on these pairs, or measures a training that differs in the label alone."""
+    config = by_pair[pair]
+    for earlier, other in by_pair.items():
+        if earlier == pair:
+            return train(config, folder / pair)
+        if _same_training(config, other):
+            break
+    path = folder / pair / "results.json"
+    if path.exists():
+        return json.loads(path.read_text(encoding="utf-8"))
+    results = evaluate_export(config, folder / earlier / "export")
+    if is_first_process():
+        write_atomically(path, json.dumps(results, indent=2) + "\n")
+    return results
+
+
+def _same_training(a: ConfigDict, b: ConfigDict) -> bool:
+    """Whether two configs differ in nothing but the test label."""
+    left, right = a.to_dict(), b.to_dict()
+    for one in (left, right):
+        del one["purify"]["remove_noise"]
+    return left == right
+
+
+def _report(
+    config: ConfigDict,
+    grid: Mapping[str, Mapping[str, ConfigDict]],
+    runs: Runs,
+    workdir: Path,
+) -> None:
+    """Writes tables and pictures, and results.json last."""
+    tables = {
+        model: format_comparison(
+            {_WORDS.get(pair, pair): run for pair, run in by_pair.items()},
+            title="trained on",
+        )
+        for model, by_pair in runs.items()
+    }
+    measured = all(
+        "contour_mm" in r["output"] for by in runs.values() for r in by.values()
+    )
+    if config.compare.models and measured:
+        text = format_grid(runs, _WORDS)
+    else:
+        text = "\n\n".join(tables.values())
+    print(f"\n{text}")
+    write_atomically(workdir / "comparison.txt", text + "\n")
+    pictures = {}
+    for model, by_pair in grid.items():
+        picture = workdir / model / "comparison.png"
+        draw(by_pair, workdir / model, picture)
+        pictures[f"{model}, a test slice"] = picture.read_bytes()
     write_report(
         workdir / "report.html",
-        title=f"{workdir.name}: {config.model.name} on differently composed pairs",
+        title=f"{workdir.name}: {', '.join(runs)} on differently composed pairs",
         texts={
-            "Results": table,
+            "Results": text,
+            **tables,
             "Config": (workdir / "config.json").read_text(encoding="utf-8"),
         },
-        pictures={"A test slice": picture.read_bytes()},
+        pictures=pictures,
     )
     # Last, so that a folder with results is a complete comparison.
     write_atomically(workdir / "results.json", json.dumps(runs, indent=2) + "\n")
-    print(f"\n{picture}\n{workdir / 'report.html'}")
+    print(f"\n{workdir / 'report.html'}")
 
 
-def draw(config: ConfigDict, workdir: Path, path: Path) -> None:
+def draw(by_pair: Mapping[str, ConfigDict], folder: Path, path: Path) -> None:
     """Draws input, outputs and label of the test slice that shows the most lung.
 
     Args:
-      config: of the comparison.
-      workdir: holds an export in each version's folder.
+      by_pair: the trainings' configs, of one network.
+      folder: holds an export in each training's folder.
       path: of the PNG.
     """
+    config = next(iter(by_pair.values()))
+    denoiser = settings.denoiser(config)
     sources = open_sources(config)
     test = sources.test if len(sources.test) else sources.val
+    stacks = Stacks(test, channels_of(denoiser.model))
     prepare = jax.jit(evaluation_batch(settings.label_params(config)))
 
     def prepared(record: dict[str, Any]) -> dict[str, Any]:
@@ -92,16 +177,18 @@ def draw(config: ConfigDict, workdir: Path, path: Path) -> None:
 
     # One dataset's slices are of one kind of image: the first dataset has the say.
     first = sources.names[0]
-    slices = [prepared(record) for record in test if record["dataset"] == first]
+    places = [i for i in range(len(test)) if test[i]["dataset"] == first]
+    slices = [prepared(stacks[place]) for place in places]
     best = max(slices, key=lambda one: int(one["regions"]["lung"].sum()))
-    lq = best["lq"][0]
-    images = {"low dose": lq}
-    model = settings.denoiser(config)
-    denoise = jax.jit(make_denoise(model))
-    like = jax.eval_shape(lambda: create_params(model, config.seed))
-    for version in config.compare.versions:
-        variables = load_variables(workdir / version / "export", {"params": like})
-        images[_WORDS[version]] = np.asarray(denoise(variables, lq[None])[0])
+    stack = best["lq"]
+    images = {"low dose": stack[0, ..., stack.shape[-1] // 2]}
+    denoise = jax.jit(make_denoise(denoiser))
+    like = jax.eval_shape(lambda: denoiser.init(jax.random.key(config.seed)))
+    for pair in by_pair:
+        export = folder / pair / "export"
+        if export.exists():  # those that differ in the label alone have none
+            variables = load_variables(export, like)
+            images[_WORDS.get(pair, pair)] = np.asarray(denoise(variables, stack)[0])
     reference = "truth" if "truth" in best else "label"
     images["IPv2 label"] = best["label"][0]
     if reference == "truth":

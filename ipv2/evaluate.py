@@ -2,16 +2,15 @@
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from common.report import format_table
 from common.typing import PyTree
+from ipv2.contour import contour_displacement_px
 from ipv2.metrics import (
     MIN_REGION_PIXELS,
     REGIONS,
@@ -20,7 +19,6 @@ from ipv2.metrics import (
     image_metrics,
     region_metrics,
 )
-from ipv2.models.blocks import hu_to_unit, unit_to_hu
 
 Slices = Mapping[str, Any]
 Denoise = Callable[[PyTree, Array], Array]
@@ -31,18 +29,6 @@ _NOISE_WORDS = {
     "within 7x7 pixels",
     "local": "median sd within 7x7 pixels of the image itself",
 }
-
-
-@functools.cache
-def make_denoise(model: nn.Module) -> Denoise:
-    """A function (variables, `b h w` HU) -> `b h w` HU that applies the network."""
-
-    def denoise(variables: PyTree, hu: Float[Array, "b h w"]) -> Float[Array, "b h w"]:
-        output = model.apply(variables, hu_to_unit(hu)[..., None])
-        # `apply` returns a pair only when asked for mutable collections.
-        return unit_to_hu(jnp.squeeze(cast(Array, output), axis=-1))
-
-    return denoise
 
 
 def evaluate_slices(
@@ -62,14 +48,15 @@ def evaluate_slices(
     are kept.
 
     Args:
-      denoise: (variables, `b h w` HU) -> `b h w` HU, traceable; see `make_denoise`.
-        Compiled once for each function object and image size: keep it, and `prepare`,
-        between evaluations.
+      denoise: (variables, `b h w c` HU) -> `b h w` HU, traceable; see
+        `denoiser.make_denoise`. Compiled once for each function object and image size:
+        keep it, and `prepare`, between evaluations.
       variables: The first argument of `denoise`.
-      slices: One mapping a slice, all with the same keys: `lq` and `label`, (h, w) HU;
-        `regions`, a mapping of `REGIONS` to (h, w) bool; where known, `truth`, (h, w)
-        HU aligned with `lq`. With `prepare`, whatever that takes. Other
-        keys go to `prepare` and are not looked at, so they must be numbers.
+      slices: One mapping a slice, all with the same keys: `lq`, (h, w, c) HU, the slice
+        in the middle of c neighbours; `label`, (h, w) HU; `regions`, a mapping of
+        `REGIONS` to (h, w) bool; where known, `truth`, (h, w) HU aligned with `lq`, and
+        `spacing_mm`, (2,). With `prepare`, whatever that takes. Other keys go to
+        `prepare` and are not looked at, so they must be numbers.
       batch_size: Slices at a time.
       label: What the label is, for the results: 'ipv2', 'v1', 'gt'...
       prepare: Maps a stacked batch to one with the keys above, on device, jitted
@@ -80,9 +67,10 @@ def evaluate_slices(
       `input` and `output`, each with `psnr_db`, `ssim`, `rmse_hu` by window and
       `regions` by name with `noise_sd_hu`, `bias_hu`, with a known truth
       `local_noise_sd_hu` (see `ipv2.metrics`), and `n_slices` (those that hold at least
-      100 pixels of the region; None in place of numbers if none does); `label`,
-      the reference they were measured against: 'truth' if it is known, else `label`;
-      `noise`, how noise was measured; `n_slices`; `windows`. If the truth is known,
+      100 pixels of the region; None in place of numbers if none does), and with a known
+      truth `contour_mm`, how far the lungs' outline moved (see `ipv2.contour`);
+      `label`, the reference they were measured against: 'truth' if it is known, else
+      `label`; `noise`, how noise was measured; `n_slices`; `windows`. If the truth is known,
       `against_label` repeats `label`, `noise`, `input`, `output` for the label.
 
     Raises:
@@ -139,9 +127,10 @@ def _measure(
 ) -> dict[str, Any]:
     """{reference: {image: metrics of every slice}}."""
     batch = batch if prepare is None else prepare(batch)
-    lq = jnp.asarray(batch["lq"], jnp.float32)
+    stack = jnp.asarray(batch["lq"], jnp.float32)
+    lq = stack[..., stack.shape[-1] // 2]
     regions = {name: jnp.stack([batch["regions"][name]] * 2) for name in REGIONS}
-    images = jnp.stack([lq, denoise(variables, lq)])
+    images = jnp.stack([lq, denoise(variables, stack)])
     methods: dict[str, NoiseMethod] = {"label": "local", "truth": "difference"}
     result = {}
     for reference, method in methods.items():
@@ -149,91 +138,19 @@ def _measure(
             continue
         target = jnp.asarray(batch[reference], jnp.float32)
         target = jnp.broadcast_to(target, images.shape)
-        both = {
+        both: dict[str, Any] = {
             **image_metrics(images, target),
             "regions": region_metrics(images, target, regions, method),
         }
+        if reference == "truth":
+            moved_px = contour_displacement_px(images, target, regions["lung"])
+            pixel_mm = jnp.sqrt(jnp.prod(batch["spacing_mm"], axis=-1))
+            both["contour_mm"] = moved_px * pixel_mm[None]
         result[reference] = {
             name: jax.tree.map(lambda leaf, k=k: leaf[k], both)
             for k, name in enumerate(("input", "output"))
         }
     return result
-
-
-def format_results(results: Mapping[str, Any], *, title: str = "") -> str:
-    """The console's table of one evaluation: input against output."""
-    tables = [_format_block(results, {"input": results["input"],
-                                      "output": results["output"]},
-                            results["n_slices"], title)]  # fmt: skip
-    if "against_label" in results:
-        block = results["against_label"]
-        images = {"input": block["input"], "output": block["output"]}
-        tables.append(_format_block(block, images, results["n_slices"], title))
-    return "\n\n".join(tables)
-
-
-def format_comparison(runs: Mapping[str, Mapping[str, Any]], *, title: str = "") -> str:
-    """One table of several runs' outputs under their common input.
-
-    Raises:
-      ValueError: If there is no run, or the runs were not measured on as many slices
-        against the same kind of reference. That the inputs are the same is not checked:
-        the first run's are shown.
-    """
-    if not runs:
-        raise ValueError("there is no run to compare")
-    first_name, first = next(iter(runs.items()))
-    for name, run in runs.items():
-        for key in ("label", "n_slices"):
-            if run[key] != first[key]:
-                raise ValueError(
-                    f"runs do not compare: {key} is {first[key]!r} for {first_name} "
-                    f"but {run[key]!r} for {name}"
-                )
-    rows = {"input": first["input"]} | {n: run["output"] for n, run in runs.items()}
-    return _format_block(first, rows, first["n_slices"], title)
-
-
-def _format_block(block, images, n_slices: int, title: str) -> str:
-    windows = [(name, f"{name}\n{window}") for name, window in WINDOWS.items()]
-    head = f"{title}: " if title else ""
-    quality = format_table(
-        ["image"]
-        + [f"PSNR dB\n{text}" for _, text in windows]
-        + [f"SSIM\n{text}" for _, text in windows]
-        + [f"RMSE HU\n{text}" for _, text in windows],
-        [
-            [name]
-            + [
-                image[metric][window]
-                for metric in ("psnr_db", "ssim", "rmse_hu")
-                for window, _ in windows
-            ]
-            for name, image in images.items()
-        ],
-        digits=[0] + [2] * 3 + [4] * 3 + [1] * 3,
-        title=f"{head}against {block['label']}, mean of {n_slices} slices, "
-        "HU windows as centre/width",
-    )
-    titles = {
-        "noise_sd_hu": "noise",
-        "local_noise_sd_hu": "local noise",
-        "bias_hu": "bias",
-    }
-    first = next(iter(images.values()))["regions"][REGIONS[0]]
-    keys = [key for key in titles if key in first]
-    regions = format_table(
-        ["image"] + [f"{titles[key]}\n{region}" for key in keys for region in REGIONS],
-        [
-            [name]
-            + [image["regions"][region][key] for key in keys for region in REGIONS]
-            for name, image in images.items()
-        ],
-        digits=1,
-        title=f"{head}by region in HU; bias against {block['label']}, noise: "
-        f"{block['noise']}",
-    )
-    return f"{quality}\n\n{regions}"
 
 
 def _batches(slices: Iterable[Slices], size: int) -> Iterator[tuple[Slices, int]]:
@@ -268,7 +185,10 @@ def _stack(pending: list[Slices], size: int) -> Slices:
 
 
 def _check_keys(batch: Slices) -> None:
-    missing = sorted({"lq", "label", "regions"} - set(batch))
+    wanted = {"lq", "label", "regions"} | (
+        {"spacing_mm"} if "truth" in batch else set()
+    )
+    missing = sorted(wanted - set(batch))
     if not missing:
         missing = [f"regions[{n!r}]" for n in REGIONS if n not in batch["regions"]]
     if missing:
@@ -287,8 +207,12 @@ def _average(numbers: Mapping[str, Any]) -> dict[str, Any]:
     means: dict[str, Any] = {
         metric: {name: float(np.mean(v, dtype=np.float64)) for name, v in by.items()}
         for metric, by in numbers.items()
-        if metric != "regions"
+        if metric not in ("regions", "contour_mm")
     }
+    if "contour_mm" in numbers:
+        # Slices without a lung have no contour: NaN.
+        seen = numbers["contour_mm"][np.isfinite(numbers["contour_mm"])]
+        means["contour_mm"] = float(np.mean(seen)) if seen.size else None
     means["regions"] = {}
     for name, region in numbers["regions"].items():
         held = region["pixels"] >= MIN_REGION_PIXELS

@@ -31,7 +31,7 @@ from ipv2.ct_io import (
     write_volume,
 )
 from ipv2.purification import PurifyParams, purify
-from ipv2.train import example_rngs
+from ipv2.train_step import example_rngs
 
 _SIDES = ("lq_bar", "gt_bar", "lung_mask")
 

@@ -8,11 +8,14 @@ from flax import linen as nn
 
 from common import config as c
 from common.config import ConfigDict
+from common.devices import AXIS
 from common.schedules import create_schedule
+from ipv2.denoiser import Denoiser, Flow, Regression
+from ipv2.flow import SAMPLERS
 from ipv2.kernels.photon_noise import DoseParams
 from ipv2.kernels.reconstruction_filter import FILTERS, LARGEST_CUTOFF
-from ipv2.losses import LOSSES
-from ipv2.models import MODELS, create_model
+from ipv2.losses import LOSSES, create_loss
+from ipv2.models import FLOWS, MODELS, attributes_of, create_model
 from ipv2.purification import PurifyParams
 
 DATASETS = ("sample_ct", "phantom")
@@ -111,6 +114,13 @@ RULES = {
     **_SCANNER,
     "model.name": c.one_of(*MODELS),
     "model.dtype": c.one_of(*DTYPES),
+    "model.channels": c.Rule(
+        lambda v: isinstance(v, int) and v > 0 and v % 2 == 1, "an odd number of slices"
+    ),
+    "model.width": c.whole(0),
+    "model.remat": c.boolean(),
+    "flow.sampler": c.one_of(*SAMPLERS),
+    "flow.steps": c.whole(1),
     "optimizer.learning_rate": c.number(above=0),
     "optimizer.schedule": c.one_of("cosine", "step", "constant"),
     "optimizer.boundaries": _shares(),
@@ -120,9 +130,12 @@ RULES = {
     "train.loss": c.one_of(*LOSSES),
     "train.patch": c.whole(16),
     "train.patches_per_slice": c.whole(1),
+    "train.accumulate": c.whole(1),
+    "train.ema": c.Rule(
+        lambda v: c.number(at_least=0).accepts(v) and v < 1, "0 or a decay below 1"
+    ),
     "evaluate.batch_size": c.whole(1),
     "evaluate.slices": c.whole(0),
-    "compare.versions": c.some_of("none", "v1", "v2"),
 }
 
 SIMULATE_RULES = {
@@ -158,6 +171,19 @@ def check(config: ConfigDict) -> None:
                 f"train.batch_size: got {train.batch_size}, accepted: a multiple of "
                 f"config.train.patches_per_slice ({train.patches_per_slice})"
             )
+        if train.batch_size % train.accumulate:
+            problems.append(
+                f"train.accumulate: got {train.accumulate}, accepted: a divisor of "
+                f"config.train.batch_size ({train.batch_size})"
+            )
+        problems += _model_problems(config)
+        problems += [
+            f"compare.{key}: no {name!r} in config.compare.{table}; it has: "
+            f"{', '.join(config.compare[table])}"
+            for key, table in (("pairs", "options"), ("models", "zoo"))
+            for name in config.compare[key]
+            if name not in config.compare[table]
+        ]
         if data.root and data.normal_dose:
             problems.append("data.normal_dose: given with config.data.root; give one")
         if config.noise.dose > config.noise.input_dose:
@@ -167,6 +193,23 @@ def check(config: ConfigDict) -> None:
             )
         problems += _fan_problems(config)
     c.refuse(problems)
+
+
+def _model_problems(config: ConfigDict) -> list[str]:
+    """Lists the keys of `config.model` that the network of that name lacks."""
+    name = config.model.name
+    known = attributes_of(name)
+    lacking = [
+        f"model.{key}: {name} has none; it has {', '.join(sorted(known))}"
+        for key, value in config.model.items()
+        if key != "name" and value and key not in known
+    ]
+    if name in FLOWS and config.train.loss != "mse":
+        lacking.append(
+            f"train.loss: got {config.train.loss!r}, accepted: 'mse', which is what a "
+            f"flow ({name}) is trained on"
+        )
+    return lacking
 
 
 def check_simulate(config: ConfigDict) -> None:
@@ -248,11 +291,32 @@ def label_params(config: ConfigDict) -> PurifyParams:
     )
 
 
-def denoiser(config: ConfigDict) -> nn.Module:
-    """Returns the network that `config.model` describes."""
+def denoiser(config: ConfigDict) -> Denoiser:
+    """Returns the denoiser of `config.model`, with its loss or its sampler."""
+    model = network(config)
+    if config.model.name in FLOWS:
+        flow = config.flow
+        return Flow(model=model, sampler=flow.sampler, steps=flow.steps)
+    return Regression(model=model, loss=create_loss(config.train.loss))
+
+
+def network(config: ConfigDict) -> nn.Module:
+    """Returns the network of `config.model`.
+
+    Keys that are 0 or False leave the network's own value; a network that lacks the
+    attribute then does not mind.
+    """
     arguments = config.model.to_dict()
-    dtype = DTYPES[arguments.pop("dtype")]
-    return create_model(arguments.pop("name"), dtype=dtype, **arguments)
+    name = arguments.pop("name")
+    attributes = {
+        key: value
+        for key, value in arguments.items()
+        if key not in ("width", "remat") or value
+    }
+    attributes["dtype"] = DTYPES[attributes["dtype"]]
+    if "axis_name" in attributes_of(name):
+        attributes["axis_name"] = AXIS
+    return create_model(name, **attributes)
 
 
 def optimizer(

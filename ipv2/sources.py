@@ -155,18 +155,18 @@ def _builders(
     return {name: embedded[name] for name in data.embedded}
 
 
-def training_record(shape: tuple[int, int]) -> Callable[[dict[str, Any]], dict]:
+def training_record(shape: tuple[int, ...]) -> Callable[[dict[str, Any]], dict]:
     """Returns what makes a training example of a record: its arrays, checked.
 
     Args:
-      shape: (h, w) that every slice must have, so that they can be batched.
+      shape: (c, h, w) that every stack must have, so that they can be batched.
     """
 
     def transform(record: dict[str, Any]) -> dict[str, Any]:
         if record["lq"].shape != shape:
             raise UserError(
-                f"{_text(record['name'])}: slices of {record['lq'].shape} pixels, "
-                f"others are {shape}; all slices of a training set have one size. "
+                f"{_text(record['name'])}: slices of {record['lq'].shape[1:]} pixels, "
+                f"others are {shape[1:]}; all slices of a training set have one size. "
                 "Resample these, or train on them alone."
             )
         return {key: record[key] for key in ("lq", "gt", "spacing_mm", "draw")}

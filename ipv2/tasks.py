@@ -8,10 +8,11 @@ from common.config import ConfigDict
 from common.devices import is_first_process
 from ipv2.calibrate_scans import calibrate_scans
 from ipv2.compare import compare
-from ipv2.evaluate import format_results
+from ipv2.evaluate_split import evaluate_run
 from ipv2.purify_folder import purify_folder
+from ipv2.result_table import format_results
 from ipv2.simulate import simulate
-from ipv2.train import evaluate_run, train
+from ipv2.train import train
 
 Task = Callable[[ConfigDict, Path], object]
 

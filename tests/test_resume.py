@@ -13,7 +13,6 @@ import pytest
 
 from common.checkpoint import load_variables
 from ipv2.models import create_model
-from ipv2.train import create_params
 
 ROOT = Path(__file__).parents[1]
 
@@ -38,8 +37,9 @@ def _command(folder, workdir):
 
 def _exported(folder, workdir):
     """The exported parameters, as bytes."""
-    like = jax.eval_shape(lambda: create_params(create_model("cnn10"), 0))
-    loaded = load_variables(folder / workdir / "export", {"params": like})
+    image = jax.ShapeDtypeStruct((1, 64, 64, 1), np.float32)
+    like = create_model("cnn10").lazy_init(jax.random.key(0), image)
+    loaded = load_variables(folder / workdir / "export", like)
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(loaded)]
 
 

@@ -19,6 +19,7 @@ kernel's gradient, a convolution with a window as large as the image, four times
 than matrix products over blocks of rows that stay in the cache. There the forward pass
 and dx get one spare row, cut off again, and dkernel is such a sum of products. Other
 platforms get the plain lax forms (`lax.platform_dependent` decides when compiling).
+A 1x1 kernel's convolution is a matrix product.
 """
 
 import functools
@@ -85,6 +86,8 @@ def plain_convolution(x: Array, kernel: Array, padding: int) -> Array:
 
 def padded_convolution(x: Array, kernel: Array, padding: int) -> Array:
     """The same values, never without padding: the form for CPU."""
+    if kernel.shape[0] == 1:
+        return lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
     if padding:
         return plain_convolution(x, kernel, padding)
     spare_row = [(0, 1), (0, 0)]

@@ -1,8 +1,15 @@
 """Denoisers, one linen network a file.
 
-Every network takes (n, h, w, 1) in network units (`blocks.hu_to_unit`) and returns the
-same, float32. Flow models (`FlowUNet`) also take a time for each image, and return a
-velocity: `ipv2.flow` makes images of it.
+Every network takes (n, h, w, channels) in network units (`blocks.hu_to_unit`), of any
+size. `channels` is its attribute: 1, or an odd number of neighbouring slices.
+
+- Regression networks return float32 (n, h, w, 1): the slice in the middle, denoised.
+- Flow networks (`FLOWS`) also take a time for each image, and return the velocity of
+  the whole stack: `ipv2.flow` makes images of it.
+
+Called with `train=True` they do what training needs (batch statistics, dropout). For
+tiles, `radius` is the number of pixels a result depends on beyond its own (None: the
+whole image), and tile origins must be multiples of `stride`.
 """
 
 import dataclasses
@@ -14,26 +21,52 @@ import flax.linen as nn
 
 from ipv2.models.blocks import hu_to_unit, unit_to_hu
 from ipv2.models.cnn10 import CNN10
+from ipv2.models.dncnn import DnCNN
 from ipv2.models.ffm import FFM
 from ipv2.models.flow_unet import FlowUNet
 from ipv2.models.fm import FM
+from ipv2.models.nafnet import NAFNet
 from ipv2.models.redcnn import REDCNN
+from ipv2.models.restormer import Restormer
+from ipv2.models.unet import UNet
 
 MODELS: Mapping[str, type[nn.Module]] = MappingProxyType(
-    {"cnn10": CNN10, "ffm": FFM, "fm": FM, "redcnn": REDCNN}
+    {
+        "cnn10": CNN10,
+        "dncnn": DnCNN,
+        "ffm": FFM,
+        "fm": FM,
+        "nafnet": NAFNet,
+        "redcnn": REDCNN,
+        "restormer": Restormer,
+        "unet": UNet,
+    }
 )
+FLOWS = frozenset({"ffm", "fm"})
 
 __all__ = [
     "CNN10",
     "FFM",
+    "FLOWS",
     "FM",
     "MODELS",
     "REDCNN",
+    "DnCNN",
     "FlowUNet",
+    "NAFNet",
+    "Restormer",
+    "UNet",
+    "attributes_of",
     "create_model",
     "hu_to_unit",
     "unit_to_hu",
 ]
+
+
+def attributes_of(name: str) -> frozenset[str]:
+    """What can be set of the network called `name`."""
+    fields = (field.name for field in dataclasses.fields(MODELS[name]))
+    return frozenset(fields) - {"parent", "name"}
 
 
 def create_model(name: str, **attributes: Any) -> nn.Module:
@@ -44,8 +77,8 @@ def create_model(name: str, **attributes: Any) -> nn.Module:
     """
     if name not in MODELS:
         raise ValueError(f"no model is called {name!r}; accepted: {sorted(MODELS)}")
-    fields = {f.name for f in dataclasses.fields(MODELS[name])} - {"parent", "name"}
-    unknown = sorted(set(attributes) - fields)
+    known = attributes_of(name)
+    unknown = sorted(set(attributes) - known)
     if unknown:
-        raise ValueError(f"{name} has no {unknown}; accepted: {sorted(fields)}")
+        raise ValueError(f"{name} has no {unknown}; accepted: {sorted(known)}")
     return MODELS[name](**attributes)

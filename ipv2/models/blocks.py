@@ -1,4 +1,4 @@
-"""Parts that several denoisers share: network units and the convolution layer.
+"""Parts that several denoisers share: network units, padding and layers.
 
 Networks see `unit = HU / 1000`: water is 0, air is -1, cortical bone about 1 to 2. The
 scale is linear, has no window and loses nothing, so that a network's output is HU
@@ -14,7 +14,10 @@ from flax.linen import initializers
 from flax.typing import Dtype, Initializer
 from jaxtyping import Array, Float
 
+from ipv2.kernels.channel_norm import channel_norm
 from ipv2.kernels.convolution import convolve
+from ipv2.kernels.depthwise import depthwise_convolve
+from ipv2.kernels.patch_convolution import convolve_patches, transpose_patches
 
 HU_PER_UNIT = 1000.0
 
@@ -31,19 +34,53 @@ def unit_to_hu(unit: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return unit.astype(jnp.float32) * HU_PER_UNIT
 
 
-def check_image(x: jax.Array, minimum: int, name: str) -> None:
-    """Raises ValueError unless `x` is NHWC with one channel and sides >= `minimum`."""
-    if x.ndim != 4 or x.shape[-1] != 1:
-        raise ValueError(f"{name} takes images of shape (n, h, w, 1), got {x.shape}")
-    if min(x.shape[1:3]) < minimum:
+def check_image(x: jax.Array, channels: int, name: str) -> None:
+    """Raises ValueError unless `x` is NHWC with an odd number `channels` of slices."""
+    if channels < 1 or channels % 2 == 0:
         raise ValueError(
-            f"{name} needs images of at least {minimum}x{minimum} pixels, got "
-            f"{x.shape[1]}x{x.shape[2]}; pad the image or take a larger patch"
+            f"{name}'s channels are neighbouring slices with the denoised one in the "
+            f"middle: their number must be odd, got {channels}"
+        )
+    if x.ndim != 4 or x.shape[-1] != channels or 0 in x.shape:
+        raise ValueError(
+            f"{name} takes images of shape (n, h, w, {channels}), got {x.shape}"
         )
 
 
+def centre_slice(x: jax.Array) -> jax.Array:
+    """The slice to denoise among its neighbours, (n, h, w, 1), in float32."""
+    middle = x.shape[-1] // 2
+    return x[..., middle : middle + 1].astype(jnp.float32)
+
+
+def pad_to_multiple(x: jax.Array, multiple: int) -> jax.Array:
+    """`x` continued by its last row and column to sides that are multiples."""
+    below, right = (-side % multiple for side in x.shape[1:3])
+    return jnp.pad(x, ((0, 0), (0, below), (0, right), (0, 0)), mode="edge")
+
+
+def pad_to_minimum(x: jax.Array, minimum: int) -> jax.Array:
+    """`x` continued by its last row and column to sides of at least `minimum`."""
+    below, right = (max(0, minimum - side) for side in x.shape[1:3])
+    return jnp.pad(x, ((0, 0), (0, below), (0, right), (0, 0)), mode="edge")
+
+
+def crop_like(y: jax.Array, x: jax.Array) -> jax.Array:
+    """The top left part of `y` that has the height and width of `x`."""
+    return y[:, : x.shape[1], : x.shape[2]]
+
+
+def near_zero_init() -> Initializer:
+    """LeCun's normal, a hundredth of the amplitude at He's rule.
+
+    For the last layer of a residual network: untrained, it nearly returns its input, so
+    that the first steps improve on it.
+    """
+    return initializers.variance_scaling(2e-4, "fan_in", "truncated_normal")
+
+
 class Conv(nn.Module):
-    """Stride-1 convolution with a bias; `flax.linen.Conv` with faster gradients on CPU.
+    """Stride-1 convolution; `flax.linen.Conv` with faster gradients on CPU.
 
     Parameters `kernel` (k, k, in, features) and `bias` (features,) are named and laid
     out as in flax, so weights move between the two.
@@ -57,6 +94,7 @@ class Conv(nn.Module):
       dtype: What is computed in; None for that of the input and the parameters.
       param_dtype: What the parameters are kept in.
       kernel_init: He's normal by default, for the ReLU that follows.
+      use_bias: Whether there is a bias.
     """
 
     features: int
@@ -65,6 +103,7 @@ class Conv(nn.Module):
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
     kernel_init: Initializer = initializers.he_normal()
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -72,12 +111,121 @@ class Conv(nn.Module):
         size = self.kernel_size
         shape = (size, size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
-        bias = self.param(
-            "bias", initializers.zeros_init(), (self.features,), self.param_dtype
-        )
+        bias = _bias(self, self.features) if self.use_bias else None
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        y = convolve(x, kernel, _pixels(self.padding, size))
-        return y + bias.reshape(1, 1, 1, -1)
+        return _add_bias(convolve(x, kernel, _pixels(self.padding, size)), bias)
+
+
+class DepthwiseConv(nn.Module):
+    """3x3 convolution of every channel with its own kernel, zero-padded.
+
+    Parameters `kernel` (3, 3, 1, c) and `bias` (c,) as `flax.linen.Conv` with
+    `feature_group_count=c` has them.
+
+    Attributes:
+      dtype: What is computed in; None for that of the input and the parameters.
+      param_dtype: What the parameters are kept in.
+      use_bias: Whether there is a bias.
+    """
+
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
+    use_bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Features of the shape of `x`."""
+        init = initializers.lecun_normal()
+        channels = x.shape[-1]
+        kernel = self.param("kernel", init, (3, 3, 1, channels), self.param_dtype)
+        bias = _bias(self, channels) if self.use_bias else None
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        return _add_bias(depthwise_convolve(x, kernel[:, :, 0]), bias)
+
+
+class HalvingConv(nn.Module):
+    """2x2 convolution of stride 2; parameters as `flax.linen.Conv` has them.
+
+    Attributes:
+      features: Channels out.
+      dtype: What is computed in; None for that of the input and the parameters.
+      param_dtype: What the parameters are kept in.
+    """
+
+    features: int
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Features of shape (n, h / 2, w / 2, features); h and w must be even."""
+        init = initializers.lecun_normal()
+        shape = (2, 2, x.shape[-1], self.features)
+        kernel = self.param("kernel", init, shape, self.param_dtype)
+        bias = _bias(self, self.features)
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        return _add_bias(convolve_patches(x, kernel), bias)
+
+
+class DoublingConv(nn.Module):
+    """2x2 transposed convolution of stride 2.
+
+    The kernel of a PyTorch `ConvTranspose2d` weight w is `w.transpose(2, 3, 0, 1)`.
+
+    Attributes:
+      features: Channels out.
+      dtype: What is computed in; None for that of the input and the parameters.
+      param_dtype: What the parameters are kept in.
+    """
+
+    features: int
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Features of shape (n, 2 * h, 2 * w, features)."""
+        # One tap of the kernel reaches a pixel: the fan-in is the channels alone.
+        init = initializers.variance_scaling(
+            1.0, "fan_in", "truncated_normal", in_axis=2, out_axis=3, batch_axis=(0, 1)
+        )
+        shape = (2, 2, x.shape[-1], self.features)
+        kernel = self.param("kernel", init, shape, self.param_dtype)
+        bias = _bias(self, self.features)
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        return _add_bias(transpose_patches(x, kernel), bias)
+
+
+class ChannelNorm(nn.Module):
+    """Layer normalisation over channels, with parameters `scale` and `bias` (c,).
+
+    Attributes:
+      epsilon: Added to the variance.
+      dtype: What is returned; None for that of the input and the parameters.
+      param_dtype: What the parameters are kept in.
+    """
+
+    epsilon: float
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Features of the shape of `x`."""
+        shape = (x.shape[-1],)
+        scale = self.param("scale", initializers.ones_init(), shape, self.param_dtype)
+        bias = _bias(self, x.shape[-1])
+        x, scale, bias = nn.dtypes.promote_dtype(x, scale, bias, dtype=self.dtype)
+        return channel_norm(x, scale, bias, self.epsilon)
+
+
+def _bias(module: Any, features: int) -> jax.Array:
+    init = initializers.zeros_init()
+    return module.param("bias", init, (features,), module.param_dtype)
+
+
+def _add_bias(y: jax.Array, bias: jax.Array | None) -> jax.Array:
+    return y if bias is None else y + bias.reshape(1, 1, 1, -1)
 
 
 def _pixels(padding: Any, size: int) -> int:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax.linen import initializers
 from flax.typing import Dtype
 
-from ipv2.models.blocks import Conv, check_image
+from ipv2.models.blocks import Conv, centre_slice, check_image, near_zero_init
 
 # Pixels that the three layers see beyond their own: 4 + 1 + 2.
 _RADIUS = 7
@@ -26,35 +26,46 @@ class CNN10(nn.Module):
     put a frame of it around the air.
 
     Attributes:
+      channels: Neighbouring slices in, odd; the one in the middle is denoised.
       residual: Add the input to the output, in float32.
       dtype: What the layers compute in; None for float32.
       param_dtype: What the parameters are kept in.
     """
 
+    channels: int = 1
     residual: bool = True
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
 
+    @property
+    def radius(self) -> int:
+        """Pixels a result depends on beyond its own, to every side."""
+        return _RADIUS
+
+    @property
+    def stride(self) -> int:
+        """Tile origins must be multiples of this."""
+        return 1
+
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Denoised images.
 
         Args:
-          x: (n, h, w, 1) in network units, of any size.
+          x: (n, h, w, channels) in network units, of any size.
+          train: Makes no difference to this network.
 
         Returns:
-          float32 of the same shape, in network units.
+          float32 (n, h, w, 1), in network units.
         """
-        check_image(x, 1, "CNN-10")
+        check_image(x, self.channels, "CNN-10")
         margin = (_RADIUS, _RADIUS)
         y = jnp.pad(x, ((0, 0), margin, margin, (0, 0)), mode="edge")
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         y = nn.relu(Conv(64, 9, "valid", name="conv1", **dtypes)(y))
         y = nn.relu(Conv(32, 3, "valid", name="conv2", **dtypes)(y))
         # A residual network starts near the identity; a direct one at LeCun's scale.
-        last = initializers.variance_scaling(
-            2e-4 if self.residual else 1.0, "fan_in", "truncated_normal"
-        )
+        last = near_zero_init() if self.residual else initializers.lecun_normal()
         y = Conv(1, 5, "valid", kernel_init=last, name="conv3", **dtypes)(y)
         y = y.astype(jnp.float32)
-        return x.astype(jnp.float32) + y if self.residual else y
+        return centre_slice(x) + y if self.residual else y

@@ -8,10 +8,16 @@ added to the output. With 96 filters of 5x5: 1,848,865 parameters.
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.linen import initializers
 from flax.typing import Dtype
 
-from ipv2.models.blocks import Conv, check_image
+from ipv2.models.blocks import (
+    Conv,
+    centre_slice,
+    check_image,
+    crop_like,
+    near_zero_init,
+    pad_to_minimum,
+)
 
 
 class REDCNN(nn.Module):
@@ -20,9 +26,11 @@ class REDCNN(nn.Module):
     Departs from RED-CNN: no ReLU after the last addition, because in units where air is
     -1 it would clip everything below water. The last kernel starts a
     hundred times smaller than by He's rule, so that an untrained network nearly returns
-    its input and the first steps improve on it.
+    its input and the first steps improve on it. An image that five convolutions would
+    shrink to nothing is first continued by its edge pixels.
 
     Attributes:
+      channels: Neighbouring slices in, odd; the one in the middle is denoised.
       features: Filters of every layer but the last.
       kernel_size: Side of the square kernels, odd.
       dtype: What the layers compute in; None for float32. The input is added to the
@@ -30,22 +38,34 @@ class REDCNN(nn.Module):
       param_dtype: What the parameters are kept in.
     """
 
+    channels: int = 1
     features: int = 96
     kernel_size: int = 5
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
 
+    @property
+    def radius(self) -> int:
+        """Pixels a result depends on beyond its own, to every side."""
+        return 5 * (self.kernel_size - 1)
+
+    @property
+    def stride(self) -> int:
+        """Tile origins must be multiples of this."""
+        return 1
+
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Denoised images.
 
         Args:
-          x: (n, h, w, 1) in network units; sides of at least 21 pixels (5x5 kernels).
+          x: (n, h, w, channels) in network units, of any size.
+          train: Makes no difference to this network.
 
         Returns:
-          float32 of the same shape, in network units.
+          float32 (n, h, w, 1), in network units.
         """
-        check_image(x, 5 * (self.kernel_size - 1) + 1, "RED-CNN")
+        check_image(x, self.channels, "RED-CNN")
 
         def layer(name, padding, features=self.features, **kwargs):
             return Conv(
@@ -58,7 +78,7 @@ class REDCNN(nn.Module):
                 **kwargs,
             )
 
-        encoded = [x]
+        encoded = [pad_to_minimum(x, self.radius + 1)]
         for index in range(1, 6):
             encoded.append(nn.relu(layer(f"encoder{index}", "valid")(encoded[-1])))
         y = encoded[5]
@@ -66,6 +86,6 @@ class REDCNN(nn.Module):
         y = nn.relu(layer("decoder2", "full")(y))
         y = nn.relu(layer("decoder3", "full")(y) + encoded[2])
         y = nn.relu(layer("decoder4", "full")(y))
-        small = initializers.variance_scaling(2e-4, "fan_in", "truncated_normal")
-        noise = layer("decoder5", "full", features=1, kernel_init=small)(y)
-        return x.astype(jnp.float32) + noise.astype(jnp.float32)
+        last = near_zero_init()
+        noise = layer("decoder5", "full", features=1, kernel_init=last)(y)
+        return centre_slice(x) + crop_like(noise, x).astype(jnp.float32)

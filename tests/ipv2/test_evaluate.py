@@ -4,14 +4,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ipv2.evaluate import (
-    evaluate_slices,
-    format_comparison,
-    format_results,
-    make_denoise,
-)
+from ipv2.denoiser import Regression, make_denoise
+from ipv2.evaluate import evaluate_slices
+from ipv2.losses import create_loss
 from ipv2.metrics import REGIONS
 from ipv2.models import create_model
+from ipv2.result_table import format_comparison, format_grid, format_results
 
 NOISE_HU = {"background": 20.0, "lung": 60.0, "body": 40.0}
 BIAS_HU = {"background": 3.0, "lung": -12.0, "body": 6.0}
@@ -36,17 +34,18 @@ def make_slice(seed=0, size=48, truth=True, lung=True):
             values = (values - values.mean()) / values.std()
         noise[mask] = BIAS_HU[name] + NOISE_HU[name] * values
     item = {
-        "lq": (clean + noise).astype(np.float32),
+        "lq": (clean + noise).astype(np.float32)[..., None],
         "label": (clean + 7).astype(np.int16),
         "regions": regions,
     }
-    return item | ({"truth": clean.astype(np.int16)} if truth else {})
+    known = {"truth": clean.astype(np.int16), "spacing_mm": np.float32([0.5, 0.5])}
+    return item | (known if truth else {})
 
 
 def halve_noise(scale, hu):
     """A denoiser that knows the phantom: keeps `scale` of what differs from it."""
-    clean = jnp.asarray(make_slice(size=hu.shape[-1])["truth"], jnp.float32)
-    return clean[None] + scale * (hu - clean[None])
+    clean = jnp.asarray(make_slice(size=hu.shape[2])["truth"], jnp.float32)
+    return clean[None] + scale * (hu[..., 0] - clean[None])
 
 
 def evaluate(slices, batch_size=2, **options):
@@ -156,8 +155,11 @@ def test_prepare_makes_label_and_regions_on_device():
 
 
 def test_network_is_applied_in_its_units():
-    model = create_model("cnn10", residual=False)
-    hu = jnp.full((2, 16, 16), -1000.0)
+    def applied(**attributes):
+        model = create_model("cnn10", **attributes)
+        return make_denoise(Regression(model=model, loss=create_loss("mse")))
+
+    hu = jnp.full((2, 16, 16, 1), -1000.0)
     variables = {
         "params": {
             name: {"kernel": jnp.zeros(shape), "bias": jnp.zeros(shape[-1])}
@@ -170,9 +172,9 @@ def test_network_is_applied_in_its_units():
     }
     variables["params"]["conv3"]["bias"] = jnp.asarray([0.04])
     # 0.04 units are 40 HU.
-    np.testing.assert_allclose(make_denoise(model)(variables, hu), 40, rtol=1e-6)
-    residual = make_denoise(create_model("cnn10"))
-    np.testing.assert_allclose(residual(variables, hu), -960, rtol=1e-6)
+    np.testing.assert_allclose(applied(residual=False)(variables, hu), 40, rtol=1e-6)
+    np.testing.assert_allclose(applied()(variables, hu), -960, rtol=1e-6)
+    assert applied() is applied()  # so that jit knows it again
 
 
 def test_tables_print_windows_slices_and_numbers():
@@ -185,6 +187,19 @@ def test_tables_print_windows_slices_and_numbers():
     compared = format_comparison({"none": results, "v2": results})
     rows = [line.split()[0] for line in compared.split("\n") if line]
     assert rows.count("none") == rows.count("v2") == rows.count("input") == 2
+
+
+def test_a_grid_has_a_line_a_training_under_the_common_input():
+    results = evaluate([make_slice()])
+    text = format_grid(
+        {"cnn10": {"v1": results, "v2": results | {"seconds": 7.4}}, "unet": {}},
+        {"v1": "IPv1", "v2": "IPv2"},
+    )
+    lines = text.split("\n")
+    assert [line.split()[0] for line in lines[-3:]] == ["(input)", "cnn10", "cnn10"]
+    assert f"{results['input']['contour_mm']:.2f}" in lines[-3]
+    assert "IPv1" in lines[-2] and lines[-2].endswith("-")
+    assert "IPv2" in lines[-1] and lines[-1].endswith("7")
 
 
 def test_runs_that_do_not_compare_are_refused():
@@ -218,6 +233,7 @@ def test_output_that_is_not_finite_names_the_slice():
     slices = [make_slice(seed) for seed in range(3)]
 
     def break_third(worst, hu):
+        hu = hu[..., 0]
         return jnp.where(jnp.max(hu, axis=(1, 2), keepdims=True) == worst, jnp.nan, hu)
 
     with pytest.raises(FloatingPointError, match=r"slice 2: .* not finite"):

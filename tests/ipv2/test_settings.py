@@ -3,6 +3,7 @@ import pytest
 from common.errors import UserError
 from configs import ipv2_redcnn, quickstart
 from ipv2 import settings
+from ipv2.denoiser import Regression
 
 
 @pytest.mark.parametrize("recipe", [ipv2_redcnn, quickstart], ids=lambda r: r.__name__)
@@ -53,4 +54,6 @@ def test_purify_params_follow_the_variants():
 
 
 def test_a_denoiser_is_made_from_the_config():
-    assert type(settings.denoiser(ipv2_redcnn.get_config())).__name__ == "REDCNN"
+    denoiser = settings.denoiser(ipv2_redcnn.get_config())
+    assert isinstance(denoiser, Regression)
+    assert type(denoiser.model).__name__ == "REDCNN"

@@ -12,12 +12,14 @@ from common.devices import AXIS
 from common.errors import UserError
 from common.pipeline import train_batches
 from configs import ipv2_redcnn
-from ipv2 import settings, train
-from ipv2.evaluate import format_results
+from ipv2 import settings, train, train_step
+from ipv2.denoiser import Regression
+from ipv2.evaluate_split import evaluate_run
 from ipv2.kernels.photon_noise import DoseParams
 from ipv2.losses import create_loss
 from ipv2.models import create_model
 from ipv2.purification import PurifyParams
+from ipv2.result_table import format_results
 from ipv2.tasks import TASKS
 
 SIZE = 64
@@ -37,25 +39,27 @@ def _batch(count=4, *, breath=0.05, noise_hu=80):
     lq = np.stack([thorax(0.02 * i + breath) for i in range(count)])
     lq = lq + rng.normal(0, noise_hu, lq.shape)
     return {
-        "lq": jnp.asarray(lq, jnp.int16),
-        "gt": jnp.asarray(gt, jnp.int16),
+        "lq": jnp.asarray(lq, jnp.int16)[:, None],
+        "gt": jnp.asarray(gt, jnp.int16)[:, None],
         "spacing_mm": jnp.full((count, 2), 5.0),
         "draw": jnp.arange(count, dtype=jnp.uint32),
     }
 
 
-def _step(purification, learning_rate=1e-3):
-    model, optimizer = create_model("cnn10"), optax.adam(learning_rate)
-    step = train.make_train_step(
-        model,
+def _step(purification, learning_rate=1e-3, model=None, ema=False, **options):
+    denoiser = Regression(model=model or create_model("cnn10"), loss=create_loss("mse"))
+    optimizer = optax.adam(learning_rate)
+    step = train_step.make_train_step(
+        denoiser,
         optimizer,
         purification,
-        loss=create_loss("mse"),
         patch=32,
         patches_per_slice=2,
         seed=0,
+        **options,
     )
-    return step, train.create_state(train.create_params(model, 0), optimizer)
+    variables = denoiser.init(jax.random.key(0))
+    return step, train_step.create_state(variables, optimizer, ema=ema)
 
 
 def _on(devices, step):
@@ -102,8 +106,10 @@ def test_four_devices_are_one_device_with_the_joined_batch():
 
 
 class _Identity(nn.Module):
+    channels: int = 1
+
     @nn.compact
-    def __call__(self, image):
+    def __call__(self, image, *, train=False):
         return image * self.param("gain", nn.initializers.ones, ())
 
 
@@ -117,17 +123,21 @@ def test_a_slice_s_noise_is_drawn_anew_every_epoch_and_is_the_seed_s(add_noise):
     purification = PurifyParams(add_noise=add_noise, dose=dose)
 
     def losses(seed):
-        step = train.make_train_step(
-            _Identity(),
+        denoiser = Regression(
+            model=_Identity(),
+            loss=lambda image, label: jnp.max(jnp.abs(image - label) * (label < -0.8)),
+        )
+        step = train_step.make_train_step(
+            denoiser,
             optax.sgd(0.0),
             purification,
-            loss=lambda image, label: jnp.max(jnp.abs(image - label) * (label < -0.8)),
             patch=SIZE,
             patches_per_slice=1,
             seed=seed,
         )
         run, epochs = _on(1, step), train_batches([one], seed=seed, batch_size=1)
-        state = train.create_state(train.create_params(_Identity(), 0), optax.sgd(0.0))
+        variables = denoiser.init(jax.random.key(0))
+        state = train_step.create_state(variables, optax.sgd(0.0))
         return [float(run(state, next(epochs))[1]["loss"]) for _ in range(3)]
 
     first = losses(0)
@@ -210,22 +220,21 @@ def test_evaluate_uses_the_exported_network(run):
     folder, results = run
     config = _smoke(folder)
     config.model.name = "redcnn"  # the export says cnn10
-    evaluated = train.evaluate_run(config, folder / "work")
+    evaluated = evaluate_run(config, folder / "work")
     assert evaluated["output"] == results["output"]
 
 
 def test_evaluate_without_an_export_says_so(tmp_path):
     with pytest.raises(UserError, match="no exported network here"):
-        train.evaluate_run(_smoke(tmp_path), tmp_path)
+        evaluate_run(_smoke(tmp_path), tmp_path)
 
 
 @pytest.mark.slow
 def test_exported_parameters_are_those_of_the_last_checkpoint(run):
     folder, _ = run
-    model = create_model("cnn10")
-    like = jax.eval_shape(lambda: train.create_params(model, 0))
-    loaded = load_variables(folder / "work" / "export", {"params": like})
-    fresh = train.create_params(model, 0)
+    denoiser = settings.denoiser(_smoke(folder))
+    fresh = denoiser.init(jax.random.key(0))
+    loaded = load_variables(folder / "work" / "export", fresh)
     moved = [
         float(np.abs(np.asarray(a) - np.asarray(b)).max())
         for a, b in zip(jax.tree.leaves(loaded), jax.tree.leaves(fresh), strict=True)

@@ -8,9 +8,30 @@ import pytest
 from ipv2.models import MODELS, FlowUNet, create_model, hu_to_unit, unit_to_hu
 from ipv2.models.blocks import Conv
 
+<<<<<<< HEAD
+SMALL = {
+    "cnn10": {},
+    "dncnn": {"features": 8, "depth": 4},
+    "nafnet": {
+        "width": 4,
+        "encoder_blocks": (1,),
+        "middle_blocks": 1,
+        "decoder_blocks": (1,),
+    },
+    "redcnn": {"features": 4},
+    "restormer": {
+        "width": 8,
+        "blocks": (1, 1),
+        "heads": (1, 2),
+        "refinement_blocks": 1,
+    },
+    "unet": {"width": 4, "levels": 2},
+}
+=======
 # Flow models have tests of their own.
 REGRESSION = sorted(n for n, m in MODELS.items() if not issubclass(m, FlowUNet))
 SMALL = {"redcnn": {"features": 4}, "cnn10": {}}
+>>>>>>> flow
 
 
 def random_image(*shape, seed=0):

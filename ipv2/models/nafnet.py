@@ -1,0 +1,161 @@
+"""NAFNet: restorer without activation functions (Chen et al., ECCV 2022).
+
+A U-Net whose scales are stacks of blocks: layer normalisation, 1x1 convolution, 3x3
+depthwise convolution, a gate (one half of the channels times the other), channel
+attention reduced to one product, 1x1 convolution; then normalisation, 1x1 convolution,
+gate, 1x1 convolution. Both parts are added to the block's input, scaled by `beta` and
+`gamma`, which start at zero. The block counts are those of the published denoiser
+(width 32 on SIDD), in whose 3-channel form it has 29,159,715 parameters.
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.linen import initializers
+from flax.typing import Dtype
+
+from ipv2.kernels.pixel_shuffle import pixel_shuffle
+from ipv2.models.blocks import (
+    ChannelNorm,
+    Conv,
+    DepthwiseConv,
+    HalvingConv,
+    centre_slice,
+    check_image,
+    crop_like,
+    near_zero_init,
+    pad_to_multiple,
+)
+
+
+class NAFNet(nn.Module):
+    """Nonlinear-activation-free network for denoising.
+
+    Departs from NAFNet: sides that are no multiple of 2^scales are continued by edge
+    pixels, where the published code pads with zeros (zero is water here), and the last
+    kernel starts near zero, so that an untrained network nearly returns its input.
+
+    Channel attention averages over the whole image it is given: an image in tiles is
+    not what the image as a whole gives (`radius` is None), and statistics are those
+    of training best where tiles have the size of the training's patches.
+
+    Attributes:
+      channels: Neighbouring slices in, odd; the one in the middle is denoised.
+      width: Features at full size; doubled at every halving.
+      encoder_blocks: Blocks a scale on the way down; their number is that of halvings.
+      middle_blocks: Blocks at the smallest scale.
+      decoder_blocks: Blocks a scale on the way up, from the smallest.
+      remat: Recompute a block's activations in the backward pass instead of keeping
+        them.
+      dtype: What the layers compute in; None for float32. Normalisation, averages and
+        the last addition are in float32 whatever it is.
+      param_dtype: What the parameters are kept in.
+    """
+
+    channels: int = 1
+    width: int = 32
+    encoder_blocks: Sequence[int] = (2, 2, 4, 8)
+    middle_blocks: int = 12
+    decoder_blocks: Sequence[int] = (2, 2, 2, 2)
+    remat: bool = False
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
+
+    @property
+    def radius(self) -> None:
+        """None: channel attention depends on the whole image."""
+        return None
+
+    @property
+    def stride(self) -> int:
+        """Tile origins must be multiples of this."""
+        return 2 ** len(self.encoder_blocks)
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """Denoised images.
+
+        Args:
+          x: (n, h, w, channels) in network units, of any size.
+          train: Makes no difference to this network.
+
+        Returns:
+          float32 (n, h, w, 1), in network units.
+        """
+        check_image(x, self.channels, "NAFNet")
+        if len(self.encoder_blocks) != len(self.decoder_blocks):
+            raise ValueError(
+                "NAFNet needs as many decoder_blocks as encoder_blocks, got "
+                f"{self.decoder_blocks} and {self.encoder_blocks}"
+            )
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        linear = {"kernel_init": initializers.lecun_normal(), **dtypes}
+        block = nn.remat(NAFBlock) if self.remat else NAFBlock
+
+        def blocks(y, count, name):
+            for index in range(count):
+                y = block(name=f"{name}_{index}", **dtypes)(y)
+            return y
+
+        y = Conv(self.width, 3, name="first", **linear)(pad_to_multiple(x, self.stride))
+        kept, features = [], self.width
+        for level, count in enumerate(self.encoder_blocks):
+            y = blocks(y, count, f"encoder{level}")
+            kept.append(y)
+            features *= 2
+            y = HalvingConv(features, name=f"halve{level}", **dtypes)(y)
+        y = blocks(y, self.middle_blocks, "middle")
+        for level, count in zip(
+            reversed(range(len(kept))), self.decoder_blocks, strict=True
+        ):
+            wide = {"use_bias": False, "name": f"double{level}", **linear}
+            y = kept[level] + pixel_shuffle(Conv(2 * features, 1, **wide)(y), 2)
+            features //= 2
+            y = blocks(y, count, f"decoder{level}")
+        y = Conv(1, 3, kernel_init=near_zero_init(), name="last", **dtypes)(y)
+        return centre_slice(x) + crop_like(y, x).astype(jnp.float32)
+
+
+class NAFBlock(nn.Module):
+    """Block of NAFNet: features of any number in, the same out.
+
+    Attributes:
+      dtype: What the layers compute in.
+      param_dtype: What the parameters are kept in.
+    """
+
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Features of the shape of `x`."""
+        channels = x.shape[-1]
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+
+        def pointwise(features, name):
+            init = initializers.lecun_normal()
+            return Conv(features, 1, name=name, kernel_init=init, **dtypes)
+
+        def scale(name, y):
+            zeros = initializers.zeros_init()
+            value = self.param(name, zeros, (channels,), self.param_dtype)
+            return y * value.astype(y.dtype).reshape(1, 1, 1, -1)
+
+        y = ChannelNorm(1e-6, name="norm1", **dtypes)(x)
+        y = pointwise(2 * channels, "conv1")(y)
+        y = simple_gate(DepthwiseConv(name="conv2", **dtypes)(y))
+        average = jnp.mean(y, axis=(1, 2), keepdims=True, dtype=jnp.float32)
+        y = y * pointwise(channels, "attention")(average.astype(y.dtype))
+        x = x + scale("beta", pointwise(channels, "conv3")(y))
+        y = ChannelNorm(1e-6, name="norm2", **dtypes)(x)
+        y = simple_gate(pointwise(2 * channels, "conv4")(y))
+        return x + scale("gamma", pointwise(channels, "conv5")(y))
+
+
+def simple_gate(x: jax.Array) -> jax.Array:
+    """The first half of the channels times the second."""
+    first, second = jnp.split(x, 2, axis=-1)
+    return first * second

@@ -1,0 +1,111 @@
+"""U-Net: residual encoder-decoder over scales (Ronneberger et al., MICCAI 2015).
+
+Two 3x3 convolutions with ReLU a scale; 2x2 maxima halve the image and double the
+features, 2x2 transposed convolutions undo both, and the features of the way down are
+joined to those of the way up. The input is added to the output. 32 features and 4
+halvings: 7,759,521 parameters for one channel.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.typing import Dtype
+
+from ipv2.kernels.block_maximum import block_maximum
+from ipv2.models.blocks import (
+    Conv,
+    DoublingConv,
+    centre_slice,
+    check_image,
+    crop_like,
+    near_zero_init,
+    pad_to_multiple,
+)
+
+
+class UNet(nn.Module):
+    """Residual U-Net for denoising.
+
+    Departs from U-Net: convolutions are zero-padded, so that sizes stay; 32 features
+    by default in place of 64; no dropout; one channel out, added to the input.
+
+    Attributes:
+      channels: Neighbouring slices in, odd; the one in the middle is denoised.
+      width: Features at full size; doubled at every halving.
+      levels: Number of halvings.
+      remat: Recompute a scale's activations in the backward pass instead of keeping
+        them.
+      dtype: What the layers compute in; None for float32. The input is added to the
+        output in float32 whatever it is.
+      param_dtype: What the parameters are kept in.
+    """
+
+    channels: int = 1
+    width: int = 32
+    levels: int = 4
+    remat: bool = False
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
+
+    @property
+    def radius(self) -> int:
+        """Pixels a result depends on beyond its own, to every side.
+
+        At each scale two 3x3 convolutions add 2 pixels. A radius of r pixels around
+        any pixel reaches ceil(r / 2) blocks around its own; R blocks around the block
+        of a pixel end at most 2 * R + 1 pixels from it.
+        """
+        radius = 2
+        for _ in range(self.levels):
+            radius = -(-radius // 2) + 2
+        for _ in range(self.levels):
+            radius = 2 * radius + 1 + 2
+        return radius
+
+    @property
+    def stride(self) -> int:
+        """Tile origins must be multiples of this."""
+        return 2**self.levels
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """Denoised images.
+
+        Args:
+          x: (n, h, w, channels) in network units, of any size.
+          train: Makes no difference to this network.
+
+        Returns:
+          float32 (n, h, w, 1), in network units.
+        """
+        check_image(x, self.channels, "U-Net")
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        pair = nn.remat(_ConvPair) if self.remat else _ConvPair
+        y, kept = pad_to_multiple(x, self.stride), []
+        for level in range(self.levels):
+            y = pair(self.width << level, name=f"down{level}", **dtypes)(y)
+            kept.append(y)
+            y = block_maximum(y, 2)
+        y = pair(self.width << self.levels, name="middle", **dtypes)(y)
+        for level in reversed(range(self.levels)):
+            features = self.width << level
+            y = DoublingConv(features, name=f"double{level}", **dtypes)(y)
+            y = jnp.concatenate([kept[level], y], axis=-1)
+            y = pair(features, name=f"up{level}", **dtypes)(y)
+        y = Conv(1, 1, kernel_init=near_zero_init(), name="last", **dtypes)(y)
+        return centre_slice(x) + crop_like(y, x).astype(jnp.float32)
+
+
+class _ConvPair(nn.Module):
+    """Two 3x3 convolutions, each with ReLU."""
+
+    features: int
+    dtype: Dtype | None
+    param_dtype: Dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        for index in (1, 2):
+            x = nn.relu(Conv(self.features, 3, name=f"conv{index}", **dtypes)(x))
+        return x
