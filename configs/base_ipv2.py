@@ -66,10 +66,11 @@ def get_base() -> ConfigDict:
     config.model.width = 0  # channels of the first layers; 0: as published
     config.model.remat = False  # recompute blocks in the backward pass: less memory
 
-    # Of the flow models, fm and ffm: how they are applied.
-    config.flow = ConfigDict()
+    config.flow = ConfigDict()  # of the flow models, fm and ffm
     config.flow.sampler = "euler"  # euler, heun, midpoint
     config.flow.steps = 8  # 50 as published
+    config.flow.time_scale = 1000.0  # of the time embedding; 1.0 as published, a fault
+    config.flow.dropout_in_evaluation = False  # True as published, a fault
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate = 1e-4

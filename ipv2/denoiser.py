@@ -97,11 +97,14 @@ class Flow:
       model: takes `n h w c`, times `n` and `train`, gives `n h w c`.
       sampler: of `flow.SAMPLERS`.
       steps: of the sampler.
+      dropout_in_evaluation: drop activations when denoising too, as the published code
+        does in validation; always the same ones, so that results repeat.
     """
 
     model: nn.Module
     sampler: str = "euler"
     steps: int = 50
+    dropout_in_evaluation: bool = False
 
     def init(self, rng: Key[Array, ""]) -> PyTree:
         """Fresh variables."""
@@ -116,18 +119,20 @@ class Flow:
         time = flow.draw_times(both[:, 0])
 
         def velocity(x_t: Array, at: Array) -> Array:
-            output = self.model.apply(
-                variables, x_t, at, train=True, dropout_rngs=both[:, 1]
-            )
+            output = self.model.apply(variables, x_t, at, dropout_rngs=both[:, 1])
             return cast(Array, output)
 
         return flow.velocity_loss(velocity, x, y, time), {}
 
     def denoise(self, variables: PyTree, x: Stack) -> Image:
         """The end of the path that starts at x."""
+        rngs = None
+        if self.dropout_in_evaluation:
+            rngs = jnp.broadcast_to(jax.random.key(0), x.shape[:1])
 
         def velocity(x_t: Array, at: Array) -> Array:
-            return cast(Array, self.model.apply(variables, x_t, at))
+            output = self.model.apply(variables, x_t, at, dropout_rngs=rngs)
+            return cast(Array, output)
 
         end = flow.integrate(velocity, x, sampler=self.sampler, steps=self.steps)
         return _centre(end)[..., 0]

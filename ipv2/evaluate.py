@@ -70,8 +70,8 @@ def evaluate_slices(
       100 pixels of the region; None in place of numbers if none does), and with a known
       truth `contour_mm`, how far the lungs' outline moved (see `ipv2.contour`);
       `label`, the reference they were measured against: 'truth' if it is known, else
-      `label`; `noise`, how noise was measured; `n_slices`; `windows`. If the truth is known,
-      `against_label` repeats `label`, `noise`, `input`, `output` for the label.
+      `label`; `noise`, how noise was measured; `n_slices`; `windows`. If the truth is
+      known, `against_label` repeats `label`, `noise`, `input`, `output` for the label.
 
     Raises:
       ValueError: If there is no slice, a key is missing, keys change between slices,

@@ -121,6 +121,8 @@ RULES = {
     "model.remat": c.boolean(),
     "flow.sampler": c.one_of(*SAMPLERS),
     "flow.steps": c.whole(1),
+    "flow.time_scale": c.number(above=0),
+    "flow.dropout_in_evaluation": c.boolean(),
     "optimizer.learning_rate": c.number(above=0),
     "optimizer.schedule": c.one_of("cosine", "step", "constant"),
     "optimizer.boundaries": _shares(),
@@ -296,7 +298,12 @@ def denoiser(config: ConfigDict) -> Denoiser:
     model = network(config)
     if config.model.name in FLOWS:
         flow = config.flow
-        return Flow(model=model, sampler=flow.sampler, steps=flow.steps)
+        return Flow(
+            model=model,
+            sampler=flow.sampler,
+            steps=flow.steps,
+            dropout_in_evaluation=flow.dropout_in_evaluation,
+        )
     return Regression(model=model, loss=create_loss(config.train.loss))
 
 
@@ -316,6 +323,8 @@ def network(config: ConfigDict) -> nn.Module:
     attributes["dtype"] = DTYPES[attributes["dtype"]]
     if "axis_name" in attributes_of(name):
         attributes["axis_name"] = AXIS
+    if name in FLOWS:
+        attributes["time_scale"] = config.flow.time_scale
     return create_model(name, **attributes)
 
 

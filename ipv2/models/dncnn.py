@@ -24,8 +24,10 @@ class DnCNN(nn.Module):
 
     Attributes:
       channels: Neighbouring slices in, odd; the one in the middle is denoised.
-      features: Filters of every layer but the last.
+      width: Filters of every layer but the last.
       depth: Number of convolutions, at least 2.
+      axis_name: Of the devices that share a batch in training; its statistics are
+        then those of the whole batch. None: each device's own.
       remat: Recompute a layer's activations in the backward pass instead of keeping
         them.
       dtype: What the layers compute in; None for float32. Statistics and the
@@ -34,8 +36,9 @@ class DnCNN(nn.Module):
     """
 
     channels: int = 1
-    features: int = 64
+    width: int = 64
     depth: int = 17
+    axis_name: str | None = None
     remat: bool = False
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
@@ -67,9 +70,15 @@ class DnCNN(nn.Module):
             raise ValueError(f"DnCNN needs a depth of at least 2, got {self.depth}")
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         layer = nn.remat(_Layer) if self.remat else _Layer
-        y = nn.relu(Conv(self.features, 3, name="conv1", **dtypes)(x))
+        y = nn.relu(Conv(self.width, 3, name="conv1", **dtypes)(x))
         for index in range(2, self.depth):
-            y = layer(self.features, not train, name=f"layer{index}", **dtypes)(y)
+            y = layer(
+                self.width,
+                not train,
+                self.axis_name,
+                name=f"layer{index}",
+                **dtypes,
+            )(y)
         last = {"use_bias": False, "kernel_init": near_zero_init()}
         noise = Conv(1, 3, name=f"conv{self.depth}", **last, **dtypes)(y)
         return centre_slice(x) - noise.astype(jnp.float32)
@@ -78,16 +87,22 @@ class DnCNN(nn.Module):
 class _Layer(nn.Module):
     """Convolution, batch normalisation, ReLU."""
 
-    features: int
+    width: int
     use_running_average: bool
+    axis_name: str | None
     dtype: Dtype | None
     param_dtype: Dtype
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        y = Conv(self.features, 3, use_bias=False, name="conv", **dtypes)(x)
+        y = Conv(self.width, 3, use_bias=False, name="conv", **dtypes)(x)
         norm = nn.BatchNorm(
-            self.use_running_average, momentum=0.9, epsilon=1e-4, name="norm", **dtypes
+            self.use_running_average,
+            momentum=0.9,
+            epsilon=1e-4,
+            axis_name=self.axis_name,
+            name="norm",
+            **dtypes,
         )
         return nn.relu(norm(y))

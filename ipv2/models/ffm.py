@@ -12,7 +12,7 @@ from ipv2.models.mixer import Mixer
 class FFM(FlowUNet):
     """Velocity field with a frequency branch. Attributes and call: `FlowUNet`.
 
-    The published form is `FFM(channels=3, time_scale=1.0, dropout_in_evaluation=True)`.
+    The published form is `FFM(channels=3, time_scale=1.0)`.
     """
 
     layer = Mixer

@@ -12,6 +12,7 @@ from another: a plain convolution in FM, the Mixer in FFM.
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -21,10 +22,10 @@ import jax
 import jax.numpy as jnp
 from flax.linen import initializers
 from flax.typing import Dtype
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from ipv2.kernels.resampling import convolve_doubled, convolve_halved
-from ipv2.models.blocks import Conv
+from ipv2.models.blocks import Conv, crop_like, near_zero_init, pad_to_multiple
 
 NORM_GROUPS = 8
 NORM_EPSILON = 1e-6
@@ -55,6 +56,23 @@ def embed_time(
     frequency = jnp.exp(-rate * jnp.arange(half, dtype=jnp.float32))
     angle = scale * time.astype(jnp.float32)[:, None] * frequency[None]
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+
+
+def drop(
+    rngs: Key[Array, "n"], x: Float[Array, "n *shape"], rate: float
+) -> Float[Array, "n *shape"]:
+    """Dropout: 0 with probability `rate`, else x / (1 - rate).
+
+    Srivastava et al., JMLR 15, 2014. Unlike `flax.linen.Dropout`, what is dropped of an
+    example follows from its own key, and not from the examples beside it.
+
+    Args:
+      rngs: A key per example.
+      x: Activations.
+      rate: In [0, 1).
+    """
+    kept = jax.vmap(lambda rng: jax.random.bernoulli(rng, 1 - rate, x.shape[1:]))(rngs)
+    return jnp.where(kept, x / (1 - rate), 0)
 
 
 class ResamplingConv(nn.Module):
@@ -93,8 +111,7 @@ class ResidualBlock(nn.Module):
     Attributes:
       features: Channels out.
       layer: Makes the second one; see `LayerFactory`.
-      dropout: Share of activations dropped before it.
-      deterministic: Drop nothing.
+      dropout: Share of activations dropped before it, where keys are given.
       dtype: What the layers compute in.
       param_dtype: What the parameters are kept in.
     """
@@ -102,12 +119,16 @@ class ResidualBlock(nn.Module):
     features: int
     layer: LayerFactory
     dropout: float
-    deterministic: bool
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, embedding: jax.Array) -> jax.Array:
+    def __call__(
+        self,
+        x: jax.Array,
+        embedding: jax.Array,
+        dropout_rngs: Key[Array, "n"] | None = None,
+    ) -> jax.Array:
         """Features (n, h, w, features) from (n, h, w, c) and (n, e)."""
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         norm = functools.partial(
@@ -120,7 +141,8 @@ class ResidualBlock(nn.Module):
         y = Conv(self.features, 3, kernel_init=kernel_init, name="conv1", **dtypes)(y)
         y = y + dense(name="time")(nn.swish(embedding))[:, None, None, :]
         y = nn.swish(norm(name="norm2")(y))
-        y = nn.Dropout(self.dropout, deterministic=self.deterministic)(y)
+        if dropout_rngs is not None:
+            y = drop(dropout_rngs, y, self.dropout)
         y = self.layer(features=self.features, name="layer2", **dtypes)(y)
         if x.shape[-1] != self.features:
             x = dense(name="shortcut")(x)
@@ -130,19 +152,18 @@ class ResidualBlock(nn.Module):
 class FlowUNet(nn.Module):
     """Velocity field on images; a base of FM and FFM, which say what `layer` is.
 
-    Departs from the published FFM: time is scaled (`time_scale`); dropout is active in
-    training only (`dropout_in_evaluation`); one channel (`channels`); images of any
-    size, continued by their edge pixels to a multiple of `stride`; the last kernel
-    starts near zero, so that an untrained network's velocity is small and its
-    integral nearly the input; GroupNorm's and kernels' initial values are flax's.
+    Departs from the published FFM: time is scaled (`time_scale`); an example's dropout
+    follows from its own key, and is active where keys are given, which the published
+    code does in validation too; one channel (`channels`); images of any size, continued
+    by their edge pixels to a multiple of `stride`; the last kernel starts near zero, so
+    that an untrained network's velocity is small and its integral nearly the input;
+    GroupNorm's and kernels' initial values are flax's.
 
     Attributes:
       channels: Of the image and of its velocity.
       width: Channels of the first level, a multiple of `width_multiple`.
       multipliers: Channels of each level, in widths.
-      dropout: Share of activations dropped in every residual block, in training.
-      dropout_in_evaluation: Drop them always, as the published code does. `apply` then
-        needs `rngs={"dropout": key}` in evaluation too.
+      dropout: Share of activations dropped in every residual block.
       time_scale: Times are multiplied by this before they are embedded; 1.0 for the
         published behaviour.
       remat: Compute each residual block's activations again in the backward pass
@@ -160,7 +181,6 @@ class FlowUNet(nn.Module):
     width: int = 64
     multipliers: tuple[int, ...] = (1, 2, 4, 8)
     dropout: float = 0.1
-    dropout_in_evaluation: bool = False
     time_scale: float = 1000.0
     remat: bool = False
     dtype: Dtype | None = None
@@ -182,14 +202,14 @@ class FlowUNet(nn.Module):
         x: Float[Array, "n h w c"],
         time: Float[Array, "n"],
         *,
-        train: bool = False,
+        dropout_rngs: Key[Array, "n"] | None = None,
     ) -> Float[Array, "n h w c"]:
         """The velocity at x and time.
 
         Args:
           x: (n, h, w, channels) in network units, of any size.
           time: In [0, 1], one number an image.
-          train: Dropout is active; `apply` needs `rngs={"dropout": key}`.
+          dropout_rngs: A key per example, for training; None: nothing is dropped.
 
         Returns:
           float32 of the same shape, network units per unit of time.
@@ -198,21 +218,23 @@ class FlowUNet(nn.Module):
           ValueError: On other shapes, or a width that cannot be grouped.
         """
         self._check(x, time)
-        height, width = x.shape[1:3]
-        x = _pad_to_multiple(x, self.stride)
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv = functools.partial(Conv, kernel_size=3, kernel_init=kernel_init, **dtypes)
         block_class = nn.remat(ResidualBlock) if self.remat else ResidualBlock
 
+        numbers = itertools.count()
+
         def block(level: int, name: str, y: jax.Array) -> jax.Array:
+            rngs = dropout_rngs
+            if rngs is not None:
+                rngs = jax.vmap(jax.random.fold_in, (0, None))(rngs, next(numbers))
             return block_class(
                 self.width * self.multipliers[level],
                 type(self).layer,
                 self.dropout,
-                not (train or self.dropout_in_evaluation),
                 name=name,
                 **dtypes,
-            )(y, embedding)
+            )(y, embedding, rngs)
 
         embedding = embed_time(time, self.width, self.time_scale)
         dense = functools.partial(
@@ -221,7 +243,7 @@ class FlowUNet(nn.Module):
         embedding = dense(name="time1")(embedding)
         embedding = dense(name="time2")(nn.swish(embedding))
 
-        y = conv(self.width, name="conv_in")(x)
+        y = conv(self.width, name="conv_in")(pad_to_multiple(x, self.stride))
         kept = [y]
         last = len(self.multipliers) - 1
         for level in range(last + 1):
@@ -245,11 +267,10 @@ class FlowUNet(nn.Module):
         y = nn.GroupNorm(NORM_GROUPS, epsilon=NORM_EPSILON, name="norm_out", **dtypes)(
             y
         )
-        small = initializers.variance_scaling(2e-4, "fan_in", "truncated_normal")
-        y = Conv(self.channels, 3, kernel_init=small, name="conv_out", **dtypes)(
-            nn.swish(y)
+        last_conv = Conv(
+            self.channels, 3, kernel_init=near_zero_init(), name="conv_out", **dtypes
         )
-        return y[:, :height, :width].astype(jnp.float32)
+        return crop_like(last_conv(nn.swish(y)), x).astype(jnp.float32)
 
     def _check(self, x: jax.Array, time: jax.Array) -> None:
         name = type(self).__name__
@@ -268,9 +289,3 @@ class FlowUNet(nn.Module):
                 f"{name}'s width must be a multiple of {self.width_multiple} (groups "
                 f"of its normalisation), got {self.width}"
             )
-
-
-def _pad_to_multiple(x: jax.Array, multiple: int) -> jax.Array:
-    """The image continued by its edge pixels below and to the right."""
-    below, right = (-size % multiple for size in x.shape[1:3])
-    return jnp.pad(x, ((0, 0), (0, below), (0, right), (0, 0)), mode="edge")

@@ -31,7 +31,7 @@ class REDCNN(nn.Module):
 
     Attributes:
       channels: Neighbouring slices in, odd; the one in the middle is denoised.
-      features: Filters of every layer but the last.
+      width: Filters of every layer but the last.
       kernel_size: Side of the square kernels, odd.
       dtype: What the layers compute in; None for float32. The input is added to the
         output in float32 whatever it is: bfloat16 would round 1000 HU to 4 HU.
@@ -39,7 +39,7 @@ class REDCNN(nn.Module):
     """
 
     channels: int = 1
-    features: int = 96
+    width: int = 96
     kernel_size: int = 5
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
@@ -67,7 +67,7 @@ class REDCNN(nn.Module):
         """
         check_image(x, self.channels, "RED-CNN")
 
-        def layer(name, padding, features=self.features, **kwargs):
+        def layer(name, padding, features=self.width, **kwargs):
             return Conv(
                 features,
                 self.kernel_size,

@@ -5,20 +5,19 @@ import numpy as np
 import optax
 import pytest
 
-from ipv2.models import MODELS, FlowUNet, create_model, hu_to_unit, unit_to_hu
+from ipv2.models import FLOWS, MODELS, create_model, hu_to_unit, unit_to_hu
 from ipv2.models.blocks import Conv
 
-<<<<<<< HEAD
 SMALL = {
     "cnn10": {},
-    "dncnn": {"features": 8, "depth": 4},
+    "dncnn": {"width": 8, "depth": 4},
     "nafnet": {
         "width": 4,
         "encoder_blocks": (1,),
         "middle_blocks": 1,
         "decoder_blocks": (1,),
     },
-    "redcnn": {"features": 4},
+    "redcnn": {"width": 4},
     "restormer": {
         "width": 8,
         "blocks": (1, 1),
@@ -27,11 +26,8 @@ SMALL = {
     },
     "unet": {"width": 4, "levels": 2},
 }
-=======
 # Flow models have tests of their own.
-REGRESSION = sorted(n for n, m in MODELS.items() if not issubclass(m, FlowUNet))
-SMALL = {"redcnn": {"features": 4}, "cnn10": {}}
->>>>>>> flow
+REGRESSION = sorted(set(MODELS) - FLOWS)
 
 
 def random_image(*shape, seed=0):
@@ -103,7 +99,7 @@ def test_bfloat16_stays_within_a_few_hu_and_keeps_float32_parameters(name):
 
 @pytest.mark.slow
 def test_redcnn_learns_to_halve_its_input():
-    model = create_model("redcnn", features=4)
+    model = create_model("redcnn", width=4)
     x = random_image(2, 24, 24, 1)
     variables = jax.jit(model.init)(jax.random.key(0), x)
     optimizer = optax.adam(3e-3)
@@ -127,7 +123,7 @@ def test_redcnn_learns_to_halve_its_input():
 @pytest.mark.slow
 def test_redcnn_sees_the_whole_slice_as_it_sees_its_parts():
     # 10 layers of 5x5 see 20 pixels around: far from borders a crop gives the same.
-    model = create_model("redcnn", features=4)
+    model = create_model("redcnn", width=4)
     x = random_image(1, 100, 100, 1)
     variables = jax.jit(model.init)(jax.random.key(0), x)
     apply = jax.jit(model.apply)
