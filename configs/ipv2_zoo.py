@@ -24,8 +24,8 @@ from configs.base_ipv2 import PAIRS, get_base
 # Narrow forms, and learning rates by the usual custom: none was tuned.
 ZOO = {
     "cnn10": {"model": {"name": "cnn10"}},
-    "redcnn": {"model": {"name": "redcnn", "width": 32}},
-    "dncnn": {"model": {"name": "dncnn", "width": 32, "depth": 17}},
+    "redcnn": {"model": {"name": "redcnn", "width": 24}},
+    "dncnn": {"model": {"name": "dncnn", "width": 24, "depth": 17}},
     "unet": {"model": {"name": "unet", "width": 16, "levels": 3}},
     "nafnet": {
         "model": {
@@ -53,7 +53,7 @@ ZOO = {
 def _subset(config: ConfigDict) -> None:
     config.compare.models = ("cnn10", "dncnn", "unet")
     config.compare.pairs = ("none", "v1", "v2")
-    config.train.duration = "100 steps"
+    config.train.duration = "60 steps"
     config.evaluate.slices = 4
 
 
@@ -77,12 +77,14 @@ def get_config(variant: str = "default") -> ConfigDict:
     config.data.split = (0.7, 0.1, 0.2)
     config.data.phantom_patients = (2, 1, 1)
     config.data.phantom_slices = 4
-    config.train.duration = "300 steps"
+    config.train.duration = "150 steps"
     config.train.batch_size = 8
     config.train.log = "25 steps"
     config.train.evaluate = "100000 steps"  # not before the end
-    config.train.save = "100 steps"
+    config.train.save = "50 steps"
     config.evaluate.slices = 8
+    config.evaluate.batch_size = 2
+    config.flow.steps = 4
     config.compare.pairs = tuple(PAIRS)
     config.compare.models = tuple(ZOO)
     config.compare.zoo = ConfigDict(ZOO)
