@@ -25,7 +25,7 @@ from configs.base_ipv2 import PAIRS, get_base
 ZOO = {
     "cnn10": {"model": {"name": "cnn10"}},
     "redcnn": {"model": {"name": "redcnn", "width": 32}},
-    "dncnn": {"model": {"name": "dncnn", "width": 32}},
+    "dncnn": {"model": {"name": "dncnn", "width": 32, "depth": 17}},
     "unet": {"model": {"name": "unet", "width": 16, "levels": 3}},
     "nafnet": {
         "model": {
@@ -61,6 +61,8 @@ def _smoke(config: ConfigDict) -> None:
     ipv2_redcnn.VARIANTS["smoke"](config)
     config.compare.models = ("dncnn", "fm")
     config.compare.pairs = ("v2", "no_remove")
+    config.compare.zoo.dncnn.model.update({"width": 8, "depth": 3})
+    config.compare.zoo.fm.model.update({"width": 8, "multipliers": (1,)})
     config.flow.steps = 2
 
 

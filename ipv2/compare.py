@@ -15,7 +15,6 @@ import jax
 import numpy as np
 from absl import logging
 
-from common.checkpoint import load_variables
 from common.config import ConfigDict, hold_config
 from common.devices import is_first_process, to_host
 from common.files import write_atomically
@@ -28,6 +27,7 @@ from ipv2.result_table import format_comparison, format_grid
 from ipv2.sources import open_sources
 from ipv2.stacks import Stacks
 from ipv2.train import FREE_TO_CHANGE, train
+from ipv2.trained import load_trained
 
 # Of `compare` alone: what is drawn and listed, not what is trained.
 _WORDS = {
@@ -183,11 +183,10 @@ def draw(by_pair: Mapping[str, ConfigDict], folder: Path, path: Path) -> None:
     stack = best["lq"]
     images = {"low dose": stack[0, ..., stack.shape[-1] // 2]}
     denoise = jax.jit(make_denoise(denoiser))
-    like = jax.eval_shape(lambda: denoiser.init(jax.random.key(config.seed)))
     for pair in by_pair:
         export = folder / pair / "export"
         if export.exists():  # those that differ in the label alone have none
-            variables = load_variables(export, like)
+            variables = load_trained(config, export).variables
             images[_WORDS.get(pair, pair)] = np.asarray(denoise(variables, stack)[0])
     reference = "truth" if "truth" in best else "label"
     images["IPv2 label"] = best["label"][0]

@@ -6,10 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
-from common.checkpoint import load_manifest, load_variables
 from common.config import ConfigDict
 from common.devices import is_first_process, to_host
 from common.files import write_atomically
@@ -23,6 +21,7 @@ from ipv2.purification import PurifyParams, purify, regions
 from ipv2.sources import open_sources
 from ipv2.stacks import Stacks
 from ipv2.train_step import example_rngs
+from ipv2.trained import load_trained
 
 
 @functools.cache
@@ -127,16 +126,10 @@ def evaluate_export(config: ConfigDict, export: Path) -> dict[str, Any]:
     Raises:
       UserError: the folder holds no exported network.
     """
-    manifest = load_manifest(export)
-    config = config.copy_and_resolve_references()
-    with config.unlocked():
-        config.model = ConfigDict(manifest["model"])
-    denoiser = settings.denoiser(config)
-    like = jax.eval_shape(lambda: denoiser.init(jax.random.key(config.seed)))
-    variables = load_variables(export, like)
+    trained = load_trained(config, export)
     sources = open_sources(config)
     test = sources.test if len(sources.test) else sources.val
-    results = evaluate(denoiser, variables, test, config, name="test")
+    results = evaluate(trained.denoiser, trained.variables, test, config, name="test")
     return results | {"datasets": list(sources.names), "seed": config.seed}
 
 

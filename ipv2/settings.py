@@ -315,24 +315,30 @@ def denoiser(config: ConfigDict) -> Denoiser:
 
 
 def network(config: ConfigDict) -> nn.Module:
-    """Returns the network of `config.model`.
-
-    Keys that are 0 or False leave the network's own value; a network that lacks the
-    attribute then does not mind.
-    """
-    arguments = config.model.to_dict()
-    name = arguments.pop("name")
-    attributes = {
-        key: value
-        for key, value in arguments.items()
-        if key not in ("width", "remat") or value
-    }
+    """Returns the network of `config.model`."""
+    attributes = network_attributes(config)
     attributes["dtype"] = DTYPES[attributes["dtype"]]
+    name = attributes.pop("name")
     if "axis_name" in attributes_of(name):
         attributes["axis_name"] = AXIS
-    if name in FLOWS:
-        attributes["time_scale"] = config.flow.time_scale
     return create_model(name, **attributes)
+
+
+def network_attributes(config: ConfigDict) -> dict[str, Any]:
+    """Returns the network's name and attributes, as an export's manifest holds them.
+
+    A width of 0 and no remat leave the network's own value; a network that lacks the
+    attribute does not mind. A manifest's attributes, put in place of `config.model`,
+    give the same ones again.
+    """
+    attributes = {
+        key: value
+        for key, value in config.model.to_dict().items()
+        if key not in ("width", "remat") or value
+    }
+    if attributes["name"] in FLOWS:
+        attributes.setdefault("time_scale", config.flow.time_scale)
+    return attributes
 
 
 def optimizer(

@@ -29,6 +29,7 @@ from ipv2.train_step import (
     make_examples,
     make_train_step,
 )
+from ipv2.trained import UNIT
 
 # What a resumed run may change: nothing that decides its parameters.
 FREE_TO_CHANGE = (
@@ -143,8 +144,15 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     if is_first_process():
         manifest = {
             "method": "ipv2",
-            "model": config.model.to_dict(),
-            "unit": "HU/1000",
+            "model": settings.network_attributes(config),
+            "unit": UNIT,
+            "step": plan.total,
+            "seed": config.seed,
+            "datasets": list(sources.names),
+            "trained_with": {
+                key: json.loads(config[key].to_json_best_effort())
+                for key in ("purify", "noise", "train", "optimizer")
+            },
         }
         export_variables(workdir / "export", variables, manifest)
         write_report(

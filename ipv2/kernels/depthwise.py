@@ -94,8 +94,8 @@ def plain_kernel_gradient(x: Array, g: Array, size: int) -> Array:
 def shifted_kernel_gradient(x: Array, g: Array, size: int) -> Array:
     """The same gradient as sums over rows of shifted products: the form for CPU.
 
-    One row of g meets `size` rows of x at a time. Its products stay (size^2, w, c)
-    until the end, since adding rows is fast where adding along a row is not.
+    One row of g meets `size` rows of x at a time. Its size^2 products stay (w, c) until
+    the end, since adding rows is fast where adding along a row is not.
     """
     n, h, w, c = g.shape
     x = _padded(x, size)
@@ -105,14 +105,14 @@ def shifted_kernel_gradient(x: Array, g: Array, size: int) -> Array:
         x_rows = lax.dynamic_slice(x, (image, top, 0, 0), (1, size, *x.shape[2:]))[0]
         g_row = lax.dynamic_slice(g, (image, top, 0, 0), (1, 1, w, c))[0, 0]
         x_rows, g_row = x_rows.astype(jnp.float32), g_row.astype(jnp.float32)
-        products = [
-            x_rows[i, j : j + w] * g_row for i in range(size) for j in range(size)
-        ]
-        return total + jnp.stack(products), None
+        shifts = [x_rows[i, j : j + w] for i in range(size) for j in range(size)]
+        added = [t + shift * g_row for t, shift in zip(total, shifts, strict=True)]
+        return added, None
 
-    zero = jnp.zeros((size**2, w, c), jnp.float32)
-    total, _ = lax.scan(add_row, zero, jnp.arange(n * h))
-    return total.sum(1).reshape(size, size, c).astype(x.dtype)
+    # Separate arrays: one of (size^2, w, c) would be copied for every row.
+    zeros = [jnp.zeros((w, c), jnp.float32)] * size**2
+    total, _ = lax.scan(add_row, zeros, jnp.arange(n * h))
+    return jnp.stack(total).sum(1).reshape(size, size, c).astype(x.dtype)
 
 
 def _padded(x: Array, size: int) -> Array:

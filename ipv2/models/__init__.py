@@ -72,6 +72,8 @@ def attributes_of(name: str) -> frozenset[str]:
 def create_model(name: str, **attributes: Any) -> nn.Module:
     """The network called `name`, with the attributes that differ from its defaults.
 
+    Lists, which JSON makes of tuples, become tuples: networks must be hashable.
+
     Raises:
       ValueError: On a name that is not in `MODELS`, or an attribute the network lacks.
     """
@@ -81,4 +83,6 @@ def create_model(name: str, **attributes: Any) -> nn.Module:
     unknown = sorted(set(attributes) - known)
     if unknown:
         raise ValueError(f"{name} has no {unknown}; accepted: {sorted(known)}")
-    return MODELS[name](**attributes)
+    return MODELS[name](
+        **{k: tuple(v) if isinstance(v, list) else v for k, v in attributes.items()}
+    )

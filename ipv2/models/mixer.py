@@ -24,10 +24,9 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
 
-from ipv2.kernels.convolution import convolve
-from ipv2.kernels.depthwise import depthwise_convolve
 from ipv2.kernels.polar import magnitude_and_phase
-from ipv2.models.flow_unet import NORM_EPSILON, NORM_GROUPS
+from ipv2.models.blocks import Conv, DepthwiseConv
+from ipv2.models.flow_unet import NORM_EPSILON, NORM_GROUPS, kernel_init
 
 _SLOPE = 0.1
 
@@ -87,34 +86,6 @@ class ChannelsFirstDense(nn.Module):
         return y + bias.astype(jnp.float32).reshape(1, -1, 1, 1)
 
 
-class UnbiasedConv(nn.Module):
-    """3x3 SAME convolution without a bias: over all channels, or one by one.
-
-    Attributes:
-      features: Channels out; those of the input if `depthwise`.
-      depthwise: Every channel has its own kernel.
-      dtype: What is computed in; None for that of the input and the parameters.
-      param_dtype: What the parameters are kept in.
-    """
-
-    features: int
-    depthwise: bool = False
-    dtype: Dtype | None = None
-    param_dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Features (n, h, w, features)."""
-        shape = (3, 3, 1 if self.depthwise else x.shape[-1], self.features)
-        kernel = self.param(
-            "kernel", nn.initializers.lecun_normal(), shape, self.param_dtype
-        )
-        x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
-        if self.depthwise:
-            return depthwise_convolve(x, kernel[:, :, 0])
-        return convolve(x, kernel, 1)
-
-
 class Mixer(nn.Module):
     """FFM's second layer of a residual block. See the module's docstring.
 
@@ -133,17 +104,20 @@ class Mixer(nn.Module):
         """Features of the shape of x, (n, h, w, features); h and w even."""
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         dense = functools.partial(nn.Dense, **dtypes)
-        conv = functools.partial(UnbiasedConv, **dtypes)
+        depthwise = functools.partial(DepthwiseConv, use_bias=False, **dtypes)
+        conv = functools.partial(
+            Conv, kernel_size=3, use_bias=False, kernel_init=kernel_init, **dtypes
+        )
         gelu = functools.partial(nn.gelu, approximate=False)
         half = self.features // 2
 
         high = dense(half, use_bias=False, name="high1")(x[..., :half])
-        high = gelu(conv(half, depthwise=True, name="high2")(high))
+        high = gelu(depthwise(name="high2")(high))
         low = conv(half, name="low")(halved(x[..., half:]))
         norm = nn.GroupNorm(NORM_GROUPS, epsilon=NORM_EPSILON, name="norm", **dtypes)
         low = doubled(gelu(norm(low)))
         both = jnp.concatenate([high, low], axis=-1)
-        fused = both + conv(self.features, depthwise=True, name="fuse")(both)
+        fused = both + depthwise(name="fuse")(both)
 
         spatial = dense(self.features, name="spatial")(fused)
         frequency = FrequencyBranch(self.param_dtype, name="frequency")(fused)

@@ -1,0 +1,160 @@
+"""Quality of a trained flow model against the number of its sampler's steps.
+
+    python -m tests.benchmarks.flow_steps --workdir RUN [--steps 1 2 4 8 16 50]
+        [--samplers euler heun midpoint] [--slices N]
+
+RUN is the folder of a finished training of `fm` or `ffm` (`--task train`). Its exported
+network denoises the run's own test split, evaluated as the training's results are:
+against the known truth where there is one, else against IPv2's test label. Seconds a
+slice are of the network alone, compiled, the best of three batches. `calls` is how
+often the network is called a slice: Heun and midpoint call it twice a step.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from common.checkpoint import load_manifest, load_variables
+from common.config import ConfigDict
+from common.errors import UserError
+from common.report import format_table
+from ipv2 import settings
+from ipv2.denoiser import Flow, channels_of, make_denoise
+from ipv2.evaluate_split import evaluate
+from ipv2.flow import SAMPLERS
+from ipv2.metrics import WINDOWS
+from ipv2.models import FLOWS
+from ipv2.sources import open_sources
+from ipv2.stacks import Stacks
+
+STEPS = (1, 2, 4, 8, 16, 50)
+CALLS = {"euler": 1, "heun": 2, "midpoint": 2}
+
+
+def load_config(workdir: Path) -> ConfigDict:
+    """The run's config, its network being the exported one.
+
+    Raises:
+      UserError: The folder holds no run, or its network is not a flow.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        raise UserError(f"{path} is missing; --workdir takes a finished training's")
+    config = ConfigDict(_tuples(json.loads(path.read_text(encoding="utf-8"))))
+    with config.unlocked():
+        config.model = ConfigDict(_tuples(load_manifest(workdir / "export")["model"]))
+    if config.model.name not in FLOWS:
+        raise UserError(
+            f"{workdir} holds {config.model.name}, which takes no steps; accepted: "
+            f"{sorted(FLOWS)}"
+        )
+    return config
+
+
+def _tuples(value: Any) -> Any:
+    """Lists, which JSON makes of tuples, as tuples again."""
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def seconds_a_slice(denoiser: Flow, variables: Any, batch: jax.Array) -> float:
+    """Best of three, without compilation."""
+    denoise = jax.jit(make_denoise(denoiser))
+    jax.block_until_ready(denoise(variables, batch))
+    best = float("inf")
+    for _ in range(3):
+        start = time.perf_counter()
+        jax.block_until_ready(denoise(variables, batch))
+        best = min(best, time.perf_counter() - start)
+    return best / len(batch)
+
+
+def measure(
+    workdir: Path, samplers: list[str], steps: list[int], slices: int = 0
+) -> Iterator[tuple[Any, ...]]:
+    """Rows (sampler, steps, calls, PSNR, RMSE, lung bias, seconds), input first."""
+    config = load_config(workdir)
+    if slices:
+        config.evaluate.slices = slices
+    trained = settings.denoiser(config)
+    like = jax.eval_shape(lambda: trained.init(jax.random.key(0)))
+    variables = load_variables(workdir / "export", like)
+    sources = open_sources(config)
+    test = sources.test if len(sources.test) else sources.val
+    stack = Stacks(test, channels_of(trained.model))[0]["lq"]
+    image = jnp.moveaxis(jnp.asarray(stack, jnp.float32), 0, -1)
+    batch = jnp.stack([image] * config.evaluate.batch_size)
+
+    def numbers(results: dict[str, Any], image: str) -> tuple[Any, ...]:
+        found = results[image]
+        lung = found["regions"]["lung"]["bias_hu"]
+        return found["psnr_db"]["lung"], found["rmse_hu"]["full"], lung
+
+    first = True
+    for sampler in samplers:
+        for count in steps:
+            denoiser = Flow(
+                model=trained.model,
+                sampler=sampler,
+                steps=count,
+                dropout_in_evaluation=config.flow.dropout_in_evaluation,
+            )
+            results = evaluate(
+                denoiser, variables, test, config, name=f"{sampler} {count}"
+            )
+            if first:
+                yield "input", None, None, *numbers(results, "input"), None
+                first = False
+            seconds = seconds_a_slice(denoiser, variables, batch)
+            calls = CALLS[sampler] * count
+            yield sampler, count, calls, *numbers(results, "output"), seconds
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workdir", type=Path, required=True)
+    parser.add_argument("--steps", type=int, nargs="+", default=list(STEPS))
+    parser.add_argument(
+        "--samplers", nargs="+", choices=sorted(SAMPLERS), default=list(SAMPLERS)
+    )
+    parser.add_argument("--slices", type=int, default=0, help="0: the run's own choice")
+    arguments = parser.parse_args()
+    try:
+        rows = list(
+            measure(
+                arguments.workdir,
+                arguments.samplers,
+                arguments.steps,
+                arguments.slices,
+            )
+        )
+    except UserError as error:
+        parser.error(str(error))
+    print(
+        format_table(
+            [
+                "sampler",
+                "steps",
+                "calls",
+                f"PSNR dB\n{WINDOWS['lung']}",
+                "RMSE HU\nfull",
+                "lung bias\nHU",
+                "seconds\na slice",
+            ],
+            rows,
+            digits=[0, 0, 0, 2, 1, 1, 3],
+            title=f"{arguments.workdir}",
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
