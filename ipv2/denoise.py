@@ -42,6 +42,7 @@ from ipv2.ct_io import (
     SliceSource,
     open_volume,
     slice_writer,
+    suffix_of,
     warn_of_offset,
 )
 from ipv2.denoiser import channels_of, make_denoise
@@ -104,7 +105,6 @@ def denoise(config: ConfigDict, workdir: Path) -> None:
         "network": trained.identity,
         "tiling": tiling._asdict(),
         "series": config.data.series,
-        "window": config.data.window,
     }
     done, there, skipped = run_jobs(
         "denoise",
@@ -112,7 +112,7 @@ def denoise(config: ConfigDict, workdir: Path) -> None:
         lambda job, replace, count: _denoise_one(
             job, config, trained, applier, replace, count
         ),
-        lambda job: asked | {"source": str(job.source), "name": job.name},
+        lambda job: asked | _asked_of(job, config),
         section="config.denoise",
         overwrite=section.overwrite,
     )
@@ -122,6 +122,14 @@ def denoise(config: ConfigDict, workdir: Path) -> None:
     )
     if not done and not there:
         raise UserError(f"{source}: no volume could be denoised; see the list above")
+
+
+def _asked_of(job: Job, config: ConfigDict) -> dict[str, Any]:
+    """What decides the result of one volume beside the network."""
+    of_job = {"source": str(job.source), "name": job.name}
+    if suffix_of(job.source) == ".png":
+        return of_job | {"window": config.data.window}
+    return of_job
 
 
 def _denoise_one(

@@ -1,7 +1,9 @@
 """Volume after volume: what is there is left alone, what is bad is told, the rest made.
 
 Beside each result lies NAME.json, which says how it was made. While a volume is made
-there is a hidden claim beside it, so that after a crash it is known to be ours.
+there is a hidden claim beside it, so that after a crash it is known to be ours. Ctrl-C
+and SIGTERM leave nothing half-made; SIGKILL leaves the hidden folder that was written
+to, which may be removed.
 """
 
 import contextlib
@@ -94,7 +96,7 @@ def _make(job: Job, make: Make, terms: Mapping[str, Any], count: Count) -> None:
         added = make(job, replace, count)
         record = json.dumps({**terms, **added}, indent=2)
         write_atomically(job.record, record + "\n")
-        job.claim.unlink()
+        job.claim.unlink(missing_ok=True)
     except BaseException:
         if _stamp(job) == before:
             job.claim.unlink(missing_ok=True)

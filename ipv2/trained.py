@@ -71,6 +71,9 @@ class Trained:
             parts.append(f"{self.denoiser.sampler} in {self.denoiser.steps} steps")
         if "step" in self.manifest:
             parts.append(f"trained for {self.manifest['step']} steps")
+        purify = self.manifest.get("trained_with", {}).get("purify", {})
+        if "version" in purify:
+            parts.append(f"on pairs of purification {purify['version']}")
         version = self.manifest["software_version"]
         parts += [f"SHA-256 {self.sha256}", f"exported by version {version}"]
         return ", ".join(parts)

@@ -45,6 +45,7 @@ def export_network(workdir, *, seed=0, strength=1.0, **model):
         "model": config.model.to_dict(),
         "unit": "HU/1000",
         "step": 7,
+        "trained_with": {"purify": config.purify.to_dict()},
     }
     export_variables(workdir / "export", variables, manifest)
     apply = jax.jit(make_denoise(denoiser))

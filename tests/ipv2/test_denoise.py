@@ -173,7 +173,7 @@ def test_dicom_says_what_it_is(denoised):
         )
         for words in (
             f"software version {VERSION}: network cnn10",
-            "trained for 7 steps",
+            "trained for 7 steps, on pairs of purification v2",
             f"SHA-256 {manifest['sha256']}",
             "whole slices",
         ):

@@ -12,6 +12,7 @@ import SimpleITK as sitk
 from common.errors import UserError
 from ipv2 import ct_io
 from tests.ipv2.ct_files import make_series
+from tests.peak_memory import MEMORY
 
 IMAGES = ["a.nii", "a.nii.gz", "a.mha", "a.mhd", "a.nrrd"]
 OBLIQUE = (0.8, 0.6, 0.0, -0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
@@ -136,18 +137,16 @@ def test_a_volume_of_another_length_is_never_written(tmp_path, name, written):
     assert list(tmp_path.iterdir()) == []
 
 
-# ru_maxrss is in KiB on Linux.
-_COPY = """
-import resource, sys
+_COPY = f"""{MEMORY}
+import sys
 import ipv2.ct_io as ct_io
 read, write = sys.argv[1:]
+before = memory_mb('VmHWM')
 with ct_io.open_volume(read) as source:
-    source.read(0)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with ct_io.slice_writer(source, source.shape, write, format=source.format) as put:
         for index in range(source.shape[0]):
             put(*source.read(index)[1:])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(memory_mb('VmHWM') - before)
 """
 
 
@@ -160,6 +159,7 @@ def test_copying_slice_by_slice_holds_a_few_slices(tmp_path, name):
         sitk.WriteImage(sitk.ReadImage(path), path, useCompression=True)
     command = [sys.executable, "-c", _COPY, path, tmp_path / "out" / name]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    # A slice is 0.25 MB as float32, the volume 50 MB, 25 as stored. What is allowed
-    # holds buffers and allocator slack of about ten slices each of reader and writer.
-    assert int(done.stdout) < 8 * 1024
+    # A slice is 0.25 MB as float32, the volume 50 MB, 25 MB as stored: twice that is
+    # held where it is read whole. What is allowed holds what SimpleITK and pydicom load
+    # at their first use, buffers of 1 MB, and a few slices.
+    assert float(done.stdout) < 15, done.stdout
