@@ -167,3 +167,16 @@ def load(module: nn.Module, params) -> None:
 
     walk(params, [])
     module.load_state_dict(state)  # refuses missing, extra and misshapen ones
+
+
+def create_twin(model, variables) -> Network:
+    """The PyTorch network of one of ours, with its weights."""
+    twin = Network(
+        model.channels,
+        model.width,
+        model.multipliers,
+        mixer=type(model).__name__ == "FFM",
+        time_scale=model.time_scale,
+    )
+    load(twin, variables["params"])
+    return twin

@@ -260,8 +260,7 @@ def test_network_and_gradient_are_those_of_plain_pytorch(name):
         jnp.asarray([0.3, 0.9]),
         variables_of(name),
     )
-    network = torch_ffm.Network(1, mixer=name == "ffm", **TINY)
-    torch_ffm.load(network, variables["params"])
+    network = torch_ffm.create_twin(create_model(name, **TINY), variables)
     theirs_in = torch.tensor(np.asarray(x).transpose(0, 3, 1, 2).copy())
     theirs_in.requires_grad_()
     theirs = network(theirs_in, torch.tensor(np.asarray(time)))
