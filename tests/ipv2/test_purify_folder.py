@@ -12,7 +12,7 @@ from ipv2 import settings
 from ipv2.ct_io import Volume, read_volume, write_volume
 from ipv2.purification import purify_v2
 from ipv2.purify_folder import purify_folder
-from ipv2.train import example_rngs
+from ipv2.train_step import example_rngs
 from tests.oracles import purification_opencv as oracle
 from tests.oracles.thorax import thorax
 
