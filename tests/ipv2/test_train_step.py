@@ -175,6 +175,7 @@ def test_a_network_of_three_slices_trains_and_denoises_the_middle_one(make):
     np.testing.assert_allclose(output, -1000.0, atol=100)
 
 
+@pytest.mark.slow
 def test_every_slice_of_a_stack_gets_noise_of_its_own():
     batch = _batch(2, channels=3)
     same = jnp.repeat(batch["gt"][:, :1], 3, axis=1)
@@ -190,6 +191,7 @@ def test_every_slice_of_a_stack_gets_noise_of_its_own():
     assert np.abs(lq[0] - lq[1]).max() > 0
 
 
+@pytest.mark.slow
 def test_a_flow_s_dropout_in_evaluation_is_the_same_for_every_slice():
     hu = jnp.broadcast_to(jnp.linspace(-1000, 0, 16), (2, 16, 16))[..., None]
     published = _flow(dropout_in_evaluation=True)

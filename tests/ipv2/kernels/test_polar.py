@@ -18,6 +18,7 @@ def test_polar_form_is_a_table():
     np.testing.assert_allclose(phase, expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_the_equations_away_from_zero():
     rng = np.random.default_rng(0)
     re, im, a, b = jnp.asarray(rng.normal(size=(4, 50)), jnp.float32)

@@ -24,6 +24,7 @@ def doubled(x, kernel):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ours", "oracle"), [(convolve_halved, halved), (convolve_doubled, doubled)]
 )

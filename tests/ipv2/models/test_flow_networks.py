@@ -56,6 +56,7 @@ def test_parameter_count_is_the_published_one(model, expected):
     assert {leaf.dtype for leaf in leaves} == {np.dtype("float32")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(FLOWS))
 @pytest.mark.parametrize("shape", [(2, 1, 1, 1), (1, 21, 30, 1), (1, 512, 511, 3)])
 def test_any_image_size_comes_back(name, shape):
@@ -118,6 +119,7 @@ def test_every_gradient_is_finite_and_none_is_zero(name):
             assert np.max(np.abs(leaf)) < 1e3, (path, constant)
 
 
+@pytest.mark.slow
 def test_frequency_branch_is_finite_on_constant_maps():
     x = jnp.stack([jnp.full((8, 12, 2), value) for value in (0.0, -1.0, 0.3)])
     branch = FrequencyBranch()
@@ -151,6 +153,7 @@ def test_embedding_is_sines_then_cosines():
     np.testing.assert_allclose(row, expected, rtol=0, atol=1e-4)  # 500 has 3e-5 of ulp
 
 
+@pytest.mark.slow
 def test_dropout_follows_from_each_examples_own_key():
     rngs = jax.random.split(jax.random.key(0), 3)
     x = jnp.ones((3, 50, 50, 4))

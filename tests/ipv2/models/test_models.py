@@ -65,6 +65,7 @@ def test_any_image_size_comes_back_from_any_number_of_slices(name):
         assert (y.shape, y.dtype) == ((2, h, w, 1), jnp.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOME_LONG)
 def test_an_untrained_network_nearly_returns_the_slice_in_the_middle(name):
     x = random_image(2, 13, 11, 3)
@@ -217,6 +218,7 @@ def test_redcnn_learns_to_halve_its_input():
     assert losses[-1] < 0.5 * losses[0]
 
 
+@pytest.mark.slow
 def test_published_cnn10_has_no_residual():
     x = random_image(1, 16, 16, 1)
     model = create_model("cnn10", residual=False)
@@ -226,6 +228,7 @@ def test_published_cnn10_has_no_residual():
     np.testing.assert_array_equal(create_model("cnn10").apply(zeroed, x), x)
 
 
+@pytest.mark.slow
 def test_cnn10_keeps_air_air_up_to_the_border():
     # Continued by its edge, a constant image stays constant whatever the weights are.
     model = create_model("cnn10")
