@@ -2,7 +2,8 @@
 
 from common.config import ConfigDict
 
-# How a training pair may be composed: IPv2's ablations, as overrides of `purify`.
+# How a training pair may be composed, as overrides of `purify`: the two methods, IPv2's
+# ablations, and our extension.
 PAIRS = {
     "none": {"version": "none"},
     "v1": {"version": "v1"},
@@ -10,6 +11,7 @@ PAIRS = {
     "no_background": {"version": "v2", "remove_background": False},
     "no_add": {"version": "v2", "add_noise": "none"},
     "no_remove": {"version": "v2", "remove_noise": "none"},
+    "aligned": {"version": "v2", "align_contour": True},
 }
 
 
@@ -43,6 +45,7 @@ def get_base() -> ConfigDict:
     config.purify.window = (-600.0, 1500.0)  # of the 8-bit grey of `reference`, HU
     config.purify.t = 0.1  # v1: share of gt blended into the tissue
     config.purify.remove_background = True
+    config.purify.align_contour = False  # also align the body's outline; not published
     config.purify.add_noise = "physical"  # none, reference, physical
     config.purify.remove_noise = "tv"  # none, tv, gaussian, median
     config.purify.output = ""  # task purify: the folder to write

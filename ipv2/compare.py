@@ -37,6 +37,7 @@ _WORDS = {
     "no_background": "IPv2, no Remove Background",
     "no_add": "IPv2, no Add noise",
     "no_remove": "IPv2, no Remove noise",
+    "aligned": "IPv2, outline aligned",
 }
 Runs = dict[str, dict[str, dict[str, Any]]]
 

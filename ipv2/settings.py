@@ -107,6 +107,7 @@ RULES = {
     "purify.window": _window(),
     "purify.t": c.number(at_least=0, at_most=1),
     "purify.remove_background": c.boolean(),
+    "purify.align_contour": c.boolean(),
     "purify.add_noise": c.one_of("none", "reference", "physical"),
     "purify.remove_noise": c.one_of("none", "tv", "gaussian", "median"),
     "purify.overwrite": c.boolean(),
@@ -184,6 +185,11 @@ def check(config: ConfigDict) -> None:
             problems.append(
                 f"train.accumulate: got {train.accumulate}, accepted: a divisor of "
                 f"config.train.batch_size ({train.batch_size})"
+            )
+        if config.purify.align_contour and config.purify.variant == "reference":
+            problems.append(
+                "purify.align_contour: got True, accepted: False with "
+                "config.purify.variant='reference', which follows the published steps"
             )
         problems += _model_problems(config)
         problems += [
@@ -277,6 +283,7 @@ def purify_params(config: ConfigDict) -> PurifyParams:
         window=tuple(purify.window),
         t=purify.t,
         remove_background=purify.remove_background,
+        align_contour=purify.align_contour,
         add_noise=purify.add_noise,
         remove_noise=purify.remove_noise,
         dose=dose_params(config),
