@@ -52,6 +52,7 @@ def compare(config: ConfigDict, workdir: Path) -> None:
     Raises:
       UserError, RunFailed, Interrupted: as `train`.
     """
+    settings.check(config)
     grid = configs_of(config)
     for by_pair in grid.values():
         for one in by_pair.values():

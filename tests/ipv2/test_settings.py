@@ -1,12 +1,14 @@
 import pytest
 
 from common.errors import UserError
-from configs import ipv2_redcnn, quickstart
+from configs import ipv2_ffm, ipv2_redcnn, ipv2_zoo, quickstart
 from ipv2 import settings
 from ipv2.denoiser import Regression
 
 
-@pytest.mark.parametrize("recipe", [ipv2_redcnn, quickstart], ids=lambda r: r.__name__)
+@pytest.mark.parametrize(
+    "recipe", [ipv2_ffm, ipv2_redcnn, ipv2_zoo, quickstart], ids=lambda r: r.__name__
+)
 def test_every_variant_is_accepted(recipe):
     settings.check(recipe.get_config())
     for variant in recipe.VARIANTS:
