@@ -12,6 +12,7 @@ from absl import logging
 from common.checkpoint import Checkpoints, export_variables
 from common.config import ConfigDict, hold_config, to_steps
 from common.devices import is_first_process, per_process, pmap_input, pmap_step, to_host
+from common.errors import UserError
 from common.files import write_atomically
 from common.html_report import curves_png, write_report
 from common.loop import Plan, fit
@@ -76,6 +77,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         evaluate=steps("evaluate"),
         save=steps("save"),
     )
+    _check_parts(settings_train.batch_size, settings_train.accumulate)
     denoiser = settings.denoiser(config)
     optimizer = settings.optimizer(config, plan.total, epoch)
     state = create_state(
@@ -171,3 +173,14 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         # Last, so that a folder with results is a complete run.
         write_atomically(results_path, json.dumps(results, indent=2) + "\n")
     return results
+
+
+def _check_parts(batch_size: int, accumulate: int) -> None:
+    """Raises UserError unless every device can cut its patches into equal parts."""
+    devices = jax.device_count()
+    if accumulate > 1 and batch_size % (devices * accumulate):
+        raise UserError(
+            f"config.train.accumulate: got {accumulate}, accepted: a divisor of a "
+            f"device's share of config.train.batch_size ({batch_size} patches over "
+            f"{devices} devices)"
+        )
