@@ -19,8 +19,8 @@ Hardware and time: see the README for the table, its command, seed and time.
 
 from common.config import ConfigDict
 from common.recipe import Variants, apply_variants
-from configs import ipv2_redcnn
-from configs.base_ipv2 import PAIRS, get_base
+from configs import ipv2_redcnn, quickstart
+from configs.base_ipv2 import PAIRS
 
 # Narrow forms, and learning rates by the usual custom: none was tuned.
 ZOO = {
@@ -72,18 +72,7 @@ VARIANTS: Variants = {"subset": _subset, "smoke": _smoke}
 
 def get_config(variant: str = "default") -> ConfigDict:
     """Returns the recipe's config, changed by the variants named."""
-    config = get_base()
-    config.task = "compare"
-    config.optimizer.learning_rate = 1e-3
-    config.data.split = (0.7, 0.1, 0.2)
-    config.data.phantom_patients = (2, 1, 1)
-    config.data.phantom_slices = 4
-    config.train.duration = "150 steps"
-    config.train.batch_size = 8
-    config.train.log = "25 steps"
-    config.train.evaluate = "100000 steps"  # not before the end
-    config.train.save = "50 steps"
-    config.evaluate.slices = 8
+    config = quickstart.get_config()
     config.evaluate.batch_size = 2
     config.flow.steps = 4
     config.compare.pairs = tuple(name for name in PAIRS if name != "aligned")
