@@ -79,7 +79,8 @@ def create_state(
         params=params,
         collections={k: v for k, v in variables.items() if k != "params"},
         opt_state=optimizer.init(params),
-        ema=params if ema else None,
+        # A copy: the step donates its state, and a buffer can be donated once.
+        ema=jax.tree.map(jnp.copy, params) if ema else None,
     )
 
 

@@ -114,6 +114,9 @@ def test_batch_statistics_move_and_are_used():
 @pytest.mark.slow
 def test_averaged_parameters_follow_the_recursion():
     step, state = _step(_regression("cnn10"), ema=True, ema_decay=0.5)
+    # `pmap_step` donates the state, which must not hold a buffer twice.
+    buffers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(state)]
+    assert len(set(buffers)) == len(buffers)
     states = _run(step, state, 6)
     average = state.params["conv1"]["kernel"]
     for number, after in enumerate(states):
