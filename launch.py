@@ -5,6 +5,8 @@
 
 Recipes:  configs/quickstart.py    purify, train and evaluate on embedded data
           configs/ipv2_redcnn.py   IPv2 with RED-CNN; --config.data.root=DIR for your CT
+          configs/ipv2_ffm.py      IPv2 with its authors' flow model
+          configs/ipv2_zoo.py      eight networks on six kinds of pairs
           configs/simulate.py      your CT at a lower dose; --config.data.input=DIR
 Tasks:    ipv2: train, compare, evaluate, denoise, purify, simulate, calibrate; the
           recipe's own without --task. Trained networks denoise your CT:
