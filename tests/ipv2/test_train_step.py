@@ -131,7 +131,9 @@ def test_averaged_parameters_follow_the_recursion():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("denoiser", [_regression("cnn10"), _flow()], ids=str)
+@pytest.mark.parametrize(
+    "denoiser", [_regression("cnn10"), _flow()], ids=["regression", "flow"]
+)
 def test_parts_of_a_batch_add_up_to_the_whole(denoiser):
     whole, state = _step(denoiser, optax.sgd(1.0))
     parts, _ = _step(denoiser, optax.sgd(1.0), accumulate=4)
