@@ -1,1 +1,1 @@
-"""Training machinery that knows neither CT nor quantization."""
+"""What both packages share and knows neither: training, files, convolutions."""

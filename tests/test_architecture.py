@@ -12,15 +12,21 @@ FILES = [
     for package in sorted(PACKAGES)
     for path in sorted((ROOT / package).rglob("*.py"))
 ]
+# Array operations that networks of both packages are made of.
+CONVOLUTIONS = {"common.convolution", "common.depthwise", "common.resampling"}
 # What a file may import of ours, by the longest matching start of its path.
 ALLOWED = {
     "common": {"common"},
+    "common/convolution.py": set(),
+    "common/depthwise.py": set(),
+    "common/resampling.py": {"common.convolution"},
     "ipv2": {"common", "ipv2"},
-    "ipv2/kernels": {"ipv2.kernels"},
-    "ipv2/models": {"ipv2.kernels", "ipv2.models"},
+    "ipv2/kernels": {"ipv2.kernels"} | CONVOLUTIONS,
+    "ipv2/models": {"ipv2.kernels", "ipv2.models"} | CONVOLUTIONS,
     "ipv2/losses.py": {"ipv2.kernels"},
     "acq": {"acq", "common"},
-    "acq/kernels": {"acq.kernels"},
+    "acq/kernels": {"acq.kernels"} | CONVOLUTIONS,
+    "acq/models": {"acq.kernels", "acq.layers", "acq.models"} | CONVOLUTIONS,
     "acq/losses.py": {"acq.kernels"},
     "configs": {"common", "configs"},
 }
@@ -57,6 +63,8 @@ def test_only_one_file_knows_pmap_and_one_orbax(path):
 
 
 def test_the_checks_see_a_wrong_import():
-    assert _allowed(Path("ipv2/kernels/otsu.py")) == {"ipv2.kernels"}
+    otsu = _allowed(Path("ipv2/kernels/otsu.py"))
+    assert otsu == {"ipv2.kernels"} | CONVOLUTIONS
+    assert _allowed(Path("common/depthwise.py")) == set()
     assert _allowed(Path("ipv2/train.py")) == {"common", "ipv2"}
     assert len(FILES) > 10

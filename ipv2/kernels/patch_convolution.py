@@ -14,7 +14,7 @@ strided convolution on CPU. Products are accumulated in float32.
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ipv2.kernels.convolution import convolve
+from common.convolution import convolve
 
 
 def convolve_patches(

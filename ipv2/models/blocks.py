@@ -14,9 +14,9 @@ from flax.linen import initializers
 from flax.typing import Dtype, Initializer
 from jaxtyping import Array, Float
 
+from common.convolution import convolve
+from common.depthwise import depthwise_convolve
 from ipv2.kernels.channel_norm import channel_norm
-from ipv2.kernels.convolution import convolve
-from ipv2.kernels.depthwise import depthwise_convolve
 from ipv2.kernels.patch_convolution import convolve_patches, transpose_patches
 
 HU_PER_UNIT = 1000.0

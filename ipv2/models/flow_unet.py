@@ -24,7 +24,7 @@ from flax.linen import initializers
 from flax.typing import Dtype
 from jaxtyping import Array, Float, Key
 
-from ipv2.kernels.resampling import convolve_doubled, convolve_halved
+from common.resampling import convolve_doubled, convolve_halved
 from ipv2.models.blocks import Conv, crop_like, near_zero_init, pad_to_multiple
 
 NORM_GROUPS = 8

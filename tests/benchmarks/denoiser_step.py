@@ -34,7 +34,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from ipv2.kernels import convolution, depthwise
+from common import convolution, depthwise
 from ipv2.models import create_model
 
 LEARNING_RATE = 1e-4

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ipv2.kernels import convolution
-from ipv2.kernels.convolution import convolve
+from common import convolution
+from common.convolution import convolve
 
 # Sums of up to 5 * 5 * 16 float32 products of unit normals: rounding stays below 1e-4.
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}

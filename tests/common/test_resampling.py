@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from ipv2.kernels.resampling import convolve_doubled, convolve_halved
+from common.resampling import convolve_doubled, convolve_halved
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 # float32 sums of 27 products of order one, in another order.

@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ipv2.kernels import depthwise
-from ipv2.kernels.depthwise import depthwise_convolve
+from common import depthwise
+from common.depthwise import depthwise_convolve
 
 # Sums of up to 200 float32 products of unit normals.
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}

@@ -18,7 +18,7 @@ are 16 products instead of 36. Gradients follow by `jax.grad`; both forms are li
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ipv2.kernels.convolution import convolve
+from common.convolution import convolve
 
 
 def convolve_halved(
