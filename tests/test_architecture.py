@@ -26,7 +26,9 @@ ALLOWED = {
     "ipv2/losses.py": {"ipv2.kernels"},
     "acq": {"acq", "common"},
     "acq/kernels": {"acq.kernels"} | CONVOLUTIONS,
-    "acq/models": {"acq.kernels", "acq.layers", "acq.models"} | CONVOLUTIONS,
+    "acq/layers.py": {"acq.kernels"} | CONVOLUTIONS,
+    "acq/models": {"acq.kernels", "acq.layers", "acq.models", "common.errors"}
+    | CONVOLUTIONS,
     "acq/losses.py": {"acq.kernels"},
     "configs": {"common", "configs"},
 }
