@@ -14,10 +14,22 @@ from typing import Any
 import flax.linen as nn
 
 from acq.layers import Layers
+from acq.models.mobilenet import STAGES, MobileNetV2
+from acq.models.resnet import ResNet
 from acq.models.resnet_cifar import CifarResNet
+from acq.models.vgg import VGG, VGG16
 from common.errors import UserError
 
-__all__ = ["NETWORKS", "CifarResNet", "Network", "create_network", "options_of"]
+__all__ = [
+    "NETWORKS",
+    "VGG",
+    "CifarResNet",
+    "MobileNetV2",
+    "Network",
+    "ResNet",
+    "create_network",
+    "options_of",
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,8 +57,25 @@ def _cifar(depth: int) -> Network:
     )
 
 
+def _imagenet(module: type[nn.Module], **fixed: Any) -> Network:
+    return Network(module=module, fixed=fixed, image_size=224, classes=1000)
+
+
+def _basic_resnet(*stage_sizes: int) -> Network:
+    return _imagenet(
+        ResNet, stage_sizes=stage_sizes, bottleneck=False, stride_in_first=False
+    )
+
+
 NETWORKS: Mapping[str, Network] = MappingProxyType(
-    {f"resnet{depth}": _cifar(depth) for depth in (8, 20, 32, 44, 56)}
+    {
+        **{f"resnet{depth}": _cifar(depth) for depth in (8, 20, 32, 44, 56)},
+        "resnet18": _basic_resnet(2, 2, 2, 2),
+        "resnet34": _basic_resnet(3, 4, 6, 3),
+        "resnet50": _imagenet(ResNet, stage_sizes=(3, 4, 6, 3), bottleneck=True),
+        "mobilenet_v2": _imagenet(MobileNetV2, stages=STAGES),
+        "vgg16_bn": _imagenet(VGG, stages=VGG16),
+    }
 )
 
 

@@ -5,63 +5,12 @@ channels; the second and third stage start with stride 2. ResNet-20 has 269,722
 parameters for 10 classes with zero-padded shortcuts, 272,474 with projections.
 """
 
-from typing import Literal
-
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from acq.layers import Layers
-
-Shortcut = Literal["zero_pad", "projection"]
-
-
-class CifarBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut around them.
-
-    Attributes:
-      layers: Makes the modules.
-      features: Channels out.
-      strides: Of the first convolution.
-      shortcut: What makes the shortcut fit where size or channels change: 'zero_pad'
-        takes every `strides`-th pixel and adds half of the missing channels, all zero,
-        before and half behind (the paper's option A); 'projection' is a 1x1
-        convolution with batch normalisation (option B).
-    """
-
-    layers: Layers
-    features: int
-    strides: int = 1
-    shortcut: Shortcut = "zero_pad"
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Features (n, h / strides, w / strides, features)."""
-        make = self.layers
-        y = make.conv(self.features, 3, strides=self.strides, padding=1, name="conv1")(
-            x
-        )
-        y = make.batch_norm(name="bn1")(y, train)
-        y = make.activation("relu", name="act1")(y)
-        y = make.conv(self.features, 3, padding=1, name="conv2")(y)
-        y = make.batch_norm(name="bn2")(y, train)
-        y = make.activation("identity", name="quant_branch")(y)
-        return make.activation("relu", name="act2")(y + self._fit(x, train))
-
-    def _fit(self, x: jax.Array, train: bool) -> jax.Array:
-        if self.strides == 1 and x.shape[-1] == self.features:
-            return x
-        if self.shortcut == "zero_pad":
-            x = x[:, :: self.strides, :: self.strides]
-            missing = self.features - x.shape[-1]
-            channels = (missing // 2, missing - missing // 2)
-            return jnp.pad(x, ((0, 0), (0, 0), (0, 0), channels))
-        make, strides = self.layers, self.strides
-        y = make.conv(
-            self.features, 1, strides=strides, padding=0, name="downsample_conv"
-        )(x)
-        y = make.batch_norm(name="downsample_bn")(y, train)
-        return make.activation("identity", name="quant_shortcut")(y)
+from acq.models.pooling import global_mean_pool
+from acq.models.residual import BasicBlock, Shortcut
 
 
 class CifarResNet(nn.Module):
@@ -71,7 +20,7 @@ class CifarResNet(nn.Module):
       layers: Makes the modules.
       classes: Logits out.
       depth: Layers with weights: 8, 14, 20, 32, 44, 56, ..., 6 n + 2.
-      shortcut: See `CifarBlock`.
+      shortcut: See `BasicBlock`.
       width: Channels of the first stage.
     """
 
@@ -103,12 +52,12 @@ class CifarResNet(nn.Module):
         x = make.activation("relu", name="act1")(x)
         for stage in range(3):
             for index in range((self.depth - 2) // 6):
-                x = CifarBlock(
+                x = BasicBlock(
                     layers=make,
                     features=self.width << stage,
                     strides=2 if stage and not index else 1,
                     shortcut=self.shortcut,
                     name=f"layer{stage + 1}_{index}",
                 )(x, train)
-        pooled = make.activation("identity", name="quant_pooled")(jnp.mean(x, (1, 2)))
+        pooled = make.activation("identity", name="quant_pooled")(global_mean_pool(x))
         return make.dense(self.classes, name="linear")(pooled), x

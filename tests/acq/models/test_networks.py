@@ -25,7 +25,13 @@ def _count(tree):
     [
         ("resnet20", {}, 269_722, (8, 8, 64)),
         ("resnet20", {"shortcut": "projection"}, 272_474, (8, 8, 64)),
-        ("resnet56", {}, 853_018, (8, 8, 64)),
+        ("resnet18", {}, 11_689_512, (7, 7, 512)),
+        ("resnet34", {}, 21_797_672, (7, 7, 512)),
+        ("resnet50", {}, 25_557_032, (7, 7, 2048)),
+        ("resnet50", {"stride_in_first": True}, 25_557_032, (7, 7, 2048)),
+        ("mobilenet_v2", {}, 3_504_872, (7, 7, 1280)),
+        ("mobilenet_v2", {"width_multiplier": 0.5}, 1_968_680, (7, 7, 1280)),
+        ("vgg16_bn", {}, 138_365_992, (14, 14, 512)),
     ],
 )
 def test_published_parameter_count_and_shapes(name, options, count, features):
