@@ -5,14 +5,18 @@ stream depends on the seed alone, so `draw` is the same example whatever the bat
 size and the number of devices and processes; random keys are derived from it.
 """
 
-from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+import collections
+import concurrent.futures
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import grain
 import jax
 import numpy as np
 
 Record = dict[str, Any]
+S = TypeVar("S")
+T = TypeVar("T")
 
 
 @runtime_checkable
@@ -69,3 +73,29 @@ def train_batches(
     batches = stream.batch(batch_size, drop_remainder=True)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     return iter(batches.to_iter_dataset(options))
+
+
+def read_ahead(
+    read: Callable[[S], T], items: Iterable[S], *, threads: int = 2
+) -> Iterator[T]:
+    """Yields `read(item)` in the order of the items, the next ones read in threads.
+
+    As many results wait as there are threads, so that memory stays bounded. What a
+    `read` raises is raised in its place.
+
+    Args:
+      read: called in a thread.
+      items: taken one by one, as results are.
+      threads: that read.
+    """
+    waiting: collections.deque[concurrent.futures.Future[T]] = collections.deque()
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(read, item))
+                if len(waiting) > threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

@@ -1,4 +1,7 @@
+import threading
+
 import numpy as np
+import pytest
 
 from common import pipeline
 
@@ -64,3 +67,38 @@ def test_transform_sees_each_record():
         SOURCE, seed=3, batch_size=4, transform=lambda r: {"y": r["x"][0] + 1}
     )
     assert set(next(batches)) == {"y"}
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_read_ahead_keeps_the_order_and_reads_no_further_than_its_threads(threads):
+    taken = []
+
+    def items():
+        for i in range(9):
+            taken.append(i)
+            yield i
+
+    results = pipeline.read_ahead(
+        lambda i: (i, threading.get_ident()), items(), threads=threads
+    )
+    first = next(results)
+    assert len(taken) == threads + 1
+    found = [first, *results]
+    assert [i for i, _ in found] == list(range(9))
+    assert threading.get_ident() not in {thread for _, thread in found}
+
+
+def test_read_ahead_raises_in_place_and_stops_when_left():
+    def read(i):
+        if i == 2:
+            raise KeyError("two")
+        return i
+
+    results = pipeline.read_ahead(read, range(5))
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(KeyError, match="two"):
+        next(results)
+    left = pipeline.read_ahead(read, range(2))
+    next(left)
+    left.close()
+    assert not list(pipeline.read_ahead(read, []))
