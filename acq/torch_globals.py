@@ -1,0 +1,197 @@
+"""What the names in a pickle written by `torch.save` stand for: descriptions only.
+
+A file may name exactly what `CALLABLE` and `STORAGES` hold. None of it is torch's own:
+calling `torch._utils._rebuild_tensor_v2`, say, gives a `TensorView`. Sizes are checked
+to be whole numbers that fit, not yet to lie inside the file.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+_MAX_DIMS = 32
+_MAX_SIZE = 2**62
+
+STORAGES: Mapping[str, str] = {
+    "torch.DoubleStorage": "float64",
+    "torch.FloatStorage": "float32",
+    "torch.HalfStorage": "float16",
+    "torch.BFloat16Storage": "bfloat16",
+    "torch.LongStorage": "int64",
+    "torch.IntStorage": "int32",
+    "torch.ShortStorage": "int16",
+    "torch.CharStorage": "int8",
+    "torch.ByteStorage": "uint8",
+    "torch.BoolStorage": "bool",
+}
+"""The type of the numbers in each of torch's typed storages."""
+
+
+class UnreadablePickleError(ValueError):
+    """A pickle that is damaged, or holds more than weights; says which."""
+
+
+class Global(NamedTuple):
+    """An allow-listed name, standing for what it names."""
+
+    name: str
+
+
+class Opaque(NamedTuple):
+    """A value of no interest beside weights, such as a NumPy scalar."""
+
+    kind: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Storage:
+    """A run of numbers kept elsewhere in the file.
+
+    Attributes:
+      key: Under which the file keeps it.
+      dtype: Of the numbers, 'float32' say.
+      start: First of the kept numbers that belongs to it.
+      count: How many do.
+    """
+
+    key: str
+    dtype: str
+    start: int
+    count: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TensorView:
+    """A tensor: numbers of a storage, by offset and strides.
+
+    Attributes:
+      storage: Holds the numbers.
+      offset: Of the first, from the storage's start.
+      shape: Of the tensor.
+      strides: Numbers from one element to the next along each axis.
+    """
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+def find_global(module: str, name: str) -> Global:
+    """Returns the allow-listed global.
+
+    Raises:
+      UnreadablePickleError: It is not allow-listed; says which it is.
+    """
+    full = f"{module}.{name}"
+    if full not in CALLABLE and full not in STORAGES and full not in _TYPES:
+        raise UnreadablePickleError(f"it names the forbidden global {full[:200]}")
+    return Global(full)
+
+
+def call(called: Any, arguments: Any) -> Any:
+    """Returns the description that calling an allow-listed global gives.
+
+    Raises:
+      UnreadablePickleError: It cannot be called, or not so.
+    """
+    if not isinstance(called, Global) or not isinstance(arguments, tuple):
+        raise UnreadablePickleError("damaged: it calls what is no global")
+    if called.name not in CALLABLE:
+        raise UnreadablePickleError(f"it calls {called.name}, which makes no data")
+    return CALLABLE[called.name](*arguments)
+
+
+def find_storage(persistent_id: Any) -> Storage:
+    """Returns the storage of ('storage', type, key, device, count[, view]).
+
+    A view, which torch wrote until 2017, is (key, start, count) or None.
+
+    Raises:
+      UnreadablePickleError: It is of another form.
+    """
+    found = persistent_id
+    if not isinstance(found, tuple) or len(found) < 5 or found[0] != "storage":
+        raise UnreadablePickleError("damaged: it refers to what is no storage")
+    _, kind, key, _, count, *rest = found
+    if not isinstance(kind, Global) or kind.name not in STORAGES:
+        raise UnreadablePickleError("damaged: a storage of no known type")
+    if not isinstance(key, str | int):
+        raise UnreadablePickleError("damaged: a storage whose key is no text")
+    start = 0
+    if rest and rest[0] is not None:
+        _, start, count = rest[0]
+    start, count = _sizes((start, count))
+    return Storage(key=str(key), dtype=STORAGES[kind.name], start=start, count=count)
+
+
+def set_items(target: Any, items: Iterable[Any]) -> None:
+    """Sets items, pairs of key and value, of a dict.
+
+    Raises:
+      UnreadablePickleError: It is no dict, or a key no name.
+    """
+    if not isinstance(target, dict):
+        raise UnreadablePickleError("damaged: it sets items of what is no dict")
+    for key, value in items:
+        # A tuple of tuples of tuples could be hashed forever.
+        if not isinstance(key, str | int):
+            raise UnreadablePickleError(
+                f"a key is neither a text nor a number, but a {type(key).__name__}"
+            )
+        target[key] = value
+
+
+def _ordered_dict(items: Any = ()) -> dict[str | int, Any]:
+    target: dict[str | int, Any] = {}
+    set_items(target, items)
+    return target
+
+
+def _rebuild_tensor(
+    storage: Any, offset: Any, shape: Any, strides: Any, *_: Any
+) -> TensorView:
+    if not isinstance(storage, Storage):
+        raise UnreadablePickleError("damaged: a tensor without a storage")
+    shape, strides = _sizes(shape), _sizes(strides)
+    if len(shape) != len(strides):
+        raise UnreadablePickleError("damaged: a tensor with too many or few strides")
+    (offset,) = _sizes((offset,))
+    return TensorView(storage=storage, offset=offset, shape=shape, strides=strides)
+
+
+def _rebuild_parameter(tensor: Any, *_: Any) -> TensorView:
+    if not isinstance(tensor, TensorView):
+        raise UnreadablePickleError("damaged: a parameter without a tensor")
+    return tensor
+
+
+def _sizes(values: Any) -> tuple[int, ...]:
+    if not isinstance(values, tuple | list) or len(values) > _MAX_DIMS:
+        raise UnreadablePickleError("damaged: what should be sizes is none")
+    if not all(type(v) is int and 0 <= v < _MAX_SIZE for v in values):
+        raise UnreadablePickleError("a size is no whole number from 0 to 2^62")
+    return tuple(values)
+
+
+def _opaque(kind: str) -> Callable[..., Opaque]:
+    return lambda *_: Opaque(kind)
+
+
+CALLABLE: Mapping[str, Callable[..., Any]] = {
+    "collections.OrderedDict": _ordered_dict,
+    "torch._utils._rebuild_tensor": _rebuild_tensor,
+    "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
+    "torch._utils._rebuild_parameter": _rebuild_parameter,
+    "torch._utils._rebuild_parameter_with_state": _rebuild_parameter,
+    "torch.Size": _sizes,
+    "torch.device": _opaque("device"),
+    "numpy.dtype": _opaque("type of numbers"),
+    "numpy.core.multiarray.scalar": _opaque("NumPy scalar"),
+    "numpy._core.multiarray.scalar": _opaque("NumPy scalar"),
+    "_codecs.encode": _opaque("bytes"),
+}
+"""What a file may call, and what describes the result."""
+
+# Types of numbers that a checkpoint may mention; no tensor needs them.
+_TYPES = frozenset(f"torch.{name}" for name in STORAGES.values())
