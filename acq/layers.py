@@ -292,12 +292,13 @@ def add_bias(y: Float[Array, "*n c"], bias: Float[Array, "c"] | None) -> jax.Arr
 
 
 def activate(x: Float[Array, "*n c"], kind: ActivationKind) -> jax.Array:
-    """Returns the activation of `x`."""
+    """Returns the activation of `x`; its gradient is 0 at the bends, as PyTorch's."""
     match kind:
         case "relu":
             return nn.relu(x)
         case "relu6":
-            return nn.relu6(x)
+            bounded = lax.stop_gradient(jnp.clip(x, 0, 6))
+            return jnp.where((x > 0) & (x < 6), x, bounded)
         case "identity":
             return x
     raise ValueError(f"activations are 'relu', 'relu6' and 'identity', got {kind!r}")

@@ -1,10 +1,17 @@
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from acq.layers import FloatLayers
-from acq.models import NETWORKS, create_network
+from acq.models import NETWORKS, CifarResNet, create_network
 from common.errors import UserError
+from tests.acq.models.small import (
+    create_small,
+    random_images,
+    random_variables,
+)
+from tests.acq.own_network import PlainNet
 
 
 def _shapes(name, size=None, classes=None, **options):
@@ -43,14 +50,59 @@ def test_published_parameter_count_and_shapes(name, options, count, features):
     assert logits.dtype == last.dtype == jnp.float32
 
 
+def _assert_every_gradient(network, x):
+    variables = random_variables(network, x)
+
+    def loss(variables, x):
+        (logits, features), sown = network.apply(variables, x, mutable=["bn_inputs"])
+        matched = jax.tree.map(
+            lambda a, b: jnp.sum((a - b) ** 2),
+            sown["bn_inputs"],
+            variables["batch_stats"],
+        )
+        return (
+            jnp.sum(logits**2)
+            + jnp.mean(features**2)
+            + jax.tree.reduce(jnp.add, matched)
+        )
+
+    gradients = jax.jit(jax.grad(loss, (0, 1)))(variables, x)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradients):
+        assert np.isfinite(leaf).all(), path
+        assert np.abs(leaf).max() > 0, path
+
+
+def test_own_network_has_every_gradient_finite_and_not_zero():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 9, 8, 3)), jnp.float32)
+    _assert_every_gradient(PlainNet(layers=FloatLayers(), classes=4), x)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bottleneck", "mobilenet", "vgg"])
+def test_every_gradient_is_finite_and_not_zero(name):
+    _assert_every_gradient(create_small(name), random_images(name))
+
+
 @pytest.mark.parametrize(
     ("name", "classes", "options", "message"),
     [
         ("resnet21", 10, {}, "no network is called 'resnet21'; accepted: .*resnet20"),
         ("resnet20", 10, {"depth": 32}, "no option depth; accepted: shortcut, width"),
+        ("resnet18", 10, {"stride_in_first": True}, "accepted: width"),
         ("resnet20", 1, {}, "at least 2 classes, got 1"),
     ],
 )
 def test_networks_refuse(name, classes, options, message):
     with pytest.raises(UserError, match=message):
         create_network(name, FloatLayers(), classes, **options)
+
+
+def test_lists_of_json_make_a_static_network():
+    network = create_network("vgg16_bn", FloatLayers(), 10, hidden=64)
+    assert hash(network) == hash(network.clone())
+
+
+def test_a_residual_network_refuses_another_depth():
+    network = CifarResNet(FloatLayers(), 10, depth=21)
+    with pytest.raises(ValueError, match=r"8, 14, 20, .* got 21"):
+        network.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
