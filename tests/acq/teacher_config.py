@@ -1,0 +1,25 @@
+from common.config import ConfigDict
+
+
+def teacher_config(**changes):
+    """A config with all keys of `teacher`, a ResNet-8 for 32x32 images."""
+    config = ConfigDict()
+    config.teacher = ConfigDict(
+        {
+            "name": "resnet8",
+            "depth": 0,
+            "shortcut": "",
+            "stride_in_first": False,
+            "classes": 0,
+            "image_size": 0,
+            "mean": (0.5, 0.5, 0.5),
+            "std": (0.2, 0.2, 0.2),
+            "weights": "",
+            "hub_repo": "",
+            "hub_file": "",
+            "hub_revision": "main",
+            "sha256": "",
+        }
+    )
+    config.teacher.update(changes)
+    return config
