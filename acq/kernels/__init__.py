@@ -1,0 +1,1 @@
+"""Array operations of quantization and attention, one a file, with their gradients."""

@@ -1,0 +1,205 @@
+"""Quantization simulated in floats, with three straight-through gradients.
+
+    y = (clip(round(x / s) + z, qmin, qmax) - z) * s
+
+with scale s and zero point z of a range [low, high] as `grid.py` has them: rounding is
+half to even, 0 is on the grid, a range of width 0 has s = 1.
+
+The rounding's own gradient is 0. Instead, for the output's gradient g, where "inside"
+is where round(x / s) + z needs no clipping (so half a step beyond the range's ends):
+
+    "identity"  dx = g                  dlow = dhigh = 0
+    "clipped"   dx = g inside, else 0   dlow = dhigh = 0
+    "learned"   dx = g inside, else 0, and with sums over all the values of a range
+                P = sum of g * (q - z - [inside] x / s),    O = sum of g outside:
+                  asymmetric:  dhigh = (P - low / s * O) / qmax
+                               dlow  = (high / s * O - P) / qmax
+                  symmetric:   dhigh = P / qmax if high is the larger end, else 0
+                               dlow  = -P / qmax if low is, equal ends get half each
+
+"identity" is GDFQ's published code. "learned" is LSQ's gradient (Esser et al., ICLR
+2020, arXiv 1902.08153, eq. 3) with the range's ends in place of the scale; both
+roundings count as the identity. There an x inside adds g (round(x / s) - x / s) / qmax
+to dhigh and takes it from dlow, one above adds g to dhigh and one below g to dlow, but
+for the zero point's own rounding error over qmax. Ends that widening to 0 moved
+(low > 0, high < 0) and ranges of width 0 get 0. low = 0 gets its gradient: who wants
+a ReLU's range to stay at 0 leaves low out.
+
+float32 inside, whatever the dtype of x; dx has that of x.
+"""
+
+import functools
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from acq.kernels.grid import (
+    TINY,
+    Grid,
+    against,
+    dequantize,
+    quantize,
+    scale_and_zero_point,
+    step_of,
+    widened,
+)
+
+Gradient = Literal["identity", "clipped", "learned"]
+
+# How many values are added up in one float before the partial sums are: the most of
+# these that divides their number.
+_ROWS = (16, 8, 4, 2, 1)
+
+
+def fake_quant(
+    x: Float[Array, "*shape"],
+    low: Float[Array, "..."],
+    high: Float[Array, "..."],
+    *,
+    grid: Grid,
+    gradient: Gradient,
+) -> Float[Array, "*shape"]:
+    """`x` rounded to the grid that covers [low, high] and 0, in the dtype of `x`.
+
+    Computed in float32; bit for bit `dequantize(quantize(x))` where x is float32.
+
+    Args:
+      x: Values.
+      low: Lower end of the range: one for all of `x`, shape (), or one for every
+        channel of its last axis, (c,) or (1, ..., 1, c). float32.
+      high: Upper end, as `low`.
+      grid: Static; the integers.
+      gradient: Static; "identity", "clipped" or "learned", see above.
+
+    Raises:
+      ValueError: Another gradient; low and high that differ in shape or fit neither
+        form.
+    """
+    if gradient not in _KINDS:
+        raise ValueError(
+            f"gradient must be one of {', '.join(_KINDS)}, got {gradient!r}"
+        )
+    if low.shape != high.shape:
+        raise ValueError(f"low and high differ in shape: {low.shape} and {high.shape}")
+    return _KINDS[gradient](x, low, high, grid)
+
+
+def _fake_quant(x: Array, low: Array, high: Array, grid: Grid) -> Array:
+    scale, zero_point = scale_and_zero_point(low, high, grid)
+    codes = quantize(x, scale, zero_point, grid)
+    return dequantize(codes, scale, zero_point).astype(x.dtype)
+
+
+def _fake_quant_fwd(x, low, high, grid):
+    return _fake_quant(x, low, high, grid), (x, low, high)
+
+
+def _identity_fwd(x, low, high, grid):
+    return _fake_quant(x, low, high, grid), (low, high)
+
+
+def _identity_bwd(grid, saved, g):
+    low, high = saved
+    return g, jnp.zeros_like(low), jnp.zeros_like(high)
+
+
+def _clipped_bwd(grid, saved, g):
+    x, low, high = saved
+    inside = _inside(x, *scale_and_zero_point(low, high, grid), grid)
+    return jnp.where(inside, g, 0), jnp.zeros_like(low), jnp.zeros_like(high)
+
+
+def _learned_bwd(grid, saved, g):
+    x, low, high = saved
+    scale, zero_point = scale_and_zero_point(low, high, grid)
+    dx = jnp.where(_inside(x, scale, zero_point, grid), g, 0)
+    slopes, outside = lax.platform_dependent(
+        x,
+        g,
+        scale,
+        zero_point,
+        cpu=functools.partial(folded_sums, grid=grid),
+        default=functools.partial(plain_sums, grid=grid),
+    )
+    return dx, *_range_gradient(slopes, outside, low, high, grid)
+
+
+def _make(forward, backward):
+    quantizer = jax.custom_vjp(_fake_quant, nondiff_argnums=(3,))
+    quantizer.defvjp(forward, backward)
+    return quantizer
+
+
+_KINDS = {
+    "identity": _make(_identity_fwd, _identity_bwd),
+    "clipped": _make(_fake_quant_fwd, _clipped_bwd),
+    "learned": _make(_fake_quant_fwd, _learned_bwd),
+}
+
+
+def plain_sums(
+    x: Array, g: Array, scale: Array, zero_point: Array, grid: Grid
+) -> tuple[Array, Array]:
+    """P and O for every scale, in its shape: the form for accelerators."""
+    axes = tuple(range(x.ndim - (scale.ndim > 0)))
+    terms = _terms(x, g, against(x, scale), against(x, zero_point), grid)
+    slopes, outside = (jnp.sum(term, axes).reshape(scale.shape) for term in terms)
+    return slopes, outside
+
+
+def folded_sums(
+    x: Array, g: Array, scale: Array, zero_point: Array, grid: Grid
+) -> tuple[Array, Array]:
+    """The same sums in one pass over memory: the form for CPU.
+
+    XLA (jax 0.10) makes one loop for each sum, and none of them a vectorised one. Here
+    rows of values are added to each other with P and O as one complex number, which is
+    a single loop, vectorised and on all cores, and leaves a sixteenth to be summed.
+    """
+    channels = scale.size
+    count = x.size // channels
+    rows = max(n for n in _ROWS if count % n == 0)
+    x, g = (a.reshape(rows, count // rows, channels) for a in (x, g))
+    scale_row, zero_row = (a.reshape(1, channels) for a in (scale, zero_point))
+    pairs = [
+        lax.complex(*_terms(x[i], g[i], scale_row, zero_row, grid)) for i in range(rows)
+    ]
+    total = jnp.sum(functools.reduce(jnp.add, pairs), axis=0).reshape(scale.shape)
+    return jnp.real(total), jnp.imag(total)
+
+
+def _terms(x, g, scale, zero_point, grid):
+    """The terms of P and of O."""
+    x, g = x.astype(jnp.float32), g.astype(jnp.float32)
+    codes = quantize(x, scale, zero_point, grid)
+    inside = _inside(x, scale, zero_point, grid)
+    error = codes - zero_point - jnp.where(inside, x * (1 / scale), 0)
+    return g * error, jnp.where(inside, 0, g)
+
+
+def _range_gradient(slopes, outside, low, high, grid):
+    """The gradients of low and high in "learned", from P and O."""
+    step = step_of(low, high, grid)
+    wide_low, wide_high = widened(low, high)
+    if grid.symmetric:
+        larger = jnp.sign(wide_high + wide_low)  # 1: the upper, -1: the lower.
+        dhigh = (1 + larger) / 2 * slopes / grid.qmax
+        dlow = (larger - 1) / 2 * slopes / grid.qmax
+    else:
+        dhigh = (slopes - wide_low / step * outside) / grid.qmax
+        dlow = (wide_high / step * outside - slopes) / grid.qmax
+    fixed = step < TINY
+    dlow = jnp.where(fixed | (low > 0), 0, dlow)
+    dhigh = jnp.where(fixed | (high < 0), 0, dhigh)
+    return dlow.astype(low.dtype), dhigh.astype(high.dtype)
+
+
+def _inside(x, scale, zero_point, grid):
+    """Where the codes need no clipping."""
+    scale, zero_point = against(x, scale), against(x, zero_point)
+    middle = (grid.qmin + grid.qmax) / 2
+    steps = jnp.round(x.astype(jnp.float32) * (1 / scale))
+    return jnp.abs(steps + (zero_point - middle)) <= grid.qmax - middle
