@@ -12,6 +12,7 @@ is the plain form. Parameters are named and laid out as in flax: kernels HWIO an
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Literal, Protocol, runtime_checkable
 
@@ -270,20 +271,26 @@ def convolution(
     size, channels = kernel.shape[0], x.shape[-1]
     if strides == 1 and groups == 1 and padding < size:
         return convolve(x, kernel, padding)
-    if (
-        strides == 1
-        and groups == channels == kernel.shape[3]
-        and 2 * padding + 1 == size
-    ):
-        return depthwise_convolve(x, kernel[:, :, 0])
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        (strides, strides),
-        [(padding, padding)] * 2,
+    plain = functools.partial(
+        lax.conv_general_dilated,
+        window_strides=(strides, strides),
+        padding=[(padding, padding)] * 2,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
     )
+    if groups == channels == kernel.shape[3] and 2 * padding + 1 == size:
+        return lax.platform_dependent(
+            x,
+            kernel,
+            cpu=functools.partial(_depthwise, strides=strides),
+            default=plain,
+        )
+    return plain(x, kernel)
+
+
+def _depthwise(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
+    """On CPU XLA (jax 0.10) takes ten times longer, with strides as well."""
+    return depthwise_convolve(x, kernel[:, :, 0])[:, ::strides, ::strides]
 
 
 def add_bias(y: Float[Array, "*n c"], bias: Float[Array, "c"] | None) -> jax.Array:

@@ -97,8 +97,7 @@ def create_network(
       name: One of `NETWORKS`.
       layers: Makes its modules.
       classes: Logits out.
-      **options: Attributes that differ from the family's defaults. Lists, which JSON
-        makes of tuples, become tuples: networks must be hashable.
+      **options: Attributes that differ from the family's defaults.
 
     Raises:
       UserError: On an unknown name or option, or fewer than two classes.
@@ -116,6 +115,5 @@ def create_network(
         )
     if classes < 2:
         raise UserError(f"{name} needs at least 2 classes, got {classes}")
-    given = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
     network = NETWORKS[name]
-    return network.module(layers=layers, classes=classes, **network.fixed, **given)
+    return network.module(layers=layers, classes=classes, **network.fixed, **options)

@@ -33,7 +33,7 @@ SMALL = {
     ),
     "mobilenet": (
         MobileNetV2,
-        {"stages": ((1, 8, 1, 1), (2, 8, 2, 2)), "width_multiplier": 0.25},
+        {"stages": ((1, 8, 1, 1), (2, 8, 1, 2)), "width_multiplier": 0.25},
         12,
     ),
     "vgg": (VGG, {"stages": ((4,), (4, 6)), "hidden": 8}, 10),
