@@ -26,7 +26,8 @@ ALLOWED = {
     "ipv2/losses.py": {"ipv2.kernels"},
     "acq": {"acq", "common"},
     "acq/kernels": {"acq.kernels"} | CONVOLUTIONS,
-    "acq/layers.py": {"acq.kernels"} | CONVOLUTIONS,
+    "acq/layer_operations.py": {"acq.kernels"} | CONVOLUTIONS,
+    "acq/layers.py": {"acq.layer_operations"},
     "acq/models": {"acq.kernels", "acq.layers", "acq.models", "common.errors"}
     | CONVOLUTIONS,
     "acq/losses.py": {"acq.kernels"},

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from acq.layer_operations import batch_statistics
 from acq.layers import (
     Activation,
     BatchNorm,
@@ -11,7 +12,6 @@ from acq.layers import (
     Dense,
     FloatLayers,
     Layers,
-    batch_statistics,
 )
 from common.devices import AXIS
 from tests.acq.models.small import random_variables
