@@ -39,6 +39,11 @@ def test_networks_of_the_zoo_are_accepted(network):
     check_network(network, (1, 32, 32, 3), 5, name="zoo")
 
 
+def test_one_position_in_the_last_features_is_enough():
+    network = ResNet(FloatLayers(), 5, stage_sizes=(1,), width=4)
+    check_network(network, (1, 4, 4, 3), 5, name="one position")
+
+
 @pytest.mark.parametrize(
     ("class_name", "said"),
     [
