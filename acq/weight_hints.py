@@ -15,6 +15,11 @@ _BLOCK = re.compile(r"(?:layer|stage)(\d+)[._](?:unit)?(\d+)[./]")
 _HEAD = re.compile(
     r"^(fc|linear|output|output\.fc3|head\.fc|classifier|classifier\.\d)\.weight$"
 )
+_IMAGENET = {
+    ((2, 2, 2, 2), False): "resnet18",
+    ((3, 4, 6, 3), False): "resnet34",
+    ((3, 4, 6, 3), True): "resnet50",
+}
 
 
 def hints(tensors: Mapping[str, np.ndarray], shapes: _Shapes) -> list[str]:
@@ -30,10 +35,10 @@ def hints(tensors: Mapping[str, np.ndarray], shapes: _Shapes) -> list[str]:
     if found and wanted and found != wanted:
         lines.append(
             f"The file's network has {_words(found)}, this one {_words(wanted)}: "
-            + _other_network(found)
+            + _other_network(found, tensors, has_depth=len(wanted) == 3)
         )
     classes, here = _classes(tensors), _classes_here(shapes)
-    if classes and here and classes != here:
+    if found == wanted and classes and here and classes != here:
         lines.append(
             f"The file's network tells {classes} classes apart: give "
             f"--config.teacher.classes={classes}, or weights for {here} classes."
@@ -70,10 +75,17 @@ def _words(stages: tuple[int, ...]) -> str:
     return "stages of " + ", ".join(map(str, stages)) + " blocks"
 
 
-def _other_network(stages: tuple[int, ...]) -> str:
+def _other_network(
+    stages: tuple[int, ...], tensors: Mapping[str, np.ndarray], *, has_depth: bool
+) -> str:
+    """The key to change for another residual network."""
     if len(stages) == 3 and len(set(stages)) == 1:
-        return f"it is a CIFAR ResNet; give --config.teacher.depth={6 * stages[0] + 2}."
-    return "give the --config.teacher.name of that network."
+        depth = 6 * stages[0] + 2
+        key = f"depth={depth}" if has_depth else f"name=resnet{depth}"
+        return f"it is a CIFAR ResNet; give --config.teacher.{key}."
+    is_bottleneck = any("conv3." in name for name in tensors)
+    name = _IMAGENET.get((stages, is_bottleneck))
+    return f"give --config.teacher.name={name or 'that of its network'}."
 
 
 def _classes(tensors: Mapping[str, np.ndarray]) -> int:

@@ -44,6 +44,7 @@ def fetch(place: HubFile) -> Path:
     Raises:
       UserError: It is not cached and cannot be fetched; says where to get it.
     """
+    logging.info("weights: %s of %s, from the hub or its cache", place.file, place.repo)
     try:
         found = huggingface_hub.hf_hub_download(
             place.repo, place.file, revision=place.revision

@@ -148,6 +148,22 @@ def test_the_message_says_what_would_fit(here, file, hint):
         _convert(tensors, variables)
 
 
+@pytest.mark.parametrize(
+    ("case", "hint"),
+    [
+        ("akamaster", r"give --config\.teacher\.name=resnet14\."),
+        ("torchvision resnet", r"give --config\.teacher\.name=resnet18\."),
+        ("pytorchcv resnet", r"give --config\.teacher\.name=resnet18\."),
+    ],
+)
+def test_another_residual_network_is_named(case, hint):
+    network, names = CASES[case]
+    tensors = theirs.tensors_of(theirs.random_variables(network), names)
+    variables = theirs.random_variables(BOTTLENECK)
+    with pytest.raises(UserError, match=hint):
+        _convert(tensors, variables)
+
+
 def test_a_file_of_another_family_is_refused():
     variables, _ = _cifar()
     tensors = theirs.tensors_of(
