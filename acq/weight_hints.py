@@ -15,7 +15,7 @@ _BLOCK = re.compile(r"(?:layer|stage)(\d+)[._](?:unit)?(\d+)[./]")
 _HEAD = re.compile(
     r"^(fc|linear|output|output\.fc3|head\.fc|classifier|classifier\.\d)\.weight$"
 )
-_IMAGENET = {
+_IMAGENET: Mapping[tuple[tuple[int, ...], bool], str] = {
     ((2, 2, 2, 2), False): "resnet18",
     ((3, 4, 6, 3), False): "resnet34",
     ((3, 4, 6, 3), True): "resnet50",
