@@ -12,6 +12,7 @@ either. Work is bounded by the file's size: nothing is copied or compared deeply
 """
 
 import pickletools
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -62,12 +63,17 @@ def unpickle(source: ByteSource) -> Unpickled:
     """
     machine = _Machine()
     try:
-        # pyrefly: ignore[bad-argument-type]  # it needs no more of a file than this
-        for opcode, argument, _ in pickletools.genops(source):
-            machine.step(opcode.name, argument)
+        # A name with a backslash, which only a warning tells: none of ours has one.
+        with warnings.catch_warnings(action="error", category=DeprecationWarning):
+            # pyrefly: ignore[bad-argument-type]  # it needs no more of a file than this
+            for opcode, argument, _ in pickletools.genops(source):
+                machine.step(opcode.name, argument)
     except UnreadablePickleError:
         raise
-    except (ValueError, TypeError, LookupError, OverflowError) as error:
+    except (
+        *(ValueError, TypeError, LookupError, OverflowError),
+        DeprecationWarning,
+    ) as error:
         raise UnreadablePickleError(f"damaged: {error}") from error
     return machine.result()
 
