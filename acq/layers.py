@@ -19,6 +19,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.linen import initializers
+from flax.typing import Initializer
 from jax import lax
 
 from acq.layer_operations import (
@@ -136,6 +137,10 @@ class Conv(nn.Module):
             convolution(x, kernel, self.strides, self.padding, self.groups), bias
         )
 
+    def make_kernel(self, init: Initializer, shape: tuple[int, ...]) -> jax.Array:
+        """The kernel to convolve with: where quantized convolutions differ."""
+        return self.param("kernel", init, shape)
+
 
 class Dense(nn.Module):
     """Affine map of the last axis.
@@ -151,6 +156,10 @@ class Dense(nn.Module):
         """Outputs (n, features) of inputs (n, in)."""
         kernel, bias = dense_params(self, x.shape[-1])
         return add_bias(x @ kernel, bias)
+
+    def make_kernel(self, init: Initializer, shape: tuple[int, ...]) -> jax.Array:
+        """The kernel to multiply with: where quantized dense layers differ."""
+        return self.param("kernel", init, shape)
 
 
 class Activation(nn.Module):
@@ -237,7 +246,7 @@ class BatchNorm(nn.Module):
 
 
 def conv_params(module: Conv, channels: int) -> tuple[jax.Array, jax.Array | None]:
-    """Returns the parameters of a convolution of `channels` channels."""
+    """Returns kernel and bias of a convolution of `channels` channels."""
     if channels % module.groups or module.features % module.groups:
         raise ValueError(
             f"{module.name}: {module.groups} groups must divide the channels in "
@@ -247,14 +256,14 @@ def conv_params(module: Conv, channels: int) -> tuple[jax.Array, jax.Array | Non
     shape = (size, size, channels // module.groups, module.features)
     # He's rule for the ReLU that follows, by the fan-out as in the papers' code.
     init = initializers.variance_scaling(2.0, "fan_out", "normal")
-    kernel = module.param("kernel", init, shape)
+    kernel = module.make_kernel(init, shape)
     if not module.use_bias:
         return kernel, None
     return kernel, module.param("bias", initializers.zeros_init(), shape[-1:])
 
 
 def dense_params(module: Dense, channels: int) -> tuple[jax.Array, jax.Array]:
-    """Returns the parameters of an affine map of `channels` numbers."""
+    """Returns kernel and bias of an affine map of `channels` numbers."""
     shape = (channels, module.features)
-    kernel = module.param("kernel", initializers.lecun_normal(), shape)
+    kernel = module.make_kernel(initializers.lecun_normal(), shape)
     return kernel, module.param("bias", initializers.zeros_init(), shape[-1:])

@@ -50,8 +50,9 @@ from acq.kernels.grid import (
 Gradient = Literal["identity", "clipped", "learned"]
 
 # How many values are added up in one float before the partial sums are: the most of
-# these that divides their number.
+# these that divides their number; only among many, for it takes long to compile.
 _ROWS = (16, 8, 4, 2, 1)
+_MANY = 1 << 16
 
 
 def fake_quant(
@@ -161,7 +162,7 @@ def folded_sums(
     """
     channels = scale.size
     count = x.size // channels
-    rows = max(n for n in _ROWS if count % n == 0)
+    rows = max(n for n in _ROWS if count % n == 0) if x.size >= _MANY else 1
     x, g = (a.reshape(rows, count // rows, channels) for a in (x, g))
     scale_row, zero_row = (a.reshape(1, channels) for a in (scale, zero_point))
     pairs = [

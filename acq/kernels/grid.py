@@ -13,8 +13,8 @@ Rounding is half to even. x / s is computed as x * (1 / s), which is the same wh
 the scale is known when compiling or not: codes do not depend on what is jitted.
 
 A range of width 0, or so narrow that s is no normal float32, gets s = 1. An infinite x
-goes to the grid's end, a NaN stays NaN. A range with an infinity or NaN makes every y
-NaN, for a loss that shows it.
+goes to the grid's end, a NaN stays NaN. A range of infinite width or with a NaN makes
+every y NaN, for a loss that shows it.
 """
 
 import dataclasses

@@ -138,7 +138,8 @@ def test_ends_that_do_not_count_get_no_gradient(grid):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_sums_of_both_platforms_agree(channels):
+def test_sums_of_both_platforms_agree(channels, monkeypatch):
+    monkeypatch.setattr(kernel, "_MANY", 0)
     scale, zero_point = scale_and_zero_point(*ranges(channels), Grid(3))
     if channels == 1:
         scale, zero_point = scale[0], zero_point[0]
