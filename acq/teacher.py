@@ -68,7 +68,12 @@ def _weights_path(config: ConfigDict) -> Path:
     )
 
 
-def _load_export(folder: Path, config: ConfigDict) -> Classifier:
+def load_export(folder: Path) -> Classifier:
+    """Returns a classifier that this software exported.
+
+    Raises:
+      UserError: The folder holds none, or it is damaged.
+    """
     manifest = load_manifest(folder)
     found = manifest.get("classifier")
     if not isinstance(found, dict):
@@ -79,18 +84,23 @@ def _load_export(folder: Path, config: ConfigDict) -> Classifier:
     record = dataclasses.replace(
         Record.from_json(found), source=str(folder), sha256=manifest["sha256"]
     )
-    if differing := _differing(record, config):
-        raise UserError(
-            f"{folder}: the config says something else than this export:\n  "
-            + "\n  ".join(differing)
-            + "\nLeave these keys at 0, '' or (), or give other weights."
-        )
     network = create_teacher(record)
     like = check_network(
         network, record.image_shape(1), record.classes, name=record.name
     )
     variables = jax.device_get(load_variables(folder, like))
     return Classifier(network=network, variables=variables, record=record)
+
+
+def _load_export(folder: Path, config: ConfigDict) -> Classifier:
+    classifier = load_export(folder)
+    if differing := _differing(classifier.record, config):
+        raise UserError(
+            f"{folder}: the config says something else than this export:\n  "
+            + "\n  ".join(differing)
+            + "\nLeave these keys at 0, '' or (), or give other weights."
+        )
+    return classifier
 
 
 def _differing(record: Record, config: ConfigDict) -> list[str]:

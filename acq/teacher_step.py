@@ -1,0 +1,125 @@
+"""A step of training a float classifier on digits: shifted images, cross-entropy."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Key
+
+from acq.classifier import Normalisation
+from common.devices import AXIS
+from common.typing import Metrics, PyTree
+
+
+class TeacherState(flax.struct.PyTreeNode):
+    """What a step changes.
+
+    Attributes:
+      params: The network's.
+      batch_stats: Running statistics of its batch normalisation.
+      opt_state: The optimiser's.
+    """
+
+    params: PyTree
+    batch_stats: PyTree
+    opt_state: PyTree
+
+    @property
+    def variables(self) -> PyTree:
+        """What the network is applied with."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def create_state(
+    variables: PyTree, optimizer: optax.GradientTransformation
+) -> TeacherState:
+    """Returns the state before the first step."""
+    return TeacherState(
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        opt_state=optimizer.init(variables["params"]),
+    )
+
+
+@functools.cache
+def make_train_step(
+    network: nn.Module,
+    optimizer: optax.GradientTransformation,
+    normalisation: Normalisation,
+    *,
+    shift: int,
+    seed: int,
+) -> Callable[[TeacherState, Any], tuple[TeacherState, Metrics]]:
+    """Returns the pure step, to be pmapped.
+
+    Args:
+      network: Its batch statistics are taken over `AXIS`.
+      optimizer: Makes the steps.
+      normalisation: What the network takes of images in [0, 1].
+      shift: Pixels that a digit is moved by at most, each way.
+      seed: Of the shifts; a digit's depends on its number in the stream alone.
+
+    Returns:
+      `train_step(state, shard)`; the shard holds `image` (uint8 `b h w c`), `label`
+      and `draw` (`b`). The same function for the same arguments.
+    """
+
+    def loss_of(params: PyTree, batch_stats: PyTree, x: Array, labels: Array) -> Any:
+        (logits, _), changed = network.apply(
+            {"params": params, "batch_stats": batch_stats},
+            x,
+            train=True,
+            mutable=["batch_stats"],
+        )
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        right = jnp.argmax(logits, -1) == labels
+        return jnp.mean(loss), (changed["batch_stats"], jnp.mean(right))
+
+    def train_step(state: TeacherState, shard: Any) -> tuple[TeacherState, Metrics]:
+        fold = functools.partial(jax.random.fold_in, jax.random.key(seed))
+        images = random_shifts(
+            jax.vmap(fold)(shard["draw"]), shard["image"] / 255.0, shift
+        )
+        (loss, (batch_stats, right)), gradient = jax.value_and_grad(
+            loss_of, has_aux=True
+        )(
+            state.params,
+            state.batch_stats,
+            normalisation.normalise(images),
+            shard["label"],
+        )
+        # The batch statistics are of all devices already.
+        loss, right, gradient = jax.lax.pmean((loss, right, gradient), AXIS)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        state = TeacherState(
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+        )
+        return state, {"loss": loss, "accuracy": right}
+
+    return train_step
+
+
+def random_shifts(
+    rngs: Key[Array, "n"], images: Float[Array, "n h w c"], most: int
+) -> Float[Array, "n h w c"]:
+    """Returns each image moved by a random offset, zeros where it leaves.
+
+    Args:
+      rngs: A key per image.
+      images: Any values.
+      most: Pixels, each way, in both directions.
+    """
+    padded = jnp.pad(images, ((0, 0), (most, most), (most, most), (0, 0)))
+
+    def crop(rng: Array, image: Array) -> Array:
+        row, column = jax.random.randint(rng, (2,), 0, 2 * most + 1)
+        return jax.lax.dynamic_slice(image, (row, column, 0), images.shape[1:])
+
+    return jax.vmap(crop)(rngs, padded)
