@@ -9,10 +9,10 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from common.config import ConfigDict
+from common.dataset import load_split, prepare
 from common.devices import is_first_process, wait_for_all
 from common.errors import UserError
 from ipv2 import settings
-from ipv2.datasets.load import load_split, prepare
 from ipv2.datasets.pair_builder import SPLITS
 from ipv2.datasets.paired_folders import PairedFolders, paired_folders_config
 from ipv2.datasets.phantom import Phantom, phantom_config

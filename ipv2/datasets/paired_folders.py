@@ -16,6 +16,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from absl import logging
 
+from common.dataset import progress
 from common.errors import UserError
 from ipv2.ct_io.listing import (
     LAYOUT,
@@ -31,7 +32,6 @@ from ipv2.ct_io.listing import (
     slice_number,
 )
 from ipv2.datasets import pair
-from ipv2.datasets.load import progress
 from ipv2.datasets.pair_builder import (
     SPLITS,
     PairBuilder,

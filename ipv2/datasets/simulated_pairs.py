@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import tensorflow_datasets as tfds
 
+from common.dataset import load_split, progress
 from common.errors import UserError
 from ipv2 import breath
 from ipv2.ct_io import Volume, read_volume, stem_of
@@ -36,7 +37,6 @@ from ipv2.ct_io.listing import (
     slice_number,
 )
 from ipv2.datasets import pair
-from ipv2.datasets.load import load_split, progress
 from ipv2.datasets.pair_builder import (
     SPLITS,
     PairBuilder,

@@ -15,9 +15,9 @@ import numpy as np
 from scipy import ndimage
 from skimage import morphology
 
+from common.dataset import load_split
 from ipv2 import phantom
 from ipv2.anatomy import segment
-from ipv2.datasets.load import load_split
 from ipv2.datasets.sample_ct import SampleCt
 from ipv2.kernels.photon_noise import DoseParams, simulate_low_dose
 from tests.oracles.lung_reference import lung_reference

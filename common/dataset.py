@@ -6,8 +6,8 @@ files are array_record, and TFDS's bucket is never tried.
 
 import contextlib
 import io
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import tensorflow_datasets as tfds
 from absl import logging
@@ -55,16 +55,21 @@ def prepare(builder: tfds.core.DatasetBuilder) -> None:
         builder.download_and_prepare(download_config=config, file_format="array_record")
 
 
-def load_split(builder: tfds.core.DatasetBuilder, split: str) -> Source:
+def load_split(
+    builder: tfds.core.DatasetBuilder,
+    split: str,
+    *,
+    decoders: Mapping[str, Any] | None = None,
+) -> Source:
     """The records of one split, by number; built first if need be.
 
     Args:
       builder: a TFDS builder.
       split: a split's name, or TFDS's slice of one: `train[:10]`.
+      decoders: of features, where TFDS's own are not wanted.
 
     Returns:
-      A random access source for grain. Records come in the order they were built in:
-      by volume, then by slice.
+      A random access source for grain. Records come in the order they were built in.
 
     Raises:
       UserError: the dataset has no such split, or its sources are wrong.
@@ -74,7 +79,7 @@ def load_split(builder: tfds.core.DatasetBuilder, split: str) -> Source:
     if name not in builder.info.splits:
         sizes = {key: info.num_examples for key, info in builder.info.splits.items()}
         raise UserError(
-            f"dataset {builder.name} has no split {name!r}; it has {sizes} slices. "
+            f"dataset {builder.name} has no split {name!r}; it has {sizes} records. "
             "Ask for one of these."
         )
-    return builder.as_data_source(split)
+    return builder.as_data_source(split, decoders=decoders)
