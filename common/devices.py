@@ -123,6 +123,24 @@ def pmap_step(
 
 
 @functools.cache
+def pmap_frozen_step(
+    step: Callable[[Any, Any, Any], tuple[Any, Metrics]],
+) -> Callable[[Any, Any, Any], tuple[Any, Metrics]]:
+    """Returns `step(frozen, state, shard) -> (state, metrics)` over all devices.
+
+    As `pmap_step`, with an argument that is read and never donated: the variables of a
+    teacher. Place it by `replicate` too.
+    """
+    return jax.pmap(
+        step,
+        axis_name=AXIS,
+        in_axes=(None, None, 0),
+        out_axes=(None, None),
+        donate_argnums=(1,),
+    )
+
+
+@functools.cache
 def pmap_eval(apply: Callable[[Any, Any], PyTree]) -> Callable[[Any, Any], PyTree]:
     """Returns `apply(variables, shard)` over all devices, results along axis 0."""
     return jax.pmap(apply, axis_name=AXIS, in_axes=(None, 0), out_axes=0)

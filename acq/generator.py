@@ -1,0 +1,118 @@
+"""The generator of samples: GDFQ's, and with ACQ's position condition.
+
+    dense to `width` channels at a quarter of the image's size
+    twice: enlarged by nearest neighbours, 3x3 convolution, leaky ReLU 0.2
+    3x3 convolution to the image's channels, tanh, normalised
+
+GDFQ (Xu et al., ECCV 2020) normalises by the batch throughout, with an epsilon of 0.8
+in the hidden layers. The label is an embedding that multiplies the latent ('product',
+its CIFAR form) or a scale and offset in every normalisation ('norm', its ImageNet
+form). ACQ adds the centre of attention (arXiv 2301.07266; the form is not in its
+abstract): as a Gaussian heat map beside the features at half the image's size, or
+joined to the latent.
+
+Normalisation is always by the batch, also when samples are made for the student, so
+there are no running statistics and a sample depends on its batch.
+"""
+
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.linen import initializers
+
+from acq.conditions import Conditions, heat_map
+from acq.layers import Conv, batch_statistics, normalise
+
+LabelForm = Literal["product", "norm"]
+CenterForm = Literal["heat_map", "latent", "none"]
+_HIDDEN_EPSILON = 0.8  # torch's BatchNorm2d(c, 0.8): the second argument is epsilon
+_IMAGE_EPSILON = 1e-5
+
+
+class Generator(nn.Module):
+    """Samples from conditions.
+
+    Attributes:
+      image_size: height and width, a multiple of 4.
+      channels: of the image.
+      classes: labels there are.
+      width: channels of the hidden layers; the last has half of them.
+      label: 'product' or 'norm'.
+      center: 'heat_map', 'latent' or 'none'.
+      sigma: of the heat map, in units of half the image.
+      height: of the heat map.
+      axis_name: of the pmapped axis whose joined batch normalises; None for one device.
+    """
+
+    image_size: int
+    channels: int
+    classes: int
+    width: int = 128
+    label: LabelForm = "norm"
+    center: CenterForm = "heat_map"
+    sigma: float | int = 0.3
+    height: float | int = 3.0
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, conditions: Conditions) -> jax.Array:
+        """Images (n, s, s, channels): mean 0 and variance 1 in each channel."""
+        if self.image_size % 4:
+            raise ValueError(f"image_size must be a multiple of 4: {self.image_size}")
+        latent, label, center = conditions
+        if self.label == "product":
+            embedding = nn.Embed(
+                self.classes,
+                latent.shape[-1],
+                embedding_init=initializers.normal(1.0),
+                name="label",
+            )
+            latent = latent * embedding(label)
+        if self.center == "latent":
+            latent = jnp.concatenate([latent, center], axis=-1)
+        size, width = self.image_size // 4, self.width
+        x = nn.Dense(size * size * width, name="dense")(latent)
+        x = self._norm("norm0", x.reshape(-1, size, size, width), label)
+        x = Conv(width, 3, padding=1, use_bias=True, name="conv1")(double(x))
+        x = nn.leaky_relu(self._norm("norm1", x, label), 0.2)
+        if self.center == "heat_map":
+            lit = heat_map(center, 2 * size, sigma=self.sigma, height=self.height)
+            x = jnp.concatenate([x, lit], axis=-1)
+        x = Conv(width // 2, 3, padding=1, use_bias=True, name="conv2")(double(x))
+        x = nn.leaky_relu(self._norm("norm2", x, label), 0.2)
+        x = Conv(self.channels, 3, padding=1, use_bias=True, name="conv3")(x)
+        return self._standardise(jnp.tanh(x), _IMAGE_EPSILON)
+
+    def _standardise(self, x: jax.Array, epsilon: float) -> jax.Array:
+        mean, var = batch_statistics(x, self.axis_name)
+        one = jnp.ones_like(mean)
+        return normalise(x, mean, var, one, jnp.zeros_like(mean), epsilon)
+
+    def _norm(self, name: str, x: jax.Array, label: jax.Array) -> jax.Array:
+        """Normalisation by the batch, then a scale and offset, by class or for all."""
+        x = self._standardise(x, _HIDDEN_EPSILON)
+        kinds = self.classes if self.label == "norm" else 1
+        shape = (kinds, x.shape[-1])
+        spread = 0.1 if kinds > 1 else 0.0
+        scale = self.param(f"{name}_scale", _around(1.0, spread), shape)
+        offset = self.param(f"{name}_offset", _around(0.0, spread), shape)
+        chosen = label if kinds > 1 else jnp.zeros_like(label)
+        return x * scale[chosen][:, None, None] + offset[chosen][:, None, None]
+
+
+def double(x: jax.Array) -> jax.Array:
+    """Returns images (n, 2 h, 2 w, c), each pixel four times."""
+    n, h, w, c = x.shape
+    wide = jnp.broadcast_to(x[:, :, None, :, None], (n, h, 2, w, 2, c))
+    return wide.reshape(n, 2 * h, 2 * w, c)
+
+
+def _around(mean: float, spread: float):
+    """Initialiser: normal around `mean`."""
+
+    def init(key, shape, dtype=jnp.float32):
+        return mean + spread * jax.random.normal(key, shape, dtype)
+
+    return init

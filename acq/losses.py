@@ -1,0 +1,152 @@
+"""Loss terms of generator and student, each a mean over the examples it is given.
+
+The sums over terms, with their weights, stand in `train_step.py`. Means here are over
+one device's share of the batch; the step takes their mean over devices. The statistics
+of `statistics_loss` and the features of `hint_loss` come as trees, a leaf a layer.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+StatisticsForm = Literal["squared", "relative"]
+# Added to distances and norms before a division.
+_SMALL = 1e-8
+
+
+def class_loss(
+    logits: Float[Array, "n k"], label: Int[Array, "n"]
+) -> Float[Array, ""]:
+    """Cross-entropy of the softmax with the labels, in nats."""
+    chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), label[:, None], axis=1)
+    return -jnp.mean(chosen)
+
+
+def statistics_loss(found, running, form: StatisticsForm) -> Float[Array, ""]:
+    """How far the samples' BatchNorm statistics are from the training images' (BNS).
+
+    A mean over the BatchNorm layers of the sum of two means over channels:
+
+        squared:  (m - mean)^2           + (v - var)^2              (GDFQ's)
+        relative: (m - mean)^2 / var     + (v / var - 1)^2
+
+    `relative` weighs every channel alike whatever its scale; in `squared` the layers
+    with the largest activations are nearly all of the sum.
+
+    Args:
+      found: {...: {mean, var}} of the samples at each layer's input, var biased.
+      running: the teacher's running statistics, the same tree.
+      form: 'squared' or 'relative'.
+
+    Raises:
+      ValueError: the trees differ, or there is no BatchNorm layer in them.
+    """
+    found, running = layer_statistics(found), layer_statistics(running)
+    if not running or found.keys() != running.keys():
+        raise ValueError(
+            "the samples' statistics are of the layers "
+            f"{sorted(found)}, the teacher's of {sorted(running)}"
+        )
+    terms = []
+    for name, (mean, var) in running.items():
+        m, v = found[name]
+        if form == "squared":
+            terms.append(jnp.mean((m - mean) ** 2) + jnp.mean((v - var) ** 2))
+        else:
+            # A channel that was always the same has no scale of its own.
+            scale = jnp.maximum(var, 1e-5)
+            apart = jnp.mean((m - mean) ** 2 / scale)
+            terms.append(apart + jnp.mean(((v - var) / scale) ** 2))
+    return jnp.mean(jnp.stack(terms))
+
+
+def layer_statistics(tree) -> dict[str, tuple[jax.Array, jax.Array]]:
+    """Returns {path of a BatchNorm layer: (mean, var)} of a nested collection."""
+    leaves = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+    names = [name.removesuffix("/mean") for name in leaves if name.endswith("/mean")]
+    return {name: (leaves[f"{name}/mean"], leaves[f"{name}/var"]) for name in names}
+
+
+def center_loss(
+    achieved: Float[Array, "n 2"], requested: Float[Array, "n 2"]
+) -> Float[Array, ""]:
+    """Attention center matching: the mean squared distance, at most 8."""
+    return jnp.mean(jnp.sum(jnp.square(achieved - requested), axis=-1))
+
+
+def pair_loss(
+    latent: Float[Array, "n d"], sample: Float[Array, "n *shape"]
+) -> Float[Array, ""]:
+    """Adversarial loss of pairs: samples of one condition are to differ as latents do.
+
+        mean over pairs of |z1 - z2| / (|z1 - z2| + |s1 - s2|)
+
+    with |.| the mean absolute difference. In (0, 1], and 1 for equal samples: the
+    ratio of Mao et al. (mode seeking, CVPR 2019) in a form that stays bounded.
+
+    Args:
+      latent: those of pair i at 2 i and 2 i + 1.
+      sample: the images, or features of them, in the same order.
+    """
+    z, s = (
+        jnp.mean(jnp.abs(x[0::2] - x[1::2]).reshape(len(x) // 2, -1), axis=-1)
+        for x in (latent, sample)
+    )
+    return jnp.mean(z / (z + s + _SMALL))
+
+
+def consistency_loss(
+    eval_attention: Float[Array, "n h w"], train_attention: Float[Array, "n h w"]
+) -> Float[Array, ""]:
+    """1 - cosine of the attention in evaluation and in training mode, in [0, 1]."""
+    return 1 - jnp.mean(attention_cosine(eval_attention, train_attention))
+
+
+def attention_cosine(
+    a: Float[Array, "n h w"], b: Float[Array, "n h w"]
+) -> Float[Array, "n"]:
+    """Cosine of two attention maps of each sample; 1 is the same map."""
+    a, b = (x.reshape(len(x), -1) for x in (a, b))
+    norms = jnp.linalg.norm(a, axis=-1) * jnp.linalg.norm(b, axis=-1)
+    return jnp.sum(a * b, axis=-1) / (norms + _SMALL)
+
+
+def distillation_loss(
+    student: Float[Array, "n k"], teacher: Float[Array, "n k"], temperature: float | int
+) -> Float[Array, ""]:
+    """T^2 KL(teacher || student) of the softened softmax, a mean over samples.
+
+    Published code averages over batch *and* classes: its weight is this one's divided
+    by the number of classes.
+    """
+    log_p = jax.nn.log_softmax(teacher / temperature)
+    log_q = jax.nn.log_softmax(student / temperature)
+    divergence = jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
+    return temperature**2 * jnp.mean(divergence)
+
+
+def hint_loss(student, teacher) -> Float[Array, ""]:
+    """How far the student's activations are from the teacher's, layer by layer.
+
+        mean over layers of mean((s - t)^2) / mean(t^2)
+
+    Args:
+      student: a tree of activations.
+      teacher: the same tree; no gradient goes into it.
+
+    Raises:
+      ValueError: the trees differ.
+    """
+
+    def apart(s: jax.Array, t: jax.Array) -> jax.Array:
+        if s.shape != t.shape:
+            raise ValueError(f"activations of {s.shape} and of {t.shape}")
+        t = jax.lax.stop_gradient(t)
+        return jnp.mean(jnp.square(s - t)) / (jnp.mean(jnp.square(t)) + _SMALL)
+
+    return jnp.mean(jnp.stack(jax.tree.leaves(jax.tree.map(apart, student, teacher))))

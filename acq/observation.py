@@ -1,0 +1,91 @@
+"""What the teacher shows of a batch: logits, attention, BatchNorm statistics.
+
+In evaluation mode, as it will be used, and in training mode, where BatchNorm
+normalises by the batch: ACQ holds the attention of both against each other. The
+teacher's variables are only read: what training mode would change is thrown away.
+"""
+
+from typing import Any, Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from acq.kernels.attention import attention_map
+from common.typing import PyTree
+
+AttentionForm = Literal["energy", "grad_cam"]
+ATTENTION_FORMS: tuple[AttentionForm, ...] = ("energy", "grad_cam")
+_SMALL = 1e-8
+
+
+class View(NamedTuple):
+    """One pass of the teacher over a batch.
+
+    Attributes:
+      logits: of the classes.
+      attention: not negative, sums to 1 over each image's positions.
+      statistics: {...: {mean, var}}, of the batch at each BatchNorm layer's input.
+    """
+
+    logits: Float[Array, "n k"]
+    attention: Float[Array, "n h w"]
+    statistics: PyTree
+
+
+def observe(
+    network: nn.Module,
+    variables: PyTree,
+    images: Float[Array, "n h w c"],
+    label: Int[Array, "n"],
+    *,
+    train: bool,
+    attention: AttentionForm = "energy",
+) -> View:
+    """Returns what the teacher shows, differentiable by the images.
+
+    Args:
+      network: the teacher's; its layers' `axis_name` says over what the batch is.
+      variables: `params` and `batch_stats`.
+      images: normalised.
+      label: of the class whose attention `grad_cam` shows.
+      train: whether BatchNorm normalises by the batch.
+      attention: 'energy', the sum over channels of the squared features, or
+        'grad_cam', for networks that call `self.perturb("features", x)`.
+    """
+
+    def apply(given: PyTree) -> Any:
+        return network.apply(given, images, train=train, mutable=["bn_inputs"])
+
+    if attention == "energy":
+        (logits, features), changed = apply(variables)
+        return View(logits, attention_map(features), changed["bn_inputs"])
+
+    def label_logits(shift: jax.Array) -> Any:
+        shifted = {**variables, "perturbations": {"features": shift}}
+        (logits, features), changed = apply(shifted)
+        chosen = jnp.take_along_axis(logits, label[:, None], axis=1)
+        return jnp.sum(chosen), (logits, features, changed)
+
+    (_, features), _ = jax.eval_shape(apply, variables)
+    zeros = jnp.zeros(features.shape, features.dtype)
+    gradient, (logits, features, changed) = jax.grad(label_logits, has_aux=True)(zeros)
+    return View(logits, grad_cam(features, gradient), changed["bn_inputs"])
+
+
+def grad_cam(
+    features: Float[Array, "n h w c"], gradient: Float[Array, "n h w c"]
+) -> Float[Array, "n h w"]:
+    """Returns Grad-CAM, ReLU(sum_c mean(gradient_c) F_c), made to sum to 1.
+
+    With a head of mean pooling and one dense layer it is the class activation map.
+    Selvaraju et al., ICCV 2017. A map that is zero everywhere becomes uniform.
+
+    Args:
+      features: of the last convolutional stage.
+      gradient: of the label's logit by them.
+    """
+    weight = jnp.mean(gradient, axis=(1, 2), keepdims=True)
+    lit = nn.relu(jnp.sum(weight * features, axis=-1)) + _SMALL
+    return lit / jnp.sum(lit, axis=(1, 2), keepdims=True)

@@ -1,0 +1,396 @@
+"""One optimiser step of the generator, and one of the student, as the paper has them.
+
+    generator:  w_class * CE(teacher(x), y) + w_statistics * BNS
+                + w_center * |center(A) - c|^2 + w_pair * pair + w_consistency * (1 - cos)
+    student:    w_class * CE(student(x), y) + w_kl * T^2 KL(teacher || student)
+                + w_hint * activations apart
+
+x is the generator's image of the condition (z, y, c) and A the teacher's attention on
+it. BNS, CE, KL and their place in the two losses are GDFQ's (Xu et al., ECCV 2020);
+the terms of centre, pair and consistency are ACQ's (arXiv 2301.07266), in forms of ours
+since its abstract gives only their purpose; the hint is an addition of ours.
+
+Steps are pure, see one device's share of a batch, and take the means over devices
+themselves. The teacher is frozen: it comes as an argument of its own.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from acq import losses
+from acq.conditions import Conditions, draw_conditions
+from acq.generator import Generator
+from acq.kernels.attention import attention_center
+from acq.observation import AttentionForm, observe
+from acq.ranges import RangeRule, updated_ranges
+from common.devices import AXIS
+from common.typing import Metrics, PyTree
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GeneratorLoss:
+    """Weights and forms of the generator's terms; a weight of 0 leaves a term out.
+
+    Attributes:
+      class_weight: of the teacher's cross-entropy with the label asked for.
+      statistics_weight: of BNS.
+      statistics_form: see `losses.statistics_loss`.
+      statistics_mode: of the teacher's pass whose statistics BNS compares.
+      center_weight: of the attention center matching loss.
+      center_ramp: steps over which that weight grows from 0; 0 for none.
+      power: that sharpens attention before its centre is taken.
+      pair_weight: of the adversarial loss of pairs.
+      consistency_weight: of the attention's consistency between modes.
+      attention: form of the attention map.
+    """
+
+    class_weight: float | int = 1.0
+    statistics_weight: float | int = 0.1
+    statistics_form: losses.StatisticsForm = "squared"
+    statistics_mode: Literal["eval", "train"] = "eval"
+    center_weight: float | int = 0.0
+    center_ramp: int = 0
+    power: float | int = 2.0
+    pair_weight: float | int = 0.0
+    consistency_weight: float | int = 0.0
+    attention: AttentionForm = "energy"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StudentLoss:
+    """Weights of the student's terms; a weight of 0 leaves a term out.
+
+    Attributes:
+      class_weight: of the cross-entropy with the label the sample was made for.
+      kl_weight: of the distillation loss, per sample.
+      temperature: of it.
+      hint_weight: of the distance between activations, a mean over layers.
+    """
+
+    class_weight: float | int = 0.0
+    kl_weight: float | int = 1.0
+    temperature: float | int = 1.0
+    hint_weight: float | int = 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How conditions are drawn.
+
+    Attributes:
+      latent: length of a latent.
+      classes: labels are uniform over.
+      reach: centres are uniform over [-reach, reach]^2.
+      paired: whether neighbours share class and centre.
+      seed: of all draws.
+    """
+
+    latent: int
+    classes: int
+    reach: float | int
+    paired: bool
+    seed: int
+
+    def draw(self, numbers: jax.Array) -> Conditions:
+        """The conditions of the samples with these numbers, uint32."""
+        return draw_conditions(
+            jax.random.key(self.seed),
+            numbers,
+            latent=self.latent,
+            classes=self.classes,
+            reach=self.reach,
+            paired=self.paired,
+        )
+
+
+class Learner(flax.struct.PyTreeNode):
+    """Parameters that an optimiser changes, and its state.
+
+    Attributes:
+      params: float32.
+      opt_state: the optimiser's.
+    """
+
+    params: PyTree
+    opt_state: PyTree
+
+
+class GeneratorState(flax.struct.PyTreeNode):
+    """What a generator step changes.
+
+    Attributes:
+      step: steps done, int32 scalar.
+      generator: its parameters and their optimiser's state.
+    """
+
+    step: jax.Array
+    generator: Learner
+
+
+class QuantizeState(flax.struct.PyTreeNode):
+    """What a step of generator and student changes.
+
+    Attributes:
+      step: steps done of this phase, int32 scalar.
+      generator: its parameters and their optimiser's state.
+      student: `params` and, in `ranges`, those of the activations.
+      moving: the ranges' moving average of observed ranges, and how many there were.
+    """
+
+    step: jax.Array
+    generator: Learner
+    student: Learner
+    moving: PyTree
+
+
+class GeneratorParts(NamedTuple):
+    """What a generator step is made of; all hashable.
+
+    Attributes:
+      generator: makes images of conditions.
+      teacher: the float network, with statistics over all devices.
+      loss: weights and forms of the terms.
+      sampling: draws the conditions.
+      optimizer: makes the steps.
+    """
+
+    generator: Generator
+    teacher: nn.Module
+    loss: GeneratorLoss
+    sampling: Sampling
+    optimizer: optax.GradientTransformation
+
+
+class StudentParts(NamedTuple):
+    """What a student step is made of; all hashable.
+
+    Attributes:
+      student: the teacher's network in fake-quantized layers.
+      loss: weights of the terms.
+      optimizer: makes the steps.
+      ranges: where the activations' ranges come from.
+    """
+
+    student: nn.Module
+    loss: StudentLoss
+    optimizer: optax.GradientTransformation
+    ranges: RangeRule
+
+
+def create_learner(params: PyTree, optimizer: optax.GradientTransformation) -> Learner:
+    """Returns a learner before its first step; copies, since steps donate it."""
+    params = jax.tree.map(jnp.copy, params)
+    return Learner(params=params, opt_state=optimizer.init(params))
+
+
+@functools.cache
+def make_generator_step(
+    parts: GeneratorParts,
+) -> Callable[[PyTree, GeneratorState, Any], tuple[GeneratorState, Metrics]]:
+    """Returns `generator_step(teacher_variables, state, shard)`, to be pmapped.
+
+    The shard holds `draw`, uint32: the numbers of this device's samples.
+    """
+
+    def generator_step(
+        teacher_variables: PyTree, state: GeneratorState, shard: Any
+    ) -> tuple[GeneratorState, Metrics]:
+        conditions = parts.sampling.draw(shard["draw"])
+        learner, _, metrics = _step_generator(
+            parts, teacher_variables, state.generator, conditions, state.step
+        )
+        return GeneratorState(step=state.step + 1, generator=learner), metrics
+
+    return generator_step
+
+
+@functools.cache
+def make_quantize_step(
+    generator_parts: GeneratorParts,
+    student_parts: StudentParts,
+    *,
+    generator_learns: bool,
+) -> Callable[[PyTree, QuantizeState, Any], tuple[QuantizeState, Metrics]]:
+    """Returns `quantize_step(teacher_variables, state, shard)`, to be pmapped.
+
+    The student learns from the generator's images as they were before the generator's
+    own step, as GDFQ does it.
+
+    Args:
+      generator_parts: of the generator's step.
+      student_parts: of the student's.
+      generator_learns: whether the generator goes on learning, or only makes images.
+    """
+
+    def quantize_step(
+        teacher_variables: PyTree, state: QuantizeState, shard: Any
+    ) -> tuple[QuantizeState, Metrics]:
+        conditions = generator_parts.sampling.draw(shard["draw"])
+        generator, metrics = state.generator, {}
+        if generator_learns:
+            generator, images, metrics = _step_generator(
+                generator_parts, teacher_variables, generator, conditions, state.step
+            )
+        else:
+            images = generator_parts.generator.apply(
+                {"params": generator.params}, conditions
+            )
+        student, moving, measured = _step_student(
+            student_parts,
+            generator_parts.teacher,
+            teacher_variables,
+            state,
+            jax.lax.stop_gradient(images),
+            conditions.label,
+        )
+        state = QuantizeState(
+            step=state.step + 1, generator=generator, student=student, moving=moving
+        )
+        return state, metrics | measured
+
+    return quantize_step
+
+
+def generator_terms(
+    parts: GeneratorParts,
+    params: PyTree,
+    teacher_variables: PyTree,
+    conditions: Conditions,
+    step: jax.Array,
+) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
+    """Returns (loss, (images, terms)) of one device's conditions.
+
+    Args:
+      parts: what the step is made of.
+      params: the generator's.
+      teacher_variables: `params` and `batch_stats`.
+      conditions: of the images.
+      step: steps done, for the ramp of the centre's weight.
+    """
+    loss = parts.loss
+    images = parts.generator.apply({"params": params}, conditions)
+    see = functools.partial(
+        observe,
+        parts.teacher,
+        teacher_variables,
+        images,
+        conditions.label,
+        attention=loss.attention,
+    )
+    view = see(train=False)
+    needs_train = loss.statistics_mode == "train" or loss.consistency_weight > 0
+    train_view = see(train=True) if needs_train else view
+    measured = view if loss.statistics_mode == "eval" else train_view
+    terms = {
+        "class": losses.class_loss(view.logits, conditions.label),
+        "statistics": losses.statistics_loss(
+            measured.statistics, teacher_variables["batch_stats"], loss.statistics_form
+        ),
+    }
+    weights = {"class": loss.class_weight, "statistics": loss.statistics_weight}
+    if loss.center_weight:
+        achieved = attention_center(view.attention, loss.power)
+        terms["center"] = losses.center_loss(achieved, conditions.center)
+        ramp = jnp.minimum(1.0, (step + 1) / max(loss.center_ramp, 1))
+        weights["center"] = loss.center_weight * ramp
+    if loss.pair_weight:
+        terms["pair"] = losses.pair_loss(conditions.latent, images)
+        weights["pair"] = loss.pair_weight
+    if loss.consistency_weight:
+        terms["consistency"] = losses.consistency_loss(
+            view.attention, train_view.attention
+        )
+        weights["consistency"] = loss.consistency_weight
+    total = sum(weights[name] * term for name, term in terms.items())
+    recognised = jnp.mean(jnp.argmax(view.logits, axis=-1) == conditions.label)
+    metrics = {f"generator_{name}": term for name, term in terms.items()}
+    return jnp.asarray(total), (images, metrics | {"recognised": recognised})
+
+
+def _step_generator(
+    parts: GeneratorParts,
+    teacher_variables: PyTree,
+    learner: Learner,
+    conditions: Conditions,
+    step: jax.Array,
+) -> tuple[Learner, jax.Array, Metrics]:
+    """The generator after a step, the images before it, and the loss's terms."""
+
+    def loss_of(params: PyTree) -> Any:
+        return generator_terms(parts, params, teacher_variables, conditions, step)
+
+    (total, (images, metrics)), gradient = jax.value_and_grad(loss_of, has_aux=True)(
+        learner.params
+    )
+    gradient, metrics = jax.lax.pmean(
+        (gradient, {"generator_loss": total, **metrics}), AXIS
+    )
+    return _updated(learner, gradient, parts.optimizer), images, metrics
+
+
+def _step_student(
+    parts: StudentParts,
+    teacher: nn.Module,
+    teacher_variables: PyTree,
+    state: QuantizeState,
+    images: jax.Array,
+    label: jax.Array,
+) -> tuple[Learner, PyTree, Metrics]:
+    """The student and its moving ranges after a step, and the loss's terms."""
+    loss = parts.loss
+    seen = ["activations"] if loss.hint_weight else []
+    (teacher_logits, _), shown = teacher.apply(teacher_variables, images, mutable=seen)
+    statistics = teacher_variables["batch_stats"]
+
+    def loss_of(trained: PyTree) -> Any:
+        # Running statistics stay the teacher's: the student is in evaluation mode.
+        variables = {**trained, "batch_stats": statistics}
+        (logits, _), changed = parts.student.apply(
+            variables, images, mutable=[*seen, "observed"]
+        )
+        terms, weights = {}, {}
+        if loss.class_weight:
+            terms["class"] = losses.class_loss(logits, label)
+            weights["class"] = loss.class_weight
+        if loss.kl_weight:
+            terms["kl"] = losses.distillation_loss(
+                logits, teacher_logits, loss.temperature
+            )
+            weights["kl"] = loss.kl_weight
+        if loss.hint_weight:
+            terms["hint"] = losses.hint_loss(
+                changed["activations"], shown["activations"]
+            )
+            weights["hint"] = loss.hint_weight
+        total = sum(weights[name] * term for name, term in terms.items())
+        agreed = jnp.mean(jnp.argmax(logits, -1) == jnp.argmax(teacher_logits, -1))
+        metrics = {f"student_{name}": term for name, term in terms.items()}
+        metrics |= {"student_loss": jnp.asarray(total), "agreement": agreed}
+        return total, (metrics, changed["observed"])
+
+    gradient, (metrics, observed) = jax.grad(loss_of, has_aux=True)(
+        state.student.params
+    )
+    gradient, metrics = jax.lax.pmean((gradient, metrics), AXIS)
+    learner = _updated(state.student, gradient, parts.optimizer)
+    ranges, moving = updated_ranges(
+        parts.ranges, learner.params["ranges"], state.moving, observed, state.step
+    )
+    return learner.replace(params={**learner.params, "ranges": ranges}), moving, metrics
+
+
+def _updated(
+    learner: Learner, gradient: PyTree, optimizer: optax.GradientTransformation
+) -> Learner:
+    updates, opt_state = optimizer.update(gradient, learner.opt_state, learner.params)
+    return Learner(
+        params=optax.apply_updates(learner.params, updates), opt_state=opt_state
+    )
