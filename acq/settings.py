@@ -1,0 +1,259 @@
+"""What an ACQ config may hold, and the objects it describes."""
+
+import functools
+from typing import Any
+
+import optax
+
+from acq.classifier import Classifier
+from acq.generator import Generator
+from acq.initial_ranges import RANGE_METHODS, RangeLayers
+from acq.kernels.grid import MAX_BITS, MIN_BITS, Grid
+from acq.layers import FloatLayers
+from acq.observation import ATTENTION_FORMS
+from acq.quant_layers import Quantizer, QuantLayers
+from acq.ranges import RANGE_SOURCES, RangeRule
+from acq.train_step import (
+    GeneratorLoss,
+    GeneratorParts,
+    Sampling,
+    StudentLoss,
+    StudentParts,
+)
+from common import config as c
+from common.config import ConfigDict
+from common.devices import AXIS
+from common.schedules import create_schedule
+
+BASELINES = ("noise", "bn_statistics", "generated", "real")
+GRADIENTS = ("identity", "clipped", "learned")
+# Where the rate falls to a tenth, as shares of the run: GDFQ's epochs 100, 200, 300.
+_BOUNDARIES = (0.25, 0.5, 0.75)
+
+_BITS = c.whole(MIN_BITS, MAX_BITS)
+_WEIGHT = c.number(at_least=0)
+_BASELINE = c.some_of(*BASELINES)
+
+RULES = {
+    "seed": c.whole(0, 2**31 - 1),
+    "quantizer.weight_bits": _BITS,
+    "quantizer.activation_bits": _BITS,
+    "quantizer.other_bits": c.Rule(
+        lambda v: v == 0 or _BITS.accepts(v), f"0, or {_BITS.words}"
+    ),
+    "quantizer.symmetric_weights": c.boolean(),
+    "quantizer.gradient": c.one_of(*GRADIENTS),
+    "quantizer.range_source": c.one_of(*RANGE_SOURCES),
+    "quantizer.range_method": c.one_of(*RANGE_METHODS),
+    "quantizer.decay": c.number(at_least=0, at_most=1),
+    "generator.width": c.whole(2),
+    "generator.latent": c.whole(1),
+    "generator.label": c.one_of("product", "norm"),
+    "generator.center": c.one_of("heat_map", "latent", "none"),
+    "generator.sigma": c.number(above=0),
+    "generator.height": c.number(),
+    "generator.reach": c.number(at_least=0, at_most=1),
+    "generator.power": c.number(above=0),
+    "generator.attention": c.one_of(*ATTENTION_FORMS),
+    "generator.class_weight": _WEIGHT,
+    "generator.statistics_weight": _WEIGHT,
+    "generator.statistics_form": c.one_of("squared", "relative"),
+    "generator.statistics_mode": c.one_of("eval", "train"),
+    "generator.center_weight": _WEIGHT,
+    "generator.pair_weight": _WEIGHT,
+    "generator.consistency_weight": _WEIGHT,
+    "generator.learning_rate": c.number(above=0),
+    "generator.schedule": c.one_of("cosine", "constant", "step"),
+    "generator.learns": c.boolean(),
+    "generator.path": c.existing_path(),
+    "student.optimizer": c.one_of("adam", "sgd"),
+    "student.learning_rate": c.number(above=0),
+    "student.schedule": c.one_of("cosine", "constant", "step"),
+    "student.weight_decay": c.number(at_least=0),
+    "student.class_weight": _WEIGHT,
+    "student.kl_weight": _WEIGHT,
+    "student.temperature": c.number(above=0),
+    "student.hint_weight": _WEIGHT,
+    "train.epoch_steps": c.whole(1),
+    "train.batch_size": c.whole(2),
+    "baselines.run": c.Rule(
+        lambda v: v == () or _BASELINE.accepts(v), f"(), or {_BASELINE.words}"
+    ),
+    "baselines.batches": c.whole(1),
+}
+
+
+def problems(config: ConfigDict) -> list[str]:
+    """Lists what a config of the quantization holds that is not accepted."""
+    found = c.rule_problems(config, RULES)
+    if found:
+        return found
+    generator, student = config.generator, config.student
+    if config.train.batch_size % 2:
+        found.append(
+            f"train.batch_size: got {config.train.batch_size}, accepted: an even "
+            "number, since samples come in pairs"
+        )
+    if generator.center == "none" and generator.center_weight:
+        found.append(
+            f"generator.center_weight: got {generator.center_weight} with "
+            "generator.center='none', which shows the generator no centre: give "
+            "'heat_map' or 'latent', or a weight of 0"
+        )
+    if not (student.class_weight or student.kl_weight or student.hint_weight):
+        found.append(
+            "student.class_weight, kl_weight, hint_weight: all 0, so the student has "
+            "nothing to learn; give one of them a weight"
+        )
+    return found
+
+
+def to_steps(config: ConfigDict, key: str) -> int:
+    """Returns the duration at `key`, as "generator.warmup", in steps; "" is 0."""
+    section, name = key.split(".")
+    duration = config[section][name]
+    if duration == "":
+        return 0
+    return c.to_steps(duration, config.train.epoch_steps, key)
+
+
+def generator(config: ConfigDict, teacher: Classifier) -> Generator:
+    """Returns the generator of images for a teacher."""
+    settings = config.generator
+    return Generator(
+        image_size=teacher.record.image_size,
+        channels=teacher.record.channels,
+        classes=teacher.record.classes,
+        width=settings.width,
+        label=settings.label,
+        center=settings.center,
+        sigma=settings.sigma,
+        height=settings.height,
+        axis_name=AXIS,
+    )
+
+
+def sampling(config: ConfigDict, teacher: Classifier) -> Sampling:
+    """Returns how conditions are drawn."""
+    return Sampling(
+        latent=config.generator.latent,
+        classes=teacher.record.classes,
+        reach=config.generator.reach,
+        paired=config.generator.pair_weight > 0,
+        seed=config.seed,
+    )
+
+
+def generator_parts(
+    config: ConfigDict, teacher: Classifier, *, alone: bool
+) -> GeneratorParts:
+    """Returns what a generator step is made of.
+
+    Args:
+      config: the whole config.
+      teacher: that is to recognise its images.
+      alone: whether of the warm-up, else of the steps beside the student.
+    """
+    settings = config.generator
+    return GeneratorParts(
+        generator=generator(config, teacher),
+        teacher=teacher.with_layers(FloatLayers(AXIS)),
+        loss=GeneratorLoss(
+            class_weight=settings.class_weight,
+            statistics_weight=settings.statistics_weight,
+            statistics_form=settings.statistics_form,
+            statistics_mode=settings.statistics_mode,
+            center_weight=settings.center_weight,
+            center_ramp=to_steps(config, "generator.center_ramp") if alone else 0,
+            power=settings.power,
+            pair_weight=settings.pair_weight,
+            consistency_weight=settings.consistency_weight,
+            attention=settings.attention,
+        ),
+        sampling=sampling(config, teacher),
+        optimizer=_optimizer(
+            "adam",
+            settings.schedule if alone else config.student.schedule,
+            settings.learning_rate,
+            to_steps(config, "generator.warmup" if alone else "train.duration"),
+            first_moment=0.5,
+        ),
+    )
+
+
+def quant_layers(config: ConfigDict) -> QuantLayers:
+    """Returns the layers of the student."""
+    settings = config.quantizer
+    kernels = Grid(settings.weight_bits, symmetric=settings.symmetric_weights)
+    # Kernels' ranges are their smallest and largest value: nothing is outside.
+    return QuantLayers(
+        kernels=Quantizer(kernels, "identity"),
+        activations=Quantizer(Grid(settings.activation_bits), settings.gradient),
+        others=(
+            Quantizer(Grid(settings.other_bits), settings.gradient)
+            if settings.other_bits
+            else None
+        ),
+    )
+
+
+def range_layers(config: ConfigDict, method: str) -> RangeLayers:
+    """Returns the layers that measure the student's ranges."""
+    layers = quant_layers(config)
+    return RangeLayers(
+        activations=layers.activations.grid,
+        others=layers.others.grid if layers.others else None,
+        method=method,
+    )
+
+
+def student_parts(config: ConfigDict, teacher: Classifier) -> StudentParts:
+    """Returns what a student step is made of."""
+    settings, ranges = config.student, config.quantizer
+    observed = ranges.range_source == "observed"
+    return StudentParts(
+        student=teacher.with_layers(quant_layers(config)),
+        loss=StudentLoss(
+            class_weight=settings.class_weight,
+            kl_weight=settings.kl_weight,
+            temperature=settings.temperature,
+            hint_weight=settings.hint_weight,
+        ),
+        optimizer=_optimizer(
+            settings.optimizer,
+            settings.schedule,
+            settings.learning_rate,
+            to_steps(config, "train.duration"),
+            weight_decay=settings.weight_decay,
+        ),
+        ranges=RangeRule(
+            observe_steps=to_steps(config, "quantizer.observe") if observed else 0,
+            decay=ranges.decay,
+        ),
+    )
+
+
+@functools.cache
+def _optimizer(
+    name: str,
+    schedule: str,
+    rate: float,
+    total: int,
+    *,
+    first_moment: float = 0.9,
+    weight_decay: float = 0.0,
+) -> optax.GradientTransformation:
+    """Adam or Nesterov's SGD, weight decay added to the gradient as in PyTorch."""
+    boundaries = sorted({max(1, round(share * total)) for share in _BOUNDARIES})
+    options: dict[str, Any] = {}
+    if schedule == "step":
+        options["boundaries"] = [step for step in boundaries if step < total]
+    rates = create_schedule(schedule, peak=rate, total_steps=total, **options)
+    steps = (
+        optax.adam(rates, b1=first_moment, b2=0.999)
+        if name == "adam"
+        else optax.sgd(rates, momentum=0.9, nesterov=True)
+    )
+    if not weight_decay:
+        return steps
+    return optax.chain(optax.add_decayed_weights(weight_decay), steps)

@@ -1,0 +1,47 @@
+"""ACQ on a CIFAR-10 ResNet, W4A4, from your pretrained weights and no image.
+
+  python launch.py --config configs/acq_r20_cifar10.py \
+      --config.teacher.weights=FILE --config.eval.path=NPZ
+
+FILE holds weights of a CIFAR ResNet (PyTorch's .th or .pth, safetensors or .npz);
+`--config.teacher.depth` picks 20, 32, 44 or 56. NPZ holds `images`, uint8 (n, 32, 32,
+3), and `labels`; it is only evaluated on and may be left out. `--task evaluate` tells
+the float teacher's accuracy.
+
+Variants, joined by commas: `acq` (default); `gdfq`, all terms of ACQ off; `center`,
+`pair`, `consistency`, one of them on; `published`, GDFQ's losses, quantizer and
+optimisers (first in the list: `published,gdfq` is GDFQ itself); `w3a3`, `w4a4`,
+`w5a5`, `w6a6`, `w8a8`; `integer_ready`, 8 bits where GDFQ leaves floats; `long`, the
+published 400 epochs, not yet run; `smoke` takes seconds, with random weights.
+"""
+
+from common.config import ConfigDict
+from common.recipe import apply_variants
+from configs.base_acq import get_base, variants
+
+
+def _long(config: ConfigDict) -> None:
+    config.generator.warmup = "4 epochs"
+    config.generator.learns = True
+    config.train.duration = "400 epochs"
+    config.train.batch_size = 200
+
+
+def _smoke(config: ConfigDict) -> None:
+    config.teacher.name = "resnet8"
+    config.teacher.weights = "random"
+    config.generator.width = 8
+    config.generator.latent = 8
+    config.generator.warmup = "2 steps"
+    config.train.duration = "2 steps"
+    config.train.batch_size = 4
+    config.train.log = config.train.save = config.train.evaluate = "1 steps"
+    config.baselines.batches = 1
+
+
+VARIANTS = variants(long=_long, smoke=_smoke)
+
+
+def get_config(variant: str = "default") -> ConfigDict:
+    """Returns the recipe's config, changed by the variants named."""
+    return apply_variants(get_base({"name": "resnet20"}), variant, VARIANTS)

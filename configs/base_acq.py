@@ -1,0 +1,196 @@
+"""What every ACQ recipe starts from; recipes change some of it.
+
+Durations are texts such as "500 steps" or "4 epochs"; an epoch is
+`config.train.epoch_steps` steps, since there are no data to go through.
+"""
+
+from collections.abc import Mapping
+
+from common.config import ConfigDict
+from common.recipe import Variants
+
+# GDFQ as published (Xu et al., ECCV 2020): its losses, quantizer and schedules.
+_GDFQ = {
+    "generator": {
+        "label": "product",
+        "center": "none",
+        "width": 128,
+        "class_weight": 1.0,
+        "statistics_weight": 0.1,
+        "statistics_form": "squared",
+        "statistics_mode": "eval",
+        "center_weight": 0.0,
+        "pair_weight": 0.0,
+        "consistency_weight": 0.0,
+    },
+    "student": {
+        "optimizer": "sgd",
+        "class_weight": 1.0,
+        "temperature": 20.0,
+        "hint_weight": 0.0,
+        "weight_decay": 1e-4,
+    },
+    "quantizer": {
+        "gradient": "identity",
+        "range_source": "observed",
+        "range_method": "minmax",
+        "symmetric_weights": False,
+    },
+}
+# One of ACQ's terms on the same generator, the others off.
+_OFF = {
+    "center": "none",
+    "center_weight": 0.0,
+    "pair_weight": 0.0,
+    "consistency_weight": 0.0,
+}
+
+
+def without_acq(config: ConfigDict) -> None:
+    """Turns every term of ACQ off and keeps the rest of the recipe."""
+    config.generator.update(_OFF)
+
+
+def _only(*names: str):
+    """Turns the named terms on, at the recipe's weights, and the others off."""
+
+    def change(config: ConfigDict) -> None:
+        kept = {name: config.generator[name] for name in names}
+        config.generator.update({**_OFF, **kept})
+
+    return change
+
+
+def _published(config: ConfigDict) -> None:
+    """GDFQ's losses, quantizer and optimisers under the recipe's ACQ terms."""
+    ours = {name: config.generator[name] for name in _OFF}
+    config.update(_GDFQ)
+    config.generator.update(ours)
+    # Published code averages its KL over batch and classes, ours over the batch.
+    config.student.kl_weight = 1 / config.teacher.classes
+
+
+def _bits(weight: int, activation: int):
+    def change(config: ConfigDict) -> None:
+        config.quantizer.weight_bits = weight
+        config.quantizer.activation_bits = activation
+
+    return change
+
+
+def _integer_ready(config: ConfigDict) -> None:
+    config.quantizer.other_bits = 8
+
+
+VARIANTS: Variants = {
+    "acq": lambda config: None,
+    "gdfq": without_acq,
+    "center": _only("center", "center_weight"),
+    "pair": _only("pair_weight"),
+    "consistency": _only("consistency_weight"),
+    "published": _published,
+    "integer_ready": _integer_ready,
+    **{f"w{bits}a{bits}": _bits(bits, bits) for bits in (3, 4, 5, 6, 8)},
+}
+
+
+def variants(**more) -> Variants:
+    """Returns the variants of every recipe and a recipe's own."""
+    return {**VARIANTS, **more}
+
+
+def get_base(teacher: Mapping[str, object]) -> ConfigDict:
+    """Returns the defaults.
+
+    Args:
+      teacher: what the recipe's teacher is; keys of `config.teacher`.
+    """
+    config = ConfigDict()
+    config.method = "acq"
+    config.task = "quantize"
+    config.seed = 0
+
+    config.data = ConfigDict()
+    config.data.cache = ""  # of downloads; '': where the hub's and TFDS's own are
+
+    config.teacher = ConfigDict()
+    config.teacher.name = "resnet20"  # of acq.models, or package.module:Class
+    config.teacher.depth = 0  # of a CIFAR ResNet: 20, 32, 44, 56; 0: the name's
+    config.teacher.weights = ""  # .safetensors, .npz, .pth, .th, or an export's folder
+    config.teacher.classes = 10
+    config.teacher.shortcut = ""  # of a CIFAR ResNet: zero_pad, projection
+    config.teacher.mean = (0.485, 0.456, 0.406)  # of the images in [0, 1]
+    config.teacher.std = (0.229, 0.224, 0.225)
+    config.teacher.image_size = 0  # pixels; 0: the name's
+    config.teacher.hub_repo = ""  # of the Hugging Face hub, without teacher.weights
+    config.teacher.hub_file = ""
+    config.teacher.hub_revision = ""
+    config.teacher.sha256 = ""  # of the weights' file; '': not checked, but reported
+    config.teacher.update(teacher)
+
+    config.quantizer = ConfigDict()
+    config.quantizer.weight_bits = 4  # every conv and dense layer, first and last too
+    config.quantizer.activation_bits = 4
+    config.quantizer.other_bits = 0  # input, branches, classifier's input; 0: float
+    config.quantizer.symmetric_weights = False
+    config.quantizer.gradient = "learned"  # of activations: identity, clipped, learned
+    config.quantizer.range_source = "bn_statistics"  # bn_statistics, observed
+    config.quantizer.range_method = "mse"  # minmax, mse; of bn_statistics
+    config.quantizer.observe = "4 epochs"  # observed: how long, before they are frozen
+    config.quantizer.decay = 0.9  # observed: of the moving average
+
+    config.generator = ConfigDict()
+    config.generator.width = 64  # 128 as published
+    config.generator.latent = 100
+    config.generator.label = "norm"  # product (published for CIFAR), norm (ImageNet)
+    config.generator.center = "heat_map"  # heat_map, latent, none
+    config.generator.sigma = 0.3  # of the heat map, in half image sides
+    config.generator.height = 3.0
+    config.generator.reach = 0.6  # centres are uniform in [-reach, reach]^2
+    config.generator.power = 2.0  # that sharpens attention before its centre is taken
+    config.generator.attention = "energy"  # energy, grad_cam
+    config.generator.class_weight = 0.5
+    config.generator.statistics_weight = 1.0
+    config.generator.statistics_form = "relative"  # squared (published), relative
+    config.generator.statistics_mode = "eval"  # eval (published), train
+    config.generator.center_weight = 5.0
+    config.generator.center_ramp = "1 epochs"
+    config.generator.pair_weight = 1.0
+    config.generator.consistency_weight = 1.0
+    config.generator.learning_rate = 1e-3
+    config.generator.schedule = "cosine"  # of the warm-up: cosine, constant, step
+    config.generator.warmup = "2 epochs"  # steps of the generator alone
+    config.generator.learns = False  # whether it goes on learning beside the student
+    config.generator.path = ""  # another run's workdir/generator, to start from
+
+    config.student = ConfigDict()
+    config.student.optimizer = "adam"  # adam, sgd (Nesterov, published)
+    config.student.learning_rate = 1e-3
+    config.student.schedule = "cosine"  # cosine, constant, step (at 1/4, 1/2, 3/4)
+    config.student.weight_decay = 0.0
+    config.student.class_weight = 0.0
+    config.student.kl_weight = 1.0
+    config.student.temperature = 1.0
+    config.student.hint_weight = 1.0
+
+    config.train = ConfigDict()
+    config.train.duration = "4 epochs"  # of the student, after the warm-up
+    config.train.epoch_steps = 200
+    config.train.batch_size = 64  # samples a step, over all devices
+    config.train.log = "20 steps"
+    config.train.evaluate = "1 epochs"
+    config.train.save = "1 epochs"
+
+    config.baselines = ConfigDict()
+    config.baselines.run = ("noise", "bn_statistics", "generated", "real")
+    config.baselines.batches = 4  # of images, to take ranges from
+
+    # Labelled images, only ever used to evaluate; without them there is no accuracy.
+    config.eval = ConfigDict()
+    config.eval.path = ""  # .npz with images and labels, or a folder of class folders
+    config.eval.dataset = ""  # of TFDS: cifar10, cifar100, imagenet2012
+    config.eval.split = ""  # of it; '': test or validation
+    config.eval.batch_size = 250
+    config.eval.limit = 0  # images, evenly spread; 0: all
+    config.eval.resize = 0.875  # folder: crop over the resized short side
+    return config
