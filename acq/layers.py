@@ -9,6 +9,8 @@ is the plain form. Parameters are named and laid out as in flax: kernels HWIO an
     params        conv, dense: kernel, bias; batch norm: scale, bias
     batch_stats   batch norm: mean, var (running)
     bn_inputs     batch norm: mean, var (of this batch; where mutable)
+    activations   activation: output (of this batch; where mutable)
+    perturbations the network: features, added to its features where given
 """
 
 import dataclasses
@@ -174,7 +176,7 @@ class Activation(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Values of the shape of `x`."""
-        return activate(x, self.kind)
+        return shown(self, activate(x, self.kind))
 
 
 class BatchNorm(nn.Module):
@@ -243,6 +245,24 @@ class BatchNorm(nn.Module):
             (running_var, var * (count / (count - 1))),
         ):
             running.value = (1 - _NEW_SHARE) * running.value + _NEW_SHARE * new
+
+
+def shown(module: nn.Module, y: jax.Array) -> jax.Array:
+    """Returns `y`, left as `output` in `activations` where that is mutable."""
+    if module.is_mutable_collection("activations") and not module.is_initializing():
+        module.put_variable("activations", "output", y)
+    return y
+
+
+def perturbed(module: nn.Module, features: jax.Array) -> jax.Array:
+    """Returns the features plus what the collection `perturbations` has for them.
+
+    Networks that call it can show Grad-CAM, which needs the logits' gradient by the
+    features. Without the collection it changes nothing.
+    """
+    if not module.has_variable("perturbations", "features"):
+        return features
+    return features + module.get_variable("perturbations", "features")
 
 
 def conv_params(module: Conv, channels: int) -> tuple[jax.Array, jax.Array | None]:

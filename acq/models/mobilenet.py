@@ -12,7 +12,7 @@ both have an identity activation, `quant_project` and `quant_sum`.
 import flax.linen as nn
 import jax
 
-from acq.layers import Layers
+from acq.layers import Layers, perturbed
 from acq.models.pooling import global_mean_pool
 
 # Expansion, channels, blocks and strides of each stage.
@@ -75,6 +75,7 @@ class MobileNetV2(nn.Module):
                 index += 1
         head = _multiple_of_8(_HEAD * max(1.0, width))
         x = ConvNormActivation(make, head, 1, name=f"features_{index}")(x, train)
+        x = perturbed(self, x)
         pooled = make.activation("identity", name="quant_pooled")(global_mean_pool(x))
         return make.dense(self.classes, name="classifier")(pooled), x
 

@@ -8,7 +8,7 @@ ResNet-18 11,689,512; ResNet-34 21,797,672; ResNet-50 25,557,032.
 import flax.linen as nn
 import jax
 
-from acq.layers import Layers
+from acq.layers import Layers, perturbed
 from acq.models.pooling import global_mean_pool, max_pool
 from acq.models.residual import BasicBlock, Bottleneck
 
@@ -54,6 +54,7 @@ class ResNet(nn.Module):
         for stage, size in enumerate(self.stage_sizes):
             for index in range(size):
                 x = self._block(stage, index)(x, train)
+        x = perturbed(self, x)
         pooled = make.activation("identity", name="quant_pooled")(global_mean_pool(x))
         return make.dense(self.classes, name="fc")(pooled), x
 

@@ -8,7 +8,7 @@ parameters for 10 classes with zero-padded shortcuts, 272,474 with projections.
 import flax.linen as nn
 import jax
 
-from acq.layers import Layers
+from acq.layers import Layers, perturbed
 from acq.models.pooling import global_mean_pool
 from acq.models.residual import BasicBlock, Shortcut
 
@@ -59,5 +59,6 @@ class CifarResNet(nn.Module):
                     shortcut=self.shortcut,
                     name=f"layer{stage + 1}_{index}",
                 )(x, train)
+        x = perturbed(self, x)
         pooled = make.activation("identity", name="quant_pooled")(global_mean_pool(x))
         return make.dense(self.classes, name="linear")(pooled), x

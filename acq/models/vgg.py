@@ -12,7 +12,7 @@ normalisation, `act_2` the activation, and pools count too.
 import flax.linen as nn
 import jax
 
-from acq.layers import Layers
+from acq.layers import Layers, perturbed
 from acq.models.pooling import adaptive_mean_pool, max_pool
 
 VGG16 = (
@@ -58,13 +58,15 @@ class VGG(nn.Module):
         x = make.activation("identity", name="quant_input")(x)
         features = x
         index = 0
-        for stage in self.stages:
-            for channels in stage:
+        for stage, widths in enumerate(self.stages):
+            for channels in widths:
                 name = f"features_{index}"
                 x = make.conv(channels, 3, padding=1, use_bias=True, name=name)(x)
                 x = make.batch_norm(name=f"features_{index + 1}")(x, train)
                 x = make.activation("relu", name=f"act_{index + 2}")(x)
                 index += 3
+            if stage == len(self.stages) - 1:
+                x = perturbed(self, x)
             features = x
             x = max_pool(x, 2, strides=2)
             index += 1
