@@ -1,23 +1,20 @@
-"""Where the ranges of the activations' quantizers come from.
+"""How the ranges of the activations' quantizers change while the student learns.
 
-    observed       a moving average of each batch's smallest and largest value over the
-                   first steps, then frozen: GDFQ's, with a plain average, since its
-                   bias-corrected one feeds back and grows without bound
-    bn_statistics  from the teacher's BatchNorm parameters alone, before any sample
-    learned        either of these to begin with, then trained with the weights
+    observed       they follow a moving average of each batch's smallest and largest
+                   value over the first steps and are then frozen, as GDFQ has it
+    bn_statistics  they start as the teacher's BatchNorm parameters say
+                   (`initial_ranges.py`), before any sample
 
-Ranges are a tree {...: {low, high}} of float32 scalars, a pair for each quantizer.
+From there on they stay, or are trained if the quantizer's gradient is "learned".
 """
 
 import dataclasses
 from typing import Literal
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from common.devices import AXIS
+from acq.quant_layers import average_ranges
 from common.typing import PyTree
 
 RangeSource = Literal["observed", "bn_statistics"]
@@ -26,11 +23,10 @@ RANGE_SOURCES: tuple[RangeSource, ...] = ("observed", "bn_statistics")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RangeRule:
-    """How ranges change while the student learns.
+    """How ranges change.
 
     Attributes:
-      observe_steps: ranges follow the samples for that many steps, then are frozen.
-        0: they start as given and stay, or are trained.
+      observe_steps: they follow the samples for that many steps; 0 for none.
       decay: of the moving average.
     """
 
@@ -38,33 +34,21 @@ class RangeRule:
     decay: float | int = 0.9
 
 
-def updated_ranges(
-    rule: RangeRule, ranges: PyTree, moving: PyTree, observed: PyTree, step: jax.Array
-) -> tuple[PyTree, PyTree]:
-    """Returns (ranges, moving average) after a step, the same on every device.
-
-    The average starts as the first batch's range, and is
-
-        average <- decay * average + (1 - decay) * observed
+def followed_ranges(
+    rule: RangeRule, ranges: PyTree, observed: PyTree, step: jax.Array
+) -> PyTree:
+    """Returns the ranges after a step: moved towards the observed, or as they are.
 
     Args:
       rule: how.
-      ranges: what the student used, after its optimiser's step.
-      moving: the average; read from the second step on.
-      observed: smallest and largest values of this batch, over all devices.
+      ranges: {...: {low, high}} after the optimiser's step; NaN before the first.
+      observed: the same tree, of this batch over all devices.
       step: steps done before this one.
     """
     if not rule.observe_steps:
-        return ranges, moving
-    moving = jax.tree.map(
-        lambda old, new: jnp.where(
-            step == 0, new, rule.decay * old + (1 - rule.decay) * new
-        ),
-        moving,
-        observed,
+        return ranges
+    return jax.tree.map(
+        lambda old, new: jnp.where(step < rule.observe_steps, new, old),
+        ranges,
+        average_ranges(ranges, observed, float(rule.decay)),
     )
-    follows = step < rule.observe_steps
-    ranges = jax.tree.map(
-        lambda old, new: jnp.where(follows, new, old), ranges, moving
-    )
-    return ranges, moving

@@ -30,7 +30,7 @@ from acq.conditions import Conditions, draw_conditions
 from acq.generator import Generator
 from acq.kernels.attention import attention_center
 from acq.observation import AttentionForm, observe
-from acq.ranges import RangeRule, updated_ranges
+from acq.ranges import RangeRule, followed_ranges
 from common.devices import AXIS
 from common.typing import Metrics, PyTree
 
@@ -142,13 +142,11 @@ class QuantizeState(flax.struct.PyTreeNode):
       step: steps done of this phase, int32 scalar.
       generator: its parameters and their optimiser's state.
       student: `params` and, in `ranges`, those of the activations.
-      moving: the ranges' moving average of observed ranges, and how many there were.
     """
 
     step: jax.Array
     generator: Learner
     student: Learner
-    moving: PyTree
 
 
 class GeneratorParts(NamedTuple):
@@ -243,7 +241,7 @@ def make_quantize_step(
             images = generator_parts.generator.apply(
                 {"params": generator.params}, conditions
             )
-        student, moving, measured = _step_student(
+        student, measured = _step_student(
             student_parts,
             generator_parts.teacher,
             teacher_variables,
@@ -252,7 +250,7 @@ def make_quantize_step(
             conditions.label,
         )
         state = QuantizeState(
-            step=state.step + 1, generator=generator, student=student, moving=moving
+            step=state.step + 1, generator=generator, student=student
         )
         return state, metrics | measured
 
@@ -343,8 +341,8 @@ def _step_student(
     state: QuantizeState,
     images: jax.Array,
     label: jax.Array,
-) -> tuple[Learner, PyTree, Metrics]:
-    """The student and its moving ranges after a step, and the loss's terms."""
+) -> tuple[Learner, Metrics]:
+    """The student after a step, and the loss's terms."""
     loss = parts.loss
     seen = ["activations"] if loss.hint_weight else []
     (teacher_logits, _), shown = teacher.apply(teacher_variables, images, mutable=seen)
@@ -381,10 +379,10 @@ def _step_student(
     )
     gradient, metrics = jax.lax.pmean((gradient, metrics), AXIS)
     learner = _updated(state.student, gradient, parts.optimizer)
-    ranges, moving = updated_ranges(
-        parts.ranges, learner.params["ranges"], state.moving, observed, state.step
+    ranges = followed_ranges(
+        parts.ranges, learner.params["ranges"], observed, state.step
     )
-    return learner.replace(params={**learner.params, "ranges": ranges}), moving, metrics
+    return learner.replace(params={**learner.params, "ranges": ranges}), metrics
 
 
 def _updated(
