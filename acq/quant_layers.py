@@ -36,7 +36,7 @@ from acq.kernels.grid import Grid, scale_and_zero_point
 from acq.kernels.integer_codes import to_codes, zero_point_dtype
 from acq.kernels.scale_gradient import scale_gradient
 from acq.layer_operations import ActivationKind, activate
-from acq.layers import Activation, BatchNorm, Conv, Dense
+from acq.layers import Activation, BatchNorm, Conv, Dense, shown
 from common.typing import PyTree
 
 
@@ -178,7 +178,10 @@ class QuantActivation(Activation, kw_only=True):
         if self.quantizer.gradient == "learned":
             factor = learning_rate_factor(math.prod(y.shape[1:]), grid)
             low, high = (scale_gradient(end, factor) for end in (low, high))
-        return fake_quant(y, low, high, grid=grid, gradient=self.quantizer.gradient)
+        quantized = fake_quant(
+            y, low, high, grid=grid, gradient=self.quantizer.gradient
+        )
+        return shown(self, quantized)
 
 
 def kernel_range(kernel: jax.Array) -> tuple[jax.Array, jax.Array]:

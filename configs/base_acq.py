@@ -67,7 +67,7 @@ def _published(config: ConfigDict) -> None:
     config.update(_GDFQ)
     config.generator.update(ours)
     # Published code averages its KL over batch and classes, ours over the batch.
-    config.student.kl_weight = 1 / config.teacher.classes
+    config.student.kl_weight = 1 / (config.teacher.classes or 10)
 
 
 def _bits(weight: int, activation: int):
@@ -114,11 +114,13 @@ def get_base(teacher: Mapping[str, object]) -> ConfigDict:
     config.data.cache = ""  # of downloads; '': where the hub's and TFDS's own are
 
     config.teacher = ConfigDict()
+    config.teacher.source = "weights"  # weights, digits (trains it), random (smoke)
     config.teacher.name = "resnet20"  # of acq.models, or package.module:Class
     config.teacher.depth = 0  # of a CIFAR ResNet: 20, 32, 44, 56; 0: the name's
     config.teacher.weights = ""  # .safetensors, .npz, .pth, .th, or an export's folder
-    config.teacher.classes = 10
+    config.teacher.classes = 0  # 0: the name's
     config.teacher.shortcut = ""  # of a CIFAR ResNet: zero_pad, projection
+    config.teacher.stride_in_first = False  # of ResNet-50: True for pytorchcv's
     config.teacher.mean = (0.485, 0.456, 0.406)  # of the images in [0, 1]
     config.teacher.std = (0.229, 0.224, 0.225)
     config.teacher.image_size = 0  # pixels; 0: the name's

@@ -1,0 +1,54 @@
+"""The teacher of a run, wherever `config.teacher.source` says it comes from."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+from absl import logging
+
+from acq.classifier import Classifier
+from acq.teacher import load_teacher
+from acq.teacher_settings import config_record, create_teacher
+from acq.train_teacher import prepare_teacher
+from common.config import ConfigDict
+from common.typing import PyTree
+
+SOURCES = ("weights", "digits", "random")
+
+
+def open_teacher(config: ConfigDict, workdir: Path) -> Classifier:
+    """Returns the float network to quantize.
+
+    Args:
+      config: checked. `weights`: a file, an export or the hub. `digits`: the embedded
+        default, trained where `workdir/teacher` does not hold it. `random`: untrained,
+        which tries a recipe without any weights and gives nothing of use.
+      workdir: of the run.
+
+    Raises:
+      UserError: there are no such weights, or they are of another network.
+    """
+    match config.teacher.source:
+        case "digits":
+            return prepare_teacher(config, workdir)
+        case "random":
+            return _untrained(config)
+        case _:
+            return load_teacher(config)
+
+
+def _untrained(config: ConfigDict) -> Classifier:
+    logging.warning(
+        "config.teacher.source is 'random': an untrained network, for trying the recipe"
+    )
+    record = dataclasses.replace(config_record(config), source="random")
+    network = create_teacher(record)
+
+    @jax.jit
+    def init(rng: jax.Array) -> PyTree:
+        return network.lazy_init(
+            rng, jax.ShapeDtypeStruct(record.image_shape(1), "float32")
+        )
+
+    variables = jax.device_get(init(jax.random.key(config.seed)))
+    return Classifier(network=network, variables=variables, record=record)
