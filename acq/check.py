@@ -1,0 +1,23 @@
+"""Checks a whole ACQ config: every problem in one message."""
+
+from acq import settings
+from acq.eval_settings import RULES as EVAL_RULES
+from acq.open_teacher import SOURCES
+from acq.teacher_settings import RULES as TEACHER_RULES
+from acq.teacher_settings import teacher_problems
+from common import config as c
+from common.config import ConfigDict
+
+_SOURCE = {"teacher.source": c.one_of(*SOURCES)}
+
+
+def check(config: ConfigDict) -> None:
+    """Raises one error that names every problem of the config.
+
+    Raises:
+      UserError: it holds something that is not accepted.
+    """
+    found = c.rule_problems(config, {**_SOURCE, **TEACHER_RULES, **EVAL_RULES})
+    if not found and config.teacher.source != "digits":
+        found += teacher_problems(config)
+    c.refuse(found + settings.problems(config))

@@ -1,0 +1,89 @@
+"""Results of a quantization as tables for people."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from common.report import format_table
+
+ROW_NAMES = {
+    "noise": "rounded, ranges from noise",
+    "bn_statistics": "rounded, ranges from BatchNorm",
+    "generated": "rounded, ranges from samples",
+    "real": "rounded, ranges from real images",
+}
+
+
+def format_results(results: Mapping[str, Any]) -> str:
+    """One run: float, rounded and quantized networks; what its samples are like."""
+    bits = f"W{results['bits']['weight']}A{results['bits']['activation']}"
+    parts = []
+    if "n" in results:
+        rows = [("teacher, float", results["teacher"]["top1"], None)]
+        rows += [
+            (ROW_NAMES[name], found["top1"], None)
+            for name, found in results["baselines"].items()
+        ]
+        quantized = results["quantized"]
+        rows.append(("quantized", quantized["top1"], quantized["best_top1"]))
+        parts.append(
+            format_table(
+                ["network", "top-1 %", "best"],
+                rows,
+                title=f"{bits}, {results['n']:,} images, seed {results['seed']}, "
+                f"{results['steps']} steps of {results['seconds_per_step']:.2f} s",
+            )
+        )
+    parts.append(
+        format_table(
+            ["samples", "value"],
+            [(name.split("/")[-1], value) for name, value in results["samples"].items()],
+            digits=3,
+        )
+    )
+    parts += [f"Look at this: {text}" for text in results["complaints"]]
+    return "\n\n".join(parts)
+
+
+def format_runs(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """One table of several runs, a row a method: mean and spread over its seeds.
+
+    Args:
+      runs: {method: results of its seeds}, all on the same images at the same bits.
+
+    Raises:
+      ValueError: There is no run, or the runs do not compare.
+    """
+    every = [run for seeds in runs.values() for run in seeds]
+    if not every:
+        raise ValueError("there is no run to compare")
+    for key in ("bits", "n"):
+        values = [run[key] for run in every]
+        if any(value != values[0] for value in values):
+            raise ValueError(f"runs do not compare: {key} is one of {values}")
+    rows = []
+    for method, seeds in runs.items():
+        last, best = (
+            [run["quantized"][key] for run in seeds] for key in ("top1", "best_top1")
+        )
+        rows.append(
+            (
+                method,
+                len(seeds),
+                _mean(last),
+                max(last) - min(last),
+                _mean(best),
+                _mean([run["samples"]["samples/center_r2"] for run in seeds]),
+                _mean([run["seconds_per_step"] for run in seeds]),
+            )
+        )
+    bits = every[0]["bits"]
+    return format_table(
+        ["method", "seeds", "last\ntop-1 %", "max-min", "best\ntop-1 %", "centre\nR^2",
+         "s a\nstep"],  # fmt: skip
+        rows,
+        title=f"W{bits['weight']}A{bits['activation']}, {every[0]['n']:,} images",
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
