@@ -17,7 +17,7 @@ published 400 epochs, not yet run; `smoke` takes seconds, with random weights.
 
 from common.config import ConfigDict
 from common.recipe import apply_variants
-from configs.base_acq import get_base, variants
+from configs.base_acq import get_base, smoke, variants
 
 
 def _long(config: ConfigDict) -> None:
@@ -28,15 +28,8 @@ def _long(config: ConfigDict) -> None:
 
 
 def _smoke(config: ConfigDict) -> None:
+    smoke(config)
     config.teacher.name = "resnet8"
-    config.teacher.weights = "random"
-    config.generator.width = 8
-    config.generator.latent = 8
-    config.generator.warmup = "2 steps"
-    config.train.duration = "2 steps"
-    config.train.batch_size = 4
-    config.train.log = config.train.save = config.train.evaluate = "1 steps"
-    config.baselines.batches = 1
 
 
 VARIANTS = variants(long=_long, smoke=_smoke)

@@ -61,13 +61,29 @@ def _only(*names: str):
     return change
 
 
-def _published(config: ConfigDict) -> None:
+def published(config: ConfigDict) -> None:
     """GDFQ's losses, quantizer and optimisers under the recipe's ACQ terms."""
     ours = {name: config.generator[name] for name in _OFF}
     config.update(_GDFQ)
     config.generator.update(ours)
     # Published code averages its KL over batch and classes, ours over the batch.
-    config.student.kl_weight = 1 / (config.teacher.classes or 10)
+    config.student.kl_weight = 1 / (config.teacher.classes or _classes(config))
+
+
+def smoke(config: ConfigDict) -> None:
+    """A few steps of everything, tiny, with a teacher of random weights."""
+    config.teacher.source = "random"
+    config.generator.width = 8
+    config.generator.latent = 8
+    config.generator.warmup = "2 steps"
+    config.train.duration = "2 steps"
+    config.train.batch_size = 4
+    config.train.log = config.train.save = config.train.evaluate = "1 steps"
+    config.baselines.batches = 1
+
+
+def _classes(config: ConfigDict) -> int:
+    return 10 if config.teacher.name.startswith("resnet20") else 1000
 
 
 def _bits(weight: int, activation: int):
@@ -88,7 +104,7 @@ VARIANTS: Variants = {
     "center": _only("center", "center_weight"),
     "pair": _only("pair_weight"),
     "consistency": _only("consistency_weight"),
-    "published": _published,
+    "published": published,
     "integer_ready": _integer_ready,
     **{f"w{bits}a{bits}": _bits(bits, bits) for bits in (3, 4, 5, 6, 8)},
 }

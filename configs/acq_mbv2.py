@@ -1,0 +1,40 @@
+"""ACQ on an ImageNet MobileNetV2, W4A4, with the published schedule. Not yet run.
+
+  python launch.py --config configs/acq_mbv2.py [--config.eval.path=FOLDER]
+
+The teacher is `timm/mobilenetv2_100.ra_in1k` of the Hugging Face hub, fetched once and
+cached; offline, give --config.teacher.weights=FILE. FOLDER holds a folder of images for
+each class, in the order of the classes (ImageNet's validation set); it is only
+evaluated on. Not yet run beyond the `smoke` variant and the networks' parity tests: no
+accuracy is claimed.
+
+Variants, joined by commas: those of `acq_r20_cifar10`; `smoke`, a few steps at 224
+pixels with random weights.
+"""
+
+from common.config import ConfigDict
+from common.recipe import apply_variants
+from configs.base_acq import get_base, published, smoke, variants
+
+TEACHER = {
+    "name": "mobilenet_v2",
+    "hub_repo": "timm/mobilenetv2_100.ra_in1k",
+    "hub_file": "model.safetensors",
+}
+VARIANTS = variants(smoke=smoke)
+
+
+def get_config(variant: str = "default") -> ConfigDict:
+    """Returns the recipe's config, changed by the variants named."""
+    config = get_base(TEACHER)
+    published(config)
+    config.generator.label = "norm"
+    config.generator.warmup = "50 epochs"
+    config.generator.learns = True
+    config.generator.schedule = "constant"
+    config.student.learning_rate = 1e-6
+    config.student.schedule = "step"
+    config.train.duration = "350 epochs"
+    config.train.batch_size = 16
+    config.train.evaluate = config.train.save = "10 epochs"
+    return apply_variants(config, variant, VARIANTS)
