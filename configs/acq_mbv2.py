@@ -18,6 +18,7 @@ from configs.base_acq import get_base, published, smoke, variants
 
 TEACHER = {
     "name": "mobilenet_v2",
+    "classes": 1000,
     "hub_repo": "timm/mobilenetv2_100.ra_in1k",
     "hub_file": "model.safetensors",
 }

@@ -18,6 +18,7 @@ from configs.base_acq import get_base, published, smoke, variants
 
 TEACHER = {
     "name": "resnet50",
+    "classes": 1000,
     "hub_repo": "timm/resnet50.tv_in1k",
     "hub_file": "model.safetensors",
 }

@@ -67,7 +67,7 @@ def published(config: ConfigDict) -> None:
     config.update(_GDFQ)
     config.generator.update(ours)
     # Published code averages its KL over batch and classes, ours over the batch.
-    config.student.kl_weight = 1 / (config.teacher.classes or _classes(config))
+    config.student.kl_weight = 1 / config.teacher.classes
 
 
 def smoke(config: ConfigDict) -> None:
@@ -80,10 +80,6 @@ def smoke(config: ConfigDict) -> None:
     config.train.batch_size = 4
     config.train.log = config.train.save = config.train.evaluate = "1 steps"
     config.baselines.batches = 1
-
-
-def _classes(config: ConfigDict) -> int:
-    return 10 if config.teacher.name.startswith("resnet20") else 1000
 
 
 def _bits(weight: int, activation: int):
@@ -134,7 +130,7 @@ def get_base(teacher: Mapping[str, object]) -> ConfigDict:
     config.teacher.name = "resnet20"  # of acq.models, or package.module:Class
     config.teacher.depth = 0  # of a CIFAR ResNet: 20, 32, 44, 56; 0: the name's
     config.teacher.weights = ""  # .safetensors, .npz, .pth, .th, or an export's folder
-    config.teacher.classes = 0  # 0: the name's
+    config.teacher.classes = 10
     config.teacher.shortcut = ""  # of a CIFAR ResNet: zero_pad, projection
     config.teacher.stride_in_first = False  # of ResNet-50: True for pytorchcv's
     config.teacher.mean = (0.485, 0.456, 0.406)  # of the images in [0, 1]
