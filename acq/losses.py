@@ -16,9 +16,7 @@ StatisticsForm = Literal["squared", "relative"]
 _SMALL = 1e-8
 
 
-def class_loss(
-    logits: Float[Array, "n k"], label: Int[Array, "n"]
-) -> Float[Array, ""]:
+def class_loss(logits: Float[Array, "n k"], label: Int[Array, "n"]) -> Float[Array, ""]:
     """Cross-entropy of the softmax with the labels, in nats."""
     chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), label[:, None], axis=1)
     return -jnp.mean(chosen)

@@ -36,7 +36,10 @@ def format_results(results: Mapping[str, Any]) -> str:
     parts.append(
         format_table(
             ["samples", "value"],
-            [(name.split("/")[-1], value) for name, value in results["samples"].items()],
+            [
+                (name.split("/")[-1], value)
+                for name, value in results["samples"].items()
+            ],
             digits=3,
         )
     )
@@ -78,8 +81,15 @@ def format_runs(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         )
     bits = every[0]["bits"]
     return format_table(
-        ["method", "seeds", "last\ntop-1 %", "max-min", "best\ntop-1 %", "centre\nR^2",
-         "s a\nstep"],  # fmt: skip
+        [
+            "method",
+            "seeds",
+            "last\ntop-1 %",
+            "max-min",
+            "best\ntop-1 %",
+            "centre\nR^2",
+            "s a\nstep",
+        ],  # fmt: skip
         rows,
         title=f"W{bits['weight']}A{bits['activation']}, {every[0]['n']:,} images",
     )

@@ -249,9 +249,7 @@ def make_quantize_step(
             jax.lax.stop_gradient(images),
             conditions.label,
         )
-        state = QuantizeState(
-            step=state.step + 1, generator=generator, student=student
-        )
+        state = QuantizeState(step=state.step + 1, generator=generator, student=student)
         return state, metrics | measured
 
     return quantize_step

@@ -53,6 +53,5 @@ def get_config(variant: str = "default") -> ConfigDict:
     config.digits.train_steps = 300
     config.digits.batch_size = 64
     config.digits.learning_rate = 0.01
-    config.digits.weight_decay = 1e-4
     config.digits.shift = 2  # pixels that training digits are moved by at most
     return apply_variants(config, variant, VARIANTS)
