@@ -5,11 +5,11 @@
     3x3 convolution to the image's channels, tanh, normalised
 
 GDFQ (Xu et al., ECCV 2020) normalises by the batch throughout, with an epsilon of 0.8
-in the hidden layers. The label is an embedding that multiplies the latent ('product',
-its CIFAR form) or a scale and offset in every normalisation ('norm', its ImageNet
-form). ACQ adds the centre of attention (arXiv 2301.07266; the form is not in its
-abstract): as a Gaussian heat map beside the features at half the image's size, or
-joined to the latent.
+behind the two convolutions that enlarge. The label is an embedding that multiplies the
+latent ('product', its CIFAR form) or a scale and offset in every normalisation ('norm',
+its ImageNet form). ACQ adds the centre of attention (arXiv 2301.07266; the form is not
+in its abstract): as a Gaussian heat map beside the features at half the image's size,
+or joined to the latent.
 
 Normalisation is always by the batch, also when samples are made for the student, so
 there are no running statistics and a sample depends on its batch.
@@ -23,12 +23,14 @@ import jax.numpy as jnp
 from flax.linen import initializers
 
 from acq.conditions import Conditions, heat_map
-from acq.layers import Conv, batch_statistics, normalise
+from acq.layer_operations import batch_statistics, normalise
+from acq.layers import Conv, conv_params
+from common.resampling import convolve_doubled
 
 LabelForm = Literal["product", "norm"]
 CenterForm = Literal["heat_map", "latent", "none"]
+_EPSILON = 1e-5
 _HIDDEN_EPSILON = 0.8  # torch's BatchNorm2d(c, 0.8): the second argument is epsilon
-_IMAGE_EPSILON = 1e-5
 
 
 class Generator(nn.Module):
@@ -74,25 +76,28 @@ class Generator(nn.Module):
             latent = jnp.concatenate([latent, center], axis=-1)
         size, width = self.image_size // 4, self.width
         x = nn.Dense(size * size * width, name="dense")(latent)
-        x = self._norm("norm0", x.reshape(-1, size, size, width), label)
-        x = Conv(width, 3, padding=1, use_bias=True, name="conv1")(double(x))
-        x = nn.leaky_relu(self._norm("norm1", x, label), 0.2)
+        x = x.reshape(-1, size, size, width)
+        x = self._norm("norm0", x, label, _EPSILON)
+        x = DoubledConv(width, 3, padding=1, name="conv1")(x)
+        x = nn.leaky_relu(self._norm("norm1", x, label, _HIDDEN_EPSILON), 0.2)
         if self.center == "heat_map":
             lit = heat_map(center, 2 * size, sigma=self.sigma, height=self.height)
             x = jnp.concatenate([x, lit], axis=-1)
-        x = Conv(width // 2, 3, padding=1, use_bias=True, name="conv2")(double(x))
-        x = nn.leaky_relu(self._norm("norm2", x, label), 0.2)
+        x = DoubledConv(width // 2, 3, padding=1, name="conv2")(x)
+        x = nn.leaky_relu(self._norm("norm2", x, label, _HIDDEN_EPSILON), 0.2)
         x = Conv(self.channels, 3, padding=1, use_bias=True, name="conv3")(x)
-        return self._standardise(jnp.tanh(x), _IMAGE_EPSILON)
+        return self._standardise(jnp.tanh(x), _EPSILON)
 
     def _standardise(self, x: jax.Array, epsilon: float) -> jax.Array:
         mean, var = batch_statistics(x, self.axis_name)
         one = jnp.ones_like(mean)
         return normalise(x, mean, var, one, jnp.zeros_like(mean), epsilon)
 
-    def _norm(self, name: str, x: jax.Array, label: jax.Array) -> jax.Array:
+    def _norm(
+        self, name: str, x: jax.Array, label: jax.Array, epsilon: float
+    ) -> jax.Array:
         """Normalisation by the batch, then a scale and offset, by class or for all."""
-        x = self._standardise(x, _HIDDEN_EPSILON)
+        x = self._standardise(x, epsilon)
         kinds = self.classes if self.label == "norm" else 1
         shape = (kinds, x.shape[-1])
         spread = 0.1 if kinds > 1 else 0.0
@@ -102,11 +107,19 @@ class Generator(nn.Module):
         return x * scale[chosen][:, None, None] + offset[chosen][:, None, None]
 
 
-def double(x: jax.Array) -> jax.Array:
-    """Returns images (n, 2 h, 2 w, c), each pixel four times."""
-    n, h, w, c = x.shape
-    wide = jnp.broadcast_to(x[:, :, None, :, None], (n, h, 2, w, 2, c))
-    return wide.reshape(n, 2 * h, 2 * w, c)
+class DoubledConv(Conv):
+    """A 3x3 convolution, padded by 1, of features enlarged by nearest neighbours.
+
+    The enlarged features are never made, see `common/resampling.py`: with gradients it
+    takes 0.35 to 0.4 of the time of making and convolving them (CPU, 64 samples).
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Features (n, 2 h, 2 w, features)."""
+        # No bias: the normalisation behind it would take it away again.
+        kernel, _ = conv_params(self, x.shape[-1])
+        return convolve_doubled(x, kernel)
 
 
 def _around(mean: float, spread: float):

@@ -25,11 +25,11 @@ RangeMethod = Literal["minmax", "mse"]
 RANGE_METHODS: tuple[RangeMethod, ...] = ("minmax", "mse")
 # Shares of the whole range that 'mse' tries.
 _SHARES = 64
-# Values of a tensor it looks at: enough for the third digit of a share.
+# About how many values of a tensor it looks at, one in so many.
 _MOST_VALUES = 1 << 16
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RangeLayers(FloatLayers):
     """Float layers whose activations sow the range they would be quantized in.
 
@@ -41,8 +41,8 @@ class RangeLayers(FloatLayers):
         by the random stream `gaussian`.
     """
 
-    activations: Grid = Grid(8)
-    others: Grid | None = None
+    activations: Grid
+    others: Grid | None
     method: RangeMethod = "minmax"
     gaussian: bool = False
 
@@ -103,23 +103,24 @@ def ranges_from_statistics(
     image_shape: tuple[int, int, int, int],
     rng: Key[Array, ""],
 ) -> PyTree:
-    """Returns {...: {low, high}} that needed no image.
+    """Returns {...: {low, high}}, the tree of `ranges`, that needed no image.
 
     Args:
       network: the teacher's, in any layers.
       layers: which ranges; taken as `gaussian`.
       variables: the teacher's.
-      image_shape: NHWC, of the pass; zeros stand for the images, which have no say
-        behind the first BatchNorm.
+      image_shape: NHWC, of the pass; standard normal noise stands for the images, which
+        have no say behind the first BatchNorm.
       rng: of the draws.
     """
     drawing = network.clone(layers=dataclasses.replace(layers, gaussian=True))
 
     @jax.jit
     def draw(variables: PyTree, rng: jax.Array) -> PyTree:
-        images = jnp.zeros(image_shape)
+        image_rng, norm_rng = jax.random.split(rng)
+        images = jax.random.normal(image_rng, image_shape)
         _, changed = drawing.apply(
-            variables, images, mutable=["observed"], rngs={"gaussian": rng}
+            variables, images, mutable=["observed"], rngs={"gaussian": norm_rng}
         )
         return changed["observed"]
 
@@ -132,7 +133,7 @@ def ranges_from_images(
     variables: PyTree,
     batches: Iterable[Float[Array, "n h w c"]],
 ) -> PyTree:
-    """Returns {...: {low, high}}, the mean over batches of each batch's ranges.
+    """Returns {...: {low, high}}, the mean over batches of each batch's range.
 
     Args:
       network: the teacher's, in any layers.

@@ -258,11 +258,14 @@ def perturbed(module: nn.Module, features: jax.Array) -> jax.Array:
     """Returns the features plus what the collection `perturbations` has for them.
 
     Networks that call it can show Grad-CAM, which needs the logits' gradient by the
-    features. Without the collection it changes nothing.
+    features. Without the collection it changes nothing; where that is mutable it leaves
+    zeros there, which tells that the network calls it.
     """
-    if not module.has_variable("perturbations", "features"):
-        return features
-    return features + module.get_variable("perturbations", "features")
+    if module.has_variable("perturbations", "features"):
+        return features + module.get_variable("perturbations", "features")
+    if module.is_mutable_collection("perturbations") and not module.is_initializing():
+        module.put_variable("perturbations", "features", jnp.zeros_like(features))
+    return features
 
 
 def conv_params(module: Conv, channels: int) -> tuple[jax.Array, jax.Array | None]:

@@ -1,8 +1,10 @@
 """Loss terms of generator and student, each a mean over the examples it is given.
 
 The sums over terms, with their weights, stand in `train_step.py`. Means here are over
-one device's share of the batch; the step takes their mean over devices. The statistics
-of `statistics_loss` and the features of `hint_loss` come as trees, a leaf a layer.
+one device's share of the batch; the step takes their mean over devices, which is the
+joined batch's value: what is no mean over examples is told the devices' axis. The
+statistics of `statistics_loss` and the activations of `hint_loss` come as trees, a leaf
+a layer.
 """
 
 from typing import Literal
@@ -39,7 +41,7 @@ def statistics_loss(found, running, form: StatisticsForm) -> Float[Array, ""]:
       form: 'squared' or 'relative'.
 
     Raises:
-      ValueError: the trees differ, or there is no BatchNorm layer in them.
+      ValueError: the trees or their shapes differ, or there is no BatchNorm layer.
     """
     found, running = layer_statistics(found), layer_statistics(running)
     if not running or found.keys() != running.keys():
@@ -50,6 +52,8 @@ def statistics_loss(found, running, form: StatisticsForm) -> Float[Array, ""]:
     terms = []
     for name, (mean, var) in running.items():
         m, v = found[name]
+        if m.shape != mean.shape or v.shape != var.shape:
+            raise ValueError(f"{name}: statistics of {m.shape} and of {mean.shape}")
         if form == "squared":
             terms.append(jnp.mean((m - mean) ** 2) + jnp.mean((v - var) ** 2))
         else:
@@ -73,7 +77,7 @@ def layer_statistics(tree) -> dict[str, tuple[jax.Array, jax.Array]]:
 def center_loss(
     achieved: Float[Array, "n 2"], requested: Float[Array, "n 2"]
 ) -> Float[Array, ""]:
-    """Attention center matching: the mean squared distance, at most 8."""
+    """Attention center matching: the mean squared distance, 8 across the diagonal."""
     return jnp.mean(jnp.sum(jnp.square(achieved - requested), axis=-1))
 
 
@@ -84,13 +88,19 @@ def pair_loss(
 
         mean over pairs of |z1 - z2| / (|z1 - z2| + |s1 - s2|)
 
-    with |.| the mean absolute difference. In (0, 1], and 1 for equal samples: the
-    ratio of Mao et al. (mode seeking, CVPR 2019) in a form that stays bounded.
+    with |.| the mean absolute difference. In (0, 1], and 1 for equal samples, where the
+    gradient is 0: the ratio of Mao et al. (mode seeking, CVPR 2019) in a form that
+    stays bounded.
 
     Args:
       latent: those of pair i at 2 i and 2 i + 1.
       sample: the images, or features of them, in the same order.
+
+    Raises:
+      ValueError: a sample has no partner.
     """
+    if len(latent) % 2 or not len(latent):
+        raise ValueError(f"pairs need an even number of samples, got {len(latent)}")
     z, s = (
         jnp.mean(jnp.abs(x[0::2] - x[1::2]).reshape(len(x) // 2, -1), axis=-1)
         for x in (latent, sample)
@@ -128,7 +138,7 @@ def distillation_loss(
     return temperature**2 * jnp.mean(divergence)
 
 
-def hint_loss(student, teacher) -> Float[Array, ""]:
+def hint_loss(student, teacher, *, axis_name: str | None = None) -> Float[Array, ""]:
     """How far the student's activations are from the teacher's, layer by layer.
 
         mean over layers of mean((s - t)^2) / mean(t^2)
@@ -136,15 +146,21 @@ def hint_loss(student, teacher) -> Float[Array, ""]:
     Args:
       student: a tree of activations.
       teacher: the same tree; no gradient goes into it.
+      axis_name: of the pmapped axis over which mean(t^2) is taken; None for one device.
 
     Raises:
-      ValueError: the trees differ.
+      ValueError: the trees or their shapes differ, or they are empty.
     """
+    if not jax.tree.leaves(student):
+        raise ValueError("the student shows no activations")
 
     def apart(s: jax.Array, t: jax.Array) -> jax.Array:
         if s.shape != t.shape:
             raise ValueError(f"activations of {s.shape} and of {t.shape}")
         t = jax.lax.stop_gradient(t)
-        return jnp.mean(jnp.square(s - t)) / (jnp.mean(jnp.square(t)) + _SMALL)
+        power = jnp.mean(jnp.square(t))
+        if axis_name is not None:
+            power = jax.lax.pmean(power, axis_name)
+        return jnp.mean(jnp.square(s - t)) / (power + _SMALL)
 
     return jnp.mean(jnp.stack(jax.tree.leaves(jax.tree.map(apart, student, teacher))))

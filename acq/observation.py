@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from acq.kernels.attention import attention_map
+from common.errors import UserError
 from common.typing import PyTree
 
 AttentionForm = Literal["energy", "grad_cam"]
@@ -52,15 +53,26 @@ def observe(
       label: of the class whose attention `grad_cam` shows.
       train: whether BatchNorm normalises by the batch.
       attention: 'energy', the sum over channels of the squared features, or
-        'grad_cam', for networks that call `self.perturb("features", x)`.
+        'grad_cam', for networks that call `acq.layers.perturbed` on their features.
+
+    Raises:
+      UserError: 'grad_cam' of a network that does not.
     """
 
-    def apply(given: PyTree) -> Any:
-        return network.apply(given, images, train=train, mutable=["bn_inputs"])
+    def apply(given: PyTree, *more: str) -> Any:
+        return network.apply(given, images, train=train, mutable=["bn_inputs", *more])
 
     if attention == "energy":
         (logits, features), changed = apply(variables)
         return View(logits, attention_map(features), changed["bn_inputs"])
+
+    _, made = jax.eval_shape(lambda: apply(variables, "perturbations"))
+    if "features" not in made.get("perturbations", {}):
+        raise UserError(
+            "config.generator.attention: got 'grad_cam', but "
+            f"{type(network).__name__} does not call acq.layers.perturbed(self, x) on "
+            "its features (acq/models/README.md): add the call, or give 'energy'"
+        )
 
     def label_logits(shift: jax.Array) -> Any:
         shifted = {**variables, "perturbations": {"features": shift}}
@@ -68,8 +80,8 @@ def observe(
         chosen = jnp.take_along_axis(logits, label[:, None], axis=1)
         return jnp.sum(chosen), (logits, features, changed)
 
-    (_, features), _ = jax.eval_shape(apply, variables)
-    zeros = jnp.zeros(features.shape, features.dtype)
+    shape = made["perturbations"]["features"]
+    zeros = jnp.zeros(shape.shape, shape.dtype)
     gradient, (logits, features, changed) = jax.grad(label_logits, has_aux=True)(zeros)
     return View(logits, grad_cam(features, gradient), changed["bn_inputs"])
 
@@ -79,8 +91,9 @@ def grad_cam(
 ) -> Float[Array, "n h w"]:
     """Returns Grad-CAM, ReLU(sum_c mean(gradient_c) F_c), made to sum to 1.
 
-    With a head of mean pooling and one dense layer it is the class activation map.
-    Selvaraju et al., ICCV 2017. A map that is zero everywhere becomes uniform.
+    With a head of mean pooling and one dense layer it is the class activation map,
+    rectified. Selvaraju et al., ICCV 2017. A map that is zero everywhere becomes
+    uniform, with gradient 0.
 
     Args:
       features: of the last convolutional stage.

@@ -35,20 +35,27 @@ class RangeRule:
 
 
 def followed_ranges(
-    rule: RangeRule, ranges: PyTree, observed: PyTree, step: jax.Array
+    rule: RangeRule,
+    before: PyTree,
+    trained: PyTree,
+    observed: PyTree,
+    step: jax.Array,
 ) -> PyTree:
-    """Returns the ranges after a step: moved towards the observed, or as they are.
+    """Returns the ranges after a step: moved towards the observed, or trained.
 
     Args:
       rule: how.
-      ranges: {...: {low, high}} after the optimiser's step; NaN before the first.
-      observed: the same tree, of this batch over all devices.
-      step: steps done before this one.
+      before: {...: {low, high}} before the step; NaN before the first.
+      trained: the same tree after the optimiser's step, which counts only once the
+        ranges no longer follow the samples.
+      observed: the same tree, of this batch over all devices; anything if the rule
+        observes no step.
+      step: steps done before this one, int32 scalar.
     """
     if not rule.observe_steps:
-        return ranges
+        return trained
     return jax.tree.map(
-        lambda old, new: jnp.where(step < rule.observe_steps, new, old),
-        ranges,
-        average_ranges(ranges, observed, float(rule.decay)),
+        lambda moved, kept: jnp.where(step < rule.observe_steps, moved, kept),
+        average_ranges(before, observed, float(rule.decay)),
+        trained,
     )

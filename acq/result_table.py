@@ -89,7 +89,7 @@ def format_runs(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
             "best\ntop-1 %",
             "centre\nR^2",
             "s a\nstep",
-        ],  # fmt: skip
+        ],
         rows,
         title=f"W{bits['weight']}A{bits['activation']}, {every[0]['n']:,} images",
     )

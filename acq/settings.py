@@ -1,5 +1,6 @@
 """What an ACQ config may hold, and the objects it describes."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -7,7 +8,7 @@ import optax
 
 from acq.classifier import Classifier
 from acq.generator import Generator
-from acq.initial_ranges import RANGE_METHODS, RangeLayers
+from acq.initial_ranges import RANGE_METHODS, RangeLayers, RangeMethod
 from acq.kernels.grid import MAX_BITS, MIN_BITS, Grid
 from acq.layers import FloatLayers
 from acq.observation import ATTENTION_FORMS
@@ -23,6 +24,7 @@ from acq.train_step import (
 from common import config as c
 from common.config import ConfigDict
 from common.devices import AXIS
+from common.errors import UserError
 from common.schedules import create_schedule
 
 BASELINES = ("noise", "bn_statistics", "generated", "real")
@@ -32,6 +34,10 @@ _BOUNDARIES = (0.25, 0.5, 0.75)
 
 _BITS = c.whole(MIN_BITS, MAX_BITS)
 _WEIGHT = c.number(at_least=0)
+_DURATION = c.Rule(lambda v: _is_duration(v), "such as '500 steps' or '2.5 epochs'")
+_DURATION_OR_NONE = c.Rule(
+    lambda v: v == "" or _is_duration(v), f"{_DURATION.words}, or '' for none"
+)
 _BASELINE = c.some_of(*BASELINES)
 
 RULES = {
@@ -45,6 +51,7 @@ RULES = {
     "quantizer.gradient": c.one_of(*GRADIENTS),
     "quantizer.range_source": c.one_of(*RANGE_SOURCES),
     "quantizer.range_method": c.one_of(*RANGE_METHODS),
+    "quantizer.observe": _DURATION,
     "quantizer.decay": c.number(at_least=0, at_most=1),
     "generator.width": c.whole(2),
     "generator.latent": c.whole(1),
@@ -53,17 +60,19 @@ RULES = {
     "generator.sigma": c.number(above=0),
     "generator.height": c.number(),
     "generator.reach": c.number(at_least=0, at_most=1),
-    "generator.power": c.number(above=0),
+    "generator.power": c.number(at_least=1),
     "generator.attention": c.one_of(*ATTENTION_FORMS),
     "generator.class_weight": _WEIGHT,
     "generator.statistics_weight": _WEIGHT,
     "generator.statistics_form": c.one_of("squared", "relative"),
     "generator.statistics_mode": c.one_of("eval", "train"),
     "generator.center_weight": _WEIGHT,
+    "generator.center_ramp": _DURATION_OR_NONE,
     "generator.pair_weight": _WEIGHT,
     "generator.consistency_weight": _WEIGHT,
     "generator.learning_rate": c.number(above=0),
     "generator.schedule": c.one_of("cosine", "constant", "step"),
+    "generator.warmup": _DURATION_OR_NONE,
     "generator.learns": c.boolean(),
     "generator.path": c.existing_path(),
     "student.optimizer": c.one_of("adam", "sgd"),
@@ -72,8 +81,13 @@ RULES = {
     "student.weight_decay": c.number(at_least=0),
     "student.class_weight": _WEIGHT,
     "student.kl_weight": _WEIGHT,
+    "student.kl_mean": c.one_of("samples", "samples_and_classes"),
     "student.temperature": c.number(above=0),
     "student.hint_weight": _WEIGHT,
+    "train.duration": _DURATION,
+    "train.log": _DURATION,
+    "train.evaluate": _DURATION,
+    "train.save": _DURATION,
     "train.epoch_steps": c.whole(1),
     "train.batch_size": c.whole(2),
     "baselines.run": c.Rule(
@@ -100,12 +114,28 @@ def problems(config: ConfigDict) -> list[str]:
             "generator.center='none', which shows the generator no centre: give "
             "'heat_map' or 'latent', or a weight of 0"
         )
+    terms = ("class", "statistics", "center", "pair", "consistency")
+    if not any(generator[f"{term}_weight"] for term in terms):
+        found.append(
+            f"generator: the weights {', '.join(f'{term}_weight' for term in terms)} "
+            "are all 0, so it has nothing to learn; give one of them a value"
+        )
     if not (student.class_weight or student.kl_weight or student.hint_weight):
         found.append(
             "student.class_weight, kl_weight, hint_weight: all 0, so the student has "
             "nothing to learn; give one of them a weight"
         )
     return found
+
+
+def _is_duration(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return False
+    try:
+        c.to_steps(value, 1.0, "")
+    except UserError:
+        return False
+    return True
 
 
 def to_steps(config: ConfigDict, key: str) -> int:
@@ -197,7 +227,7 @@ def quant_layers(config: ConfigDict) -> QuantLayers:
     )
 
 
-def range_layers(config: ConfigDict, method: str) -> RangeLayers:
+def range_layers(config: ConfigDict, method: RangeMethod) -> RangeLayers:
     """Returns the layers that measure the student's ranges."""
     layers = quant_layers(config)
     return RangeLayers(
@@ -211,11 +241,14 @@ def student_parts(config: ConfigDict, teacher: Classifier) -> StudentParts:
     """Returns what a student step is made of."""
     settings, ranges = config.student, config.quantizer
     observed = ranges.range_source == "observed"
+    layers = dataclasses.replace(quant_layers(config), axis_name=AXIS)
+    by_class = settings.kl_mean == "samples_and_classes"
+    kl_share = 1 / teacher.record.classes if by_class else 1
     return StudentParts(
-        student=teacher.with_layers(quant_layers(config)),
+        student=teacher.with_layers(layers),
         loss=StudentLoss(
             class_weight=settings.class_weight,
-            kl_weight=settings.kl_weight,
+            kl_weight=settings.kl_weight * kl_share,
             temperature=settings.temperature,
             hint_weight=settings.hint_weight,
         ),
@@ -243,12 +276,18 @@ def _optimizer(
     first_moment: float = 0.9,
     weight_decay: float = 0.0,
 ) -> optax.GradientTransformation:
-    """Adam or Nesterov's SGD, weight decay added to the gradient as in PyTorch."""
-    boundaries = sorted({max(1, round(share * total)) for share in _BOUNDARIES})
-    options: dict[str, Any] = {}
-    if schedule == "step":
-        options["boundaries"] = [step for step in boundaries if step < total]
-    rates = create_schedule(schedule, peak=rate, total_steps=total, **options)
+    """Adam or Nesterov's SGD, weight decay added to the gradient as in PyTorch.
+
+    The decay is of the student's `params` only: its ranges are no weights, and those
+    that are frozen are to stay.
+    """
+    steps_at = sorted({max(1, round(share * total)) for share in _BOUNDARIES})
+    boundaries = [step for step in steps_at if step < total and schedule == "step"]
+    if schedule == "step" and not boundaries:
+        schedule = "constant"  # a run of one step
+    rates = create_schedule(
+        schedule, peak=rate, total_steps=total, boundaries=boundaries
+    )
     steps = (
         optax.adam(rates, b1=first_moment, b2=0.999)
         if name == "adam"
@@ -256,4 +295,7 @@ def _optimizer(
     )
     if not weight_decay:
         return steps
-    return optax.chain(optax.add_decayed_weights(weight_decay), steps)
+    decay = optax.add_decayed_weights(
+        weight_decay, mask={"params": True, "ranges": False}
+    )
+    return optax.chain(decay, steps)

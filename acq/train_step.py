@@ -1,7 +1,8 @@
 """One optimiser step of the generator, and one of the student, as the paper has them.
 
     generator:  w_class * CE(teacher(x), y) + w_statistics * BNS
-                + w_center * |center(A) - c|^2 + w_pair * pair + w_consistency * (1 - cos)
+                + w_center * |center(A) - c|^2
+                + w_pair * pair + w_consistency * (1 - cos)
     student:    w_class * CE(student(x), y) + w_kl * T^2 KL(teacher || student)
                 + w_hint * activations apart
 
@@ -171,7 +172,8 @@ class StudentParts(NamedTuple):
     """What a student step is made of; all hashable.
 
     Attributes:
-      student: the teacher's network in fake-quantized layers.
+      student: the teacher's network in fake-quantized layers, with ranges observed over
+        all devices.
       loss: weights of the terms.
       optimizer: makes the steps.
       ranges: where the activations' ranges come from.
@@ -238,9 +240,7 @@ def make_quantize_step(
                 generator_parts, teacher_variables, generator, conditions, state.step
             )
         else:
-            images = generator_parts.generator.apply(
-                {"params": generator.params}, conditions
-            )
+            images = _images(generator_parts, generator.params, conditions)
         student, measured = _step_student(
             student_parts,
             generator_parts.teacher,
@@ -250,7 +250,7 @@ def make_quantize_step(
             conditions.label,
         )
         state = QuantizeState(step=state.step + 1, generator=generator, student=student)
-        return state, metrics | measured
+        return state, {**metrics, **measured}
 
     return quantize_step
 
@@ -272,7 +272,7 @@ def generator_terms(
       step: steps done, for the ramp of the centre's weight.
     """
     loss = parts.loss
-    images = parts.generator.apply({"params": params}, conditions)
+    images = _images(parts, params, conditions)
     see = functools.partial(
         observe,
         parts.teacher,
@@ -285,13 +285,15 @@ def generator_terms(
     needs_train = loss.statistics_mode == "train" or loss.consistency_weight > 0
     train_view = see(train=True) if needs_train else view
     measured = view if loss.statistics_mode == "eval" else train_view
-    terms = {
-        "class": losses.class_loss(view.logits, conditions.label),
-        "statistics": losses.statistics_loss(
+    terms, weights = {}, {}
+    if loss.class_weight:
+        terms["class"] = losses.class_loss(view.logits, conditions.label)
+        weights["class"] = loss.class_weight
+    if loss.statistics_weight:
+        terms["statistics"] = losses.statistics_loss(
             measured.statistics, teacher_variables["batch_stats"], loss.statistics_form
-        ),
-    }
-    weights = {"class": loss.class_weight, "statistics": loss.statistics_weight}
+        )
+        weights["statistics"] = loss.statistics_weight
     if loss.center_weight:
         achieved = attention_center(view.attention, loss.power)
         terms["center"] = losses.center_loss(achieved, conditions.center)
@@ -309,6 +311,11 @@ def generator_terms(
     recognised = jnp.mean(jnp.argmax(view.logits, axis=-1) == conditions.label)
     metrics = {f"generator_{name}": term for name, term in terms.items()}
     return jnp.asarray(total), (images, metrics | {"recognised": recognised})
+
+
+def _images(parts: GeneratorParts, params: PyTree, conditions: Conditions) -> jax.Array:
+    images: Any = parts.generator.apply({"params": params}, conditions)
+    return images
 
 
 def _step_generator(
@@ -343,6 +350,7 @@ def _step_student(
     """The student after a step, and the loss's terms."""
     loss = parts.loss
     seen = ["activations"] if loss.hint_weight else []
+    watched = ["observed"] if parts.ranges.observe_steps else []
     (teacher_logits, _), shown = teacher.apply(teacher_variables, images, mutable=seen)
     statistics = teacher_variables["batch_stats"]
 
@@ -350,7 +358,7 @@ def _step_student(
         # Running statistics stay the teacher's: the student is in evaluation mode.
         variables = {**trained, "batch_stats": statistics}
         (logits, _), changed = parts.student.apply(
-            variables, images, mutable=[*seen, "observed"]
+            variables, images, mutable=[*seen, *watched]
         )
         terms, weights = {}, {}
         if loss.class_weight:
@@ -363,14 +371,14 @@ def _step_student(
             weights["kl"] = loss.kl_weight
         if loss.hint_weight:
             terms["hint"] = losses.hint_loss(
-                changed["activations"], shown["activations"]
+                changed["activations"], shown["activations"], axis_name=AXIS
             )
             weights["hint"] = loss.hint_weight
         total = sum(weights[name] * term for name, term in terms.items())
         agreed = jnp.mean(jnp.argmax(logits, -1) == jnp.argmax(teacher_logits, -1))
         metrics = {f"student_{name}": term for name, term in terms.items()}
         metrics |= {"student_loss": jnp.asarray(total), "agreement": agreed}
-        return total, (metrics, changed["observed"])
+        return total, (metrics, changed.get("observed", {}))
 
     gradient, (metrics, observed) = jax.grad(loss_of, has_aux=True)(
         state.student.params
@@ -378,7 +386,11 @@ def _step_student(
     gradient, metrics = jax.lax.pmean((gradient, metrics), AXIS)
     learner = _updated(state.student, gradient, parts.optimizer)
     ranges = followed_ranges(
-        parts.ranges, learner.params["ranges"], observed, state.step
+        parts.ranges,
+        state.student.params["ranges"],
+        learner.params["ranges"],
+        observed,
+        state.step,
     )
     return learner.replace(params={**learner.params, "ranges": ranges}), metrics
 

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from common.config import ConfigDict
 from common.recipe import Variants
 
-# GDFQ as published (Xu et al., ECCV 2020): its losses, quantizer and schedules.
+# GDFQ as published (Xu et al., ECCV 2020): its generator, losses, quantizer, optimisers
+# and the form of its schedules; how long and at what rate is the recipe's.
 _GDFQ = {
     "generator": {
         "label": "product",
@@ -22,10 +23,15 @@ _GDFQ = {
         "center_weight": 0.0,
         "pair_weight": 0.0,
         "consistency_weight": 0.0,
+        "schedule": "constant",
+        "learns": True,
     },
     "student": {
         "optimizer": "sgd",
+        "schedule": "step",
         "class_weight": 1.0,
+        "kl_weight": 1.0,
+        "kl_mean": "samples_and_classes",
         "temperature": 20.0,
         "hint_weight": 0.0,
         "weight_decay": 1e-4,
@@ -66,8 +72,6 @@ def published(config: ConfigDict) -> None:
     ours = {name: config.generator[name] for name in _OFF}
     config.update(_GDFQ)
     config.generator.update(ours)
-    # Published code averages its KL over batch and classes, ours over the batch.
-    config.student.kl_weight = 1 / config.teacher.classes
 
 
 def smoke(config: ConfigDict) -> None:
@@ -184,6 +188,7 @@ def get_base(teacher: Mapping[str, object]) -> ConfigDict:
     config.student.weight_decay = 0.0
     config.student.class_weight = 0.0
     config.student.kl_weight = 1.0
+    config.student.kl_mean = "samples"  # samples, samples_and_classes (published)
     config.student.temperature = 1.0
     config.student.hint_weight = 1.0
 
