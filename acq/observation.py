@@ -18,7 +18,9 @@ from common.typing import PyTree
 
 AttentionForm = Literal["energy", "grad_cam"]
 ATTENTION_FORMS: tuple[AttentionForm, ...] = ("energy", "grad_cam")
-_SMALL = 1e-8
+# Of a signed map's mean size, added to its positive part.
+_FLOOR = 1e-3
+_TINY = 1e-12
 
 
 class View(NamedTuple):
@@ -92,13 +94,18 @@ def grad_cam(
     """Returns Grad-CAM, ReLU(sum_c mean(gradient_c) F_c), made to sum to 1.
 
     With a head of mean pooling and one dense layer it is the class activation map,
-    rectified. Selvaraju et al., ICCV 2017. A map that is zero everywhere becomes
-    uniform, with gradient 0.
+    rectified. Selvaraju et al., ICCV 2017.
+
+    Departs from it: a thousandth of the mean of |sum_c ...| is added everywhere, so
+    that a map that is hardly above 0 anywhere is nearly uniform, and its gradient
+    bounded. A map that is 0 everywhere is uniform, with gradient 0.
 
     Args:
       features: of the last convolutional stage.
       gradient: of the label's logit by them.
     """
     weight = jnp.mean(gradient, axis=(1, 2), keepdims=True)
-    lit = nn.relu(jnp.sum(weight * features, axis=-1)) + _SMALL
+    signed = jnp.sum(weight * features, axis=-1)
+    size = jnp.mean(jnp.abs(signed), axis=(1, 2), keepdims=True)
+    lit = nn.relu(signed) + _FLOOR * size + _TINY
     return lit / jnp.sum(lit, axis=(1, 2), keepdims=True)
