@@ -8,6 +8,7 @@ quantization has the least mean squared error ('mse').
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable
 from typing import Literal
 
@@ -25,7 +26,7 @@ RangeMethod = Literal["minmax", "mse"]
 RANGE_METHODS: tuple[RangeMethod, ...] = ("minmax", "mse")
 # Shares of the whole range that 'mse' tries.
 _SHARES = 64
-# About how many values of a tensor it looks at, one in so many.
+# About the most values of a tensor it looks at, one in so many.
 _MOST_VALUES = 1 << 16
 
 
@@ -167,8 +168,7 @@ def value_range(
     low, high = jnp.min(values), jnp.max(values)
     if method == "minmax":
         return low, high
-    flat = values.ravel()
-    flat = flat[:: max(1, flat.size // _MOST_VALUES)]
+    flat = values.ravel()[:: _stride(values.size)]
 
     def error(share: jax.Array) -> jax.Array:
         quantized = fake_quant(
@@ -179,3 +179,14 @@ def value_range(
     shares = jnp.arange(1, _SHARES + 1) / _SHARES
     best = shares[jnp.argmin(jax.lax.map(error, shares))]
     return low * best, high * best
+
+
+def _stride(size: int) -> int:
+    """At which values of a tensor are taken: of every channel, row and column alike.
+
+    A stride that shares a factor with the size would meet some channels never.
+    """
+    stride = max(1, size // _MOST_VALUES)
+    while math.gcd(stride, size) > 1:
+        stride += 1
+    return stride
