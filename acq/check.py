@@ -5,6 +5,7 @@ from acq.eval_settings import RULES as EVAL_RULES
 from acq.open_teacher import SOURCES
 from acq.teacher_settings import RULES as TEACHER_RULES
 from acq.teacher_settings import teacher_problems
+from acq.train_teacher import RULES as DIGITS_RULES
 from common import config as c
 from common.config import ConfigDict
 
@@ -17,7 +18,9 @@ def check(config: ConfigDict) -> None:
     Raises:
       UserError: it holds something that is not accepted.
     """
-    found = c.rule_problems(config, {**_SOURCE, **TEACHER_RULES, **EVAL_RULES})
+    found = c.rule_problems(
+        config, {**_SOURCE, **TEACHER_RULES, **DIGITS_RULES, **EVAL_RULES}
+    )
     if not found and config.teacher.source != "digits":
         found += teacher_problems(config)
     c.refuse(found + settings.problems(config))

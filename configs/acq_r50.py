@@ -38,4 +38,5 @@ def get_config(variant: str = "default") -> ConfigDict:
     config.train.duration = "350 epochs"
     config.train.batch_size = 16
     config.train.evaluate = config.train.save = "10 epochs"
+    config.eval.resize = 0.875
     return apply_variants(config, variant, VARIANTS)

@@ -206,10 +206,14 @@ def get_base(teacher: Mapping[str, object]) -> ConfigDict:
 
     # Labelled images, only ever used to evaluate; without them there is no accuracy.
     config.eval = ConfigDict()
-    config.eval.path = ""  # .npz with images and labels, or a folder of class folders
-    config.eval.dataset = ""  # of TFDS: cifar10, cifar100, imagenet2012
+    # An .npz with images and labels, a folder with a subfolder of images a class, or a
+    # folder that TFDS prepared; it goes before a dataset.
+    config.eval.path = ""
+    config.eval.dataset = ""  # digits; of TFDS: cifar10, cifar100, imagenet2012
     config.eval.split = ""  # of it; '': test or validation
+    config.eval.classes = ""  # a text file: a subfolder a line; '': sorted by name
+    config.eval.resize = 0.0  # crop over the resized short side; 0: as they are
+    config.eval.interpolation = "bilinear"  # of resizing: bilinear, bicubic, lanczos
     config.eval.batch_size = 250
-    config.eval.limit = 0  # images, evenly spread; 0: all
-    config.eval.resize = 0.875  # folder: crop over the resized short side
+    config.eval.limit = 0  # images, evenly of every class; 0: all
     return config

@@ -1,0 +1,154 @@
+"""Image files as a classifier takes them: of one size, uint8, read when asked for."""
+
+import dataclasses
+import io
+from collections.abc import Callable
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from common.errors import UserError
+
+INTERPOLATIONS = MappingProxyType(
+    {
+        "bilinear": Image.Resampling.BILINEAR,
+        "bicubic": Image.Resampling.BICUBIC,
+        "lanczos": Image.Resampling.LANCZOS,
+    }
+)
+_MODES = MappingProxyType({1: "L", 3: "RGB"})
+# What PIL raises on files that are damaged, cut short, or no images.
+_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Framing:
+    """How an image becomes one of a classifier's size, as ImageNet is evaluated.
+
+    The short side is resized to size / resize, the long one in proportion, with
+    antialiasing, and the middle of it is taken. All rounding is torchvision's.
+
+    Attributes:
+      size: Side of the square wanted.
+      channels: 1 for grey, 3 for RGB; files of the other kind are converted.
+      resize: In (0, 1], the share of the short side that is kept: 0.875 is 224 of 256.
+        0 resizes nothing: images must have the size.
+      interpolation: One of INTERPOLATIONS.
+    """
+
+    size: int
+    channels: int
+    resize: float | int = 0.0
+    interpolation: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        """Refuses channels that no image file has."""
+        if self.channels not in _MODES:
+            raise UserError(
+                f"the teacher takes images of {self.channels} channels, image files "
+                "have 1 or 3. Give config.eval.path an .npz."
+            )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an image: h, w, c."""
+        return self.size, self.size, self.channels
+
+
+class StoredImages:
+    """Images that are read when they are indexed, and not kept."""
+
+    def __init__(
+        self,
+        read: Callable[[int], UInt8[np.ndarray, "h w c"]],
+        count: int,
+        shape: tuple[int, int, int],
+    ) -> None:
+        """Reads nothing yet.
+
+        Args:
+          read: From a place to its image; called in several threads at once.
+          count: Of images.
+          shape: Of each.
+        """
+        self._read, self._count, self._shape = read, count, shape
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return self._count
+
+    def __getitem__(self, places: Any) -> UInt8[np.ndarray, "b h w c"]:
+        """The images at an array or slice of places."""
+        chosen = np.arange(self._count)[places]
+        images = np.empty((len(chosen), *self._shape), np.uint8)
+        for image, place in zip(images, chosen, strict=True):
+            image[:] = self._read(int(place))
+        return images
+
+
+def read_image(
+    source: Path | bytes, framing: Framing, name: str
+) -> UInt8[np.ndarray, "h w c"]:
+    """Returns an image file's pixels.
+
+    Args:
+      source: The file, or what is in it.
+      framing: Size and channels wanted.
+      name: Of the file, for messages.
+
+    Raises:
+      UserError: It cannot be read, has more than 8 bits, or the wrong size.
+    """
+    try:
+        with Image.open(
+            io.BytesIO(source) if isinstance(source, bytes) else source
+        ) as f:
+            return _frame(_convert(f, framing.channels, name), framing, name)
+    except UserError:
+        raise
+    except _UNREADABLE as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UserError(
+            f"{name}: not readable as an image ({reason}). Replace the file or take "
+            "it out of the evaluation data."
+        ) from error
+
+
+def _convert(image: Image.Image, channels: int, name: str) -> Image.Image:
+    if image.mode[0] in "IF":
+        raise UserError(
+            f"{name}: pixels of PIL's mode {image.mode!r}, which has more than 8 bits "
+            "a channel; accepted: 8-bit grey or colour. Convert the file."
+        )
+    if image.mode == "P" and "transparency" in image.info:
+        # The same pixels; straight to RGB, PIL warns that it drops the transparency.
+        image = image.convert("RGBA")
+    return image.convert(_MODES[channels])
+
+
+def _frame(
+    image: Image.Image, framing: Framing, name: str
+) -> UInt8[np.ndarray, "h w c"]:
+    size = framing.size
+    if framing.resize:
+        short = int(size / framing.resize)
+        width, height = image.size
+        least = min(width, height)
+        # Long sides are cut to whole pixels, not rounded.
+        wanted = (int(short * width / least), int(short * height / least))
+        if wanted != image.size:
+            image = image.resize(wanted, INTERPOLATIONS[framing.interpolation])
+        left, top = (round((side - size) / 2) for side in image.size)
+        image = image.crop((left, top, left + size, top + size))
+    elif image.size != (size, size):
+        width, height = image.size
+        raise UserError(
+            f"{name}: {width} x {height} pixels, the teacher takes {size} x {size}. "
+            "Give images of that size, or --config.eval.resize=0.875, which resizes "
+            "and crops them."
+        )
+    return np.asarray(image, np.uint8).reshape(framing.shape)
