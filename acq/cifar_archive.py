@@ -140,9 +140,10 @@ def fetch_archive(archive: Archive, folder: Path) -> Path:
             _download(archive.url, path)
         except (urllib.error.URLError, OSError) as error:
             raise UserError(
-                f"{archive.url} cannot be fetched: {error}. Fetch it where there is a "
-                f"network and put it at {path}, or give config.eval.path: an .npz with "
-                "images and labels, or a folder with a subfolder of images a class."
+                f"config.eval.dataset: {archive.url} cannot be fetched: {error}. Fetch "
+                f"it where there is a network and put it at {path}, or give "
+                "config.eval.path: an .npz with images and labels, or a folder with a "
+                "subfolder of images a class."
             ) from error
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()

@@ -79,6 +79,12 @@ def test_files_that_are_no_npz_are_refused(tmp_path):
             open_eval_data(eval_config(path=path), teacher_of())
 
 
+def test_a_path_goes_before_a_dataset(tmp_path):
+    np.savez(tmp_path / "data.npz", images=IMAGES, labels=LABELS)
+    config = eval_config(path=tmp_path / "data.npz", dataset="digits")
+    assert len(open_eval_data(config, teacher_of())) == 9
+
+
 def test_nothing_configured_is_no_data():
     assert open_eval_data(eval_config(), teacher_of()) is None
 
