@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from acq import losses
+from acq.complaints import complaints
 from acq.diagnostics import diagnose
 from acq.kernels.attention import attention_center
 from acq.layers import FloatLayers
@@ -86,6 +87,7 @@ def test_measures_are_those_of_one_device(diagnosis, one_device):
     assert diagnosis.attention_cosine == pytest.approx(np.mean(samples["cosine"]))
     assert diagnosis.finite == 1
     assert diagnosis.statistics == pytest.approx(statistics, rel=1e-4)
+    assert len(set(statistics.values())) == 4
 
 
 def test_variety_in_pair_is_that_of_neighbours(diagnosis, one_device):
@@ -119,11 +121,16 @@ def test_other_numbers_are_other_samples(variables, diagnosis):
     assert not np.intersect1d(other.requested, diagnosis.requested).size
 
 
+def _complained(diagnosis, words):
+    return sum(words in text for text in complaints(diagnosis, PARTS.loss)) == 1
+
+
 def test_a_generator_of_one_image_has_no_variety(variables):
     params, teacher = variables
-    variety = _diagnose(with_zeros(params, "conv3"), teacher).variety
-    assert variety.overall == variety.in_pair == 0
-    np.testing.assert_array_equal(variety.in_class, 0)
+    found = _diagnose(with_zeros(params, "conv3"), teacher)
+    assert found.variety.overall == found.variety.in_pair == 0
+    np.testing.assert_array_equal(found.variety.in_class, 0)
+    assert _complained(found, "All samples are nearly equal")
 
 
 def test_a_generator_of_one_image_a_class_has_variety_between_classes(variables):
@@ -133,9 +140,17 @@ def test_a_generator_of_one_image_a_class_has_variety_between_classes(variables)
     blind["conv2"] = blind["conv2"] | {
         "kernel": blind["conv2"]["kernel"].at[:, :, -1].set(0)
     }
-    variety = _diagnose(blind, teacher).variety
-    assert variety.overall > 0.3 and variety.in_pair == 0
-    np.testing.assert_array_equal(variety.in_class, 0)
+    found = _diagnose(blind, teacher)
+    assert found.variety.overall > 0.3 and found.variety.in_pair == 0
+    np.testing.assert_array_equal(found.variety.in_class, 0)
+    assert _complained(found, "Samples of classes 0, 1 and 2 are nearly equal")
+
+
+def test_a_generator_that_ignores_its_latent_varies_with_the_centre(variables):
+    params, teacher = variables
+    found = _diagnose(with_zeros(params, "dense"), teacher)
+    assert np.min(found.variety.in_class) > 0.1 and found.variety.in_pair == 0
+    assert _complained(found, "The generator ignores its latent")
 
 
 def test_samples_that_are_not_finite_are_counted_and_leave_scalars_out(variables):

@@ -1,21 +1,39 @@
 """A tiny generator and teacher, and a generator made to collapse."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
 from acq.generator import Generator
-from acq.layers import FloatLayers
+from acq.layers import FloatLayers, Layers
 from acq.train_step import GeneratorLoss, GeneratorParts, Sampling
 from common.devices import AXIS
-from tests.acq.own_networks import Small
 
 CLASSES = 3
+
+
+class TwoNorms(nn.Module):
+    """What the second norm is given depends on the mode of the first."""
+
+    layers: Layers
+    classes: int
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        make = self.layers
+        x = make.conv(4, 3, strides=2, padding=1, name="conv1")(x)
+        x = nn.relu(make.batch_norm(name="bn1")(x, train))
+        x = make.conv(6, 1, padding=0, name="conv2")(x)
+        x = nn.relu(make.batch_norm(name="bn2")(x, train))
+        return make.dense(self.classes, name="fc")(jnp.mean(x, (1, 2))), x
+
+
 PARTS = GeneratorParts(
     generator=Generator(
         image_size=8, channels=2, classes=CLASSES, width=4, axis_name=AXIS
     ),
-    teacher=Small(FloatLayers(AXIS), CLASSES),
+    teacher=TwoNorms(FloatLayers(AXIS), CLASSES),
     loss=GeneratorLoss(center_weight=1.0),
     sampling=Sampling(latent=5, classes=CLASSES, reach=0.6, paired=False, seed=7),
     optimizer=optax.adam(1e-3),
@@ -28,9 +46,15 @@ def create_variables():
     conditions = PARTS.sampling.draw(jnp.arange(4, dtype=jnp.uint32))
     images = jnp.zeros((4, 8, 8, 2))
     generator = PARTS.generator.clone(axis_name=None)
+    teacher = PARTS.teacher.clone(layers=FloatLayers())
+    variables = teacher.init(jax.random.key(1), images)
+    # No channel like the samples', or like another.
+    shifted = jax.tree.map(
+        lambda x: x + 0.1 * jnp.arange(1, len(x) + 1), variables["batch_stats"]
+    )
     return (
         generator.init(jax.random.key(0), conditions)["params"],
-        PARTS.teacher.clone(layers=FloatLayers()).init(jax.random.key(1), images),
+        {**variables, "batch_stats": shifted},
     )
 
 
