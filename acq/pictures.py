@@ -32,8 +32,8 @@ def samples_png(diagnosis: Diagnosis, record: Record) -> bytes:
 
     Each sample stands beside itself under the teacher's attention: heat colours, bright
     at the map's own maximum, with a cross at the requested and a circle at the achieved
-    centre. Two close neighbours are a pair, of one class and centre. A red
-    line under a sample says that the teacher sees another class in it.
+    centre. Two close neighbours are a pair, of one class and centre. A red line under a
+    sample says that the teacher sees another class in it.
 
     Args:
       diagnosis: of the samples.
