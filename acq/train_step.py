@@ -132,7 +132,7 @@ class GeneratorState(flax.struct.PyTreeNode):
       generator: its parameters and their optimiser's state.
     """
 
-    step: jax.Array
+    step: PyTree
     generator: Learner
 
 
@@ -145,7 +145,7 @@ class QuantizeState(flax.struct.PyTreeNode):
       student: `params` and, in `ranges`, those of the activations.
     """
 
-    step: jax.Array
+    step: PyTree
     generator: Learner
     student: Learner
 
