@@ -148,10 +148,20 @@ def to_steps(config: ConfigDict, key: str) -> int:
 
 
 def generator(config: ConfigDict, teacher: Classifier) -> Generator:
-    """Returns the generator of images for a teacher."""
-    settings = config.generator
+    """Returns the generator of images for a teacher.
+
+    Raises:
+      UserError: the teacher's images cannot be quartered.
+    """
+    settings, size = config.generator, teacher.record.image_size
+    if size % 4:
+        raise UserError(
+            f"config.teacher.image_size: got {size}, accepted: a multiple of 4, since "
+            "the generator enlarges its first features twice; give the next multiple, "
+            "if the network takes it"
+        )
     return Generator(
-        image_size=teacher.record.image_size,
+        image_size=size,
         channels=teacher.record.channels,
         classes=teacher.record.classes,
         width=settings.width,
@@ -205,7 +215,8 @@ def generator_parts(
             "adam",
             settings.schedule if alone else config.student.schedule,
             settings.learning_rate,
-            to_steps(config, "generator.warmup" if alone else "train.duration"),
+            # One at least: a warm-up of no step has a schedule too.
+            max(1, to_steps(config, "generator.warmup" if alone else "train.duration")),
             first_moment=0.5,
         ),
     )

@@ -1,0 +1,309 @@
+"""What an ACQ config may hold, and what is made of it."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from acq import settings
+from acq.classifier import Classifier, Normalisation, Record
+from acq.kernels.grid import Grid
+from acq.layers import FloatLayers
+from acq.train_step import generator_terms
+from common.config import flatten, refuse
+from common.devices import AXIS
+from common.errors import UserError
+from configs import acq_digits, acq_mbv2, acq_r18, acq_r20_cifar10, acq_r50
+from tests.acq.own_network import PlainNet
+
+RECIPES = [acq_digits, acq_mbv2, acq_r18, acq_r20_cifar10, acq_r50]
+
+
+def changed(variant="default", **values):
+    config = acq_r20_cifar10.get_config(variant)
+    with config.unlocked(), config.ignore_type():
+        config.update_from_flattened_dict(
+            {key.replace("__", "."): value for key, value in values.items()}
+        )
+    return config
+
+
+def teacher(classes=5, image_size=8):
+    """Without variables: nothing here applies it."""
+    normalisation = Normalisation(mean=(0.5,) * 3, std=(0.2,) * 3)
+    return Classifier(
+        network=PlainNet(FloatLayers(), classes, width=4),
+        variables={},
+        record=Record(
+            name="tests.acq.own_network:PlainNet",
+            classes=classes,
+            image_size=image_size,
+            normalisation=normalisation,
+        ),
+    )
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.__name__)
+def test_every_variant_is_accepted(recipe):
+    for variant in ("default", *recipe.VARIANTS, "published,gdfq,w3a3", "pair,w8a8"):
+        assert settings.problems(recipe.get_config(variant)) == [], variant
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.__name__)
+def test_every_variant_makes_steps(recipe):
+    for variant in ("default", *recipe.VARIANTS):
+        config = recipe.get_config(variant)
+        for alone in (True, False):
+            hash(settings.generator_parts(config, teacher(), alone=alone))
+        hash(settings.student_parts(config, teacher()))
+
+
+def test_rules_are_of_all_keys_of_the_method():
+    keys = {key for key, _ in flatten(acq_r20_cifar10.get_config())}
+    assert set(settings.RULES) <= keys
+    own = ("quantizer.", "generator.", "student.", "train.", "baselines.")
+    assert {key for key in keys if key.startswith(own)} <= set(settings.RULES)
+
+
+@pytest.mark.parametrize("key", settings.RULES)
+def test_every_rule_refuses_with_its_key(key):
+    # A height may be below 0.
+    for value in ("nonsense", -1) if key != "generator.height" else ("nonsense",):
+        found = settings.problems(changed(**{key: value}))
+        assert len(found) == 1
+        with pytest.raises(UserError, match=rf"config\.{key}: got .*, accepted: "):
+            refuse(found)
+
+
+@pytest.mark.parametrize(
+    ("key", "accepted", "refused"),
+    [
+        ("quantizer.weight_bits", (2, 8), (1, 9, 4.0)),
+        ("quantizer.activation_bits", (2, 8), (1, 9)),
+        ("quantizer.other_bits", (0, 2, 8), (1, 9)),
+        ("quantizer.decay", (0, 0.5, 1), (1.01,)),
+        ("quantizer.observe", ("1 steps", "2.5 epochs"), ("", "0 steps", "4 days")),
+        ("generator.width", (2,), (1,)),
+        ("generator.power", (1, 2.5), (0.99, float("inf"))),
+        ("generator.reach", (0, 1), (1.1,)),
+        ("generator.sigma", (0.01,), (0, float("nan"))),
+        ("generator.warmup", ("", 7, "1 epochs"), ("0 epochs", None, 1.5)),
+        ("generator.center_ramp", ("", "1 epochs"), ("soon",)),
+        ("generator.path", ("", "configs"), ("no/such/folder",)),
+        ("student.temperature", (0.1, 20), (0,)),
+        ("student.kl_mean", ("samples", "samples_and_classes"), ("classes",)),
+        ("train.duration", (1, "400 epochs"), (0, "")),
+        ("train.batch_size", (2, 64), (0, 1)),
+        ("baselines.run", ((), ("noise", "real")), (("noise", "other"), "noise")),
+    ],
+)
+def test_limits_of_keys(key, accepted, refused):
+    for value in accepted:
+        assert settings.problems(changed(**{key: value})) == []
+    for value in refused:
+        assert settings.problems(changed(**{key: value}))
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"train.batch_size": 7}, r"train.batch_size: got 7, accepted: an even number"),
+        ({"generator.center": "none"}, r"generator.center_weight: got 5.0 with"),
+        (
+            {
+                f"generator.{term}_weight": 0.0
+                for term in ("class", "statistics", "center", "pair", "consistency")
+            },
+            r"generator: the weights class_weight, .*consistency_weight are all 0",
+        ),
+        (
+            {f"student.{term}_weight": 0.0 for term in ("class", "kl", "hint")},
+            r"student.class_weight, kl_weight, hint_weight: all 0",
+        ),
+    ],
+)
+def test_values_that_do_not_go_together_are_refused(values, said):
+    with pytest.raises(UserError, match=said):
+        refuse(settings.problems(changed(**values)))
+
+
+def test_all_problems_are_told_at_once():
+    config = changed(**{"quantizer.weight_bits": 1, "generator.power": 0})
+    assert len(settings.problems(config)) == 2
+
+
+def test_durations_are_in_steps():
+    config = changed(**{"train.epoch_steps": 30, "generator.center_ramp": ""})
+    for duration, steps in (("7 steps", 7), ("2 epochs", 60), ("0.5 epochs", 15)):
+        config.generator.warmup = duration
+        assert settings.to_steps(config, "generator.warmup") == steps
+    assert settings.to_steps(config, "generator.center_ramp") == 0
+
+
+def test_the_generator_is_the_config_s_and_the_teacher_s():
+    values = {"generator.width": 6, "generator.label": "product"}
+    found = settings.generator(changed(**values), teacher(classes=7, image_size=12))
+    assert (found.width, found.label, found.center) == (6, "product", "heat_map")
+    assert (found.classes, found.channels, found.image_size) == (7, 3, 12)
+    assert found.axis_name == AXIS
+
+
+def test_images_that_cannot_be_quartered_are_refused():
+    with pytest.raises(UserError, match=r"config.teacher.image_size: got 30, accepted"):
+        settings.generator(changed(), teacher(image_size=30))
+
+
+def test_conditions_are_paired_only_for_the_pairs_loss():
+    assert settings.sampling(changed(), teacher()).paired
+    for variant in ("gdfq", "center", "consistency"):
+        assert not settings.sampling(changed(variant), teacher()).paired
+    found = settings.sampling(changed(seed=3), teacher(classes=7))
+    assert (found.classes, found.seed, found.reach) == (7, 3, 0.6)
+
+
+def test_weights_of_a_variant_reach_the_generator_s_loss():
+    def weights(variant):
+        loss = settings.generator_parts(changed(variant), teacher(), alone=True).loss
+        names = ("center", "pair", "consistency")
+        return tuple(getattr(loss, f"{name}_weight") > 0 for name in names)
+
+    assert weights("acq") == (True, True, True)
+    assert weights("center") == (True, False, False)
+    assert weights("pair") == (False, True, False)
+    assert weights("consistency") == (False, False, True)
+    assert weights("gdfq") == weights("published,gdfq") == (False, False, False)
+
+
+def test_the_centre_s_ramp_is_the_warm_up_s_alone():
+    config = changed(**{"generator.center_ramp": "9 steps"})
+    ramps = [
+        settings.generator_parts(config, teacher(), alone=alone).loss.center_ramp
+        for alone in (True, False)
+    ]
+    assert ramps == [9, 0]
+
+
+def test_a_warm_up_of_no_step_makes_parts_too():
+    config = changed(**{"generator.warmup": ""})
+    settings.generator_parts(config, teacher(), alone=True)
+
+
+def test_terms_of_every_variant_are_those_of_its_weights():
+    """As the steps see them; shapes only."""
+    expected = {
+        "acq": {"class", "statistics", "center", "pair", "consistency"},
+        "published,gdfq": {"class", "statistics"},
+    }
+    for variant, terms in expected.items():
+        parts = settings.generator_parts(
+            changed(f"smoke,{variant}"), teacher(), alone=True
+        )
+        parts = parts._replace(
+            generator=parts.generator.clone(axis_name=None, width=4),
+            teacher=teacher().network,
+        )
+        conditions = jax.eval_shape(parts.sampling.draw, jnp.arange(4, dtype="uint32"))
+        images = jax.ShapeDtypeStruct((4, 8, 8, 3), jnp.float32)
+        key = jax.random.key(0)
+        params = jax.eval_shape(parts.generator.init, key, conditions)["params"]
+        variables = jax.eval_shape(parts.teacher.init, key, images)
+        _, (_, metrics) = jax.eval_shape(
+            lambda *given, parts=parts: generator_terms(parts, *given, jnp.int32(0)),
+            params,
+            variables,
+            conditions,
+        )
+        assert set(metrics) == {"recognised"} | {f"generator_{t}" for t in terms}
+
+
+def test_layers_of_the_student():
+    config = changed("w3a3,integer_ready", quantizer__gradient="clipped")
+    found = settings.quant_layers(config)
+    assert found.kernels.grid == Grid(3) == found.activations.grid
+    assert found.kernels.gradient == "identity"
+    assert found.others is not None and found.others.grid == Grid(8)
+    assert found.activations.gradient == found.others.gradient == "clipped"
+    # Evaluated and exported without devices' axis, trained with it.
+    assert found.axis_name is None
+    student = settings.student_parts(config, teacher()).student
+    assert student.layers == dataclasses.replace(found, axis_name=AXIS)
+    ranges = settings.range_layers(config, "mse")
+    assert (ranges.activations, ranges.others) == (Grid(3), Grid(8))
+    assert ranges.method == "mse"
+    symmetric = changed(quantizer__symmetric_weights=True)
+    assert settings.quant_layers(symmetric).kernels.grid == Grid(4, symmetric=True)
+    assert settings.quant_layers(symmetric).others is None
+
+
+def test_ranges_are_observed_only_where_they_come_from_samples():
+    assert settings.student_parts(changed(), teacher()).ranges.observe_steps == 0
+    config = changed(quantizer__range_source="observed", quantizer__observe="9 steps")
+    assert settings.student_parts(config, teacher()).ranges.observe_steps == 9
+
+
+def test_the_published_divergence_is_a_mean_over_classes_too():
+    for classes in (10, 1000):
+        loss = settings.student_parts(changed("published"), teacher(classes)).loss
+        # Times T^2 = 400 in the loss itself.
+        assert (loss.kl_weight, loss.temperature) == (1 / classes, 20)
+    assert settings.student_parts(changed(), teacher()).loss.kl_weight == 1
+
+
+def _moves(optimizer, steps, params):
+    """How far each step moves parameters, for a gradient of 1 everywhere."""
+    state, moves = optimizer.init(params), []
+    for _ in range(steps):
+        gradient = jax.tree.map(jnp.ones_like, params)
+        updates, state = optimizer.update(gradient, state, params)
+        params = jax.tree.map(jnp.add, params, updates)
+        moves.append(jax.tree.map(float, updates))
+    return moves
+
+
+def _student_optimizer(**values):
+    config = changed(**{f"student__{key}": value for key, value in values.items()})
+    config.train.duration = "8 steps"
+    return settings.student_parts(config, teacher()).optimizer
+
+
+def _ones():
+    return {"params": jnp.float32(1), "ranges": jnp.float32(1)}
+
+
+def test_rates_fall_to_a_tenth_at_every_quarter():
+    """Adam moves by the rate, for a gradient that stays."""
+    optimizer = _student_optimizer(schedule="step", learning_rate=0.1)
+    moved = [move["params"] for move in _moves(optimizer, 8, _ones())]
+    expected = -0.1 * np.repeat([1, 0.1, 0.01, 0.001], 2)
+    np.testing.assert_allclose(moved, expected, rtol=1e-3)
+
+
+def test_a_run_of_one_step_takes_it_at_the_full_rate():
+    config = changed(student__schedule="step", student__learning_rate=0.1)
+    config.train.duration = "1 steps"
+    optimizer = settings.student_parts(config, teacher()).optimizer
+    np.testing.assert_allclose(_moves(optimizer, 1, _ones())[0]["params"], -0.1, 1e-3)
+
+
+def test_sgd_is_pytorch_s_with_nesterov_and_decay_of_the_weights_alone():
+    optimizer = _student_optimizer(
+        optimizer="sgd", schedule="constant", learning_rate=0.1, weight_decay=0.5
+    )
+    moves = _moves(optimizer, 3, _ones())
+    for name, decay in (("params", 0.5), ("ranges", 0.0)):
+        weight, momentum = 1.0, 0.0
+        for move in moves:
+            gradient = 1 + decay * weight
+            momentum = 0.9 * momentum + gradient
+            step = -0.1 * (gradient + 0.9 * momentum)
+            np.testing.assert_allclose(move[name], step, rtol=1e-6)
+            weight += step
+
+
+def test_the_same_config_gives_the_same_optimizer():
+    """So that the step of a resumed or repeated run is not compiled again."""
+    one, other = (settings.student_parts(changed(), teacher()) for _ in range(2))
+    assert one.optimizer is other.optimizer
+    assert one.loss == other.loss
