@@ -1,0 +1,14 @@
+"""What `launch.py` can do with an ACQ recipe."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from acq.evaluate_run import evaluate_run
+from acq.quantize import quantize
+from common.config import ConfigDict
+
+TASKS: Mapping[str, Callable[[ConfigDict, Path], Any]] = {
+    "quantize": quantize,
+    "evaluate": evaluate_run,
+}

@@ -1,0 +1,169 @@
+"""The run as a whole, on a network of one's own with weights that were never trained."""
+
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from acq import quantize as quantize_run
+from acq.draws import Draws
+from acq.evaluate_run import evaluate_run
+from acq.open_teacher import open_teacher
+from acq.quantize import quantize
+from acq.quantized import load_quantized
+from common.checkpoint import Checkpoints, load_manifest
+from common.errors import Interrupted, UserError
+from configs.base_acq import get_base
+
+CLASSES = 3
+
+
+def _config(tmp_path, **changes):
+    config = get_base(
+        {
+            "source": "random",
+            "name": "tests.acq.own_network:PlainNet",
+            "classes": CLASSES,
+            "image_size": 16,
+        }
+    )
+    images = np.random.default_rng(0).integers(0, 256, (10, 16, 16, 3), np.uint8)
+    path = tmp_path / "eval.npz"
+    np.savez(path, images=images, labels=np.arange(10) % CLASSES)
+    config.eval.path = str(path)
+    config.eval.batch_size = 8
+    config.generator.width = 4
+    config.generator.latent = 4
+    config.generator.warmup = "3 steps"
+    config.train.duration = "3 steps"
+    config.train.batch_size = 8
+    config.train.log = config.train.evaluate = config.train.save = "1 steps"
+    config.baselines.run = ("noise", "real")
+    config.baselines.batches = 1
+    config.update(changes)
+    return config
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    config = _config(folder)
+    return config, folder / "run", quantize(config, folder / "run")
+
+
+def test_results_say_what_was_measured(whole):
+    _, workdir, results = whole
+    assert results == json.loads((workdir / "results.json").read_text())
+    assert results["bits"] == {"weight": 4, "activation": 4, "other": 32}
+    assert results["n"] == 10 and results["seed"] == 0 and results["steps"] == 3
+    assert set(results["baselines"]) == {"noise", "real"}
+    quantized = results["quantized"]
+    assert quantized["best_top1"] >= quantized["top1"] == 10 * quantized["correct"]
+    assert results["seconds"] > 0 and results["seconds_per_step"] > 0
+    assert "samples/center_r2" in results["samples"]
+    assert (workdir / "report.html").read_text().count("<img") == 4
+
+
+def test_the_export_is_integers_and_gives_the_students_logits(whole):
+    config, workdir, _ = whole
+    teacher = open_teacher(config, workdir)
+    loaded = load_quantized(workdir / "export")
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        state = quantize_run.student_state(config, teacher)
+        _, state, _ = checkpoints.restore(state)
+    student = teacher.with_layers(quantize_run.settings.quant_layers(config))
+    variables = {
+        **state.student.params,
+        "batch_stats": teacher.variables["batch_stats"],
+    }
+    x = np.random.default_rng(1).normal(size=(4, 16, 16, 3)).astype(np.float32)
+    ours, _ = jax.jit(student.apply)(variables, x)
+    theirs, _ = jax.jit(loaded.network.apply)(loaded.variables, x)
+    np.testing.assert_array_equal(ours, theirs)
+    kernels = [
+        leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(loaded.variables)
+        if path[-1].key == "kernel"
+    ]
+    assert len(kernels) == 4
+    assert {k.dtype for k in kernels} <= {np.dtype(np.int8), np.dtype(np.uint8)}
+
+
+def test_the_same_command_again_says_that_it_is_complete(whole, monkeypatch):
+    config, workdir, results = whole
+    monkeypatch.setattr(quantize_run, "open_teacher", None)
+    assert quantize(config, workdir) == results
+
+
+def test_evaluate_tells_teacher_and_export(whole):
+    config, workdir, results = whole
+    found = evaluate_run(config, workdir)
+    assert found["teacher"]["correct"] == results["teacher"]["correct"]
+    assert found["quantized"]["correct"] == results["quantized"]["correct"]
+
+
+def test_evaluate_needs_data_and_takes_a_teacher_alone(tmp_path):
+    config = _config(tmp_path)
+    assert set(evaluate_run(config, tmp_path / "run")) == {"n", "teacher"}
+    config.eval.path = ""
+    with pytest.raises(UserError, match="config.eval.path"):
+        evaluate_run(config, tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop_at", [2, 5])
+def test_a_run_stopped_in_either_phase_ends_in_the_same_export(
+    whole, tmp_path, monkeypatch, stop_at
+):
+    config, workdir, _ = whole
+    count = 0
+
+    class Stopping(Draws):
+        def __next__(self):
+            nonlocal count
+            count += 1
+            if count == stop_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().__next__()
+
+    monkeypatch.setattr(quantize_run, "Draws", Stopping)
+    with pytest.raises(Interrupted):
+        quantize(config, tmp_path / "cut")
+    quantize(config, tmp_path / "cut")
+    assert count == 6
+    hashes = [load_manifest(w / "export")["sha256"] for w in (workdir, tmp_path / "cut")]
+    assert hashes[0] == hashes[1]
+
+
+@pytest.mark.slow
+def test_without_data_it_quantizes_and_reports_the_agreement(tmp_path):
+    config = _config(tmp_path)
+    config.eval.path = ""
+    config.generator.learns = True
+    config.quantizer.range_source = "observed"
+    results = quantize(config, tmp_path / "run")
+    assert "n" not in results and results["agreement"] is not None
+    assert load_quantized(tmp_path / "run" / "export").record.classes == CLASSES
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"quantizer": {"weight_bits": 9}}, "quantizer.weight_bits: got 9"),
+        ({"quantizer": {"activation_bits": 1}}, "quantizer.activation_bits: got 1"),
+        ({"train": {"batch_size": 6}}, "train.batch_size"),
+        ({"teacher": {"source": "hub"}}, "teacher.source"),
+        ({"eval": {"path": "nowhere.npz"}}, "eval.path"),
+        ({"teacher": {"classes": 2}}, "labels run from 0 to 2"),
+        ({"teacher": {"image_size": 32}}, "images are"),
+    ],
+)
+def test_bad_input_is_told(tmp_path, change, said):
+    config = _config(tmp_path)
+    for section, values in change.items():
+        config[section].update(values)
+    with pytest.raises(UserError, match=said):
+        quantize(config, tmp_path / "run")
