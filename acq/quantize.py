@@ -131,9 +131,7 @@ def _train_generator(
     steps = settings.to_steps(config, "generator.warmup")
     state = GeneratorState(
         step=jnp.int32(0),
-        generator=create_learner(
-            _initial_generator(config, parts), parts.optimizer
-        ),
+        generator=create_learner(_initial_generator(config, parts), parts.optimizer),
     )
     if config.generator.path:
         with Checkpoints(Path(config.generator.path) / "checkpoints") as checkpoints:
@@ -332,14 +330,17 @@ def _accuracies(
     @jax.jit
     def images(params: PyTree, draw: jax.Array) -> jax.Array:
         conditions = parts.sampling.draw(draw)
-        return parts.generator.clone(axis_name=None).apply(
+        made = parts.generator.clone(axis_name=None).apply(
             {"params": params}, conditions
         )
+        return jnp.asarray(made)
 
     size, params = config.train.batch_size, to_host(state.generator.params)
 
     def generate(batch: int) -> jax.Array:
-        return images(params, jnp.arange(batch * size, (batch + 1) * size, dtype="uint32"))
+        return images(
+            params, jnp.arange(batch * size, (batch + 1) * size, dtype="uint32")
+        )
 
     floats = top1(
         logits_of(teacher.network),
@@ -352,7 +353,8 @@ def _accuracies(
     last = _accuracy(config, teacher, student, data, name="quantized")
     seen = _metrics(workdir / "metrics.jsonl", "val/top1")
     return {
-        "teacher": results["teacher"] | {"top1": floats.top1, "correct": floats.correct},
+        "teacher": results["teacher"]
+        | {"top1": floats.top1, "correct": floats.correct},
         "quantized": {
             "top1": last.top1,
             "correct": last.correct,
@@ -374,7 +376,7 @@ def _metrics(path: Path, name: str) -> list[float]:
 
 
 def _last(path: Path, name: str) -> float | None:
-    """The last value of a metric; None without one, or in a process that writes none."""
+    """The last value of a metric; None where none was written."""
     return values[-1] if (values := _metrics(path, name)) else None
 
 

@@ -54,8 +54,8 @@ def curves_png(metrics: Path, names: tuple[str, ...]) -> bytes:
 
     Args:
       metrics: the file.
-      names: of the metrics, each in a panel of its own with a logarithmic axis; those
-        that the file lacks stay empty.
+      names: of the metrics, each in a panel of its own, with a logarithmic axis where
+        all values are above 0; those that the file lacks stay empty.
     """
     lines = [json.loads(x) for x in metrics.read_text(encoding="utf-8").splitlines()]
     figure = Figure(figsize=(5 * len(names), 3), layout="constrained")
@@ -63,7 +63,8 @@ def curves_png(metrics: Path, names: tuple[str, ...]) -> bytes:
                           strict=True):  # fmt: skip
         points = [(line["step"], line[name]) for line in lines if name in line]
         axes.plot(*zip(*points, strict=True) if points else ([], []))
-        axes.set(xlabel="step", title=name, yscale="log" if points else "linear")
+        positive = bool(points) and all(value > 0 for _, value in points)
+        axes.set(xlabel="step", title=name, yscale="log" if positive else "linear")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""The run as a whole, on a network of one's own with weights that were never trained."""
+"""The run as a whole, on a network of one's own, with untrained weights."""
 
 import json
 import os
@@ -109,7 +109,7 @@ def test_evaluate_needs_data_and_takes_a_teacher_alone(tmp_path):
     config = _config(tmp_path)
     assert set(evaluate_run(config, tmp_path / "run")) == {"n", "teacher"}
     config.eval.path = ""
-    with pytest.raises(UserError, match="config.eval.path"):
+    with pytest.raises(UserError, match=r"config\.eval\.path"):
         evaluate_run(config, tmp_path / "run")
 
 
@@ -134,7 +134,9 @@ def test_a_run_stopped_in_either_phase_ends_in_the_same_export(
         quantize(config, tmp_path / "cut")
     quantize(config, tmp_path / "cut")
     assert count == 6
-    hashes = [load_manifest(w / "export")["sha256"] for w in (workdir, tmp_path / "cut")]
+    hashes = [
+        load_manifest(w / "export")["sha256"] for w in (workdir, tmp_path / "cut")
+    ]
     assert hashes[0] == hashes[1]
 
 
