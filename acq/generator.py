@@ -21,6 +21,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.linen import initializers
+from flax.typing import Initializer
 
 from acq.conditions import Conditions, heat_map
 from acq.layer_operations import batch_statistics, normalise
@@ -30,7 +31,9 @@ from common.resampling import convolve_doubled
 LabelForm = Literal["product", "norm"]
 CenterForm = Literal["heat_map", "latent", "none"]
 _EPSILON = 1e-5
-_HIDDEN_EPSILON = 0.8  # torch's BatchNorm2d(c, 0.8): the second argument is epsilon
+# PyTorch's, which published generators start with. He's rule by the fan-out, right for
+# classifiers, would drive the last tanh to its ends.
+_INIT = initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class Generator(nn.Module):
@@ -45,6 +48,7 @@ class Generator(nn.Module):
       center: 'heat_map', 'latent' or 'none'.
       sigma: of the heat map, in units of half the image.
       height: of the heat map.
+      epsilon: of the normalisation in the hidden layers.
       axis_name: of the pmapped axis whose joined batch normalises; None for one device.
     """
 
@@ -56,6 +60,7 @@ class Generator(nn.Module):
     center: CenterForm = "heat_map"
     sigma: float | int = 0.3
     height: float | int = 3.0
+    epsilon: float | int = 1e-5
     axis_name: str | None = None
 
     @nn.compact
@@ -79,13 +84,13 @@ class Generator(nn.Module):
         x = x.reshape(-1, size, size, width)
         x = self._norm("norm0", x, label, _EPSILON)
         x = DoubledConv(width, 3, padding=1, name="conv1")(x)
-        x = nn.leaky_relu(self._norm("norm1", x, label, _HIDDEN_EPSILON), 0.2)
+        x = nn.leaky_relu(self._norm("norm1", x, label, self.epsilon), 0.2)
         if self.center == "heat_map":
             lit = heat_map(center, 2 * size, sigma=self.sigma, height=self.height)
             x = jnp.concatenate([x, lit], axis=-1)
         x = DoubledConv(width // 2, 3, padding=1, name="conv2")(x)
-        x = nn.leaky_relu(self._norm("norm2", x, label, _HIDDEN_EPSILON), 0.2)
-        x = Conv(self.channels, 3, padding=1, use_bias=True, name="conv3")(x)
+        x = nn.leaky_relu(self._norm("norm2", x, label, self.epsilon), 0.2)
+        x = PlainConv(self.channels, 3, padding=1, use_bias=True, name="conv3")(x)
         return self._standardise(jnp.tanh(x), _EPSILON)
 
     def _standardise(self, x: jax.Array, epsilon: float) -> jax.Array:
@@ -107,7 +112,15 @@ class Generator(nn.Module):
         return x * scale[chosen][:, None, None] + offset[chosen][:, None, None]
 
 
-class DoubledConv(Conv):
+class PlainConv(Conv):
+    """`Conv` that starts as PyTorch's does."""
+
+    def make_kernel(self, init: Initializer, shape: tuple[int, ...]) -> jax.Array:
+        """The kernel, whatever a classifier's would start as."""
+        return self.param("kernel", _INIT, shape)
+
+
+class DoubledConv(PlainConv):
     """A 3x3 convolution, padded by 1, of features enlarged by nearest neighbours.
 
     The enlarged features are never made, see `common/resampling.py`: with gradients it

@@ -55,6 +55,7 @@ RULES = {
     "quantizer.decay": c.number(at_least=0, at_most=1),
     "generator.width": c.whole(2),
     "generator.latent": c.whole(1),
+    "generator.epsilon": c.number(above=0),
     "generator.label": c.one_of("product", "norm"),
     "generator.center": c.one_of("heat_map", "latent", "none"),
     "generator.sigma": c.number(above=0),
@@ -169,6 +170,7 @@ def generator(config: ConfigDict, teacher: Classifier) -> Generator:
         center=settings.center,
         sigma=settings.sigma,
         height=settings.height,
+        epsilon=settings.epsilon,
         axis_name=AXIS,
     )
 

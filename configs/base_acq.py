@@ -16,6 +16,7 @@ _GDFQ = {
         "label": "product",
         "center": "none",
         "width": 128,
+        "epsilon": 0.8,
         "class_weight": 1.0,
         "statistics_weight": 0.1,
         "statistics_form": "squared",
@@ -160,6 +161,7 @@ def get_base(teacher: Mapping[str, object]) -> ConfigDict:
     config.generator = ConfigDict()
     config.generator.width = 64  # 128 as published
     config.generator.latent = 100
+    config.generator.epsilon = 1e-5  # of the hidden normalisations; 0.8 as published
     config.generator.label = "norm"  # product (published for CIFAR), norm (ImageNet)
     config.generator.center = "heat_map"  # heat_map, latent, none
     config.generator.sigma = 0.3  # of the heat map, in half image sides

@@ -159,7 +159,7 @@ def test_without_data_it_quantizes_and_reports_the_agreement(tmp_path):
         ({"train": {"batch_size": 6}}, "train.batch_size"),
         ({"teacher": {"source": "hub"}}, "teacher.source"),
         ({"eval": {"path": "nowhere.npz"}}, "eval.path"),
-        ({"teacher": {"classes": 2}}, "labels run from 0 to 2"),
+        ({"teacher": {"classes": 2}}, "labels from 0 to 2"),
         ({"teacher": {"image_size": 32}}, "images are"),
     ],
 )
