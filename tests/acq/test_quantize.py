@@ -54,6 +54,7 @@ def whole(tmp_path_factory):
     return config, folder / "run", quantize(config, folder / "run")
 
 
+@pytest.mark.slow
 def test_results_say_what_was_measured(whole):
     _, workdir, results = whole
     assert results == json.loads((workdir / "results.json").read_text())
@@ -67,6 +68,7 @@ def test_results_say_what_was_measured(whole):
     assert (workdir / "report.html").read_text().count("<img") == 4
 
 
+@pytest.mark.slow
 def test_the_export_is_integers_and_gives_the_students_logits(whole):
     config, workdir, _ = whole
     teacher = open_teacher(config, workdir)
@@ -92,12 +94,14 @@ def test_the_export_is_integers_and_gives_the_students_logits(whole):
     assert {k.dtype for k in kernels} <= {np.dtype(np.int8), np.dtype(np.uint8)}
 
 
+@pytest.mark.slow
 def test_the_same_command_again_says_that_it_is_complete(whole, monkeypatch):
     config, workdir, results = whole
     monkeypatch.setattr(quantize_run, "open_teacher", None)
     assert quantize(config, workdir) == results
 
 
+@pytest.mark.slow
 def test_evaluate_tells_teacher_and_export(whole):
     config, workdir, results = whole
     found = evaluate_run(config, workdir)
@@ -105,6 +109,7 @@ def test_evaluate_tells_teacher_and_export(whole):
     assert found["quantized"]["correct"] == results["quantized"]["correct"]
 
 
+@pytest.mark.slow
 def test_evaluate_needs_data_and_takes_a_teacher_alone(tmp_path):
     config = _config(tmp_path)
     assert set(evaluate_run(config, tmp_path / "run")) == {"n", "teacher"}
