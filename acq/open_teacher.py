@@ -3,15 +3,14 @@
 import dataclasses
 from pathlib import Path
 
-import jax
 from absl import logging
 
 from acq.classifier import Classifier
 from acq.teacher import load_teacher
 from acq.teacher_settings import config_record, create_teacher
 from acq.train_teacher import prepare_teacher
+from acq.untrained import untrained_variables
 from common.config import ConfigDict
-from common.typing import PyTree
 
 SOURCES = ("weights", "digits", "random")
 
@@ -43,12 +42,5 @@ def _untrained(config: ConfigDict) -> Classifier:
     )
     record = dataclasses.replace(config_record(config), source="random")
     network = create_teacher(record)
-
-    @jax.jit
-    def init(rng: jax.Array) -> PyTree:
-        return network.lazy_init(
-            rng, jax.ShapeDtypeStruct(record.image_shape(1), "float32")
-        )
-
-    variables = jax.device_get(init(jax.random.key(config.seed)))
+    variables = untrained_variables(network, record, config.seed)
     return Classifier(network=network, variables=variables, record=record)

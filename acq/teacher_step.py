@@ -1,4 +1,4 @@
-"""A step of training a float classifier on digits: shifted images, cross-entropy."""
+"""A step of training a float classifier with cross-entropy."""
 
 import functools
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array
 
 from acq.classifier import Normalisation
 from common.devices import AXIS
@@ -51,9 +51,6 @@ def make_train_step(
     network: nn.Module,
     optimizer: optax.GradientTransformation,
     normalisation: Normalisation,
-    *,
-    shift: int,
-    seed: int,
 ) -> Callable[[TeacherState, Any], tuple[TeacherState, Metrics]]:
     """Returns the pure step, to be pmapped.
 
@@ -61,12 +58,10 @@ def make_train_step(
       network: Its batch statistics are taken over `AXIS`.
       optimizer: Makes the steps.
       normalisation: What the network takes of images in [0, 1].
-      shift: Pixels that a digit is moved by at most, each way.
-      seed: Of the shifts; a digit's depends on its number in the stream alone.
 
     Returns:
-      `train_step(state, shard)`; the shard holds `image` (uint8 `b h w c`), `label`
-      and `draw` (`b`). The same function for the same arguments.
+      `train_step(state, shard)`; the shard holds `image` (uint8 `b h w c`) and `label`
+      (`b`). The same function for the same arguments.
     """
 
     def loss_of(params: PyTree, batch_stats: PyTree, x: Array, labels: Array) -> Any:
@@ -81,16 +76,12 @@ def make_train_step(
         return jnp.mean(loss), (changed["batch_stats"], jnp.mean(right))
 
     def train_step(state: TeacherState, shard: Any) -> tuple[TeacherState, Metrics]:
-        fold = functools.partial(jax.random.fold_in, jax.random.key(seed))
-        images = random_shifts(
-            jax.vmap(fold)(shard["draw"]), shard["image"] / 255.0, shift
-        )
         (loss, (batch_stats, right)), gradient = jax.value_and_grad(
             loss_of, has_aux=True
         )(
             state.params,
             state.batch_stats,
-            normalisation.normalise(images),
+            normalisation.normalise(shard["image"] / 255.0),
             shard["label"],
         )
         # The batch statistics are of all devices already.
@@ -104,22 +95,3 @@ def make_train_step(
         return state, {"loss": loss, "accuracy": right}
 
     return train_step
-
-
-def random_shifts(
-    rngs: Key[Array, "n"], images: Float[Array, "n h w c"], most: int
-) -> Float[Array, "n h w c"]:
-    """Returns each image moved by a random offset, zeros where it leaves.
-
-    Args:
-      rngs: A key per image.
-      images: Any values.
-      most: Pixels, each way, in both directions.
-    """
-    padded = jnp.pad(images, ((0, 0), (most, most), (most, most), (0, 0)))
-
-    def crop(rng: Array, image: Array) -> Array:
-        row, column = jax.random.randint(rng, (2,), 0, 2 * most + 1)
-        return jax.lax.dynamic_slice(image, (row, column, 0), images.shape[1:])
-
-    return jax.vmap(crop)(rngs, padded)

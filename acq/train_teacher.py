@@ -7,12 +7,10 @@ It is what a user's own pretrained weights are elsewhere: trained once, exported
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import logging
@@ -24,6 +22,7 @@ from acq.layers import FloatLayers
 from acq.teacher import load_export
 from acq.teacher_settings import create_teacher
 from acq.teacher_step import create_state, make_train_step
+from acq.untrained import untrained_variables
 from common import config as c
 from common.checkpoint import MANIFEST, Checkpoints, export_variables, load_manifest
 from common.config import ConfigDict
@@ -37,6 +36,7 @@ from common.devices import (
 )
 from common.errors import UserError
 from common.loop import Plan, fit
+from common.pipeline import Record as Example
 from common.pipeline import train_batches
 from common.schedules import create_schedule
 from common.typing import PyTree
@@ -110,6 +110,27 @@ def measure_normalisation(split: Split) -> Normalisation:
     return Normalisation(mean=(mean,), std=(std,))
 
 
+def make_shift(most: int, *, seed: int) -> Callable[[Example], Example]:
+    """Returns what moves a record's image by a random offset, black where it leaves.
+
+    Args:
+      most: Pixels, each way, in both directions.
+      seed: Of the offsets; an image's depends on its number in the stream alone.
+    """
+
+    def shift(record: Example) -> Example:
+        image = record["image"]
+        height, width, channels = image.shape
+        rng = np.random.default_rng((seed, int(record["draw"])))
+        row, column = rng.integers(0, 2 * most + 1, 2)
+        padded = np.zeros((height + 2 * most, width + 2 * most, channels), image.dtype)
+        padded[most : most + height, most : most + width] = image
+        moved = padded[row : row + height, column : column + width]
+        return {"image": moved, "label": record["label"]}
+
+    return shift
+
+
 def _train_and_export(
     config: ConfigDict, folder: Path, trained_with: Mapping[str, Any]
 ) -> None:
@@ -146,17 +167,12 @@ def _train(config: ConfigDict, digits: Digits, record: Record, folder: Path) -> 
     """Returns the trained variables, on the host."""
     settings = config.digits
     network = create_teacher(record)
-    init = jax.jit(network.init)  # layer by layer it is slow
     optimizer = _optimizer(settings.learning_rate, settings.train_steps)
-    state = create_state(
-        init(jax.random.key(config.seed), jnp.zeros(record.image_shape(1))), optimizer
-    )
+    state = create_state(untrained_variables(network, record, config.seed), optimizer)
     step = make_train_step(
         network.clone(layers=FloatLayers(axis_name=AXIS)),
         optimizer,
         record.normalisation,
-        shift=settings.shift,
-        seed=config.seed,
     )
     plan = Plan(
         total=settings.train_steps,
@@ -172,6 +188,7 @@ def _train(config: ConfigDict, digits: Digits, record: Record, folder: Path) -> 
                 _Records(digits.train),
                 seed=config.seed,
                 batch_size=per_process(settings.batch_size, "digits.batch_size"),
+                transform=make_shift(settings.shift, seed=config.seed),
             ),
             plan,
             checkpoints=checkpoints,

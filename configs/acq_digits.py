@@ -50,8 +50,8 @@ def get_config(variant: str = "default") -> ConfigDict:
 
     config.digits = ConfigDict()
     config.digits.width = 16  # channels of the first stage
-    config.digits.train_steps = 300
-    config.digits.batch_size = 64
+    config.digits.train_steps = 800
+    config.digits.batch_size = 32
     config.digits.learning_rate = 0.01
-    config.digits.shift = 2  # pixels that training digits are moved by at most
+    config.digits.shift = 3  # pixels that training digits are moved by at most
     return apply_variants(config, variant, VARIANTS)

@@ -44,7 +44,6 @@ from acq.kernels.grid import (
     quantize,
     scale_and_zero_point,
     step_of,
-    unclipped_codes,
     widened,
 )
 
@@ -110,14 +109,14 @@ def _identity_bwd(grid, saved, g):
 
 def _clipped_bwd(grid, saved, g):
     x, low, high = saved
-    inside, _ = _inside_and_codes(x, *scale_and_zero_point(low, high, grid), grid)
+    inside = _inside(x, *scale_and_zero_point(low, high, grid), grid)
     return jnp.where(inside, g, 0), jnp.zeros_like(low), jnp.zeros_like(high)
 
 
 def _learned_bwd(grid, saved, g):
     x, low, high = saved
     scale, zero_point = scale_and_zero_point(low, high, grid)
-    inside, _ = _inside_and_codes(x, scale, zero_point, grid)
+    dx = jnp.where(_inside(x, scale, zero_point, grid), g, 0)
     slopes, outside = lax.platform_dependent(
         x,
         g,
@@ -126,7 +125,7 @@ def _learned_bwd(grid, saved, g):
         cpu=functools.partial(folded_sums, grid=grid),
         default=functools.partial(plain_sums, grid=grid),
     )
-    return jnp.where(inside, g, 0), *_range_gradient(slopes, outside, low, high, grid)
+    return dx, *_range_gradient(slopes, outside, low, high, grid)
 
 
 def _make(forward, backward):
@@ -160,23 +159,7 @@ def folded_sums(
     XLA (jax 0.10) makes one loop for each sum, and none of them a vectorised one. Here
     rows of values are added to each other with P and O as one complex number, which is
     a single loop, vectorised and on all cores, and leaves a sixteenth to be summed.
-
-    The condition, that scales are positive, always holds. What a branch takes is
-    computed once, before it; without one, XLA would repeat whatever x and g are made of
-    in each of the rows.
     """
-    return lax.cond(
-        jnp.all(scale > 0),
-        functools.partial(_row_sums, grid=grid),
-        lambda *_: (jnp.zeros_like(scale), jnp.zeros_like(scale)),
-        x,
-        g,
-        scale,
-        zero_point,
-    )
-
-
-def _row_sums(x, g, scale, zero_point, grid):
     channels = scale.size
     count = x.size // channels
     rows = max(n for n in _ROWS if count % n == 0) if x.size >= _MANY else 1
@@ -190,18 +173,12 @@ def _row_sums(x, g, scale, zero_point, grid):
 
 
 def _terms(x, g, scale, zero_point, grid):
-    """The terms of P and of O; scales and zero points in the rank of x."""
+    """The terms of P and of O."""
     x, g = x.astype(jnp.float32), g.astype(jnp.float32)
-    inside, codes = _inside_and_codes(x, scale, zero_point, grid)
+    codes = quantize(x, scale, zero_point, grid)
+    inside = _inside(x, scale, zero_point, grid)
     error = codes - zero_point - jnp.where(inside, x * (1 / scale), 0)
     return g * error, jnp.where(inside, 0, g)
-
-
-def _inside_and_codes(x, scale, zero_point, grid):
-    """Where codes need no clipping, and the clipped ones."""
-    codes = unclipped_codes(x, scale, zero_point)
-    clipped = jnp.clip(codes, grid.qmin, grid.qmax)
-    return codes == clipped, clipped
 
 
 def _range_gradient(slopes, outside, low, high, grid):
@@ -219,3 +196,11 @@ def _range_gradient(slopes, outside, low, high, grid):
     dlow = jnp.where(fixed | (low > 0), 0, dlow)
     dhigh = jnp.where(fixed | (high < 0), 0, dhigh)
     return dlow.astype(low.dtype), dhigh.astype(high.dtype)
+
+
+def _inside(x, scale, zero_point, grid):
+    """Where the codes need no clipping."""
+    scale, zero_point = against(x, scale), against(x, zero_point)
+    middle = (grid.qmin + grid.qmax) / 2
+    steps = jnp.round(x.astype(jnp.float32) * (1 / scale))
+    return jnp.abs(steps + (zero_point - middle)) <= grid.qmax - middle

@@ -97,7 +97,9 @@ def quantize(
       zero_point: As `scale`.
       grid: The integers.
     """
-    return jnp.clip(unclipped_codes(x, scale, zero_point), grid.qmin, grid.qmax)
+    scale, zero_point = against(x, scale), against(x, zero_point)
+    steps = jnp.round(x.astype(jnp.float32) * (1 / scale))
+    return jnp.clip(steps + zero_point, grid.qmin, grid.qmax)
 
 
 def dequantize(
@@ -107,12 +109,6 @@ def dequantize(
 ) -> Float[Array, "*shape"]:
     """The values that the codes `q` stand for, (q - zero_point) * scale, in float32."""
     return (q.astype(jnp.float32) - against(q, zero_point)) * against(q, scale)
-
-
-def unclipped_codes(x: Array, scale: Array, zero_point: Array) -> Array:
-    """Codes that may lie beyond the grid."""
-    scale, zero_point = against(x, scale), against(x, zero_point)
-    return jnp.round(x.astype(jnp.float32) * (1 / scale)) + zero_point
 
 
 def widened(low: Array, high: Array) -> tuple[Array, Array]:

@@ -11,7 +11,7 @@ from acq import train_teacher
 from acq.classifier import Normalisation
 from acq.digits import Digits, Split
 from acq.layers import FloatLayers
-from acq.teacher_step import create_state, make_train_step, random_shifts
+from acq.teacher_step import create_state, make_train_step
 from common import loop
 from common.devices import AXIS, pmap_step, refuse_divergence, replicate, shard_batch
 from common.errors import Interrupted, UserError
@@ -51,18 +51,24 @@ def _leaves(tree):
     return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
 
 
-def test_shifts_move_whole_images_and_fill_with_zeros():
-    image = jnp.arange(1.0, 26.0).reshape(1, 5, 5, 1)
-    images = jnp.tile(image, (64, 1, 1, 1))
-    rngs = jax.random.split(jax.random.key(0), 64)
-    shifts = jax.jit(random_shifts, static_argnums=2)
-    moved = shifts(rngs, images, 1)
-    padded = np.pad(np.asarray(image[0, ..., 0]), 1)
+def test_shifts_move_whole_images_and_depend_on_the_draw_alone():
+    image = np.arange(1, 26, dtype=np.uint8).reshape(5, 5, 1)
+    shift = train_teacher.make_shift(1, seed=0)
+
+    def moved(draw):
+        return shift({"image": image, "label": 3, "draw": np.uint32(draw)})
+
+    padded = np.pad(image[..., 0], 1)
     wanted = {
         padded[i : i + 5, j : j + 5].tobytes() for i in range(3) for j in range(3)
     }
-    assert {np.asarray(m[..., 0]).tobytes() for m in moved} == wanted
-    np.testing.assert_array_equal(shifts(rngs, images, 0), images)
+    found = [moved(draw) for draw in range(64)]
+    assert {record["image"].tobytes() for record in found} == wanted
+    assert all(record["label"] == 3 for record in found)
+    np.testing.assert_array_equal(moved(7)["image"], found[7]["image"])
+    still = train_teacher.make_shift(0, seed=0)
+    record = still({"image": image, "label": 3, "draw": np.uint32(1)})
+    np.testing.assert_array_equal(record["image"], image)
 
 
 def test_normalisation_is_that_of_the_training_images():
@@ -115,20 +121,17 @@ def test_step_on_devices_is_the_step_on_the_joined_batch():
     batch = {
         "image": split.images[:, :12, :12],
         "label": split.labels,
-        "draw": np.arange(16, dtype=np.uint32),
     }
-    options = {"shift": 1, "seed": 0}
     step = pmap_step(
         make_train_step(
             network.clone(layers=FloatLayers(axis_name=AXIS)),
             optimizer,
             normalisation,
-            **options,
         )
     )
     state = replicate(create_state(variables, optimizer))
     one = jax.vmap(
-        make_train_step(network, optimizer, normalisation, **options),
+        make_train_step(network, optimizer, normalisation),
         in_axes=(None, 0),
         axis_name=AXIS,
     )
