@@ -16,11 +16,12 @@ import numpy as np
 from absl import logging
 
 from common.config import ConfigDict, hold_config
-from common.devices import is_first_process, to_host
+from common.devices import is_first_process
 from common.files import write_atomically
 from common.html_report import write_report
 from ipv2 import settings
 from ipv2.denoiser import channels_of, make_denoise
+from ipv2.evaluate import prepared_slices
 from ipv2.evaluate_split import evaluate_export, evaluation_batch
 from ipv2.figure import save_comparison
 from ipv2.result_table import format_comparison, format_grid
@@ -170,19 +171,18 @@ def draw(by_pair: Mapping[str, ConfigDict], folder: Path, path: Path) -> None:
     sources = open_sources(config)
     test = sources.test if len(sources.test) else sources.val
     stacks = Stacks(test, channels_of(denoiser.model))
-    prepare = jax.jit(evaluation_batch(settings.label_params(config)))
-
-    def prepared(record: dict[str, Any]) -> dict[str, Any]:
-        keys = ("lq", "gt", "truth", "spacing_mm", "slice")
-        batch = {key: np.asarray(record[key])[None] for key in keys if key in record}
-        return to_host(prepare(batch))
-
+    keys = ("lq", "gt", "truth", "spacing_mm", "slice")
     # One dataset's slices are of one kind of image: the first dataset has the say.
     first = sources.names[0]
     places = [i for i in range(len(test)) if test[i]["dataset"] == first]
-    slices = [prepared(stacks[place]) for place in places]
+    records = (stacks[place] for place in places)
+    slices = prepared_slices(
+        ({key: one[key] for key in keys if key in one} for one in records),
+        evaluation_batch(settings.label_params(config)),
+        batch_size=config.evaluate.batch_size,
+    )
     best = max(slices, key=lambda one: int(one["regions"]["lung"].sum()))
-    stack = best["lq"]
+    stack = best["lq"][None]
     images = {"low dose": stack[0, ..., stack.shape[-1] // 2]}
     denoise = jax.jit(make_denoise(denoiser))
     for pair in by_pair:
@@ -191,9 +191,9 @@ def draw(by_pair: Mapping[str, ConfigDict], folder: Path, path: Path) -> None:
             variables = load_trained(config, export).variables
             images[_WORDS.get(pair, pair)] = np.asarray(denoise(variables, stack)[0])
     reference = "truth" if "truth" in best else "label"
-    images["IPv2 label"] = best["label"][0]
+    images["IPv2 label"] = best["label"]
     if reference == "truth":
-        images["truth"] = best["truth"][0]
+        images["truth"] = best["truth"]
     else:
         reference = "IPv2 label"
     captions = {
@@ -207,15 +207,15 @@ def draw(by_pair: Mapping[str, ConfigDict], folder: Path, path: Path) -> None:
 
 
 def _lung_rmse_hu(
-    image: np.ndarray, reference: np.ndarray, slice_: dict[str, Any]
+    image: np.ndarray, reference: np.ndarray, slice_: Mapping[str, Any]
 ) -> float:
-    error = (image - reference)[slice_["regions"]["lung"][0]]
+    error = (image - reference)[slice_["regions"]["lung"]]
     return float(np.sqrt(np.mean(np.square(error)))) if error.size else float("nan")
 
 
-def _inset(slice_: dict[str, Any]) -> tuple[int, int, int]:
+def _inset(slice_: Mapping[str, Any]) -> tuple[int, int, int]:
     """(top, left, side) of a square about the middle of the larger half of the lung."""
-    lung = slice_["regions"]["lung"][0]
+    lung = slice_["regions"]["lung"]
     height, width = lung.shape
     side = min(height, width) // 4
     left_half, right_half = lung[:, : width // 2].sum(), lung[:, width // 2 :].sum()

@@ -50,7 +50,8 @@ def evaluate_slices(
     Args:
       denoise: (variables, `b h w c` HU) -> `b h w` HU, traceable; see
         `denoiser.make_denoise`. Compiled once for each function object and image size:
-        keep it, and `prepare`, between evaluations.
+        keep it, and `prepare`, between evaluations. The three stages are compiled
+        apart, so that networks share `prepare`, which takes longest, and the metrics.
       variables: The first argument of `denoise`.
       slices: One mapping a slice, all with the same keys: `lq`, (h, w, c) HU, the slice
         in the middle of c neighbours; `label`, (h, w) HU; `regions`, a mapping of
@@ -59,9 +60,9 @@ def evaluate_slices(
         `prepare` and are not looked at, so they must be numbers.
       batch_size: Slices at a time.
       label: What the label is, for the results: 'ipv2', 'v1', 'gt'...
-      prepare: Maps a stacked batch to one with the keys above, on device, jitted
-        together with the network; purification, for instance. A batch's filling must
-        not change the other slices: random keys belong in `slices`, one each.
+      prepare: Maps a stacked batch to one with the keys above, on device, jitted;
+        purification, for instance. A batch's filling must not change the other slices:
+        random keys belong in `slices`, one each.
 
     Returns:
       `input` and `output`, each with `psnr_db`, `ssim`, `rmse_hu` by window and
@@ -85,7 +86,10 @@ def evaluate_slices(
     for batch, count in _batches(slices, batch_size):
         if prepare is None:
             _check_keys(batch)
-        measured = jax.device_get(_measure(denoise, prepare, variables, batch))
+        else:
+            batch = _prepared(prepare, batch)
+        output = _denoised(denoise, variables, batch["lq"])
+        measured = jax.device_get(_measure(batch, output))
         measured = jax.tree.map(lambda leaf, count=count: leaf[:count], measured)
         full = measured["label"]["output"]["rmse_hu"]["full"]
         if not np.all(np.isfinite(full)):
@@ -121,16 +125,38 @@ def evaluate_slices(
     return results
 
 
-@functools.partial(jax.jit, static_argnames=("denoise", "prepare"))
-def _measure(
-    denoise: Denoise, prepare: Prepare | None, variables: PyTree, batch: Slices
-) -> dict[str, Any]:
+def prepared_slices(
+    slices: Iterable[Slices], prepare: Prepare, *, batch_size: int
+) -> Iterator[Slices]:
+    """Yields every slice as `prepare` makes it, on the host.
+
+    Args:
+      slices: as `evaluate_slices` takes them.
+      prepare: as there; compiled once for both.
+      batch_size: slices at a time.
+    """
+    for batch, count in _batches(slices, batch_size):
+        ready = jax.device_get(_prepared(prepare, batch))
+        for i in range(count):
+            yield jax.tree.map(lambda leaf, i=i: leaf[i], ready)
+
+
+@functools.partial(jax.jit, static_argnames="prepare")
+def _prepared(prepare: Prepare, batch: Slices) -> Slices:
+    return prepare(batch)
+
+
+@functools.partial(jax.jit, static_argnames="denoise")
+def _denoised(denoise: Denoise, variables: PyTree, stack: Array) -> Array:
+    return denoise(variables, jnp.asarray(stack, jnp.float32))
+
+
+@jax.jit
+def _measure(batch: Slices, output: Array) -> dict[str, Any]:
     """{reference: {image: metrics of every slice}}."""
-    batch = batch if prepare is None else prepare(batch)
-    stack = jnp.asarray(batch["lq"], jnp.float32)
-    lq = stack[..., stack.shape[-1] // 2]
+    lq = jnp.asarray(batch["lq"][..., batch["lq"].shape[-1] // 2], jnp.float32)
     regions = {name: jnp.stack([batch["regions"][name]] * 2) for name in REGIONS}
-    images = jnp.stack([lq, denoise(variables, stack)])
+    images = jnp.stack([lq, output])
     methods: dict[str, NoiseMethod] = {"label": "local", "truth": "difference"}
     result = {}
     for reference, method in methods.items():
