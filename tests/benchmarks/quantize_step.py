@@ -1,0 +1,277 @@
+"""Times a step of generator and of student against the same in plain PyTorch.
+
+    python -m tests.benchmarks.quantize_step [--batch 64] [--repeats 5] [--cpu-time]
+
+ResNet-20 at 32x32 with random weights, the generator of `acq_r20_cifar10:gdfq`: its
+step (images, teacher, cross-entropy, BNS, gradients, Adam) and the student's at W4A4
+(images and teacher without gradients, fake-quantized student, KL and hints, learned
+ranges, Adam). On CPU, in alternation; the best of the repeats is printed. Needs PyTorch
+(requirements-oracles.txt). On a machine that others use,
+`taskset -c 0 python -m tests.benchmarks.quantize_step --cpu-time` compares one thread
+each by the processor time that it used.
+"""
+
+import argparse
+import itertools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from acq import settings
+from acq.open_teacher import open_teacher
+from acq.quantize import student_state
+from acq.train_step import GeneratorState, make_generator_step, make_quantize_step
+from common.devices import pmap_frozen_step, replicate, shard_batch
+from configs.acq_r20_cifar10 import get_config
+
+LATENT, CLASSES = 100, 10
+
+
+class FakeQuant(torch.autograd.Function):
+    """Rectified values on a grid from 0 to a learned end."""
+
+    @staticmethod
+    def forward(context, x, high, steps):
+        q = torch.round(x * (steps / high))
+        context.save_for_backward(x, high, q)
+        context.steps = steps
+        return q.clamp(0, steps) * (high / steps)
+
+    @staticmethod
+    def backward(context, g):
+        x, high, q = context.saved_tensors
+        inside = (x >= 0) & (x <= high)
+        by_high = torch.where(inside, q / context.steps - x / high, (x > high).float())
+        return g * inside, (g * by_high).sum(), None
+
+
+def rounded(weight: torch.Tensor, steps: int) -> torch.Tensor:
+    """A weight on the grid of each output channel, its gradient straight through."""
+    with torch.no_grad():
+        flat = weight.flatten(1)
+        low, high = flat.amin(1).clamp(max=0), flat.amax(1).clamp(min=0)
+        shape = (-1, *[1] * (weight.dim() - 1))
+        scale = ((high - low) / steps).view(shape)
+        zero = torch.round(-low.view(shape) / scale)
+        q = (torch.round(weight / scale) + zero).clamp(0, steps)
+        moved = (q - zero) * scale - weight
+    return weight + moved
+
+
+class Conv(nn.Conv2d):
+    steps = 0
+
+    def forward(self, x):
+        weight = rounded(self.weight, self.steps) if self.steps else self.weight
+        return F.conv2d(x, weight, None, self.stride, self.padding)
+
+
+class Linear(nn.Linear):
+    steps = 0
+
+    def forward(self, x):
+        weight = rounded(self.weight, self.steps) if self.steps else self.weight
+        return F.linear(x, weight, self.bias)
+
+
+class Act(nn.Module):
+    steps = 0
+
+    def __init__(self):
+        super().__init__()
+        self.high = nn.Parameter(torch.tensor(3.0))
+
+    def forward(self, x):
+        y = F.relu(x)
+        self.output = FakeQuant.apply(y, self.high, self.steps) if self.steps else y
+        return self.output
+
+
+class Norm(nn.BatchNorm2d):
+    measures = False
+
+    def forward(self, x):
+        if self.measures:
+            var, mean = torch.var_mean(x, (0, 2, 3), correction=0)
+            self.apart = ((mean - self.running_mean) ** 2 / self.running_var).mean()
+            self.apart = self.apart + ((var / self.running_var - 1) ** 2).mean()
+        return super().forward(x)
+
+
+class Block(nn.Module):
+    def __init__(self, channels, features, strides):
+        super().__init__()
+        self.conv1 = Conv(channels, features, 3, strides, 1, bias=False)
+        self.conv2 = Conv(features, features, 3, 1, 1, bias=False)
+        self.bn1, self.bn2 = Norm(features), Norm(features)
+        self.act1, self.act2 = Act(), Act()
+        self.strides, self.missing = strides, features - channels
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(self.act1(self.bn1(self.conv1(x)))))
+        if self.missing:
+            x = x[:, :, :: self.strides, :: self.strides]
+            x = F.pad(x, (0, 0, 0, 0, self.missing // 2, self.missing // 2))
+        return self.act2(x + y)
+
+
+class ResNet20(nn.Sequential):
+    def __init__(self):
+        widths = [16] * 4 + [32] * 3 + [64] * 3
+        blocks = [
+            Block(i, o, 2 if i != o else 1) for i, o in itertools.pairwise(widths)
+        ]
+        super().__init__(
+            Conv(3, 16, 3, 1, 1, bias=False), Norm(16), Act(), *blocks,
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), Linear(64, CLASSES),
+        )  # fmt: skip
+
+    def of(self, kind):
+        return [module for module in self.modules() if isinstance(module, kind)]
+
+
+class ClassNorm(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels, affine=False, track_running_stats=False)
+        self.by_class = nn.Embedding(CLASSES, 2 * channels)
+
+    def forward(self, x, label):
+        scale, offset = self.by_class(label)[:, :, None, None].chunk(2, 1)
+        return self.norm(x) * (1 + scale) + offset
+
+
+class TorchGenerator(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.width = width
+        self.dense = nn.Linear(LATENT, 64 * width)
+        self.conv1 = nn.Conv2d(width, width, 3, 1, 1)
+        self.conv2 = nn.Conv2d(width, width // 2, 3, 1, 1)
+        self.conv3 = nn.Conv2d(width // 2, 3, 3, 1, 1)
+        self.norms = nn.ModuleList(map(ClassNorm, (width, width, width // 2)))
+        self.last = nn.BatchNorm2d(3, affine=False, track_running_stats=False)
+
+    def forward(self, latent, label):
+        x = self.norms[0](self.dense(latent).view(-1, self.width, 8, 8), label)
+        x = self.conv1(F.interpolate(x, scale_factor=2))
+        x = F.leaky_relu(self.norms[1](x, label), 0.2)
+        x = self.conv2(F.interpolate(x, scale_factor=2))
+        x = F.leaky_relu(self.norms[2](x, label), 0.2)
+        return self.last(torch.tanh(self.conv3(x)))
+
+
+def torch_steps(batch: int, width: int) -> tuple[Callable, Callable]:
+    """PyTorch's two steps."""
+    torch.manual_seed(0)
+    teacher, student = ResNet20().eval(), ResNet20().eval()
+    teacher.requires_grad_(False)
+    student.load_state_dict(teacher.state_dict())
+    for module in student.of((Conv, Linear, Act)):
+        module.steps = 15
+    generator = TorchGenerator(width)
+    adams = [torch.optim.Adam(m.parameters(), lr=1e-3) for m in (generator, student)]
+
+    def generator_step():
+        for norm in teacher.of(Norm):
+            norm.measures = True
+        label = torch.randint(0, CLASSES, (batch,))
+        logits = teacher(generator(torch.randn(batch, LATENT), label))
+        apart = torch.stack([norm.apart for norm in teacher.of(Norm)]).mean()
+        adams[0].zero_grad()
+        (0.5 * F.cross_entropy(logits, label) + apart).backward()
+        adams[0].step()
+        for norm in teacher.of(Norm):
+            norm.measures = False
+            del norm.apart
+
+    def student_step():
+        with torch.no_grad():
+            label = torch.randint(0, CLASSES, (batch,))
+            images = generator(torch.randn(batch, LATENT), label)
+            target = F.log_softmax(teacher(images), 1)
+            shown = [act.output for act in teacher.of(Act)]
+        found = F.log_softmax(student(images), 1)
+        hints = [
+            (act.output - t).square().mean() / t.square().mean()
+            for act, t in zip(student.of(Act), shown, strict=True)
+        ]
+        kl = F.kl_div(found, target, reduction="batchmean", log_target=True)
+        adams[1].zero_grad()
+        (kl + torch.stack(hints).mean()).backward()
+        adams[1].step()
+
+    return generator_step, student_step
+
+
+def our_steps(batch: int) -> tuple[Callable, Callable, int]:
+    """Ours, and the generator's width."""
+    config = get_config("gdfq")
+    config.teacher.source = "random"
+    config.train.batch_size = batch
+    teacher = open_teacher(config, None)
+    variables = replicate(teacher.variables)
+    alone = settings.generator_parts(config, teacher, alone=True)
+    beside = settings.generator_parts(config, teacher, alone=False)
+    states: dict[str, Any] = {"student": student_state(config, teacher)}
+    states["generator"] = GeneratorState(
+        step=jnp.int32(0), generator=states["student"].generator
+    )
+    states = {name: replicate(state) for name, state in states.items()}
+    steps = {
+        "generator": make_generator_step(alone),
+        "student": make_quantize_step(
+            beside, settings.student_parts(config, teacher), generator_learns=False
+        ),
+    }
+    shard = shard_batch({"draw": np.arange(batch, dtype=np.uint32)})
+
+    def make(name):
+        step = pmap_frozen_step(steps[name])
+
+        def run():
+            states[name], metrics = step(variables, states[name], shard)
+            jax.block_until_ready(metrics)
+
+        return run
+
+    return make("generator"), make("student"), config.generator.width
+
+
+def main() -> None:
+    """Prints seconds a step and the ratio."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--cpu-time", action="store_true")
+    options = parser.parse_args()
+    if options.cpu_time:
+        torch.set_num_threads(1)
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    *ours, width = our_steps(options.batch)
+    theirs = torch_steps(options.batch, width)
+    print(f"batch {options.batch}, generator width {width}, s a step, best of "
+          f"{options.repeats}")  # fmt: skip
+    for name, *pair in zip(("generator", "student"), ours, theirs, strict=True):
+        seconds: list[list[float]] = [[], []]
+        for step in pair:
+            step()
+        for _ in range(options.repeats):
+            for step, taken in zip(pair, seconds, strict=True):
+                started = clock()
+                step()
+                taken.append(clock() - started)
+        ours_, theirs_ = map(min, seconds)
+        print(f"{name:10} ours {ours_:.3f}  PyTorch {theirs_:.3f}  "
+              f"ratio {ours_ / theirs_:.2f}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
