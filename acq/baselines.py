@@ -42,7 +42,8 @@ def statistics_ranges(config: ConfigDict, teacher: Classifier) -> PyTree:
         layers,
         teacher.variables,
         teacher.record.image_shape(count),
-        jax.random.key(config.seed),
+        # "rbg" compiles several times faster than the default, with as many layers.
+        jax.random.key(config.seed, impl="rbg"),
     )
 
 

@@ -82,16 +82,21 @@ class Generator(nn.Module):
         size, width = self.image_size // 4, self.width
         x = nn.Dense(size * size * width, name="dense")(latent)
         x = x.reshape(-1, size, size, width)
-        x = self._norm("norm0", x, label, _EPSILON)
+        x = self._lit(self._norm("norm0", x, label, _EPSILON), center)
         x = DoubledConv(width, 3, padding=1, name="conv1")(x)
         x = nn.leaky_relu(self._norm("norm1", x, label, self.epsilon), 0.2)
-        if self.center == "heat_map":
-            lit = heat_map(center, 2 * size, sigma=self.sigma, height=self.height)
-            x = jnp.concatenate([x, lit], axis=-1)
+        x = self._lit(x, center)
         x = DoubledConv(width // 2, 3, padding=1, name="conv2")(x)
         x = nn.leaky_relu(self._norm("norm2", x, label, self.epsilon), 0.2)
         x = PlainConv(self.channels, 3, padding=1, use_bias=True, name="conv3")(x)
         return self._standardise(jnp.tanh(x), _EPSILON)
+
+    def _lit(self, x: jax.Array, center: jax.Array) -> jax.Array:
+        """Features with the heat map of the centre beside them, where there is one."""
+        if self.center != "heat_map":
+            return x
+        lit = heat_map(center, x.shape[1], sigma=self.sigma, height=self.height)
+        return jnp.concatenate([x, lit], axis=-1)
 
     def _standardise(self, x: jax.Array, epsilon: float) -> jax.Array:
         mean, var = batch_statistics(x, self.axis_name)

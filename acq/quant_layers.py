@@ -178,6 +178,9 @@ class QuantActivation(Activation, kw_only=True):
         if self.quantizer.gradient == "learned":
             factor = learning_rate_factor(math.prod(y.shape[1:]), grid)
             low, high = (scale_gradient(end, factor) for end in (low, high))
+            if self.kind != "identity":
+                # Nothing lies below 0: a lower end that moved would waste codes.
+                low = lax.stop_gradient(low)
         quantized = fake_quant(
             y, low, high, grid=grid, gradient=self.quantizer.gradient
         )

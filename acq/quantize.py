@@ -240,7 +240,8 @@ def student_state(
 def _initial_generator(config: ConfigDict, parts: GeneratorParts) -> PyTree:
     conditions = parts.sampling.draw(jnp.arange(2, dtype=jnp.uint32))
     init = jax.jit(parts.generator.clone(axis_name=None).init)
-    return init(jax.random.key(config.seed), conditions)["params"]
+    # "rbg" compiles several times faster than the default, with as many layers.
+    return init(jax.random.key(config.seed, impl="rbg"), conditions)["params"]
 
 
 def _batch_size(config: ConfigDict) -> int:
