@@ -57,8 +57,6 @@ from common.writers import MetricsWriter
 
 # What a resumed run may change: nothing that decides its parameters.
 FREE_TO_CHANGE = ("task", "data.cache", "eval.batch_size")
-_DIAGNOSED = 320
-"""Samples that a look at the generator takes: enough to tell a dead class of ten."""
 
 
 def quantize(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -281,7 +279,7 @@ def _look(
         generator_params,
         teacher.variables,
         first=config.train.batch_size * steps,
-        count=_DIAGNOSED,
+        count=config.train.looked_at,
         batch_size=config.train.batch_size,
     )
 

@@ -91,6 +91,7 @@ RULES = {
     "train.save": _DURATION,
     "train.epoch_steps": c.whole(1),
     "train.batch_size": c.whole(2),
+    "train.looked_at": c.whole(1),
     "baselines.run": c.Rule(
         lambda v: v == () or _BASELINE.accepts(v), f"(), or {_BASELINE.words}"
     ),

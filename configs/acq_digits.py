@@ -30,6 +30,7 @@ def _smoke(config: ConfigDict) -> None:
     config.generator.warmup = "4 steps"
     config.train.duration = "4 steps"
     config.train.batch_size = 8
+    config.train.looked_at = 8
     config.train.log = config.train.save = config.train.evaluate = "2 steps"
     config.baselines.batches = 1
     config.eval.limit = 100

@@ -84,6 +84,7 @@ def smoke(config: ConfigDict) -> None:
     config.train.duration = "2 steps"
     config.train.batch_size = 4
     config.train.log = config.train.save = config.train.evaluate = "1 steps"
+    config.train.looked_at = 4
     config.baselines.batches = 1
 
 
@@ -173,9 +174,9 @@ def get_base(teacher: Mapping[str, object]) -> ConfigDict:
     config.generator.statistics_weight = 1.0
     config.generator.statistics_form = "relative"  # squared (published), relative
     config.generator.statistics_mode = "eval"  # eval (published), train
-    config.generator.center_weight = 5.0
-    config.generator.center_ramp = "1 epochs"
-    config.generator.pair_weight = 1.0
+    config.generator.center_weight = 10.0
+    config.generator.center_ramp = ""  # over which it grows from 0
+    config.generator.pair_weight = 0.1
     config.generator.consistency_weight = 1.0
     config.generator.learning_rate = 1e-3
     config.generator.schedule = "cosine"  # of the warm-up: cosine, constant, step
@@ -192,15 +193,16 @@ def get_base(teacher: Mapping[str, object]) -> ConfigDict:
     config.student.kl_weight = 1.0
     config.student.kl_mean = "samples"  # samples, samples_and_classes (published)
     config.student.temperature = 1.0
-    config.student.hint_weight = 1.0
+    config.student.hint_weight = 10.0  # of activations apart; 0 as published
 
     config.train = ConfigDict()
-    config.train.duration = "4 epochs"  # of the student, after the warm-up
+    config.train.duration = "300 steps"  # of the student, after the warm-up
     config.train.epoch_steps = 200
     config.train.batch_size = 64  # samples a step, over all devices
+    config.train.looked_at = 320  # samples diagnosed; 320 tell a dead class of ten
     config.train.log = "20 steps"
-    config.train.evaluate = "1 epochs"
-    config.train.save = "1 epochs"
+    config.train.evaluate = "75 steps"
+    config.train.save = "75 steps"
 
     config.baselines = ConfigDict()
     config.baselines.run = ("noise", "bn_statistics", "generated", "real")

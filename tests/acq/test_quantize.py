@@ -40,6 +40,7 @@ def _config(tmp_path, **changes):
     config.generator.warmup = "3 steps"
     config.train.duration = "3 steps"
     config.train.batch_size = 8
+    config.train.looked_at = 16
     config.train.log = config.train.evaluate = config.train.save = "1 steps"
     config.baselines.run = ("noise", "real")
     config.baselines.batches = 1
