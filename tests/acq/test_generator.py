@@ -117,7 +117,8 @@ def test_a_heat_map_changes_images_where_it_lies():
     # Normalisation moves every pixel a little.
     moved = np.abs(images[0] - images[1]).mean((0, 3))
     corners, middle = moved[[1, -2], [1, -2]], moved[[1, -2], [-2, 1]]
-    assert corners.min() > 1.5 * middle.max()
+    # The map beside the small features reaches further than that beside the large.
+    assert corners.min() > middle.max() and corners.mean() > 1.5 * middle.mean()
 
 
 @pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.slow), 4])

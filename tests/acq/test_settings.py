@@ -110,7 +110,7 @@ def test_limits_of_keys(key, accepted, refused):
     ("values", "said"),
     [
         ({"train.batch_size": 7}, r"train.batch_size: got 7, accepted: an even number"),
-        ({"generator.center": "none"}, r"generator.center_weight: got 5.0 with"),
+        ({"generator.center": "none"}, r"generator.center_weight: got 10.0 with"),
         (
             {
                 f"generator.{term}_weight": 0.0
