@@ -91,7 +91,9 @@ def smoke(config: ConfigDict) -> None:
     config.baselines.batches = 1
 
 
-def _bits(weight: int, activation: int):
+def bits(weight: int, activation: int):
+    """Returns the variant with these bits of weights and activations."""
+
     def change(config: ConfigDict) -> None:
         config.quantizer.weight_bits = weight
         config.quantizer.activation_bits = activation
@@ -111,7 +113,7 @@ VARIANTS: Variants = {
     "consistency": _only("consistency_weight"),
     "published": published,
     "integer_ready": _integer_ready,
-    **{f"w{bits}a{bits}": _bits(bits, bits) for bits in (3, 4, 5, 6, 8)},
+    **{f"w{b}a{b}": bits(b, b) for b in (3, 4, 5, 6, 8)},
 }
 
 
@@ -189,7 +191,7 @@ def get_base(teacher: Mapping[str, object]) -> ConfigDict:
 
     config.student = ConfigDict()
     config.student.optimizer = "adam"  # adam, sgd (Nesterov, published)
-    config.student.learning_rate = 1e-3
+    config.student.learning_rate = 3e-4
     config.student.schedule = "cosine"  # cosine, constant, step (at 1/4, 1/2, 3/4)
     config.student.weight_decay = 0.0
     config.student.class_weight = 0.0
