@@ -221,8 +221,10 @@ def our_steps(batch: int) -> tuple[Callable, Callable, int]:
     alone = settings.generator_parts(config, teacher, alone=True)
     beside = settings.generator_parts(config, teacher, alone=False)
     states: dict[str, Any] = {"student": student_state(config, teacher)}
+    # A copy: each step donates its state.
     states["generator"] = GeneratorState(
-        step=jnp.int32(0), generator=states["student"].generator
+        step=jnp.int32(0),
+        generator=jax.tree.map(jnp.copy, states["student"].generator),
     )
     states = {name: replicate(state) for name, state in states.items()}
     steps = {
