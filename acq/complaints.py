@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from acq.diagnosis import Diagnosis
-from acq.train_step import GeneratorLoss
+from acq.step_parts import GeneratorLoss
 
 LEAST_VARIETY = 0.1
 """Of the distance of Gaussian noise. Real images of one class are 0.8 to 1.1 apart in
@@ -28,20 +28,23 @@ MOST_NAMED = 10
 """Classes that one complaint names."""
 
 
-def complaints(diagnosis: Diagnosis, loss: GeneratorLoss) -> list[str]:
+def complaints(
+    diagnosis: Diagnosis, loss: GeneratorLoss, *, settled: bool = True
+) -> list[str]:
     """Returns a sentence or more for everything that is wrong; [] if nothing is.
 
     Args:
       diagnosis: of the generator's samples.
       loss: that it is trained with.
+      settled: whether it has had time to learn classes and centres; if not, only what
+        no more steps will mend is told.
     """
     if diagnosis.finite < 1:
         return [_not_finite(diagnosis)]
-    return [
-        *_collapsed(diagnosis, loss),
-        *_unrecognised(diagnosis, loss),
-        *_unreached(diagnosis, loss),
-    ]
+    found = [*_collapsed(diagnosis, loss)]
+    if settled:
+        found += [*_unrecognised(diagnosis, loss), *_unreached(diagnosis, loss)]
+    return found
 
 
 def _not_finite(diagnosis: Diagnosis) -> str:

@@ -22,7 +22,7 @@ from acq.diagnosis import Diagnosis, Shown
 from acq.generator import Generator
 from acq.kernels.attention import attention_center
 from acq.observation import AttentionForm, observe
-from acq.train_step import GeneratorParts, Sampling
+from acq.step_parts import GeneratorParts, Sampling
 from common.devices import (
     AXIS,
     per_process,

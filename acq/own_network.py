@@ -1,25 +1,7 @@
 """What a network must be to be quantized, and networks that are not ours.
 
-A network of your own is a linen module in a file that Python can import, named as
-`package.module:Class`:
-
-    class Small(nn.Module):
-        layers: Layers          # makes its modules: acq.layers
-        classes: int            # logits out
-
-        @nn.compact
-        def __call__(self, x, train=False):
-            make = self.layers
-            x = make.conv(16, 3, padding=1, name="conv1")(x)
-            x = make.batch_norm(name="bn1")(x, train)
-            x = make.activation("relu", name="act1")(x)
-            pooled = jnp.mean(x, (1, 2))
-            return make.dense(self.classes, name="fc")(pooled), x
-
-It takes images `n h w c`, normalised, and returns logits `n classes` and the features
-`n h' w' k` whose attention is looked at. All that is to be quantized is made by
-`layers`: convolutions, dense layers, activations and batch normalisation. Attributes
-beyond these two need defaults. `check_network` holds all this, by shapes alone.
+The rules, with an example, are in `acq/models/README.md`; `check_network` holds them,
+by shapes alone.
 """
 
 import dataclasses
@@ -76,7 +58,7 @@ def create_own_network(name: str, classes: int) -> nn.Module:
         raise UserError(
             f"config.teacher.name: {name} must have the attributes layers and classes, "
             f"and defaults for all others; it has {', '.join(sorted(fields))}. See "
-            "acq/own_network.py."
+            "acq/models/README.md."
         )
     return found(layers=FloatLayers(), classes=classes)  # pyrefly: ignore
 
@@ -110,7 +92,7 @@ def check_network(
     except (TypeError, ValueError, errors.FlaxError) as error:
         raise UserError(
             f"{name} cannot be applied to images of {image_shape[1:]}: "
-            f"{str(error).strip().partition(chr(10))[0]}. See acq/own_network.py for "
+            f"{str(error).strip().partition(chr(10))[0]}. See acq/models/README.md for "
             "what a network must be."
         ) from error
     problems = [
@@ -121,7 +103,7 @@ def check_network(
         raise UserError(
             f"{name} cannot be quantized:\n  "
             + "\n  ".join(problems)
-            + "\nSee acq/own_network.py for what a network must be."
+            + "\nSee acq/models/README.md for what a network must be."
         )
     _check_statistics(network, variables, x, name)
     return variables
@@ -198,11 +180,11 @@ def _check_statistics(
     except TypeError as error:
         raise UserError(
             f"{name} must take a second argument, train: {error}. See "
-            "acq/own_network.py for what a network must be."
+            "acq/models/README.md for what a network must be."
         ) from error
     found = jax.tree.structure(changed.get("bn_inputs", {}))
     if found != jax.tree.structure(variables["batch_stats"]):
         raise UserError(
             f"{name} cannot be quantized:\n  layers.batch_norm did not make all of its "
-            "batch normalisation\nSee acq/own_network.py for what a network must be."
+            "batch normalisation\nSee acq/models/README.md for what a network must be."
         )

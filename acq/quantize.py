@@ -31,14 +31,14 @@ from acq.open_teacher import open_teacher
 from acq.pictures import centers_png, samples_png
 from acq.quantized import export_quantized
 from acq.result_table import format_results
-from acq.train_step import (
+from acq.step_parts import (
     GeneratorParts,
     GeneratorState,
+    Learner,
     QuantizeState,
     create_learner,
-    make_generator_step,
-    make_quantize_step,
 )
+from acq.train_step import make_generator_step, make_quantize_step
 from common.checkpoint import Checkpoints
 from common.config import ConfigDict, hold_config
 from common.devices import (
@@ -151,7 +151,13 @@ def _train_generator(
             _plan(config, steps),
             checkpoints=checkpoints,
             make_writer=lambda after: MetricsWriter(folder, after_step=after),
-            evaluate=lambda state: _watch(config, teacher, state.generator, alone=True),
+            evaluate=lambda state: _watch(
+                config,
+                teacher,
+                state.generator,
+                alone=True,
+                settled=int(state.step) >= steps / 2,
+            ),
             name="generator",
         )
     return to_host(state.generator.params)
@@ -285,12 +291,17 @@ def _look(
 
 
 def _watch(
-    config: ConfigDict, teacher: Classifier, learner: Any, *, alone: bool
+    config: ConfigDict,
+    teacher: Classifier,
+    learner: Learner,
+    *,
+    alone: bool,
+    settled: bool = True,
 ) -> dict[str, float]:
     """The diagnosis' numbers, with a warning for whatever is wrong."""
     diagnosis = _look(config, teacher, learner.params, alone=alone)
     loss = settings.generator_parts(config, teacher, alone=alone).loss
-    for text in complaints(diagnosis, loss):
+    for text in complaints(diagnosis, loss, settled=settled):
         logging.warning("%s", text)
     return diagnosis.scalars()
 

@@ -14,7 +14,7 @@ from acq.layers import FloatLayers
 from acq.observation import ATTENTION_FORMS
 from acq.quant_layers import Quantizer, QuantLayers
 from acq.ranges import RANGE_SOURCES, RangeRule
-from acq.train_step import (
+from acq.step_parts import (
     GeneratorLoss,
     GeneratorParts,
     Sampling,

@@ -4,7 +4,7 @@ from ml_collections import ConfigDict
 
 from acq.classifier import Classifier, Normalisation, Record
 from acq.layers import FloatLayers
-from tests.acq.own_networks import Small
+from tests.acq.odd_networks import Small
 
 
 def eval_config(cache="", **changes):
@@ -26,7 +26,7 @@ def eval_config(cache="", **changes):
 def teacher_of(size=4, channels=3, classes=3):
     """A classifier without variables: only its record is looked at."""
     record = Record(
-        name="tests.acq.own_networks:Small",
+        name="tests.acq.odd_networks:Small",
         classes=classes,
         image_size=size,
         normalisation=Normalisation(mean=(0.5,) * channels, std=(0.5,) * channels),

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from acq.complaints import complaints
-from acq.train_step import GeneratorLoss
+from acq.step_parts import GeneratorLoss
 from tests.acq.made_up_diagnosis import make_diagnosis, make_variety
 
 LOSS = GeneratorLoss(center_weight=5.0)
@@ -54,6 +54,15 @@ def test_dead_classes_are_named():
     text = _only(make_diagnosis(recognised=np.array([20, 0, 15, 20, 0])))
     assert "none of the 40 samples of classes 1 and 4, but 55.0% of all" in text
     assert "config.generator.class_weight (now 1)" in text
+
+
+def test_a_young_generator_is_only_told_what_time_will_not_mend():
+    young = make_diagnosis(recognised=np.zeros(5, int), achieved=np.zeros((100, 2)))
+    assert len(complaints(young, LOSS)) == 2
+    assert complaints(young, LOSS, settled=False) == []
+    same = make_variety(overall=0.012, in_class=(0.01,) * 5, in_pair=0.0)
+    collapsed = make_diagnosis(variety=same)
+    assert len(complaints(collapsed, LOSS, settled=False)) == 1
 
 
 def test_a_class_of_few_samples_is_not_called_dead():

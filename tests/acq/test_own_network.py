@@ -6,9 +6,9 @@ from acq.layers import FloatLayers
 from acq.models import VGG, MobileNetV2, ResNet, create_network
 from acq.own_network import check_network, create_own_network
 from common.errors import UserError
-from tests.acq import own_networks
+from tests.acq import odd_networks
 
-MODULE = own_networks.__name__
+MODULE = odd_networks.__name__
 SHAPE = (2, 8, 8, 3)
 
 
@@ -19,7 +19,7 @@ def _check(class_name):
 
 def test_a_network_outside_the_zoo_is_accepted():
     network = create_own_network(f"{MODULE}:Small", 5)
-    assert network == own_networks.Small(FloatLayers(), 5)
+    assert network == odd_networks.Small(FloatLayers(), 5)
     variables = _check("Small")
     assert variables["params"]["stem"]["kernel"].shape == (3, 3, 3, 4)
     assert jax.tree.leaves(variables["batch_stats"])[0].shape == (4,)
@@ -60,11 +60,11 @@ def test_one_position_in_the_last_features_is_enough():
 def test_networks_that_cannot_be_quantized_are_refused(class_name, said):
     with pytest.raises(UserError, match=rf"{class_name}.*(\n.*)*{said}") as error:
         _check(class_name)
-    assert "See acq/own_network.py" in str(error.value)
+    assert "See acq/models/README.md" in str(error.value)
 
 
 def test_images_that_do_not_fit_are_told():
-    class Odd(own_networks.Small):
+    class Odd(odd_networks.Small):
         @nn.compact
         def __call__(self, x, train=False):
             return super().__call__(x.reshape(-1, 7, 7, 3), train)

@@ -15,10 +15,10 @@ from acq.teacher_settings import config_record
 from common.checkpoint import export_variables
 from common.errors import UserError
 from tests.acq import foreign_state_dicts as theirs
-from tests.acq import own_networks
+from tests.acq import odd_networks
 from tests.acq.teacher_config import teacher_config
 
-OWN = f"{own_networks.__name__}:Small"
+OWN = f"{odd_networks.__name__}:Small"
 RESNET = create_network("resnet8", FloatLayers(), 10)
 
 
@@ -51,7 +51,7 @@ def test_a_teacher_is_read_from_a_file(tmp_path):
 
 
 def test_a_network_of_one_s_own_is_read_by_its_module_names(tmp_path):
-    network = own_networks.Small(FloatLayers(), 3)
+    network = odd_networks.Small(FloatLayers(), 3)
     names = {"stem": "stem", "norm": "norm", "out": "out"}
     variables = _save(tmp_path / "w.npz", network, names.items())
     config = teacher_config(

@@ -12,10 +12,10 @@ from acq.teacher_settings import (
     teacher_problems,
 )
 from common.config import flatten, rule_problems
-from tests.acq import own_networks
+from tests.acq import odd_networks
 from tests.acq.teacher_config import teacher_config
 
-OWN = f"{own_networks.__name__}:Small"
+OWN = f"{odd_networks.__name__}:Small"
 
 
 def test_rules_name_every_key():
@@ -107,5 +107,5 @@ def test_the_record_of_a_config():
         "resnet20", FloatLayers(), 10, shortcut="projection"
     )
     own = config_record(teacher_config(name=OWN, classes=3, image_size=8))
-    assert create_teacher(own) == own_networks.Small(FloatLayers(), 3)
+    assert create_teacher(own) == odd_networks.Small(FloatLayers(), 3)
     assert own.image_shape(2) == (2, 8, 8, 3)

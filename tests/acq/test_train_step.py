@@ -20,7 +20,7 @@ from acq.layers import FloatLayers, Layers
 from acq.observation import observe
 from acq.quant_layers import Quantizer, QuantLayers
 from acq.ranges import RangeRule
-from acq.train_step import (
+from acq.step_parts import (
     GeneratorLoss,
     GeneratorParts,
     GeneratorState,
@@ -29,10 +29,8 @@ from acq.train_step import (
     StudentLoss,
     StudentParts,
     create_learner,
-    generator_terms,
-    make_generator_step,
-    make_quantize_step,
 )
+from acq.train_step import generator_terms, make_generator_step, make_quantize_step
 from common.devices import AXIS, pmap_frozen_step, refuse_divergence, replicate
 from tests.acq.models.small import random_variables
 

@@ -15,7 +15,7 @@ from acq.teacher_step import create_state, make_train_step
 from common import loop
 from common.devices import AXIS, pmap_step, refuse_divergence, replicate, shard_batch
 from common.errors import Interrupted, UserError
-from tests.acq.own_networks import Small
+from tests.acq.odd_networks import Small
 
 
 def _config(**changes):
@@ -44,7 +44,7 @@ def few_digits(monkeypatch):
     digits = Digits(_split(40, 0), _split(12, 1))
     monkeypatch.setattr(train_teacher, "load_digits", lambda: digits)
     # It compiles in a tenth of the time.
-    monkeypatch.setattr(train_teacher, "NETWORK", "tests.acq.own_networks:Small")
+    monkeypatch.setattr(train_teacher, "NETWORK", "tests.acq.odd_networks:Small")
 
 
 def _leaves(tree):

@@ -7,7 +7,7 @@ import optax
 
 from acq.generator import Generator
 from acq.layers import FloatLayers, Layers
-from acq.train_step import GeneratorLoss, GeneratorParts, Sampling
+from acq.step_parts import GeneratorLoss, GeneratorParts, Sampling
 from common.devices import AXIS
 
 CLASSES = 3

@@ -27,7 +27,8 @@ from torch import nn
 from acq import settings
 from acq.open_teacher import open_teacher
 from acq.quantize import student_state
-from acq.train_step import GeneratorState, make_generator_step, make_quantize_step
+from acq.step_parts import GeneratorState
+from acq.train_step import make_generator_step, make_quantize_step
 from common.devices import pmap_frozen_step, replicate, shard_batch
 from configs.acq_r20_cifar10 import get_config
 

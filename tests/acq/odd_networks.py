@@ -1,4 +1,4 @@
-"""Networks that are not in the zoo: one as it must be, and some that are not."""
+"""Networks outside the zoo: the smallest that is accepted, and some that are not."""
 
 import flax.linen as nn
 import jax.numpy as jnp
