@@ -76,6 +76,7 @@ def quantize(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """
     started = time.monotonic()
     check(config)
+    _batch_size(config)
     hold_config(config, workdir, free=FREE_TO_CHANGE)
     path = workdir / "results.json"
     if path.exists():

@@ -29,8 +29,9 @@ def _long(config: ConfigDict) -> None:
 
 def _w3a3(config: ConfigDict) -> None:
     bits(3, 3)(config)
-    # Rounding leaves more to learn: 3e-4, best at 4 bits, was not tried to the end.
-    config.student.learning_rate = 1e-3
+    if config.student.optimizer == "adam":
+        # Rounding leaves more to learn: 3e-4, best at 4 bits, was not tried to the end.
+        config.student.learning_rate = 1e-3
 
 
 def _smoke(config: ConfigDict) -> None:

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from common.config import ConfigDict
 from common.recipe import Variants
 
-# GDFQ as published (Xu et al., ECCV 2020): its generator, losses, quantizer, optimisers
-# and the form of its schedules; how long and at what rate is the recipe's.
+# GDFQ as published (Xu et al., ECCV 2020): generator, losses, quantizer, optimisers,
+# rates (CIFAR's) and the form of its schedules; how long is the recipe's.
 _GDFQ = {
     "generator": {
         "label": "product",
@@ -24,11 +24,13 @@ _GDFQ = {
         "center_weight": 0.0,
         "pair_weight": 0.0,
         "consistency_weight": 0.0,
+        "learning_rate": 1e-3,
         "schedule": "constant",
         "learns": True,
     },
     "student": {
         "optimizer": "sgd",
+        "learning_rate": 1e-4,
         "schedule": "step",
         "class_weight": 1.0,
         "kl_weight": 1.0,

@@ -1,18 +1,29 @@
-"""Four virtual CPU devices, strict shapes, warnings as errors, types executed."""
+"""Four virtual CPU devices, strict shapes, warnings as errors, types executed.
+
+Nearly all time is compilation, so XLA's optimizations are off, and what it has compiled
+is kept in `.jax_cache` for the next run, three times as fast, and for processes that
+tests start.
+"""
 
 import os
+from pathlib import Path
 
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache")
+)
+# Everything, however small: most is.
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax
 from jaxtyping import install_import_hook
 
 import tests.typecheck
 
-# Nearly all time is compilation; what is compiled runs a second at most.
 jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 install_import_hook(["acq", "common", "ipv2"], f"{tests.typecheck.__name__}.check")

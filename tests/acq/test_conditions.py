@@ -52,6 +52,7 @@ def test_a_sample_depends_on_its_number_and_not_on_its_batch(paired):
     assert all(np.isfinite(leaf).all() for leaf in last)
 
 
+@pytest.mark.slow
 def test_devices_draw_what_one_device_draws():
     own = jax.pmap(lambda numbers: conditions(numbers, 0, paired=True))(
         np.arange(8, dtype=np.uint32).reshape(4, 2)
@@ -127,6 +128,7 @@ def test_heat_map_is_the_gaussian_it_says():
                 )
 
 
+@pytest.mark.slow
 def test_heat_map_peaks_where_attention_would_have_its_centre():
     """The first number points right, the second down, in both modules."""
     right = jnp.asarray([[0.625, -0.125]])  # column 6 and row 3 of 8

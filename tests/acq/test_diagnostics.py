@@ -74,6 +74,7 @@ def one_device(variables):
     )
 
 
+@pytest.mark.slow
 def test_measures_are_those_of_one_device(diagnosis, one_device):
     samples, statistics = one_device
     label = samples["label"]
@@ -90,12 +91,14 @@ def test_measures_are_those_of_one_device(diagnosis, one_device):
     assert len(set(statistics.values())) == 4
 
 
+@pytest.mark.slow
 def test_variety_in_pair_is_that_of_neighbours(diagnosis, one_device):
     images = one_device[0]["images"].reshape(-1, 2, 8 * 8 * 2)
     squared = np.mean((images[:, 0] - images[:, 1]) ** 2)
     assert diagnosis.variety.in_pair == pytest.approx(np.sqrt(squared / 2), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_shown_are_the_first_samples_of_every_class(diagnosis, one_device):
     shown, label = diagnosis.shown, one_device[0]["label"]
     places = np.concatenate([np.flatnonzero(label == k)[:4] for k in range(CLASSES)])
@@ -105,6 +108,7 @@ def test_shown_are_the_first_samples_of_every_class(diagnosis, one_device):
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_scalars_are_the_measures_by_name(diagnosis):
     scalars = diagnosis.scalars()
     assert scalars["samples/center_r2"] == diagnosis.center_r2()
@@ -116,6 +120,7 @@ def test_scalars_are_the_measures_by_name(diagnosis):
     assert all(type(value) is float for value in scalars.values())
 
 
+@pytest.mark.slow
 def test_other_numbers_are_other_samples(variables, diagnosis):
     other = _diagnose(*variables, first=FIRST + BATCHES * BATCH, count=BATCH)
     assert not np.intersect1d(other.requested, diagnosis.requested).size
@@ -125,6 +130,7 @@ def _complained(diagnosis, words):
     return sum(words in text for text in complaints(diagnosis, PARTS.loss)) == 1
 
 
+@pytest.mark.slow
 def test_a_generator_of_one_image_has_no_variety(variables):
     params, teacher = variables
     found = _diagnose(with_zeros(params, "conv3"), teacher)
@@ -133,6 +139,7 @@ def test_a_generator_of_one_image_has_no_variety(variables):
     assert _complained(found, "All samples are nearly equal")
 
 
+@pytest.mark.slow
 def test_a_generator_of_one_image_a_class_has_variety_between_classes(variables):
     params, teacher = variables
     blind = with_zeros(params, "dense")
@@ -146,6 +153,7 @@ def test_a_generator_of_one_image_a_class_has_variety_between_classes(variables)
     assert _complained(found, "Samples of classes 0, 1 and 2 are nearly equal")
 
 
+@pytest.mark.slow
 def test_a_generator_that_ignores_its_latent_varies_with_the_centre(variables):
     params, teacher = variables
     found = _diagnose(with_zeros(params, "dense"), teacher)
@@ -153,6 +161,7 @@ def test_a_generator_that_ignores_its_latent_varies_with_the_centre(variables):
     assert _complained(found, "The generator ignores its latent")
 
 
+@pytest.mark.slow
 def test_samples_that_are_not_finite_are_counted_and_leave_scalars_out(variables):
     params, teacher = variables
     broken = params | {"norm1_scale": params["norm1_scale"].at[0].set(np.nan)}
@@ -163,6 +172,7 @@ def test_samples_that_are_not_finite_are_counted_and_leave_scalars_out(variables
     assert "samples/center_r2" not in scalars and "samples/variety" not in scalars
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

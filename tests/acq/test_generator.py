@@ -139,6 +139,7 @@ def test_devices_make_the_images_of_the_joined_batch(devices):
     )
 
 
+@pytest.mark.slow
 def test_initial_parameters_are_as_published():
     init = jax.jit(create("product", "none").init)
     params = init(jax.random.key(0), conditions())["params"]

@@ -73,6 +73,7 @@ def test_norm_draws_a_normal_of_its_parameters_whatever_comes_in():
     assert np.abs(between).max() < 5 / count**0.5
 
 
+@pytest.mark.slow
 def test_ranges_from_statistics_are_those_of_the_normals():
     """Of PlainNet every activation is ReLU of one normalisation's output."""
     found = ranges_from_statistics(
@@ -88,6 +89,7 @@ def test_ranges_from_statistics_are_those_of_the_normals():
         assert ends["high"] < np.max(bn["bias"] + 5.5 * scale)
 
 
+@pytest.mark.slow
 def test_ranges_from_statistics_do_not_read_running_statistics():
     shape, rng = (2, 8, 8, 3), jax.random.key(0)
     changed = jax.tree.map(lambda x: x + 5, variables()["batch_stats"])
@@ -98,6 +100,7 @@ def test_ranges_from_statistics_do_not_read_running_statistics():
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
+@pytest.mark.slow
 def test_the_input_of_an_integer_network_has_a_range_too():
     found = ranges_from_statistics(
         plain_net(), layers(others=8), variables(), (8, 8, 8, 3), jax.random.key(0)

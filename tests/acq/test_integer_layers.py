@@ -82,6 +82,7 @@ def test_variables_have_the_shapes_that_the_network_tells():
     assert jax.tree.map(lambda a: (a.shape, a.dtype), told) == expected
 
 
+@pytest.mark.slow
 def test_floats_of_integers_make_the_same_integers():
     network, variables, x = quantized("own", quant_layers(8, others=4))
     integer_network, stored = to_integers(network, variables, x[:1])
@@ -103,6 +104,7 @@ def test_floats_of_integers_make_the_same_integers():
         assert 0.1 < np.max(np.abs(kernel - rounded) / scale) < 0.501
 
 
+@pytest.mark.slow
 def test_a_float_network_and_ranges_never_observed_are_refused():
     network, variables, x = quantized("own", quant_layers(8, others=4))
     with pytest.raises(TypeError, match="only a network of QuantLayers"):

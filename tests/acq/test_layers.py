@@ -122,6 +122,7 @@ def test_variance_of_values_far_from_zero():
     np.testing.assert_allclose(var, [exact], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_devices_share_the_statistics_of_the_joined_batch():
     x = _random(8, 2, 2, 3)
     variables = random_variables(BatchNorm(), x)

@@ -176,6 +176,7 @@ def test_hint_loss_is_relative_to_each_layer_s_power():
     assert all(not leaf.any() for leaf in jax.tree.leaves(by_teacher))
 
 
+@pytest.mark.slow
 def test_hint_loss_over_devices_is_that_of_the_joined_batch():
     student, teacher = random(8, 5), random(8, 5, seed=1) * jnp.arange(8.0)[:, None]
 

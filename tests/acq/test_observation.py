@@ -103,6 +103,7 @@ def test_a_view_is_what_the_network_gives_in_that_mode(train, attention):
         assert_close(view.attention, attention_map(features))
 
 
+@pytest.mark.slow
 def test_modes_differ_and_training_mode_changes_no_variable():
     view, train_view = (view_of("resnet", train=train) for train in (False, True))
     assert np.abs(view.logits - train_view.logits).max() > 0.1

@@ -107,6 +107,7 @@ def test_kernels_and_activations_are_on_grids_of_their_own():
     assert float(last["low"]) == 0 and 1 < float(last["high"]) < 9
 
 
+@pytest.mark.slow
 def test_gradients_of_parameters_and_learned_ranges_are_finite_and_not_zero():
     layers = quant_layers(4, gradient="learned", others=8)
     network, variables, x = quantized("own", layers)
@@ -153,6 +154,7 @@ def test_ranges_never_observed_are_the_batchs_where_it_is_and_nan_elsewhere():
     assert np.all(np.isnan(activation.apply(variables, x)))
 
 
+@pytest.mark.slow
 def test_observed_ranges_are_those_of_all_devices():
     activation = QuantActivation("identity", quantizer=FOUR_BITS, axis_name="devices")
     x = random(3, 2, 4)

@@ -62,6 +62,7 @@ def test_a_network_of_one_s_own_is_read_by_its_module_names(tmp_path):
     _assert_same(teacher.variables, variables)
 
 
+@pytest.mark.slow
 def test_an_export_tells_all_of_its_network(tmp_path):
     variables = theirs.random_variables(RESNET)
     record = config_record(teacher_config())

@@ -235,6 +235,7 @@ def shapes_of(step, state):
     return jax.eval_shape(mapped, teacher_variables(), state, shards(4))
 
 
+@pytest.mark.slow
 def test_the_generator_s_loss_falls_and_every_parameter_learns():
     total = series(generator_run(), "generator_loss")
     assert np.isfinite(total).all()
@@ -247,6 +248,7 @@ def test_the_generator_s_loss_falls_and_every_parameter_learns():
     assert min(found.values()) > 1e-5, found
 
 
+@pytest.mark.slow
 def test_the_student_s_loss_falls_and_parameters_and_ranges_learn():
     loss = series(student_run(), "student_loss")
     assert np.isfinite(loss).all()
@@ -258,6 +260,7 @@ def test_the_student_s_loss_falls_and_parameters_and_ranges_learn():
         assert (by > 0) == (not name.endswith("['low']")), name
 
 
+@pytest.mark.slow
 def test_a_generator_that_does_not_learn_stays_as_it_is_by_the_bit():
     state, metrics = student_run()[-1]
     assert int(state.step) == 25
@@ -266,6 +269,7 @@ def test_a_generator_that_does_not_learn_stays_as_it_is_by_the_bit():
     assert not any(name.startswith("generator") for name in metrics)
 
 
+@pytest.mark.slow
 def test_the_teacher_is_unchanged_by_the_bit():
     before = jax.tree.map(lambda x: np.array(x).tobytes(), teacher_variables())
     generator_run(), student_run()

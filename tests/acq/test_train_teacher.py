@@ -77,6 +77,7 @@ def test_normalisation_is_that_of_the_training_images():
     assert abs(x.mean()) < 1e-3 and abs(x.std() - 1) < 1e-3
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_to_the_same_teacher(
     few_digits, tmp_path, monkeypatch
 ):
@@ -112,6 +113,7 @@ def test_settings_are_refused_together(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_step_on_devices_is_the_step_on_the_joined_batch():
     network = Small(FloatLayers(), 10)
     optimizer = optax.sgd(0.1)

@@ -1,12 +1,13 @@
 """The README's table of data-free quantization: runs of one recipe, side by side.
 
   python -m tests.benchmarks.acq_table --weights FILE --images NPZ --folder DIR \
-      --seeds 1 2 3 --bits 3 4 --methods gdfq center pair consistency acq
+      --seeds 1 2 3 --bits 3 4 --methods acq gdfq center pair consistency published,gdfq
 
 Each run is the recipe `acq_r20_cifar10` with a variant, a seed and a number of bits, by
 the command line; one that is complete is not run again. Methods after the first seed
 are run only where `--every-seed` names them. Bits of one method and seed share the
-generator, which does not depend on them.
+generator, which does not depend on them; baselines are those of the first method's
+first seed.
 """
 
 import argparse
@@ -26,6 +27,7 @@ def run(options: argparse.Namespace, method: str, seed: int, bits: int) -> dict:
     """The results of one run."""
     name = f"{method.replace(',', '-')}-s{seed}"
     workdir = options.folder / f"{name}-w{bits}a{bits}"
+    is_first = (method, seed) == (options.methods[0], options.seeds[0])
     results = workdir / "results.json"
     if not results.exists():
         generator = options.folder / f"{name}-w{options.bits[0]}a{options.bits[0]}"
@@ -36,6 +38,7 @@ def run(options: argparse.Namespace, method: str, seed: int, bits: int) -> dict:
             f"--config.teacher.weights={options.weights}",
             f"--config.eval.path={options.images}",
             f"--config.seed={seed}",
+            *([] if is_first else ["--config.baselines.run=()"]),
             *(shared if bits != options.bits[0] and not options.own else []),
             *(f"--config.{change}" for change in options.set),
         ]
@@ -53,7 +56,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--bits", type=int, nargs="+", default=[4, 3])
-    parser.add_argument("--methods", nargs="+", default=["gdfq", "acq"])
+    parser.add_argument("--methods", nargs="+", default=["acq", "gdfq"])
     parser.add_argument("--every-seed", nargs="+", default=["gdfq", "acq"])
     parser.add_argument("--own", action="store_true", help="a generator for each bits")
     parser.add_argument("--set", nargs="*", default=[], help="key=value of the config")

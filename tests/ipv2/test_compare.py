@@ -52,7 +52,7 @@ def test_unknown_names_are_refused_with_the_known_ones(key, value, said):
 
 
 @pytest.mark.slow
-def test_ipv2_helps_two_networks_on_the_phantom(tmp_path):
+def test_ipv2_helps_on_the_phantom(tmp_path):
     """A known truth, 60 steps each: the outline stays, and noise goes from the lung.
 
     In a process of its own: one device, and XLA's optimizations on.
@@ -63,7 +63,7 @@ def test_ipv2_helps_two_networks_on_the_phantom(tmp_path):
         f"--config.data.cache={tmp_path / 'cache'}",
         "--config.data.embedded=('phantom',)",
         "--config.data.phantom_size=256",
-        "--config.compare.models=('cnn10','unet')",
+        "--config.compare.models=('cnn10',)",
     ]
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     done = subprocess.run(
@@ -71,7 +71,7 @@ def test_ipv2_helps_two_networks_on_the_phantom(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "zoo" / "results.json").read_text())
-    assert set(results) == {"cnn10", "unet"}
+    assert set(results) == {"cnn10"}
     for model, runs in results.items():
         none, v1, v2 = (runs[pair]["output"] for pair in ("none", "v1", "v2"))
         # Misaligned pairs teach to move the lungs: by 0.5 and 0.4 mm, IPv2's by 0.24.

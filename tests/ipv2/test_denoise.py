@@ -280,6 +280,7 @@ def test_a_series_that_breaks_in_the_middle_leaves_nothing(denoised, tmp_path, c
     assert names == ["good", "good.json"]
 
 
+@pytest.mark.slow
 def test_neighbouring_slices_go_in_with_the_slice(tmp_path):
     apply, _ = export_network(tmp_path / "run", name="cnn10", channels=3)
     hu = chest(4)

@@ -67,6 +67,7 @@ def assert_close(a, b, path=""):
         assert a == b, path
 
 
+@pytest.mark.slow
 def test_regions_against_the_truth_hold_the_known_noise_and_bias():
     results = evaluate([make_slice(seed) for seed in range(3)])
     assert results["label"] == "truth"
@@ -105,6 +106,7 @@ def test_without_truth_the_label_is_the_reference():
         assert_close(without[key], value, key)
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_batch_size():
     slices = [make_slice(seed) for seed in range(3)]
     expected = evaluate(slices, batch_size=1)

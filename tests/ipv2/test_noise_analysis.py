@@ -58,6 +58,7 @@ def test_quadratic_trend_is_removed_and_the_rest_is_kept():
     np.testing.assert_allclose(with_trend, without, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_radial_average_has_frequencies_per_mm_and_ring_means():
     shape = (3, 32, 32)
     radius = noise_analysis.radial_frequency(shape[1:], SPACING)
@@ -91,6 +92,7 @@ def test_noise_map_is_hardly_moved_by_an_edge(angle_deg):
     np.testing.assert_allclose(found[far], clean[far], rtol=2e-2)
 
 
+@pytest.mark.slow
 def test_noise_map_follows_the_noise_and_ignores_slopes():
     sd = np.where(np.arange(96) < 48, 5.0, 20.0)
     slope = 8.0 * np.arange(96)[:, None] - 500
@@ -119,6 +121,7 @@ def test_noise_by_region_is_that_of_the_metrics():
     np.testing.assert_array_equal(alone["left"], expected)
 
 
+@pytest.mark.slow
 def test_jit_agrees_and_bad_spacing_is_refused():
     patches = jnp.asarray(white((4, 16, 16)))
     jitted = jax.jit(lambda p: noise_analysis.noise_power_spectrum(p, SPACING))

@@ -16,6 +16,7 @@ def _numbered(b, h, w):
     return jnp.stack([place, -place], axis=-1)
 
 
+@pytest.mark.slow
 def test_patches_are_windows_of_their_slice_up_to_flips():
     images = _numbered(3, 12, 17)
     patches = np.asarray(random_patches(_keys(3), images, size=5, count=4))

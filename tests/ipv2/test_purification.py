@@ -83,6 +83,7 @@ def test_reference_is_bit_exact_at_odd_sizes(shape):
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_reference_reads_hu_through_its_window():
     lq, gt = _pair()
     params = dataclasses.replace(GREY, units="hu")
@@ -101,6 +102,7 @@ def test_v2_with_its_modules_off_is_v1_with_t_0(params):
         np.testing.assert_allclose(ours, theirs, rtol=1e-6)  # one product by 1 - T
 
 
+@pytest.mark.slow
 def test_robust_blend_takes_each_side_from_its_mask():
     lq, gt = _pair()
     found = purify_v2(RNG, lq, gt, 1.0, ROBUST)

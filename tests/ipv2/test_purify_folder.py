@@ -137,6 +137,7 @@ def _grey(hu):
     return np.round(np.clip((hu + 1350) / 1500, 0, 1) * 255).astype(np.uint8)
 
 
+@pytest.mark.slow
 def test_grey_png_by_the_reference_variant_are_bit_exact(tmp_path):
     greys = [_grey(hu[0]) for hu in _pair(1)]
     for side, grey in zip(("lq", "gt"), greys, strict=True):

@@ -85,6 +85,7 @@ def simulated(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_results_have_the_input_s_names_and_formats(simulated):
     out = simulated / "out"
     files = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
@@ -99,6 +100,7 @@ def test_results_have_the_input_s_names_and_formats(simulated):
     assert sitk.ReadImage(out / "p1/scan.nii.gz").GetPixelID() == sitk.sitkInt16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["p1/scan.nii.gz", "p2/series", "p3/scan.mha", "p3/scan.nrrd"]
 )
@@ -123,6 +125,7 @@ def test_hu_are_kept_and_noise_is_added(simulated, name):
     assert record["scan"]["photons"] == 1.5e5 and record["seed"] == 0
 
 
+@pytest.mark.slow
 def test_written_hu_are_the_simulated_ones_to_rounding(simulated):
     config = config_of(simulated / "in", simulated / "out")
     volume = read_volume(simulated / "in/p1/scan.nii.gz")
@@ -132,6 +135,7 @@ def test_written_hu_are_the_simulated_ones_to_rounding(simulated):
     np.testing.assert_allclose(written, result.hu, atol=0.5)
 
 
+@pytest.mark.slow
 def test_dicom_says_what_it_is(simulated):
     series = set()
     for index in range(COUNT):
@@ -170,6 +174,7 @@ def test_dicom_says_what_it_is(simulated):
     assert len(series) == 1 and series != {was.SeriesInstanceUID}
 
 
+@pytest.mark.slow
 def test_simpleitk_reads_the_series_where_the_input_was(simulated):
     images = []
     for part in ("in", "out"):
@@ -185,6 +190,7 @@ def test_simpleitk_reads_the_series_where_the_input_was(simulated):
     np.testing.assert_array_equal(sitk.GetArrayFromImage(after), hu)
 
 
+@pytest.mark.slow
 def test_padding_is_left_alone_and_air_is_not(simulated):
     hu = read_volume(simulated / "out/p2/series").hu
     assert np.all(hu[:, OUTSIDE] == PADDING_HU)
@@ -238,6 +244,7 @@ def test_noise_is_the_slice_s_whatever_the_batch_and_its_neighbours():
     assert np.std(slices[0] - slices[1]) > 1
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_with_what_is_missing(simulated, capsys, caplog):
     out = simulated / "out"
     config = config_of(simulated / "in", out)
@@ -256,6 +263,7 @@ def test_the_same_command_goes_on_with_what_is_missing(simulated, capsys, caplog
     assert not list(out.rglob("p4/*")) and not list(out.rglob("p5/*"))
 
 
+@pytest.mark.slow
 def test_other_options_are_not_mixed_in(simulated):
     changed = config_of(simulated / "in", simulated / "out", dose=0.2, seed=3)
     with pytest.raises(UserError, match=r"(?s)dose: 0\.1 there, 0\.2 asked.*overwrite"):

@@ -99,6 +99,7 @@ def test_maps_that_are_0_or_nearly_so_stay_finite(power):
     np.testing.assert_array_equal(da[1], np.zeros((1, 4)))
 
 
+@pytest.mark.slow
 def test_eager_jit_and_vmap_agree():
     features = random(2, 3, 5, 4)
     expected = gradients(center_of, features)

@@ -163,6 +163,7 @@ def test_sums_of_both_platforms_agree(channels, monkeypatch):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_vmap_agrees():
     x, g = random(2, 3, 5), random(2, 3, 5, seed=1)
     low, high = jnp.asarray([-1.0, -0.3]), jnp.asarray([0.7, 2.0])
@@ -175,6 +176,7 @@ def test_vmap_agrees():
             np.testing.assert_allclose(a, jnp.stack(b), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_jit_equals_eager():
     arguments = random(3, 5), *ranges(), random(3, 5, seed=1)
     options = {"grid": Grid(4), "gradient": "learned"}

@@ -70,6 +70,7 @@ def _assert_every_gradient(network, x):
         assert np.abs(leaf).max() > 0, path
 
 
+@pytest.mark.slow
 def test_own_network_has_every_gradient_finite_and_not_zero():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 9, 8, 3)), jnp.float32)
     _assert_every_gradient(PlainNet(layers=FloatLayers(), classes=4), x)

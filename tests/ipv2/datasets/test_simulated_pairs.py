@@ -52,6 +52,7 @@ def single(tmp_path_factory):
     return hu, builder, records
 
 
+@pytest.mark.slow
 def test_one_patient_is_split_into_slabs_with_gaps_and_says_so(single):
     _, builder, records = single
     index = {split: [int(r["slice"]) for r in part] for split, part in records.items()}
@@ -59,6 +60,7 @@ def test_one_patient_is_split_into_slabs_with_gaps_and_says_so(single):
     assert "same chest" in builder.info.metadata["warning"]
 
 
+@pytest.mark.slow
 def test_truth_is_the_untouched_slice_and_lq_is_noise_on_it(single):
     hu, _, records = single
     for record in records["train"] + records["test"]:
@@ -69,6 +71,7 @@ def test_truth_is_the_untouched_slice_and_lq_is_noise_on_it(single):
         assert 10 < added.std() < 200 and abs(added.mean()) < 10
 
 
+@pytest.mark.slow
 def test_gt_is_moved_by_millimetres_inside_and_not_at_the_table(single):
     hu, _, records = single
     record = records["train"][3]
@@ -79,6 +82,7 @@ def test_gt_is_moved_by_millimetres_inside_and_not_at_the_table(single):
     assert np.abs(gt - truth)[bottom:].max() < 60
 
 
+@pytest.mark.slow
 def test_noise_of_a_slice_does_not_depend_on_what_is_chosen_with_it(single, tmp_path):
     _, builder, records = single
     source = builder.builder_config.source
@@ -113,6 +117,7 @@ def test_patients_are_kept_apart_and_bad_volumes_are_listed(tmp_path):
     assert "square pixels" in reasons and "not axial" in reasons
 
 
+@pytest.mark.slow
 def test_all_of_the_noise_model_is_simulated(single, tmp_path):
     _, builder, records = single
     source = builder.builder_config.source

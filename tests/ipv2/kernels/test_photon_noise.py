@@ -246,6 +246,7 @@ def test_noise_of_a_slice_does_not_depend_on_its_batch(source_distance_mm):
     assert not np.allclose((one - images)[0], (one - images)[1], atol=1)
 
 
+@pytest.mark.slow
 def test_jit_agrees_and_nothing_is_compiled_again():
     scan = DoseParams(dose=0.1)
     key = jax.random.key(0)

@@ -106,6 +106,7 @@ def test_backprojection_without_filter_is_the_exact_adjoint(shape):
     assert abs(left - right) < 1e-5 * min(abs(left), scale)
 
 
+@pytest.mark.slow
 def test_gradients_are_the_adjoints():
     rng = np.random.default_rng(2)
     angle = ANGLE
@@ -157,6 +158,7 @@ def test_radon_is_not_compiled_again_for_another_call_of_the_same_shape():
     assert projection._jit_project._cache_size() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("filter_name", projection.FILTERS)
 def test_filtered_backprojection_follows_skimage(head, filter_name):
     angle = projection.uniform_angles(90)

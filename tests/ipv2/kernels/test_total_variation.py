@@ -37,6 +37,7 @@ def test_lowers_noise_and_keeps_the_edge_in_place():
     np.testing.assert_array_equal(crossing, np.full(48, 24))
 
 
+@pytest.mark.slow
 def test_keeps_the_mean_and_flat_images():
     _, noisy = _noisy_step()
     quiet = total_variation(jnp.asarray(noisy), 80.0, 30)

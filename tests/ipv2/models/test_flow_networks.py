@@ -40,6 +40,7 @@ def applied(name, **attributes):
     return jax.jit(create_model(name, **TINY, **attributes).apply)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "expected"),
     [

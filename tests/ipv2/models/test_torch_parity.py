@@ -49,6 +49,7 @@ def test_batchnorm_learns_the_statistics_that_pytorch_learns():
     np.testing.assert_allclose(ours["var"], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_published_forms_have_the_published_counts():
     with torch_denoisers.torch.device("meta"):
         for name, count in (("NAFNet", 29_159_715), ("Restormer", 26_126_644)):
