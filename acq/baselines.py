@@ -24,7 +24,7 @@ from absl import logging
 
 from acq import settings
 from acq.classifier import Classifier
-from acq.eval_data import EvalData
+from acq.datasets.eval_data import EvalData
 from acq.evaluate import logits_of, top1
 from acq.initial_ranges import ranges_from_images, ranges_from_statistics
 from common.config import ConfigDict

@@ -1,11 +1,11 @@
 """Checks a whole ACQ config: every problem in one message."""
 
 from acq import settings
-from acq.eval_settings import RULES as EVAL_RULES
-from acq.open_teacher import SOURCES
-from acq.teacher_settings import RULES as TEACHER_RULES
-from acq.teacher_settings import teacher_problems
-from acq.train_teacher import RULES as DIGITS_RULES
+from acq.datasets.settings import RULES as EVAL_RULES
+from acq.teacher.opening import SOURCES
+from acq.teacher.settings import RULES as TEACHER_RULES
+from acq.teacher.settings import teacher_problems
+from acq.teacher.training import RULES as DIGITS_RULES
 from common import config as c
 from common.config import ConfigDict
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Int32, UInt8
 
 from acq.classifier import Normalisation
-from acq.eval_data import EvalData, Rows
+from acq.datasets.eval_data import EvalData, Rows
 from common.devices import AXIS, pmap_eval, replicate, to_host
 from common.pipeline import read_ahead
 from common.progress import Progress

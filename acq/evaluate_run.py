@@ -7,10 +7,10 @@ from typing import Any
 from absl import logging
 
 from acq.check import check
+from acq.datasets.opening import open_eval_data
 from acq.evaluate import logits_of, top1
-from acq.open_data import open_eval_data
-from acq.open_teacher import open_teacher
 from acq.quantized import load_quantized
+from acq.teacher.opening import open_teacher
 from common.checkpoint import MANIFEST
 from common.config import ConfigDict
 from common.devices import is_first_process

@@ -21,14 +21,13 @@ from acq import settings
 from acq.baselines import measure_baselines, statistics_ranges
 from acq.check import check
 from acq.classifier import Classifier
-from acq.complaints import complaints
-from acq.diagnostics import Diagnosis, diagnose
+from acq.datasets.eval_data import EvalData
+from acq.datasets.opening import open_eval_data
+from acq.diagnosis.complaints import complaints
+from acq.diagnosis.diagnose import Diagnosis, diagnose
+from acq.diagnosis.pictures import centers_png, samples_png
 from acq.draws import Draws
-from acq.eval_data import EvalData
 from acq.evaluate import Accuracy, logits_of, top1
-from acq.open_data import open_eval_data
-from acq.open_teacher import open_teacher
-from acq.pictures import centers_png, samples_png
 from acq.quantized import export_quantized
 from acq.result_table import format_results
 from acq.step_parts import (
@@ -38,6 +37,7 @@ from acq.step_parts import (
     QuantizeState,
     create_learner,
 )
+from acq.teacher.opening import open_teacher
 from acq.train_step import make_generator_step, make_quantize_step
 from common.checkpoint import Checkpoints
 from common.config import ConfigDict, hold_config

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from acq import settings
 from acq.classifier import Classifier, Record
 from acq.integer_layers import integer_layers, to_integers
-from acq.teacher_settings import create_teacher
+from acq.teacher.settings import create_teacher
 from common.checkpoint import (
     MANIFEST,
     export_variables,

@@ -31,6 +31,7 @@ ALLOWED = {
     "acq/models": {"acq.kernels", "acq.layers", "acq.models", "common.errors"}
     | CONVOLUTIONS,
     "acq/losses.py": {"acq.kernels"},
+    "acq/weights": {"acq.weights", "common"},
     "configs": {"common", "configs"},
 }
 

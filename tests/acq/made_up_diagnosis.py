@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from acq.diagnosis import Diagnosis, Shown
-from acq.sample_measures import Variety
+from acq.diagnosis.diagnosis import Diagnosis, Shown
+from acq.diagnosis.sample_measures import Variety
 
 CLASSES, SAMPLES = 5, 100
 

@@ -5,7 +5,7 @@ import pytest
 
 from acq import evaluate
 from acq.classifier import Normalisation
-from acq.eval_data import EvalData
+from acq.datasets.eval_data import EvalData
 
 NORMALISATION = Normalisation(mean=(0.2, 0.5), std=(0.5, 0.25))
 IMAGES = np.random.default_rng(5).integers(0, 256, (23, 3, 3, 2)).astype(np.uint8)

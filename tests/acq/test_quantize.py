@@ -11,9 +11,9 @@ import pytest
 from acq import quantize as quantize_run
 from acq.draws import Draws
 from acq.evaluate_run import evaluate_run
-from acq.open_teacher import open_teacher
 from acq.quantize import quantize
 from acq.quantized import load_quantized
+from acq.teacher.opening import open_teacher
 from common.checkpoint import Checkpoints, load_manifest
 from common.errors import Interrupted, UserError
 from configs.base_acq import get_base

@@ -25,9 +25,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from acq import settings
-from acq.open_teacher import open_teacher
 from acq.quantize import student_state
 from acq.step_parts import GeneratorState
+from acq.teacher.opening import open_teacher
 from acq.train_step import make_generator_step, make_quantize_step
 from common.devices import pmap_frozen_step, replicate, shard_batch
 from configs.acq_r20_cifar10 import get_config

@@ -1,0 +1,154 @@
+"""What is wrong with a generator's samples, in sentences for people.
+
+Each complaint says what was measured, what it means, and which key to change.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Int
+
+from acq.diagnosis.diagnosis import Diagnosis
+from acq.step_parts import GeneratorLoss
+
+LEAST_VARIETY = 0.1
+"""Of the distance of Gaussian noise. Real images of one class are 0.8 to 1.1 apart in
+CIFAR-10 and 0.4 to 0.6 in 8x8 digits, samples of an untrained generator 0.95 to 1."""
+LEAST_RECOGNITION = 0.1
+"""Of the way from chance to all samples recognised. On CIFAR-10 a hundred steps of
+batch 64 bring GDFQ's generator to 0.09 and one with norms by class to 0.33: what is
+still below at the end of a warm-up has not learnt its classes."""
+LEAST_R2 = 0.1
+"""Of the requested centres. An attention that stays where it is has 0 at most, one that
+moves about on its own less; what 320 samples add to that by chance is some 0.03."""
+FOLLOWING = 0.3
+"""Slope of achieved over requested centres from which on attention follows, and falls
+short for another reason than that the generator does not heed the centre."""
+MOST_NAMED = 10
+"""Classes that one complaint names."""
+
+
+def complaints(
+    diagnosis: Diagnosis, loss: GeneratorLoss, *, settled: bool = True
+) -> list[str]:
+    """Returns a sentence or more for everything that is wrong; [] if nothing is.
+
+    Args:
+      diagnosis: of the generator's samples.
+      loss: that it is trained with.
+      settled: whether it has had time to learn classes and centres; if not, only what
+        no more steps will mend is told.
+    """
+    if diagnosis.finite < 1:
+        return [_not_finite(diagnosis)]
+    found = [*_collapsed(diagnosis, loss)]
+    if settled:
+        found += [*_unrecognised(diagnosis, loss), *_unreached(diagnosis, loss)]
+    return found
+
+
+def _not_finite(diagnosis: Diagnosis) -> str:
+    count = round((1 - diagnosis.finite) * diagnosis.count)
+    return (
+        f"{count} of {diagnosis.count} samples hold values that are no finite numbers: "
+        "the generator has diverged and nothing can be learnt from it. Lower "
+        "config.generator.learning_rate."
+    )
+
+
+def _collapsed(diagnosis: Diagnosis, loss: GeneratorLoss) -> Iterator[str]:
+    """The widest collapse: of all samples, of a class's, or of those of a condition."""
+    variety = diagnosis.variety
+    cure = (
+        f"Raise config.generator.pair_weight{_now(loss.pair_weight)}, or lower "
+        "config.generator.learning_rate."
+    )
+    if variety.overall is not None and variety.overall < LEAST_VARIETY:
+        yield (
+            f"All samples are nearly equal: any two are {variety.overall:.1%} as far "
+            f"apart as Gaussian noise (at least {LEAST_VARIETY:.0%} is expected). The "
+            "generator has collapsed and makes one image whatever it is asked for. "
+            f"{cure}"
+        )
+        return
+    # NaN, of a class that was not drawn twice, is not below anything.
+    alike = np.flatnonzero(variety.in_class < LEAST_VARIETY)
+    if len(alike):
+        found = np.max(variety.in_class[alike])
+        yield (
+            f"Samples of {_named(alike)} are nearly equal: two of a class are at most "
+            f"{found:.1%} as far apart as Gaussian noise (at least {LEAST_VARIETY:.0%} "
+            "is expected). The generator has collapsed there: neither latent nor "
+            f"centre changes the image, and the student sees the same one again and "
+            f"again. {cure}"
+        )
+    elif variety.in_pair is not None and variety.in_pair < LEAST_VARIETY:
+        yield (
+            "Samples of the same class and centre are nearly equal: they are "
+            f"{variety.in_pair:.1%} as far apart as Gaussian noise (at least "
+            f"{LEAST_VARIETY:.0%} is expected). The generator ignores its latent. "
+            f"{cure}"
+        )
+
+
+def _unrecognised(diagnosis: Diagnosis, loss: GeneratorLoss) -> Iterator[str]:
+    """All classes alike, or else those that are dead."""
+    cure = (
+        f"Raise config.generator.class_weight{_now(loss.class_weight)}, give the "
+        "generator more steps (config.generator.warmup), or, if "
+        "config.generator.label is 'product', try 'norm'."
+    )
+    chance = 1 / len(diagnosis.drawn)
+    share = diagnosis.recognised_share
+    if share < chance + LEAST_RECOGNITION * (1 - chance):
+        yield (
+            f"The teacher recognises {share:.1%} of the samples as the class they "
+            f"were made for; a guess would be right for {chance:.1%}. The samples do "
+            f"not show their classes. {cure}"
+        )
+        return
+    dead = diagnosis.judged[diagnosis.recognised[diagnosis.judged] == 0]
+    if len(dead):
+        draws = int(np.sum(diagnosis.drawn[dead]))
+        yield (
+            f"The teacher recognises none of the {draws} samples of {_named(dead)}, "
+            f"but {share:.1%} of all. For the student there are no samples of what the "
+            f"generator does not hit. {cure}"
+        )
+
+
+def _unreached(diagnosis: Diagnosis, loss: GeneratorLoss) -> Iterator[str]:
+    r2, slope = diagnosis.center_r2(), diagnosis.center_slope()
+    if not loss.center_weight or r2 is None or slope is None or r2 >= LEAST_R2:
+        return
+    follows = slope >= FOLLOWING
+    yield (
+        f"Attention does not lie where it is asked for: R^2 of the achieved centres "
+        f"is {r2:.2f} (1 is exactly there, 0 no better than always the middle), and "
+        f"they move by {slope:.2f} for each 1 requested, although "
+        f"config.generator.center_weight is {loss.center_weight:g}. "
+        + (
+            "They follow, but miss by a lot: lower config.generator.reach, to centres "
+            "that the teacher's features can show, or raise config.generator.power."
+            if follows
+            else "The generator does not heed the centre, and the term only costs the "
+            "others: set config.generator.center to 'heat_map' if it is 'latent', give "
+            "it more steps (config.generator.warmup), or raise "
+            "config.generator.center_weight; or set that to 0."
+        )
+    )
+
+
+def _now(weight: float | int) -> str:
+    left_out = ", which leaves the term out" if not weight else ""
+    return f" (now {weight:g}{left_out})"
+
+
+def _named(classes: Int[np.ndarray, "k"]) -> str:
+    """'class 3', 'classes 1, 4 and 7', or 'classes 0, 1, 2' to ten 'and 5 more'."""
+    first = [str(k) for k in classes[:MOST_NAMED]]
+    if len(classes) == 1:
+        return f"class {first[0]}"
+    if len(classes) > MOST_NAMED:
+        return f"classes {', '.join(first)} and {len(classes) - MOST_NAMED} more"
+    return f"classes {', '.join(first[:-1])} and {first[-1]}"

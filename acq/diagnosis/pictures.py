@@ -1,0 +1,182 @@
+"""Pictures of a diagnosis: samples with the teacher's attention, and its centres."""
+
+import io
+import math
+
+import jax.numpy as jnp
+import matplotlib
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from acq.classifier import Record
+from acq.diagnosis.diagnosis import Diagnosis
+
+_DPI = 100
+_TILE = 96
+"""Side of a sample in the picture, in pixels, at least; smaller images are enlarged."""
+_LARGEST_TILE = 128
+"""At most; larger images are drawn smaller."""
+_GAP, _PAIR_GAP = 6, 10
+"""White pixels after a sample, and further ones after a pair."""
+_LEFT, _TOP = 100, 70
+"""Margins for words, in pixels."""
+_HEAT = matplotlib.colormaps["inferno"]
+_HEAT_SHARE = 0.55
+_RED = (0.85, 0.1, 0.1)
+
+
+def samples_png(diagnosis: Diagnosis, record: Record) -> bytes:
+    """Returns a PNG of the samples shown, a row a class.
+
+    Each sample stands beside itself under the teacher's attention: heat colours, bright
+    at the map's own maximum, with a cross at the requested and a circle at the achieved
+    centre. Two close neighbours are a pair, of one class and centre. A red line under a
+    sample says that the teacher sees another class in it.
+
+    Args:
+      diagnosis: of the samples.
+      record: of the teacher; tells what its inputs are as images.
+    """
+    shown = diagnosis.shown
+    classes, row = np.unique(shown.label, return_inverse=True)
+    # Samples of a class follow each other.
+    column = np.arange(len(row)) - np.searchsorted(shown.label, shown.label)
+    plain = _enlarged(_to_rgb(shown.images, record))
+    size = plain.shape[1]
+    lit = _under_heat(plain, shown.attention)
+    top = row * (size + _GAP)
+    left = column * (2 * size + _GAP) + column // 2 * _PAIR_GAP
+    canvas = np.ones((max(top) + size + _GAP, max(left) + 2 * size, 3))
+    for i, (y, x) in enumerate(zip(top, left, strict=True)):
+        canvas[y : y + size, x : x + size] = plain[i]
+        canvas[y : y + size, x + size : x + 2 * size] = lit[i]
+        if not shown.recognised[i]:
+            canvas[y + size + 1 : y + size + 4, x : x + 2 * size] = _RED
+
+    figure, axes = _canvas_axes(canvas, scale=min(1.0, _LARGEST_TILE / size))
+    corner = np.stack([left + size, top], axis=1)
+    for centers, marker, colour, name in (
+        (shown.requested, "x", "cyan", "centre requested"),
+        (shown.achieved, "o", "white", "centre achieved"),
+    ):
+        _mark(axes, corner + ((centers + 1) * size - 1) / 2, marker, colour, name)
+    axes.plot([], [], color=_RED, label="another class is seen")
+    axes.set_yticks(
+        np.arange(len(classes)) * (size + _GAP) + size / 2,
+        [
+            f"class {k}\n{diagnosis.recognised[k]} of {diagnosis.drawn[k]}\nrecognised"
+            for k in classes
+        ],
+    )
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        borderaxespad=0.3,
+        facecolor="lightgrey",
+        fontsize="small",
+    )
+    return _png(figure)
+
+
+def centers_png(diagnosis: Diagnosis) -> bytes:
+    """Returns a PNG of achieved against requested centres, x and y, with their R^2."""
+    figure = Figure(figsize=(8.5, 4.2), layout="constrained")
+    for k, (axes, name) in enumerate(zip(figure.subplots(1, 2), "xy", strict=True)):
+        requested, achieved = diagnosis.requested[:, k], diagnosis.achieved[:, k]
+        axes.plot([-1, 1], [-1, 1], color="grey", lw=0.8, label="as requested")
+        axes.scatter(requested, achieved, s=9, alpha=0.5, lw=0)
+        axes.set(
+            xlim=(-1, 1),
+            ylim=(-1, 1),
+            aspect="equal",
+            xlabel=f"{name} requested",
+            ylabel=f"{name} achieved",
+            title=f"{name}: R² {_number(diagnosis.center_r2(slice(k, k + 1)))}",
+        )
+        axes.legend(loc="upper left", frameon=False, fontsize="small")
+    figure.suptitle(
+        f"Centres of attention of {diagnosis.count} samples: R² "
+        f"{_number(diagnosis.center_r2())}, slope {_number(diagnosis.center_slope())}"
+    )
+    return _png(figure)
+
+
+def _number(value: float | None) -> str:
+    return "not measured" if value is None or math.isnan(value) else f"{value:.2f}"
+
+
+def _to_rgb(
+    images: Float[np.ndarray, "n h w c"], record: Record
+) -> Float[np.ndarray, "n h w 3"]:
+    """Colours in [0, 1]; other than three channels are shown as their mean, grey."""
+    unit = np.asarray(record.normalisation.denormalise(jnp.asarray(images)))
+    if unit.shape[-1] != 3:
+        unit = np.repeat(np.mean(unit, axis=-1, keepdims=True), 3, axis=-1)
+    return np.clip(np.nan_to_num(unit), 0, 1)
+
+
+def _enlarged(images: Float[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n s s 3"]:
+    """Every pixel as a square, so that an image is at least a tile."""
+    times = -(-_TILE // images.shape[1])
+    return images.repeat(times, axis=1).repeat(times, axis=2)
+
+
+def _under_heat(
+    images: Float[np.ndarray, "n s s 3"], attention: Float[np.ndarray, "n h w"]
+) -> Float[np.ndarray, "n s s 3"]:
+    """The images mixed with the heat colours of the attention on them."""
+    size = images.shape[1]
+    rows, columns = (_interpolation(n, size) for n in attention.shape[1:])
+    smooth = rows @ np.nan_to_num(attention) @ columns.T
+    peak = np.maximum(np.max(smooth, axis=(1, 2), keepdims=True), 1e-30)
+    heat = _HEAT(smooth / peak)[..., :3]
+    return (1 - _HEAT_SHARE) * images + _HEAT_SHARE * heat
+
+
+def _interpolation(few: int, many: int) -> Float[np.ndarray, "many few"]:
+    """Matrix that interpolates values at `few` pixels' centres at those of `many`."""
+    at_few, at_many = ((2 * np.arange(n) + 1) / n for n in (few, many))
+    return np.stack([np.interp(at_many, at_few, one) for one in np.eye(few)], axis=1)
+
+
+def _canvas_axes(
+    canvas: Float[np.ndarray, "h w 3"], scale: float
+) -> tuple[Figure, Axes]:
+    """A figure with margins around the canvas, pixel by pixel at scale 1."""
+    height, width = (round(scale * n) for n in canvas.shape[:2])
+    whole = np.array([width + _LEFT, height + _TOP])
+    figure = Figure(figsize=tuple(whole / _DPI))
+    axes = figure.add_axes((_LEFT / whole[0], 0, width / whole[0], height / whole[1]))
+    axes.imshow(canvas)
+    axes.set_xticks([])
+    axes.tick_params(length=0, labelsize="small")
+    axes.spines[:].set_visible(False)
+    return figure, axes
+
+
+def _mark(
+    axes: Axes,
+    places: Float[np.ndarray, "n 2"],
+    marker: str,
+    colour: str,
+    name: str,
+) -> None:
+    """Markers in a colour on broader black ones, seen on any ground."""
+    for edge, width, label in (("black", 3.0, None), (colour, 1.5, name)):
+        axes.plot(
+            *places.T,
+            marker,
+            markersize=8,
+            markeredgecolor=edge,
+            markeredgewidth=width,
+            markerfacecolor="none",
+            label=label,
+        )
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_DPI)
+    return buffer.getvalue()

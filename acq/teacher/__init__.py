@@ -1,0 +1,5 @@
+"""The float classifier that is to be quantized, wherever it comes from.
+
+`opening` is where to start; `loading` reads weights, `training` trains the embedded
+default, `own_network` takes networks that are not ours.
+"""

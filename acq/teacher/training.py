@@ -1,0 +1,207 @@
+"""The teacher of the embedded default: a small ResNet, trained on the digits.
+
+It is what a user's own pretrained weights are elsewhere: trained once, exported to
+`workdir/teacher`, and from then on loaded. Nothing after it sees the training digits.
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optax
+from absl import logging
+
+from acq.classifier import Classifier, Normalisation, Record
+from acq.datasets.digits import CLASSES, IMAGE_SIZE, Digits, Split, load_digits
+from acq.evaluate import logits_of, predict
+from acq.layers import FloatLayers
+from acq.teacher.loading import load_export
+from acq.teacher.settings import create_teacher
+from acq.teacher.train_step import create_state, make_train_step
+from acq.teacher.untrained import untrained_variables
+from common import config as c
+from common.checkpoint import MANIFEST, Checkpoints, export_variables, load_manifest
+from common.config import ConfigDict
+from common.devices import (
+    AXIS,
+    is_first_process,
+    per_process,
+    pmap_step,
+    to_host,
+    wait_for_all,
+)
+from common.errors import UserError
+from common.loop import Plan, fit
+from common.pipeline import Record as Example
+from common.pipeline import train_batches
+from common.schedules import create_schedule
+from common.typing import PyTree
+from common.writers import MetricsWriter
+
+NETWORK = "resnet8"
+RULES: Mapping[str, c.Rule] = {
+    "digits.width": c.whole(1, 256),
+    "digits.train_steps": c.whole(2),
+    "digits.batch_size": c.whole(1),
+    "digits.learning_rate": c.number(above=0),
+    "digits.shift": c.whole(0, 8),
+}
+"""What `config.digits` accepts."""
+_STEPS_BETWEEN_LINES = 20
+_STEPS_BETWEEN_CHECKPOINTS = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class _Records:
+    """A split as records for `train_batches`."""
+
+    split: Split
+
+    def __len__(self) -> int:
+        return len(self.split.labels)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"image": self.split.images[index], "label": self.split.labels[index]}
+
+
+def prepare_teacher(config: ConfigDict, workdir: Path) -> Classifier:
+    """Returns the digits' classifier: trained now, or as it was exported before.
+
+    An interrupted training goes on from its checkpoint. Of several processes all must
+    call this together.
+
+    Args:
+      config: `seed` and `digits` are read: `width`, channels of the first stage;
+        `train_steps`; `batch_size` over all devices; `learning_rate`, the highest;
+        `shift`, the pixels that training digits are moved by at most.
+      workdir: Of the run; the teacher is in its folder `teacher`.
+
+    Raises:
+      UserError: The folder holds a teacher trained with other settings, or a damaged
+        one; the digits are not installed; a setting is not accepted.
+      RunFailed: The loss was not finite.
+      Interrupted: A signal came; the checkpoint is written.
+    """
+    c.refuse(c.rule_problems(config, RULES))
+    folder = workdir / "teacher"
+    trained_with = {"seed": config.seed, **config.digits.to_dict()}
+    if not (folder / MANIFEST).exists():
+        _train_and_export(config, folder, trained_with)
+        wait_for_all("teacher")
+    found = load_manifest(folder).get("trained_with")
+    if found != json.loads(json.dumps(trained_with)):
+        raise UserError(
+            f"{folder}: holds a teacher trained with {found}, this command asks for "
+            f"{trained_with}. Give the same seed and config.digits, or another "
+            "--workdir."
+        )
+    return load_export(folder)
+
+
+def measure_normalisation(split: Split) -> Normalisation:
+    """Returns mean and standard deviation of the images in [0, 1], to four digits."""
+    mean, std = (
+        round(float(measure(split.images / 255.0)), 4) for measure in (np.mean, np.std)
+    )
+    return Normalisation(mean=(mean,), std=(std,))
+
+
+def make_shift(most: int, *, seed: int) -> Callable[[Example], Example]:
+    """Returns what moves a record's image by a random offset, black where it leaves.
+
+    Args:
+      most: Pixels, each way, in both directions.
+      seed: Of the offsets; an image's depends on its number in the stream alone.
+    """
+
+    def shift(record: Example) -> Example:
+        image = record["image"]
+        height, width, channels = image.shape
+        rng = np.random.default_rng((seed, int(record["draw"])))
+        row, column = rng.integers(0, 2 * most + 1, 2)
+        padded = np.zeros((height + 2 * most, width + 2 * most, channels), image.dtype)
+        padded[most : most + height, most : most + width] = image
+        moved = padded[row : row + height, column : column + width]
+        return {"image": moved, "label": record["label"]}
+
+    return shift
+
+
+def _train_and_export(
+    config: ConfigDict, folder: Path, trained_with: Mapping[str, Any]
+) -> None:
+    digits = load_digits()
+    record = Record(
+        name=NETWORK,
+        options={"width": config.digits.width},
+        classes=CLASSES,
+        image_size=IMAGE_SIZE,
+        normalisation=measure_normalisation(digits.train),
+    )
+    variables = _train(config, digits, record, folder)
+    found = predict(
+        logits_of(create_teacher(record)),
+        variables,
+        digits.test.images,
+        batch_size=config.digits.batch_size,
+        normalisation=record.normalisation,
+        name="teacher, test digits",
+    )
+    correct = int(np.sum(found == digits.test.labels))
+    logging.info("teacher: %d of %d test digits are right", correct, len(found))
+    if is_first_process():
+        manifest = {
+            "method": "acq",
+            "classifier": record.to_json(),
+            "trained_with": dict(trained_with),
+            "top1": 100 * correct / len(found),
+        }
+        export_variables(folder, variables, manifest)
+
+
+def _train(config: ConfigDict, digits: Digits, record: Record, folder: Path) -> PyTree:
+    """Returns the trained variables, on the host."""
+    settings = config.digits
+    network = create_teacher(record)
+    optimizer = _optimizer(settings.learning_rate, settings.train_steps)
+    state = create_state(untrained_variables(network, record, config.seed), optimizer)
+    step = make_train_step(
+        network.clone(layers=FloatLayers(axis_name=AXIS)),
+        optimizer,
+        record.normalisation,
+    )
+    plan = Plan(
+        total=settings.train_steps,
+        log=_STEPS_BETWEEN_LINES,
+        evaluate=settings.train_steps,
+        save=_STEPS_BETWEEN_CHECKPOINTS,
+    )
+    with Checkpoints(folder / "checkpoints", keep=1) as checkpoints:
+        state = fit(
+            state,
+            pmap_step(step),
+            train_batches(
+                _Records(digits.train),
+                seed=config.seed,
+                batch_size=per_process(settings.batch_size, "digits.batch_size"),
+                transform=make_shift(settings.shift, seed=config.seed),
+            ),
+            plan,
+            checkpoints=checkpoints,
+            make_writer=lambda after: MetricsWriter(folder, after_step=after),
+            name="teacher",
+        )
+    return to_host(state.variables)
+
+
+@functools.cache
+def _optimizer(peak: float | int, steps: int) -> optax.GradientTransformation:
+    """Adam over one cycle; the same object for the same settings."""
+    schedule = create_schedule(
+        "cosine", peak=peak, total_steps=steps, warmup_steps=steps // 5
+    )
+    return optax.adam(schedule, b2=0.99)

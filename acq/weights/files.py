@@ -1,0 +1,156 @@
+"""Weights by name, from any file that people keep them in.
+
+The format is found by content, since suffixes say little (`.th`, `.pt` and `.bin` may
+be any of them):
+
+    safetensors   8 bytes of length, then '{'
+    zip           `torch.save` since PyTorch 1.6 (has a data.pkl), or NumPy's .npz
+    pickle        `torch.save` before PyTorch 1.6
+
+No pickle is ever executed. A folder is an export of this software, read elsewhere
+(`common.checkpoint`).
+"""
+
+import lzma
+import math
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import safetensors
+
+from acq.weights import torch_files
+from acq.weights.state_dict import unwrapped
+from acq.weights.torch_globals import UnreadablePickleError
+from common.errors import UserError
+
+ACCEPTED = "safetensors, .npz, or what torch.save writes of a state_dict()"
+
+_SAFETENSORS = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
+    **{f"I{8 * n}": np.dtype(f"<i{n}") for n in (1, 2, 4, 8)},
+    **{f"U{8 * n}": np.dtype(f"<u{n}") for n in (1, 2, 4, 8)},
+    "BOOL": np.bool_,
+}
+_ZIP = b"PK\x03\x04"
+_PICKLE = b"\x80"
+# What people give by mistake, by how it begins.
+_KNOWN_STARTS = {
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself: git lfs pull",
+    b"<": "a web page: the download went wrong",
+    b"\x89HDF": "HDF5 (Keras), which is not read",
+    b"\x1f\x8b": "gzip: unpack it first",
+}
+_MOST_GROWTH = 64
+_ALWAYS_ALLOWED = 1 << 26
+
+
+def read_weights(path: Path) -> dict[str, np.ndarray]:
+    """Returns the tensors in a file, by their names in it.
+
+    Floats of any width come as float32, the rest as it is. A prefix that a wrapper
+    (`module.`) gave to every name is left out.
+
+    Raises:
+      UserError: There is no such file, it is of no known format, damaged, or holds
+        something else than weights.
+    """
+    try:
+        read = _reader(path)
+        tensors = read(path)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror or error}). Accepted: a file of "
+            f"weights, {ACCEPTED}."
+        ) from error
+    except UnreadablePickleError as error:
+        raise UserError(
+            f"{path}: {error}. Accepted: weights alone, as torch.save("
+            "model.state_dict(), FILE) writes them; nothing in the file was executed."
+        ) from error
+    except (
+        *(safetensors.SafetensorError, zipfile.BadZipFile, struct.error, EOFError),
+        *(zlib.error, lzma.LZMAError, OverflowError),
+        # The last is zipfile's for what is encrypted or of an unknown kind.
+        *(ValueError, LookupError, RuntimeError),
+    ) as error:
+        raise UserError(
+            f"{path}: damaged or incomplete ({str(error)[:200]}). Copy or download it "
+            f"again. Accepted: {ACCEPTED}."
+        ) from error
+    return {name: _plain(tensor) for name, tensor in unwrapped(tensors).items()}
+
+
+def _reader(path: Path) -> Callable[[Path], Mapping[str, np.ndarray]]:
+    with path.open("rb") as file:
+        head = file.read(64)
+    if head.startswith(_ZIP):
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        is_numpy = bool(names) and all(name.endswith(".npy") for name in names)
+        return _read_npz if is_numpy else torch_files.read_zip
+    if head.startswith(_PICKLE):
+        return torch_files.read_legacy
+    if head[8:9] == b"{":
+        return _read_safetensors
+    what = next((w for start, w in _KNOWN_STARTS.items() if head.startswith(start)), "")
+    if not what:
+        what = f"begins with {head[:8]!r}" if head else "empty"
+    raise UserError(f"{path}: not a file of weights: {what}. Accepted: {ACCEPTED}.")
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    tensors = {}
+    for name, tensor in safetensors.deserialize(path.read_bytes()):
+        if tensor["dtype"] not in _SAFETENSORS:
+            raise ValueError(f"{name} is of type {tensor['dtype']}")
+        numbers = np.frombuffer(tensor["data"], _SAFETENSORS[tensor["dtype"]])
+        tensors[name] = numbers.reshape(tensor["shape"])
+    return tensors
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    limit = max(_ALWAYS_ALLOWED, _MOST_GROWTH * path.stat().st_size)
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        if sum(entry.file_size for entry in entries) > limit:
+            raise ValueError(f"it unpacks to more than {limit} bytes")
+        return {
+            entry.filename.removesuffix(".npy"): _read_npy(archive, entry)
+            for entry in entries
+        }
+
+
+def _read_npy(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
+    """An array of numbers; its size is checked before there is room made for it."""
+    with archive.open(entry) as file:
+        version = np.lib.format.read_magic(file)
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version]
+        shape, is_fortran, dtype = read_header(file)
+        if dtype.hasobject or dtype.kind not in "fiub":
+            raise ValueError(f"{entry.filename} holds {dtype}, not numbers")
+        wanted = math.prod(shape) * dtype.itemsize
+        content = file.read(wanted + 1) if wanted <= entry.file_size else b""
+    if len(content) != wanted:
+        raise ValueError(f"{entry.filename} is not as long as its shape {shape} says")
+    order = "F" if is_fortran else "C"
+    return np.frombuffer(content, dtype).reshape(shape, order=order)
+
+
+def _plain(tensor: np.ndarray) -> np.ndarray:
+    """The same numbers, floats as float32, native byte order, C order."""
+    is_float = tensor.dtype.kind == "f" or tensor.dtype == ml_dtypes.bfloat16
+    dtype = np.dtype(np.float32) if is_float else tensor.dtype.newbyteorder("=")
+    # A float64 too large for float32 becomes infinite, which is refused with its name.
+    with np.errstate(over="ignore"):
+        return np.array(tensor, dtype, order="C")

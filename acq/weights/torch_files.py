@@ -1,0 +1,209 @@
+"""Weights in files of `torch.save`, read without torch and without executing pickles.
+
+Two formats. Since PyTorch 1.6 a file is a zip, uncompressed, with one folder:
+
+    NAME/data.pkl     the object; a tensor refers to a storage by key
+    NAME/data/KEY     the numbers of a storage
+    NAME/byteorder    'little' or 'big'; little where it is missing
+
+Before, and with `_use_new_zipfile_serialization=False`, it is five pickles and numbers:
+
+    magic number, protocol version, system (`little_endian`), the object, list of keys,
+    then for each key in that order: how many numbers (int64), the numbers
+
+Every offset and size is checked against the file before anything is read or made.
+"""
+
+import io
+import math
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import ml_dtypes
+import numpy as np
+
+from acq.weights.state_dict import find_state_dict
+from acq.weights.torch_globals import TensorView, UnreadablePickleError
+from acq.weights.torch_pickle import unpickle
+
+MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
+_PROTOCOL_VERSION = 1001
+# Numbers of all tensors together, per byte of the file: tensors may share storages.
+_MOST_PER_BYTE = 4
+_ENCRYPTED = 0x1
+
+ByteOrder = Literal["<", ">"]
+Numbers = Callable[[str], np.ndarray]
+
+
+def read_zip(path: Path) -> dict[str, np.ndarray]:
+    """Returns the tensors of a file in today's format.
+
+    Raises:
+      UnreadablePickleError: It is damaged, or holds other things than weights.
+      zipfile.BadZipFile: It is damaged, as a zip.
+    """
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        pickles = [n for n in names if n == "data.pkl" or n.endswith("/data.pkl")]
+        if len(pickles) != 1:
+            raise UnreadablePickleError("a zip that torch.save did not write")
+        folder = pickles[0].removesuffix("data.pkl")
+        if f"{folder}constants.pkl" in names:
+            raise UnreadablePickleError(
+                "a TorchScript archive, which holds a program. Load it with "
+                "torch.jit.load and save its state_dict()"
+            )
+        content = unpickle(io.BytesIO(_stored(archive, pickles[0])))
+        said = f"{folder}byteorder"
+        order = _byte_order(said not in names or _stored(archive, said) == b"little")
+
+        def numbers(key: str) -> np.ndarray:
+            dtype = _dtype(content.dtypes[key], order)
+            kept = _stored(archive, f"{folder}data/{key}")
+            return np.frombuffer(kept, dtype)
+
+        views = find_state_dict(content.value)
+        return dict(_arrays(views, numbers, path.stat().st_size))
+
+
+def read_legacy(path: Path) -> dict[str, np.ndarray]:
+    """Returns the tensors of a file in the format before PyTorch 1.6.
+
+    Raises:
+      UnreadablePickleError: It is damaged, or holds other things than weights.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        source = _Bounded(file, size)
+        if unpickle(source).value != MAGIC_NUMBER:
+            raise UnreadablePickleError("a pickle, but not one that torch.save wrote")
+        if unpickle(source).value != _PROTOCOL_VERSION:
+            raise UnreadablePickleError("damaged: an unknown protocol version")
+        system = unpickle(source).value
+        is_little = not isinstance(system, dict) or system.get("little_endian", True)
+        content = unpickle(source)
+        places = _places(
+            source, unpickle(source).value, content.dtypes, _byte_order(is_little)
+        )
+
+        def numbers(key: str) -> np.ndarray:
+            if key not in places:
+                raise UnreadablePickleError(
+                    f"damaged: the numbers of {key} are missing"
+                )
+            start, count, dtype = places[key]
+            file.seek(start)
+            return np.frombuffer(file.read(count * dtype.itemsize), dtype)
+
+        return dict(_arrays(find_state_dict(content.value), numbers, size))
+
+
+class _Bounded:
+    """A file that never makes room for more bytes than it has."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file = file
+        self._size = size
+
+    def read(self, count: int, /) -> bytes:
+        return self._file.read(max(0, min(count, self._size - self._file.tell())))
+
+    def readline(self) -> bytes:
+        return self._file.readline()
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def skip(self, count: int) -> None:
+        if count > self._size - self._file.tell():
+            raise UnreadablePickleError("truncated: it ends inside its numbers")
+        self._file.seek(count, io.SEEK_CUR)
+
+
+def _places(
+    source: _Bounded, keys: Any, dtypes: Mapping[str, str], order: ByteOrder
+) -> dict[str, tuple[int, int, np.dtype]]:
+    """Returns where each storage starts, how many numbers it has, and of which type."""
+    if not isinstance(keys, list):
+        raise UnreadablePickleError("damaged: no list of storages")
+    places = {}
+    for key in keys:
+        if not isinstance(key, str) or key not in dtypes:
+            raise UnreadablePickleError("damaged: numbers that no tensor refers to")
+        dtype = _dtype(dtypes[key], order)
+        head = source.read(8)
+        count = int.from_bytes(head, "little", signed=True)
+        if len(head) < 8 or count < 0:
+            raise UnreadablePickleError("truncated: it ends before its numbers")
+        places[key] = (source.tell(), count, dtype)
+        source.skip(count * dtype.itemsize)
+    return places
+
+
+def _stored(archive: zipfile.ZipFile, name: str) -> bytes:
+    entry = archive.getinfo(name)
+    if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & _ENCRYPTED:
+        raise UnreadablePickleError(
+            f"its entry {name[:80]} is compressed or encrypted, and so not torch.save's"
+        )
+    return archive.read(entry)
+
+
+def _arrays(
+    views: Mapping[str, TensorView], numbers: Numbers, file_size: int
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields names and tensors; each storage is read once, and not kept."""
+    count = sum(math.prod(view.shape) for view in views.values())
+    if count > _MOST_PER_BYTE * file_size:
+        raise UnreadablePickleError(
+            f"its tensors have {count} numbers, too many for {file_size} bytes"
+        )
+    by_key: dict[str, list[str]] = {}
+    for name, view in views.items():
+        by_key.setdefault(view.storage.key, []).append(name)
+    left = file_size
+    for key, names in by_key.items():
+        storage = numbers(key)
+        left -= storage.nbytes
+        if left < 0:
+            raise UnreadablePickleError("damaged: its storages overlap")
+        for name in names:
+            yield name, _array(name, views[name], storage)
+
+
+def _array(name: str, view: TensorView, numbers: np.ndarray) -> np.ndarray:
+    """A copy of a tensor, float32 if it is of floats, in native byte order."""
+    storage = view.storage
+    steps = zip(view.shape, view.strides, strict=True)
+    last = view.offset + sum((n - 1) * stride for n, stride in steps)
+    is_empty = 0 in view.shape
+    if storage.start + storage.count > numbers.size or (
+        not is_empty and last >= storage.count
+    ):
+        raise UnreadablePickleError(
+            f"damaged: {name[:80]} lies outside its storage of {numbers.size} numbers"
+        )
+    if is_empty:
+        return np.zeros(view.shape, np.float32)
+    found = np.lib.stride_tricks.as_strided(
+        numbers[storage.start + view.offset :],
+        view.shape,
+        [stride * numbers.itemsize for stride in view.strides],
+        writeable=False,
+    )
+    return np.ascontiguousarray(found).reshape(view.shape)
+
+
+def _byte_order(is_little: bool) -> ByteOrder:
+    return "<" if is_little else ">"
+
+
+def _dtype(name: str, order: ByteOrder) -> np.dtype:
+    if name == "bfloat16":
+        if order == ">":
+            raise UnreadablePickleError("bfloat16 of a big-endian machine")
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(name).newbyteorder(order)

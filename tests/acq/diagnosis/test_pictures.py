@@ -1,0 +1,113 @@
+import dataclasses
+import io
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from acq.classifier import Normalisation, Record
+from acq.diagnosis.pictures import centers_png, samples_png
+from tests.acq.made_up_diagnosis import make_diagnosis
+
+LEFT, TOP, TILE = 100, 70, 96
+
+
+def _record(channels):
+    return Record(
+        name="small",
+        classes=5,
+        image_size=8,
+        normalisation=Normalisation(mean=(0.5,) * channels, std=(0.25,) * channels),
+    )
+
+
+def _pixels(png):
+    return np.asarray(PIL.Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+
+
+def _one_sample(channels=1, **changes):
+    """A diagnosis that shows the first of its samples only."""
+    diagnosis = make_diagnosis(channels=channels)
+    shown = diagnosis.shown._replace(**changes)
+    shown = type(shown)(*(values[:1] for values in shown))
+    return dataclasses.replace(diagnosis, shown=shown)
+
+
+def _samples(diagnosis, channels=1):
+    return _pixels(samples_png(diagnosis, _record(channels)))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_every_sample_has_its_place_and_its_colours(channels):
+    diagnosis = make_diagnosis(channels=channels)
+    found = _samples(diagnosis, channels)
+    # Five rows; four samples, each twice, with a gap after each and a pair's one more.
+    assert found.shape == (TOP + 5 * (TILE + 6), LEFT + 4 * 2 * TILE + 3 * 6 + 10, 3)
+    image = diagnosis.shown.images[6] * 0.25 + 0.5
+    if channels != 3:
+        image = np.mean(image, axis=-1, keepdims=True) * np.ones(3)
+    y, x = TOP + TILE + 6, LEFT + 2 * (2 * TILE + 6) + 10
+    # One pixel within each square of 12.
+    shown = found[y + 6 : y + TILE : 12, x + 6 : x + TILE : 12]
+    np.testing.assert_allclose(shown / 255, np.clip(image, 0, 1), atol=0.01)
+
+
+def test_attention_is_brightest_where_it_is_and_markers_are_on_their_centres():
+    attention = np.zeros((20, 4, 4))
+    attention[:, 0, 3] = 1  # right, above
+    diagnosis = _one_sample(
+        images=np.zeros((20, 8, 8, 1)),
+        attention=attention,
+        requested=np.full((20, 2), (-0.5, 0.25)),
+        achieved=np.full((20, 2), (0.0, 0.75)),
+    )
+    lit = _samples(diagnosis)[TOP : TOP + TILE, LEFT + TILE :]
+    y, x = np.unravel_index(np.argmax(np.sum(lit[:40], axis=-1)), (40, TILE))
+    assert abs(y - TILE / 8) < 13 and abs(x - 7 * TILE / 8) < 13
+    cyan = (lit[..., 0] < 60) & (lit[..., 1] > 200) & (lit[..., 2] > 200)
+    white = np.min(lit, axis=-1) > 200
+    for marked, (at_x, at_y) in ((cyan, (-0.5, 0.25)), (white, (0, 0.75))):
+        y, x = (np.mean(places) for places in np.nonzero(marked))
+        assert x == pytest.approx((at_x + 1) / 2 * TILE, abs=1.5)
+        assert y == pytest.approx((at_y + 1) / 2 * TILE, abs=1.5)
+
+
+@pytest.mark.parametrize("recognised", [False, True])
+def test_a_line_says_that_another_class_is_seen(recognised):
+    diagnosis = _one_sample(recognised=np.full(20, recognised))
+    below = _samples(diagnosis)[TOP + TILE :, LEFT:]
+    red = (below[..., 0] > 180) & (below[..., 1] < 60)
+    assert np.any(red) == (not recognised)
+
+
+def test_large_images_are_drawn_smaller():
+    diagnosis = _one_sample(images=np.zeros((20, 300, 300, 1)))
+    assert _samples(diagnosis).shape == (TOP + 131, LEFT + 2 * 128, 3)
+
+
+def test_images_that_are_not_finite_are_drawn_black():
+    nan = np.full((20, 8, 8, 1), np.nan)
+    diagnosis = _one_sample(images=nan, attention=np.full((20, 4, 4), np.nan))
+    plain = _samples(diagnosis)[TOP : TOP + TILE, LEFT : LEFT + TILE]
+    assert not np.any(plain)
+
+
+@pytest.mark.parametrize("slope", [1, -1])
+def test_centers_are_drawn_where_they_are(slope):
+    diagnosis = make_diagnosis()
+    achieved = slope * diagnosis.requested
+    found = _pixels(centers_png(dataclasses.replace(diagnosis, achieved=achieved)))
+    for panel in (found[:, :425], found[:, 425:]):
+        y, x = np.nonzero(panel[..., 2] - panel[..., 0] > 60)
+        assert len(x) > 300
+        assert np.corrcoef(x, -y)[0, 1] == pytest.approx(slope, abs=0.01)
+
+
+@pytest.mark.parametrize("offset", [0, np.nan])
+def test_centers_without_r2_are_drawn_too(offset):
+    diagnosis = make_diagnosis()
+    requested = np.zeros_like(diagnosis.requested)
+    achieved = offset + diagnosis.achieved
+    unmeasured = {"requested": requested, "achieved": achieved}
+    found = _pixels(centers_png(dataclasses.replace(diagnosis, **unmeasured)))
+    assert found.shape == (420, 850, 3)

@@ -1,0 +1,111 @@
+import re
+
+import pytest
+
+from acq.classifier import Normalisation, Record
+from acq.layers import FloatLayers
+from acq.models import create_network
+from acq.teacher.settings import (
+    RULES,
+    config_record,
+    create_teacher,
+    teacher_problems,
+)
+from common.config import flatten, rule_problems
+from tests.acq import odd_networks
+from tests.acq.teacher_config import teacher_config
+
+OWN = f"{odd_networks.__name__}:Small"
+
+
+def test_rules_name_every_key():
+    assert set(RULES) == {key for key, _ in flatten(teacher_config())}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"name": "resnet18"},
+        {"name": "resnet50", "stride_in_first": True},
+        {"depth": 56, "shortcut": "projection", "classes": 100},
+        {"name": OWN, "classes": 3, "image_size": 8, "mean": (0.5,), "std": (1,)},
+        {"sha256": "aB" * 32, "image_size": 64},
+    ],
+)
+def test_what_fits_has_no_problems(changes):
+    config = teacher_config(**changes)
+    assert rule_problems(config, RULES) == []
+    assert teacher_problems(config) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "accepted"),
+    [
+        ("name", "resnet21", "one of resnet8, .*vgg16_bn, or 'package.module:Class'"),
+        ("name", "module", "or 'package.module:Class'"),
+        ("depth", 110, "one of 0, 8, 20, 32, 44, 56"),
+        ("shortcut", "conv", "'zero_pad', 'projection'"),
+        ("classes", 1, "at least 2, or 0"),
+        ("classes", False, "at least 2, or 0"),
+        ("image_size", -1, "at least 8, or 0"),
+        ("mean", (0.5, "0.5", 0.5), "for each channel a number"),
+        ("std", (0.0,), "for each channel a number above 0"),
+        ("weights", "no/such/file", "a path that exists"),
+        ("sha256", "12", "64 hexadecimal digits"),
+    ],
+)
+def test_wrong_values_are_named(key, value, accepted):
+    config = teacher_config()
+    with config.ignore_type():
+        config.teacher[key] = value
+    (problem,) = rule_problems(config, RULES)
+    assert problem.startswith(f"teacher.{key}: got {value!r}, accepted: ")
+    assert re.search(accepted, problem), problem
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"std": (0.2,)}, r"teacher.std: got \(0.2,\), accepted: as many .* \(3\)"),
+        ({"mean": (), "std": ()}, "teacher.mean: needed"),
+        ({"name": "resnet18", "depth": 20}, "accepted: 0 for resnet18"),
+        ({"name": OWN, "classes": 3, "image_size": 8, "depth": 20}, "accepted: 0 for"),
+        (
+            {"name": "resnet18", "shortcut": "zero_pad"},
+            "teacher.shortcut: resnet18 has none; leave it ''",
+        ),
+        (
+            {"stride_in_first": True},
+            "teacher.stride_in_first: resnet8 has none; leave it False",
+        ),
+        ({"name": OWN, "image_size": 8}, "teacher.classes: needed for a network of yo"),
+        ({"name": OWN, "classes": 8}, "teacher.image_size: needed for a network of yo"),
+    ],
+)
+def test_what_does_not_fit_together_is_named(changes, said):
+    (problem,) = teacher_problems(teacher_config(**changes))
+    assert problem.startswith("teacher.")
+    assert re.search(said, problem), problem
+
+
+def test_an_export_tells_what_the_config_leaves_open(tmp_path):
+    config = teacher_config(name=OWN, mean=(), std=(), weights=str(tmp_path))
+    assert teacher_problems(config) == []
+
+
+def test_the_record_of_a_config():
+    record = config_record(teacher_config(depth=20, shortcut="projection"))
+    assert record == Record(
+        name="resnet20",
+        options={"shortcut": "projection"},
+        classes=10,
+        image_size=32,
+        normalisation=Normalisation(mean=(0.5,) * 3, std=(0.2,) * 3),
+    )
+    assert create_teacher(record) == create_network(
+        "resnet20", FloatLayers(), 10, shortcut="projection"
+    )
+    own = config_record(teacher_config(name=OWN, classes=3, image_size=8))
+    assert create_teacher(own) == odd_networks.Small(FloatLayers(), 3)
+    assert own.image_shape(2) == (2, 8, 8, 3)

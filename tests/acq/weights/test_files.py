@@ -1,0 +1,167 @@
+import io
+import json
+import struct
+import zipfile
+
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from acq.weights import files
+from acq.weights.files import read_weights
+from common.errors import UserError
+
+ARRAYS = {
+    "conv.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2),
+    "bn.running_var": np.array([0.5, 2.0]),
+    "bn.num_batches_tracked": np.array(7),
+    "half": np.array([1.5, -2.0], np.float16),
+}
+
+
+def _check(found):
+    assert set(found) == set(ARRAYS)
+    for name, array in ARRAYS.items():
+        is_float = array.dtype.kind == "f"
+        assert found[name].dtype == (np.float32 if is_float else array.dtype)
+        np.testing.assert_array_equal(found[name], array)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_npz_is_read_whatever_its_suffix(tmp_path, save):
+    arrays = {**ARRAYS, "conv.weight": np.asfortranarray(ARRAYS["conv.weight"])}
+    arrays["half"] = arrays["half"].astype(">f2")
+    content = io.BytesIO()
+    save(content, **arrays)
+    (tmp_path / "w.bin").write_bytes(content.getvalue())
+    _check(read_weights(tmp_path / "w.bin"))
+
+
+def test_safetensors_are_read_without_a_wrapper_s_prefix(tmp_path):
+    arrays = {f"module.{name}": array for name, array in ARRAYS.items()}
+    safetensors.numpy.save_file(arrays, tmp_path / "w", {"format": "pt"})
+    _check(read_weights(tmp_path / "w"))
+
+
+def _safetensors(dtype, shape, numbers):
+    header = {"w": {"dtype": dtype, "shape": shape, "data_offsets": [0, len(numbers)]}}
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + numbers
+
+
+def test_bfloat16_becomes_float32(tmp_path):
+    numbers = np.array([1.5, -3e38, 2**-100], ml_dtypes.bfloat16)
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(_safetensors("BF16", [3], numbers.tobytes()))
+    found = read_weights(path)["w"]
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, numbers.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "not a file of weights: empty"),
+        (b"hello, weights", r"begins with b'hello, w'"),
+        (b"<!DOCTYPE html>", "the download went wrong"),
+        (b"version https://git-lfs.github.com/spec/v1", "Git LFS pointer"),
+        (b"\x89HDF\r\n", "HDF5"),
+        (b"\x1f\x8b\x08", "gzip"),
+        (b"PK\x03\x04 and no more", "damaged or incomplete"),
+        (b"\x80", "damaged"),
+        (_safetensors("F32", [2], bytes(8))[:-1], "damaged or incomplete"),
+        (_safetensors("F32", [3], bytes(8)), "damaged or incomplete"),
+        (_safetensors("F8_E5M2", [8], bytes(8)), "w is of type F8_E5M2"),
+        (struct.pack("<Q", 2**60) + b"{}", "damaged or incomplete"),
+        (struct.pack("<Q", 2) + b"{x", "damaged or incomplete"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_not_weights_is_told_in_one_message(tmp_path, content, said):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"w\.safetensors: .*{said}"):
+        read_weights(path)
+
+
+def test_no_file_and_a_folder_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"nothing: cannot be read \(No such file"):
+        read_weights(tmp_path / "nothing")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_weights(tmp_path)
+
+
+def _npz(entry, compression=zipfile.ZIP_STORED):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        archive.writestr("w.npy", entry)
+    return file.getvalue()
+
+
+def _npy(shape, descr="<f4", numbers=b""):
+    file = io.BytesIO()
+    header = {"descr": descr, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.getvalue() + numbers
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        (_npy((2,), numbers=bytes(7)), "not as long as its shape"),
+        (_npy((2**40, 2**20)), "not as long as its shape"),
+        (_npy((-1,)), "not as long as its shape"),
+        (_npy((-2, -2), numbers=bytes(16)), "damaged or incomplete"),
+        (_npy((1,), "<U4", bytes(16)), "holds <U4, not numbers"),
+        (_npy((1,), "<c8", bytes(8)), "holds complex64, not numbers"),
+        (b"\x93NUMPY\x09\x00", "damaged or incomplete"),
+        (b"", "damaged or incomplete"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_damaged_arrays_of_an_npz_are_refused(tmp_path, entry, said):
+    (tmp_path / "w.npz").write_bytes(_npz(entry))
+    with pytest.raises(UserError, match=said):
+        read_weights(tmp_path / "w.npz")
+
+
+def test_objects_in_an_npz_are_refused_and_not_unpickled(tmp_path):
+    class Harmful:
+        def __reduce__(self):
+            return (tmp_path / "executed").touch, ()
+
+    np.savez(tmp_path / "w.npz", w=np.array([Harmful()], object))
+    with pytest.raises(UserError, match="holds object, not numbers"):
+        read_weights(tmp_path / "w.npz")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_an_npz_that_unpacks_to_far_more_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_ALWAYS_ALLOWED", 1 << 16)
+    size = 1 << 20
+    bomb = _npz(_npy((size // 4,), numbers=bytes(size)), zipfile.ZIP_DEFLATED)
+    assert len(bomb) < 1 << 13
+    (tmp_path / "w.npz").write_bytes(bomb)
+    with pytest.raises(UserError, match="unpacks to more than"):
+        read_weights(tmp_path / "w.npz")
+
+
+@pytest.mark.parametrize("write", [np.savez_compressed, safetensors.numpy.save_file])
+def test_any_damage_gives_weights_or_one_message(tmp_path, write):
+    path = tmp_path / "w.npz"
+    if write is np.savez_compressed:
+        write(path, **ARRAYS)
+    else:
+        write(ARRAYS, path)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for trial in range(100):
+        damaged = bytearray(whole)
+        damaged[rng.integers(len(damaged))] ^= 1 << rng.integers(8)
+        length = rng.integers(len(whole)) if trial % 2 else len(whole)
+        path.write_bytes(bytes(damaged[:length]))
+        try:
+            read_weights(path)
+        except UserError:
+            pass

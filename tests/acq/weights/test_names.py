@@ -1,0 +1,197 @@
+import jax
+import numpy as np
+import pytest
+
+from acq.layers import FloatLayers
+from acq.models import VGG, CifarResNet, MobileNetV2, ResNet, create_network
+from acq.weights.names import to_variables
+from common.errors import UserError
+from tests.acq import foreign_state_dicts as theirs
+
+SMALL = {"layers": FloatLayers(), "classes": 3}
+CIFAR = CifarResNet(depth=14, shortcut="projection", width=2, **SMALL)
+IMAGENET = ResNet(stage_sizes=(2, 2, 2, 2), width=2, **SMALL)
+BOTTLENECK = ResNet(stage_sizes=(1, 1, 1, 1), bottleneck=True, width=2, **SMALL)
+MOBILE = MobileNetV2(width_multiplier=0.1, **SMALL)
+VGG16 = VGG(stages=((2, 2), (2, 2), (2, 2, 2), (2, 2, 2), (2, 3, 2)), hidden=4, **SMALL)
+CASES = {
+    "akamaster": (CIFAR, theirs.akamaster(2)),
+    "chenyaofo": (CIFAR, theirs.chenyaofo(2)),
+    "pytorchcv cifar": (CIFAR, theirs.pytorchcv_resnet(2, stages=3, convolutions=2)),
+    "torchvision resnet": (IMAGENET, theirs.torchvision_resnet(2, 2)),
+    "pytorchcv resnet": (
+        IMAGENET,
+        theirs.pytorchcv_resnet(2, stages=4, convolutions=2),
+    ),
+    "torchvision bottleneck": (BOTTLENECK, theirs.torchvision_resnet(1, 3)),
+    "pytorchcv bottleneck": (
+        BOTTLENECK,
+        theirs.pytorchcv_resnet(1, stages=4, convolutions=3),
+    ),
+    "torchvision mobilenet": (MOBILE, theirs.torchvision_mobilenet()),
+    "timm mobilenet": (MOBILE, theirs.timm_mobilenet()),
+    "pytorchcv mobilenet": (MOBILE, theirs.pytorchcv_mobilenet()),
+    "torchvision vgg": (VGG16, theirs.torchvision_vgg()),
+    "timm vgg": (VGG16, theirs.timm_vgg()),
+    "pytorchcv vgg": (VGG16, theirs.pytorchcv_vgg()),
+}
+CASES = {case: (network, list(names)) for case, (network, names) in CASES.items()}
+
+
+def _convert(tensors, like, network="net", source="file"):
+    return to_variables(tensors, like, network=network, source=source)
+
+
+def _assert_same(found, expected):
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_foreign_names_give_the_variables_they_were_made_of(case):
+    network, names = CASES[case]
+    variables = theirs.random_variables(network)
+    tensors = theirs.tensors_of(variables, names)
+    if case == "timm vgg":
+        tensors["pre_logits.fc1.weight"] = tensors["pre_logits.fc1.weight"].reshape(
+            4, 2, 7, 7
+        )
+        tensors["pre_logits.fc2.weight"] = tensors["pre_logits.fc2.weight"].reshape(
+            4, 4, 1, 1
+        )
+    found = _convert(tensors, variables)
+    _assert_same(found, variables)
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(found))
+
+
+def test_pytorchcv_convolutions_without_bias_have_one_of_zero():
+    variables = theirs.random_variables(MOBILE)
+    tensors = theirs.tensors_of(variables, CASES["pytorchcv mobilenet"][1])
+    del tensors["output.bias"]
+    tensors["output.weight"] = tensors["output.weight"][:, :, None, None]
+    variables["params"]["classifier"]["bias"][:] = 0
+    _assert_same(_convert(tensors, variables), variables)
+
+
+def test_a_dense_layer_or_another_naming_may_not_lack_its_bias():
+    for case, lacking in (
+        ("pytorchcv vgg", "output.fc3.bias"),
+        ("torchvision vgg", "features.0.bias"),
+    ):
+        variables = theirs.random_variables(VGG16)
+        tensors = theirs.tensors_of(variables, CASES[case][1])
+        del tensors[lacking]
+        with pytest.raises(UserError, match=r"missing \(1\):\n.*/bias"):
+            _convert(tensors, variables)
+
+
+@pytest.mark.parametrize("separator", ["/", "."])
+def test_our_own_names_and_layout_are_read(separator):
+    variables = theirs.random_variables(CIFAR)
+    tensors = {separator.join(p): leaf for p, leaf in theirs.paths_of(variables)}
+    _assert_same(_convert(tensors, variables), variables)
+
+
+def _cifar(depth=8, classes=3, shortcut="zero_pad"):
+    network = create_network(
+        f"resnet{depth}", FloatLayers(), classes, shortcut=shortcut
+    )
+    variables = theirs.random_variables(network)
+    names = list(theirs.akamaster((depth - 2) // 6))
+    return variables, theirs.tensors_of(variables, names)
+
+
+def test_left_over_missing_and_misshapen_tensors_are_listed():
+    variables, tensors = _cifar()
+    tensors["extra.weight"] = np.zeros(3, np.float32)
+    del tensors["layer1.0.bn1.running_var"]
+    tensors["conv1.weight"] = np.zeros((16, 1, 3, 3), np.float32)
+    with pytest.raises(UserError) as error:
+        _convert(tensors, variables, network="resnet8", source="w.pth")
+    for line in (
+        "w.pth: not the weights of resnet8:\n",
+        "missing (1):\n    batch_stats/layer1_0/bn1/var",
+        "left over (1):\n    extra.weight",
+        "of another shape (1):\n    conv1.weight: (16, 1, 3, 3), here (16, 3, 3, 3)",
+    ):
+        assert line in str(error.value)
+
+
+def test_long_lists_are_cut_and_counted():
+    variables, tensors = _cifar()
+    extra = {f"extra{i}": np.zeros(1, np.float32) for i in range(9)}
+    with pytest.raises(
+        UserError, match=r"left over \(9\):(\n    extra\d){4}\n.*5 more"
+    ):
+        _convert({**tensors, **extra}, variables)
+
+
+@pytest.mark.parametrize(
+    ("here", "file", "hint"),
+    [
+        ({}, {"depth": 14}, r"stages of 2, 2, 2 blocks, .*teacher\.depth=14"),
+        ({"classes": 5}, {}, r"tells 3 classes apart: give --config\.teacher\.cla.*=3"),
+        ({}, {"shortcut": "projection"}, r"--config\.teacher\.shortcut=projection"),
+        ({"shortcut": "projection"}, {}, r"--config\.teacher\.shortcut=zero_pad"),
+    ],
+)
+def test_the_message_says_what_would_fit(here, file, hint):
+    if "depth" in file:
+        blocks = (file["depth"] - 2) // 6
+        network = CifarResNet(depth=file["depth"], **SMALL)
+        names = list(theirs.akamaster(blocks))
+        tensors = theirs.tensors_of(theirs.random_variables(network), names)
+    else:
+        _, tensors = _cifar(**file)
+    variables, _ = _cifar(**here)
+    with pytest.raises(UserError, match=hint):
+        _convert(tensors, variables)
+
+
+@pytest.mark.parametrize(
+    ("case", "hint"),
+    [
+        ("akamaster", r"give --config\.teacher\.name=resnet14\."),
+        ("torchvision resnet", r"give --config\.teacher\.name=resnet18\."),
+        ("pytorchcv resnet", r"give --config\.teacher\.name=resnet18\."),
+    ],
+)
+def test_another_residual_network_is_named(case, hint):
+    network, names = CASES[case]
+    tensors = theirs.tensors_of(theirs.random_variables(network), names)
+    variables = theirs.random_variables(BOTTLENECK)
+    with pytest.raises(UserError, match=hint):
+        _convert(tensors, variables)
+
+
+def test_a_file_of_another_family_is_refused():
+    variables, _ = _cifar()
+    tensors = theirs.tensors_of(
+        theirs.random_variables(MOBILE), CASES["timm mobilenet"][1]
+    )
+    with pytest.raises(UserError, match="Names of torchvision, timm, pytorchcv"):
+        _convert(tensors, variables)
+
+
+def test_pytorchcv_s_first_mobilenet_is_explained():
+    variables = theirs.random_variables(MOBILE)
+    tensors = theirs.tensors_of(variables, CASES["pytorchcv mobilenet"][1])
+    tensors["features.stage1.unit1.conv1.conv.weight"] = np.ones((8, 8, 1, 1))
+    with pytest.raises(UserError, match=r"left over \(1\).*(\n.*)*mobilenetv2b_w1"):
+        _convert(tensors, variables)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (np.full(16, np.nan, np.float32), "is not finite"),
+        (np.full(16, np.inf, np.float32), "is not finite"),
+        (np.full(16, -1, np.float32), "a variance, is below 0"),
+        (np.ones(16, np.int8), "is of int8, not floats"),
+    ],
+)
+def test_numbers_that_no_network_has_are_refused(values, said):
+    variables, tensors = _cifar()
+    tensors["bn1.running_var"] = values
+    with pytest.raises(UserError, match=rf"bn1\.running_var,? {said}"):
+        _convert(tensors, variables)
