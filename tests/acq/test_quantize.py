@@ -11,6 +11,7 @@ import pytest
 from acq import quantize as quantize_run
 from acq.draws import Draws
 from acq.evaluate_run import evaluate_run
+from acq.initial_states import quantize_state
 from acq.quantize import quantize
 from acq.quantized import load_quantized
 from acq.teacher.opening import open_teacher
@@ -75,7 +76,7 @@ def test_the_export_is_integers_and_gives_the_students_logits(whole):
     teacher = open_teacher(config, workdir)
     loaded = load_quantized(workdir / "export")
     with Checkpoints(workdir / "checkpoints") as checkpoints:
-        state = quantize_run.student_state(config, teacher)
+        state = quantize_state(config, teacher)
         _, state, _ = checkpoints.restore(state)
     student = teacher.with_layers(quantize_run.settings.quant_layers(config))
     variables = {

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from acq import settings
-from acq.quantize import student_state
+from acq.initial_states import quantize_state
 from acq.step_parts import GeneratorState
 from acq.teacher.opening import open_teacher
 from acq.train_step import make_generator_step, make_quantize_step
@@ -221,7 +221,7 @@ def our_steps(batch: int) -> tuple[Callable, Callable, int]:
     variables = replicate(teacher.variables)
     alone = settings.generator_parts(config, teacher, alone=True)
     beside = settings.generator_parts(config, teacher, alone=False)
-    states: dict[str, Any] = {"student": student_state(config, teacher)}
+    states: dict[str, Any] = {"student": quantize_state(config, teacher)}
     # A copy: each step donates its state.
     states["generator"] = GeneratorState(
         step=jnp.int32(0),

@@ -1,0 +1,202 @@
+"""What a quantization found out: accuracies, samples, export, report."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from absl import logging
+
+from acq import settings
+from acq.baselines import measure_baselines
+from acq.classifier import Classifier
+from acq.datasets.eval_data import EvalData
+from acq.diagnosis.complaints import complaints
+from acq.diagnosis.diagnosis import Diagnosis
+from acq.diagnosis.pictures import centers_png, samples_png
+from acq.evaluate import Accuracy, logits_of, top1
+from acq.quantized import export_quantized
+from acq.result_table import format_results
+from acq.step_parts import QuantizeState
+from common.config import ConfigDict
+from common.files import write_atomically
+from common.html_report import curves_png, write_report
+from common.typing import PyTree
+
+
+def collect_results(
+    config: ConfigDict,
+    teacher: Classifier,
+    state: QuantizeState,
+    diagnosis: Diagnosis,
+    data: EvalData | None,
+    workdir: Path,
+) -> dict[str, Any]:
+    """Returns what `results.json` holds, but for the run's seconds.
+
+    Args:
+      config: checked.
+      teacher: the float network.
+      state: after the last step, on the host.
+      diagnosis: of the generator's samples.
+      data: images to evaluate on; None leaves all accuracies out.
+      workdir: the run's folder, with its metrics.
+    """
+    loss = settings.generator_parts(config, teacher, alone=False).loss
+    metrics = workdir / "metrics.jsonl"
+    rates = sorted(_metrics(metrics, "train/steps_per_second"))
+    agreement = _metrics(metrics, "train/agreement")
+    results: dict[str, Any] = {
+        "bits": {
+            "weight": config.quantizer.weight_bits,
+            "activation": config.quantizer.activation_bits,
+            "other": config.quantizer.other_bits or 32,
+        },
+        "teacher": {"source": teacher.record.source, "sha256": teacher.record.sha256},
+        "quantized": {},
+        "baselines": {},
+        "samples": diagnosis.scalars(),
+        "complaints": complaints(diagnosis, loss),
+        "agreement": agreement[-1] if agreement else None,
+        "seed": config.seed,
+        "steps": settings.to_steps(config, "train.duration"),
+        # The median, for the first of them compiles.
+        "seconds_per_step": round(1 / rates[len(rates) // 2], 4) if rates else 0.0,
+    }
+    if data is not None:
+        found = _accuracies(config, teacher, state, data, workdir)
+        found["teacher"] = results["teacher"] | found["teacher"]
+        results |= found
+    return results
+
+
+def student_variables(teacher: Classifier, state: QuantizeState) -> PyTree:
+    """Returns the student's variables; its running statistics are the teacher's."""
+    return {
+        **state.student.params,
+        "batch_stats": teacher.variables["batch_stats"],
+    }
+
+
+def student_accuracy(
+    config: ConfigDict,
+    teacher: Classifier,
+    variables: PyTree,
+    data: EvalData,
+    *,
+    name: str,
+) -> Accuracy:
+    """Returns the student's top-1."""
+    return top1(
+        logits_of(teacher.with_layers(settings.quant_layers(config))),
+        variables,
+        data,
+        batch_size=config.eval.batch_size,
+        normalisation=teacher.record.normalisation,
+        name=name,
+    )
+
+
+def _accuracies(
+    config: ConfigDict,
+    teacher: Classifier,
+    state: QuantizeState,
+    data: EvalData,
+    workdir: Path,
+) -> dict[str, Any]:
+    """Top-1 of the teacher, the student (last and best) and the baselines."""
+    parts = settings.generator_parts(config, teacher, alone=False)
+
+    @jax.jit
+    def images(params: PyTree, draw: jax.Array) -> jax.Array:
+        conditions = parts.sampling.draw(draw)
+        made = parts.generator.clone(axis_name=None).apply(
+            {"params": params}, conditions
+        )
+        return jnp.asarray(made)
+
+    size = config.train.batch_size
+
+    def generate(batch: int) -> jax.Array:
+        draw = jnp.arange(batch * size, (batch + 1) * size, dtype="uint32")
+        return images(state.generator.params, draw)
+
+    floats = top1(
+        logits_of(teacher.network),
+        teacher.variables,
+        data,
+        batch_size=config.eval.batch_size,
+        normalisation=teacher.record.normalisation,
+        name="teacher",
+    )
+    student = student_variables(teacher, state)
+    last = student_accuracy(config, teacher, student, data, name="quantized")
+    seen = _metrics(workdir / "metrics.jsonl", "val/top1")
+    return {
+        "teacher": {"top1": floats.top1, "correct": floats.correct},
+        "quantized": {
+            "top1": last.top1,
+            "correct": last.correct,
+            "best_top1": max([last.top1, *seen]),
+        },
+        "n": last.n,
+        "baselines": measure_baselines(
+            config, teacher, data, generate, workdir / "baselines.json"
+        ),
+    }
+
+
+def _metrics(path: Path, name: str) -> list[float]:
+    """The values of a metric, in the order of the steps."""
+    if not path.exists():
+        return []
+    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return [line[name] for line in lines if name in line]
+
+
+def write_results(
+    config: ConfigDict,
+    teacher: Classifier,
+    student: PyTree,
+    diagnosis: Diagnosis,
+    results: dict[str, Any],
+    workdir: Path,
+) -> None:
+    """Writes export, report and, last, the results: a folder with them is complete."""
+    export_quantized(
+        workdir / "export",
+        config,
+        teacher,
+        student,
+        {"seed": config.seed, "step": results["steps"]},
+    )
+    table = format_results(results)
+    logging.info("\n%s", table)
+    curves = {
+        "Student": curves_png(
+            workdir / "metrics.jsonl", ("train/student_loss", "val/top1")
+        )
+    }
+    generator_metrics = workdir / "generator" / "metrics.jsonl"
+    if generator_metrics.exists():
+        curves["Generator"] = curves_png(
+            generator_metrics,
+            ("train/generator_loss", "train/generator_statistics", "train/recognised"),
+        )
+    write_report(
+        workdir / "report.html",
+        title=f"{workdir.name}: {teacher.record.name}",
+        texts={
+            "Results": table,
+            "Config": (workdir / "config.json").read_text(encoding="utf-8"),
+        },
+        pictures={
+            "Samples, with the teacher's attention": samples_png(
+                diagnosis, teacher.record
+            ),
+            "Centres of attention": centers_png(diagnosis),
+            **curves,
+        },
+    )
+    write_atomically(workdir / "results.json", json.dumps(results, indent=2) + "\n")
