@@ -110,6 +110,8 @@ class Checkpoints:
 def export_variables(folder: Path, variables: PyTree, manifest: dict[str, Any]) -> None:
     """Writes variables without the optimiser, and what is needed to use them.
 
+    Of several processes one writes; the others need not, and must not, call this.
+
     Args:
       folder: made if it is not there; an export in it is replaced.
       variables: pytree of arrays.
@@ -120,7 +122,11 @@ def export_variables(folder: Path, variables: PyTree, manifest: dict[str, Any]) 
     folder.mkdir(parents=True, exist_ok=True)
     # First, so that the manifest of an older export never describes new arrays.
     (folder / MANIFEST).unlink(missing_ok=True)
-    with ocp.StandardCheckpointer() as checkpointer:
+    this = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=this, active_processes={this}, barrier_sync_key_prefix="export"
+    )
+    with ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
         checkpointer.save(folder.absolute() / "variables", variables, force=True)
     added = {
         "format_version": FORMAT_VERSION,

@@ -17,42 +17,13 @@ from acq.quantized import load_quantized
 from acq.teacher.opening import open_teacher
 from common.checkpoint import Checkpoints, load_manifest
 from common.errors import Interrupted, UserError
-from configs.base_acq import get_base
-
-CLASSES = 3
-
-
-def _config(tmp_path, **changes):
-    config = get_base(
-        {
-            "source": "random",
-            "name": "tests.acq.own_network:PlainNet",
-            "classes": CLASSES,
-            "image_size": 16,
-        }
-    )
-    images = np.random.default_rng(0).integers(0, 256, (10, 16, 16, 3), np.uint8)
-    path = tmp_path / "eval.npz"
-    np.savez(path, images=images, labels=np.arange(10) % CLASSES)
-    config.eval.path = str(path)
-    config.eval.batch_size = 8
-    config.generator.width = 4
-    config.generator.latent = 4
-    config.generator.warmup = "3 steps"
-    config.train.duration = "3 steps"
-    config.train.batch_size = 8
-    config.train.looked_at = 16
-    config.train.log = config.train.evaluate = config.train.save = "1 steps"
-    config.baselines.run = ("noise", "real")
-    config.baselines.batches = 1
-    config.update(changes)
-    return config
+from tests.acq.quantize_config import CLASSES, make_config
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
-    config = _config(folder)
+    config = make_config(folder)
     return config, folder / "run", quantize(config, folder / "run")
 
 
@@ -113,7 +84,7 @@ def test_evaluate_tells_teacher_and_export(whole):
 
 @pytest.mark.slow
 def test_evaluate_needs_data_and_takes_a_teacher_alone(tmp_path):
-    config = _config(tmp_path)
+    config = make_config(tmp_path)
     assert set(evaluate_run(config, tmp_path / "run")) == {"n", "teacher"}
     config.eval.path = ""
     with pytest.raises(UserError, match=r"config\.eval\.path"):
@@ -149,7 +120,7 @@ def test_a_run_stopped_in_either_phase_ends_in_the_same_export(
 
 @pytest.mark.slow
 def test_without_data_it_quantizes_and_reports_the_agreement(tmp_path):
-    config = _config(tmp_path)
+    config = make_config(tmp_path)
     config.eval.path = ""
     config.generator.learns = True
     config.quantizer.range_source = "observed"
@@ -171,7 +142,7 @@ def test_without_data_it_quantizes_and_reports_the_agreement(tmp_path):
     ],
 )
 def test_bad_input_is_told(tmp_path, change, said):
-    config = _config(tmp_path)
+    config = make_config(tmp_path)
     for section, values in change.items():
         config[section].update(values)
     with pytest.raises(UserError, match=said):

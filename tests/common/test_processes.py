@@ -1,45 +1,20 @@
 """Two processes over gloo: the same run as one process with as many devices."""
 
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[2]
-WORKER = "tests.common.process_worker"
+from tests.processes import run_processes
 
 
 def _run(folder, processes, devices, kill_at=0):
-    """Returns what each process printed last."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        coordinator = f"localhost:{free.getsockname()[1]}" if processes > 1 else ""
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    running = [
-        subprocess.Popen(
-            [
-                *(sys.executable, "-m", WORKER),
-                *(coordinator, str(processes), str(process), str(folder)),
-                # Only the last process is told to stop: the first must hear of it.
-                str(kill_at if process == processes - 1 else 0),
-            ],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for process in range(processes)
-    ]
-    outputs = [process.communicate(timeout=120) for process in running]
-    for process, (_, errors) in zip(running, outputs, strict=True):
-        assert process.returncode == 0, errors
-    return [out.strip().splitlines()[-1] for out, _ in outputs]
+    return run_processes(
+        "tests.common.process_worker",
+        folder,
+        processes=processes,
+        devices=devices,
+        # Only the last process is told to stop: the first must hear of it.
+        of_each=lambda process: [str(kill_at if process == processes - 1 else 0)],
+    )
 
 
 def _value(line):

@@ -1,0 +1,22 @@
+"""One of the processes of `test_quantize_processes.py`: a run of its own config."""
+
+import json
+import sys
+from pathlib import Path
+
+from acq.quantize import quantize
+from common import devices
+from tests.acq.quantize_config import make_config
+
+
+def main(coordinator, processes, process, folder):
+    devices.start_processes(coordinator, int(processes), int(process))
+    config = make_config(Path(folder))
+    config.generator.learns = True
+    results = quantize(config, Path(folder, "run"))
+    kept = ("quantized", "baselines", "samples", "agreement", "n")
+    print(json.dumps({name: results[name] for name in kept}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
