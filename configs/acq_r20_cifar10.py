@@ -17,7 +17,7 @@ published 400 epochs, not yet run; `smoke` takes seconds, with random weights.
 
 from common.config import ConfigDict
 from common.recipe import apply_variants
-from configs.base_acq import bits, get_base, smoke, variants
+from configs.base_acq import get_base, smoke, variants
 
 
 def _long(config: ConfigDict) -> None:
@@ -27,19 +27,12 @@ def _long(config: ConfigDict) -> None:
     config.train.batch_size = 200
 
 
-def _w3a3(config: ConfigDict) -> None:
-    bits(3, 3)(config)
-    if config.student.optimizer == "adam":
-        # Rounding leaves more to learn: 3e-4, best at 4 bits, was not tried to the end.
-        config.student.learning_rate = 1e-3
-
-
 def _smoke(config: ConfigDict) -> None:
     smoke(config)
     config.teacher.name = "resnet8"
 
 
-VARIANTS = variants(w3a3=_w3a3, long=_long, smoke=_smoke)
+VARIANTS = variants(long=_long, smoke=_smoke)
 
 
 def get_config(variant: str = "default") -> ConfigDict:

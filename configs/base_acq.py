@@ -177,8 +177,8 @@ def get_base(teacher: Mapping[str, object]) -> ConfigDict:
     config.generator.reach = 0.6  # centres are uniform in [-reach, reach]^2
     config.generator.power = 2.0  # that sharpens attention before its centre is taken
     config.generator.attention = "energy"  # energy, grad_cam
-    config.generator.class_weight = 0.5
-    config.generator.statistics_weight = 1.0
+    config.generator.class_weight = 1.0
+    config.generator.statistics_weight = 5.0  # 0.1 as published
     config.generator.statistics_form = "relative"  # squared (published), relative
     config.generator.statistics_mode = "eval"  # eval (published), train
     config.generator.center_weight = 10.0
@@ -187,7 +187,7 @@ def get_base(teacher: Mapping[str, object]) -> ConfigDict:
     config.generator.consistency_weight = 1.0
     config.generator.learning_rate = 1e-3
     config.generator.schedule = "cosine"  # of the warm-up: cosine, constant, step
-    config.generator.warmup = "2 epochs"  # steps of the generator alone
+    config.generator.warmup = "4 epochs"  # steps of the generator alone
     config.generator.learns = False  # whether it goes on learning beside the student
     config.generator.path = ""  # another run's workdir/generator, to start from
 
