@@ -39,7 +39,11 @@ def run_processes(worker, folder, *, processes, devices, of_each=lambda process:
         )
         for process in range(processes)
     ]
-    outputs = [process.communicate(timeout=300) for process in running]
+    try:
+        outputs = [process.communicate(timeout=300) for process in running]
+    finally:
+        for process in running:
+            process.kill()  # one that waits for another for ever
     for process, (_, errors) in zip(running, outputs, strict=True):
         assert process.returncode == 0, errors
     return [out.strip().splitlines()[-1] for out, _ in outputs]

@@ -18,7 +18,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from acq import losses
-from acq.diagnosis.diagnosis import Diagnosis, Shown, sample_measures
+from acq.diagnosis import sample_measures
+from acq.diagnosis.diagnosis import Diagnosis, Shown
 from acq.generator import Generator
 from acq.kernels.attention import attention_center
 from acq.observation import AttentionForm, observe

@@ -40,10 +40,12 @@ def test_two_processes_make_what_one_makes(tmp_path):
         for processes in (1, 2)
     )
     assert jax.tree.structure(ours) == jax.tree.structure(theirs)
-    apart = jax.tree.map(
-        lambda a, b: np.max(np.abs(np.asarray(a, float) - np.asarray(b, float))),
-        ours["params"],
-        theirs["params"],
-    )
-    # Codes may flip by one at a tie, floats move by a rounding or two.
-    assert max(jax.tree.leaves(apart)) <= 1
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        if np.issubdtype(a.dtype, np.integer):
+            # A code on the edge between two may fall to either side.
+            apart = np.abs(np.asarray(a, int) - np.asarray(b, int))
+            assert np.max(apart) <= 1 and np.mean(apart) < 0.01
+        else:
+            # Adam's first steps are as long for the smallest gradient, whose sign
+            # rounding may turn: three steps of 3e-4 either way.
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=2 * 3 * 3e-4)
