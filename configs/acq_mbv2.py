@@ -2,11 +2,12 @@
 
   python launch.py --config configs/acq_mbv2.py [--config.eval.path=FOLDER]
 
-The teacher is `timm/mobilenetv2_100.ra_in1k` of the Hugging Face hub, fetched once and
-cached; offline, give --config.teacher.weights=FILE. FOLDER holds a folder of images for
-each class, in the order of the classes (ImageNet's validation set); it is only
-evaluated on. Not yet run beyond the `smoke` variant and the networks' parity tests: no
-accuracy is claimed.
+The teacher is `timm/mobilenetv2_100.ra_in1k` of the Hugging Face hub, fetched once,
+cached and held to its SHA-256, which is as others have published it: this has not been
+tried online. Offline, give --config.teacher.weights=FILE. FOLDER holds a folder of
+images for each class, in the order of the classes (ImageNet's validation set); it is
+only evaluated on. Not yet run beyond the `smoke` variant and the networks' parity
+tests: no accuracy is claimed.
 
 Variants, joined by commas: those of `acq_r20_cifar10`; `smoke`, a few steps at 224
 pixels with random weights.
@@ -21,6 +22,7 @@ TEACHER = {
     "classes": 1000,
     "hub_repo": "timm/mobilenetv2_100.ra_in1k",
     "hub_file": "model.safetensors",
+    "hub_sha256": "55ea4fb3a96010b933710ebf44fc965b070d5cd054d3f35e44f2d1320b4a714e",
 }
 VARIANTS = variants(smoke=smoke)
 

@@ -2,8 +2,9 @@
 
   python launch.py --config configs/acq_r18.py [--config.eval.path=FOLDER]
 
-The teacher is `timm/resnet18.tv_in1k` of the Hugging Face hub, fetched once and
-cached; offline, give --config.teacher.weights=FILE. FOLDER holds a folder of images for
+The teacher is `timm/resnet18.tv_in1k` of the Hugging Face hub, fetched once, cached and
+held to its SHA-256, which is as others have published it: this has not been tried
+online. Offline, give --config.teacher.weights=FILE. FOLDER holds a folder of images for
 each class, in the order of the classes (ImageNet's validation set); it is only
 evaluated on. Not yet run beyond the `smoke` variant and the networks' parity tests: no
 accuracy is claimed.
@@ -21,6 +22,8 @@ TEACHER = {
     "classes": 1000,
     "hub_repo": "timm/resnet18.tv_in1k",
     "hub_file": "model.safetensors",
+    "hub_revision": "bbd144b3e5565108aad885f145491d11bc6ce807",
+    "hub_sha256": "694f673df6520a3158624e8a89af086f59923ee4cd7436fe5bc3bc71d295ad81",
 }
 VARIANTS = variants(smoke=smoke)
 

@@ -2,8 +2,9 @@
 
   python launch.py --config configs/acq_r50.py [--config.eval.path=FOLDER]
 
-The teacher is `timm/resnet50.tv_in1k` of the Hugging Face hub, fetched once and
-cached; offline, give --config.teacher.weights=FILE. FOLDER holds a folder of images for
+The teacher is `timm/resnet50.tv_in1k` of the Hugging Face hub, fetched once, cached and
+held to its SHA-256, which is as others have published it: this has not been tried
+online. Offline, give --config.teacher.weights=FILE. FOLDER holds a folder of images for
 each class, in the order of the classes (ImageNet's validation set); it is only
 evaluated on. Not yet run beyond the `smoke` variant and the networks' parity tests: no
 accuracy is claimed.
@@ -21,6 +22,8 @@ TEACHER = {
     "classes": 1000,
     "hub_repo": "timm/resnet50.tv_in1k",
     "hub_file": "model.safetensors",
+    "hub_revision": "78f3ecfdb38e06d9b8397f662e7ab8fee96026fa",
+    "hub_sha256": "5d061a3c593d795bfe682d9b152bafbcf550579873492def3515b46db1189888",
 }
 VARIANTS = variants(smoke=smoke)
 

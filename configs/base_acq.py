@@ -151,8 +151,9 @@ def get_base(teacher: Mapping[str, object]) -> ConfigDict:
     config.teacher.image_size = 0  # pixels; 0: the name's
     config.teacher.hub_repo = ""  # of the Hugging Face hub, without teacher.weights
     config.teacher.hub_file = ""
-    config.teacher.hub_revision = ""
-    config.teacher.sha256 = ""  # of the weights' file; '': not checked, but reported
+    config.teacher.hub_revision = "main"
+    config.teacher.hub_sha256 = ""  # of that file; '': not checked, but reported
+    config.teacher.sha256 = ""  # of any file of weights, before the hub's
     config.teacher.update(teacher)
 
     config.quantizer = ConfigDict()

@@ -38,7 +38,7 @@ def load_teacher(config: ConfigDict) -> Classifier:
     record = dataclasses.replace(
         config_record(config),
         source=str(path),
-        sha256=hash_weights(path, pinned=config.teacher.sha256),
+        sha256=_weights_hash(path, config),
     )
     network = create_teacher(record)
     like = check_network(
@@ -66,6 +66,14 @@ def _weights_path(config: ConfigDict) -> Path:
             revision=teacher.hub_revision,
         )
     )
+
+
+def _weights_hash(path: Path, config: ConfigDict) -> str:
+    """The file's SHA-256; the hub's own file is held to what the recipe knows of it."""
+    teacher = config.teacher
+    if teacher.weights or teacher.sha256:
+        return hash_weights(path, pinned=teacher.sha256)
+    return hash_weights(path, pinned=teacher.hub_sha256, key="teacher.hub_sha256")
 
 
 def load_export(folder: Path) -> Classifier:

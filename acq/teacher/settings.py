@@ -45,6 +45,14 @@ def _none_or(at_least: int) -> c.Rule:
     )
 
 
+_SHA256 = c.Rule(
+    lambda v: (
+        isinstance(v, str)
+        and (not v or re.fullmatch(r"[0-9a-fA-F]{64}", v) is not None)
+    ),
+    "64 hexadecimal digits, or '' for any file",
+)
+
 RULES = {
     "teacher.name": _name(),
     "teacher.depth": c.one_of(0, *_DEPTHS),
@@ -57,14 +65,11 @@ RULES = {
     "teacher.weights": c.existing_path(),
     "teacher.hub_repo": c.text(),
     "teacher.hub_file": c.text(),
-    "teacher.hub_revision": c.text(),
-    "teacher.sha256": c.Rule(
-        lambda v: (
-            isinstance(v, str)
-            and (not v or re.fullmatch(r"[0-9a-fA-F]{64}", v) is not None)
-        ),
-        "64 hexadecimal digits, or '' for any file",
+    "teacher.hub_revision": c.Rule(
+        lambda v: isinstance(v, str) and v != "", "a commit, tag or branch"
     ),
+    "teacher.hub_sha256": _SHA256,
+    "teacher.sha256": _SHA256,
 }
 """What each key of `config.teacher` accepts; 0, '' and () leave it open."""
 

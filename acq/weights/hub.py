@@ -1,10 +1,8 @@
 """Weights fetched from the Hugging Face hub, and the hash that names them.
 
 A fetched file is cached by `huggingface_hub` (HF_HOME, HF_HUB_CACHE) and not fetched
-again. A config pins what it was measured on with a revision and the file's SHA-256. We
-could not go online when the recipes were written, so they pin no hash: an empty
-`config.teacher.sha256` accepts the file, and its hash is logged and kept in the
-teacher's record, to be pinned by whoever has it.
+again. A config pins it with a revision and its SHA-256. A hash that is left empty
+accepts any file; what it is, is logged and kept in the teacher's record.
 """
 
 import dataclasses
@@ -64,12 +62,13 @@ def fetch(place: HubFile) -> Path:
     return Path(str(found))
 
 
-def hash_weights(path: Path, *, pinned: str) -> str:
+def hash_weights(path: Path, *, pinned: str, key: str = "teacher.sha256") -> str:
     """Returns the SHA-256 of a file of weights.
 
     Args:
       path: Of the file.
       pinned: What it must be; '' for whatever it is, which is then logged.
+      key: Of the config, that says so.
 
     Raises:
       UserError: It is not what is pinned, or cannot be read.
@@ -83,13 +82,11 @@ def hash_weights(path: Path, *, pinned: str) -> str:
             "--config.teacher.weights=FILE."
         ) from error
     if not pinned:
-        logging.info(
-            "weights %s: SHA-256 %s; --config.teacher.sha256 pins it", path, found
-        )
+        logging.info("weights %s: SHA-256 %s; --config.%s pins it", path, found, key)
     elif found != pinned.lower():
         raise UserError(
-            f"{path}: its SHA-256 is {found}, but config.teacher.sha256 says {pinned}. "
-            "It is damaged or another file: fetch it again, or give the hash of the "
-            "file you want, or --config.teacher.sha256='' to accept any."
+            f"{path}: its SHA-256 is {found}, but config.{key} says {pinned}. It is "
+            "damaged or another file: fetch it again, or give the hash of the file you "
+            f"want, or --config.{key}='' to accept any."
         )
     return found

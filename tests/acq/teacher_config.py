@@ -18,6 +18,7 @@ def teacher_config(**changes):
             "hub_repo": "",
             "hub_file": "",
             "hub_revision": "main",
+            "hub_sha256": "",
             "sha256": "",
         }
     )

@@ -52,6 +52,12 @@ def test_every_variant_is_accepted(recipe):
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.__name__)
+def test_what_a_recipe_fetches_is_held_to_a_hash(recipe):
+    teacher = recipe.get_config().teacher
+    assert bool(teacher.hub_repo) == bool(teacher.hub_sha256)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.__name__)
 def test_every_variant_makes_steps(recipe):
     for variant in ("default", *recipe.VARIANTS):
         config = recipe.get_config(variant)

@@ -117,8 +117,17 @@ def test_without_weights_the_hub_s_file_is_taken(tmp_path, monkeypatch):
     )
     _assert_same(load_teacher(config).variables, variables)
     assert asked == [("timm/resnet8", "model.safetensors", "v1")]
-    config.teacher.sha256 = "0" * 64
-    with pytest.raises(UserError, match=r"config\.teacher\.sha256 says 0000"):
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    config.teacher.hub_sha256 = found
+    assert load_teacher(config).record.sha256 == found
+    # A recipe's hash is of the hub's file; weights from elsewhere are others.
+    config.teacher.hub_sha256 = "0" * 64
+    with pytest.raises(UserError, match=r"config\.teacher\.hub_sha256 says 0000"):
+        load_teacher(config)
+    config.teacher.weights = str(path)
+    assert load_teacher(config).record.sha256 == found
+    config.teacher.sha256 = "1" * 64
+    with pytest.raises(UserError, match=r"config\.teacher\.sha256 says 1111"):
         load_teacher(config)
 
 

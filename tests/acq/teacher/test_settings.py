@@ -52,6 +52,7 @@ def test_what_fits_has_no_problems(changes):
         ("mean", (0.5, "0.5", 0.5), "for each channel a number"),
         ("std", (0.0,), "for each channel a number above 0"),
         ("weights", "no/such/file", "a path that exists"),
+        ("hub_revision", "", "a commit, tag or branch"),
         ("sha256", "12", "64 hexadecimal digits"),
     ],
 )
