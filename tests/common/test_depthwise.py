@@ -26,7 +26,12 @@ def test_every_channel_has_its_own_kernel():
 
 
 @pytest.mark.parametrize(
-    ("shape", "size"), [((2, 7, 9, 5), 3), ((1, 1, 2, 3), 3), ((2, 6, 5, 4), 5)]
+    ("shape", "size"),
+    [
+        ((1, 1, 2, 3), 3),
+        pytest.param((2, 7, 9, 5), 3, marks=pytest.mark.slow),
+        pytest.param((2, 6, 5, 4), 5, marks=pytest.mark.slow),
+    ],
 )
 def test_values_and_gradients_are_those_of_lax(shape, size):
     x, kernel = random(*shape), random(size, size, shape[-1], seed=1)

@@ -86,6 +86,7 @@ def test_regions_against_the_truth_hold_the_known_noise_and_bias():
         assert after["bias_hu"] == pytest.approx(BIAS_HU[region] / 2, abs=1e-2)
 
 
+@pytest.mark.slow
 def test_against_the_label_bias_is_of_the_label_and_noise_of_the_image():
     results = evaluate([make_slice(seed) for seed in range(3)])
     block = results["against_label"]

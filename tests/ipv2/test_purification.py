@@ -112,6 +112,7 @@ def test_robust_blend_takes_each_side_from_its_mask():
     np.testing.assert_array_equal(found.gt_bar, np.where(lung, lq, gt))
 
 
+@pytest.mark.slow
 def test_background_leaves_the_mask_and_comes_back_when_switched_off():
     lq, gt = _pair()
     lung, both = remove_background(lq, gt, ROBUST), common_mask(lq, gt, ROBUST)

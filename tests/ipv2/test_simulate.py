@@ -270,6 +270,7 @@ def test_other_options_are_not_mixed_in(simulated):
         simulate(changed, simulated / "work")
 
 
+@pytest.mark.slow
 def test_what_another_made_is_never_replaced_unless_asked(tmp_path):
     hu = chest(2)
     write_volume(volume_of(hu), tmp_path / "in/a.mha")

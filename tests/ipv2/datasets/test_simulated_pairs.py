@@ -95,6 +95,7 @@ def test_noise_of_a_slice_does_not_depend_on_what_is_chosen_with_it(single, tmp_
         assert np.abs(difference).max() <= 1, key
 
 
+@pytest.mark.slow
 def test_patients_are_kept_apart_and_bad_volumes_are_listed(tmp_path):
     root = tmp_path / "scans"
     for index in range(3):
