@@ -1,8 +1,9 @@
 """What a sample is made from: a latent, a class, and where attention shall lie.
 
 Every draw depends on the seed and on the sample's number in the run alone, so a run
-does not depend on how many devices share it. Samples 2 i and 2 i + 1 are a pair: they
-share class and centre and differ in the latent, for the adversarial loss of pairs.
+does not depend on how many devices share it. Where they come in pairs, for the
+adversarial loss of pairs, samples 2 i and 2 i + 1 share class and centre and differ in
+the latent.
 """
 
 import functools

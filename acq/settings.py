@@ -176,13 +176,23 @@ def generator(config: ConfigDict, teacher: Classifier) -> Generator:
     )
 
 
-def sampling(config: ConfigDict, teacher: Classifier) -> Sampling:
-    """Returns how conditions are drawn."""
+def sampling(config: ConfigDict, teacher: Classifier, *, alone: bool) -> Sampling:
+    """Returns how conditions are drawn.
+
+    In pairs where a generator learns from them; a student alone gets twice as many
+    classes and centres from independent ones.
+
+    Args:
+      config: the whole config.
+      teacher: whose classes are drawn.
+      alone: whether for the warm-up, else for the steps beside the student.
+    """
+    generator = config.generator
     return Sampling(
-        latent=config.generator.latent,
+        latent=generator.latent,
         classes=teacher.record.classes,
-        reach=config.generator.reach,
-        paired=config.generator.pair_weight > 0,
+        reach=generator.reach,
+        paired=generator.pair_weight > 0 and (alone or generator.learns),
         seed=config.seed,
     )
 
@@ -213,7 +223,7 @@ def generator_parts(
             consistency_weight=settings.consistency_weight,
             attention=settings.attention,
         ),
-        sampling=sampling(config, teacher),
+        sampling=sampling(config, teacher, alone=alone),
         optimizer=_optimizer(
             "adam",
             settings.schedule if alone else config.student.schedule,

@@ -161,11 +161,17 @@ def test_images_that_cannot_be_quartered_are_refused():
         settings.generator(changed(), teacher(image_size=30))
 
 
-def test_conditions_are_paired_only_for_the_pairs_loss():
-    assert settings.sampling(changed(), teacher()).paired
+def test_conditions_are_paired_only_where_a_generator_learns_from_pairs():
+    def paired(variant="", *, alone, **values):
+        return settings.sampling(
+            changed(variant, **values), teacher(), alone=alone
+        ).paired
+
+    assert paired(alone=True) and not paired(alone=False)
+    assert paired(alone=False, **{"generator.learns": True})
     for variant in ("gdfq", "center", "consistency"):
-        assert not settings.sampling(changed(variant), teacher()).paired
-    found = settings.sampling(changed(seed=3), teacher(classes=7))
+        assert not paired(variant, alone=True)
+    found = settings.sampling(changed(seed=3), teacher(classes=7), alone=True)
     assert (found.classes, found.seed, found.reach) == (7, 3, 0.6)
 
 
