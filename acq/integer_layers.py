@@ -31,8 +31,8 @@ from flax.typing import Initializer
 from acq.kernels.grid import Grid, dequantize, quantize
 from acq.kernels.integer_codes import code_dtype, from_codes, zero_point_dtype
 from acq.layer_operations import ActivationKind, activate
-from acq.layers import Activation, BatchNorm, Conv, Dense
-from acq.quant_layers import QuantLayers, sow_latest
+from acq.layers import Activation, BatchNorm, Conv, Dense, sow_latest
+from acq.quant_layers import QuantLayers
 from common.errors import UserError
 from common.typing import PyTree
 

@@ -213,21 +213,11 @@ class BatchNorm(nn.Module):
         if train or sown:
             batch_mean, batch_var = batch_statistics(x, self.axis_name)
             if sown:
-                self._sow("mean", batch_mean)
-                self._sow("var", batch_var)
+                sow_latest(self, "bn_inputs", mean=batch_mean, var=batch_var)
             if train:
                 mean, var = batch_mean, batch_var
                 self._update(running_mean, running_var, x, mean, var)
         return normalise(x, mean, var, scale, bias, self.epsilon)
-
-    def _sow(self, name: str, value: jax.Array) -> None:
-        self.sow(
-            "bn_inputs",
-            name,
-            value,
-            reduce_fn=lambda _, new: new,
-            init_fn=lambda: None,
-        )
 
     def _update(self, running_mean, running_var, x, mean, var) -> None:
         if self.is_initializing() or not self.is_mutable_collection("batch_stats"):
@@ -245,6 +235,23 @@ class BatchNorm(nn.Module):
             (running_var, var * (count / (count - 1))),
         ):
             running.value = (1 - _NEW_SHARE) * running.value + _NEW_SHARE * new
+
+
+def sow_latest(module: nn.Module, collection: str, **values: jax.Array) -> None:
+    """Puts values into a collection, where it is mutable, over what is there.
+
+    Never when initialising, where all collections are.
+    """
+    if module.is_initializing():
+        return
+    for name, value in values.items():
+        module.sow(
+            collection,
+            name,
+            value,
+            reduce_fn=lambda _, new: new,
+            init_fn=lambda: None,
+        )
 
 
 def shown(module: nn.Module, y: jax.Array) -> jax.Array:

@@ -36,7 +36,7 @@ from acq.kernels.grid import Grid, scale_and_zero_point
 from acq.kernels.integer_codes import to_codes, zero_point_dtype
 from acq.kernels.scale_gradient import scale_gradient
 from acq.layer_operations import ActivationKind, activate
-from acq.layers import Activation, BatchNorm, Conv, Dense, shown
+from acq.layers import Activation, BatchNorm, Conv, Dense, shown, sow_latest
 from common.typing import PyTree
 
 
@@ -237,23 +237,6 @@ def learning_rate_factor(count: int, grid: Grid) -> float:
       grid: Their integers.
     """
     return grid.qmax**2 / (count * grid.qmax) ** 0.5
-
-
-def sow_latest(module: nn.Module, collection: str, **values: jax.Array) -> None:
-    """Puts values into a collection, where it is mutable, over what is there.
-
-    Never when initialising, where all collections are.
-    """
-    if module.is_initializing():
-        return
-    for name, value in values.items():
-        module.sow(
-            collection,
-            name,
-            value,
-            reduce_fn=lambda _, new: new,
-            init_fn=lambda: None,
-        )
 
 
 def _rounded(module: QuantConv | QuantDense, kernel: jax.Array) -> jax.Array:
