@@ -8,7 +8,6 @@ from the middle of either. Images of the evaluation data are never trained on.
 """
 
 import functools
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from acq.quantize_results import (
     collect_results,
     student_accuracy,
     student_variables,
-    write_results,
+    write_outputs,
 )
 from acq.step_parts import (
     Learner,
@@ -48,6 +47,7 @@ from common.devices import (
 )
 from common.errors import UserError
 from common.loop import Plan, fit
+from common.results import finished_results
 from common.typing import PyTree
 from common.writers import MetricsWriter
 
@@ -74,10 +74,8 @@ def quantize(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     check(config)
     _batch_size(config)
     hold_config(config, workdir, free=FREE_TO_CHANGE)
-    path = workdir / "results.json"
-    if path.exists():
-        logging.info("%s is complete: %s", workdir, path)
-        return json.loads(path.read_text(encoding="utf-8"))
+    if finished := finished_results(workdir):
+        return finished
     teacher = open_teacher(config, workdir)
     data = open_eval_data(config, teacher)
     teacher_variables = replicate(teacher.variables)
@@ -92,7 +90,7 @@ def quantize(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     results["seconds"] = round(time.monotonic() - started, 1)
     if is_first_process():
         variables = student_variables(teacher, state)
-        write_results(config, teacher, variables, diagnosis, results, workdir)
+        write_outputs(config, teacher, variables, diagnosis, results, workdir)
     return results
 
 

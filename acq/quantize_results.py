@@ -20,8 +20,8 @@ from acq.quantized import export_quantized
 from acq.result_table import format_results
 from acq.step_parts import QuantizeState
 from common.config import ConfigDict
-from common.files import write_atomically
 from common.html_report import curves_png, write_report
+from common.results import write_results
 from common.typing import PyTree
 
 
@@ -155,7 +155,7 @@ def _metrics(path: Path, name: str) -> list[float]:
     return [line[name] for line in lines if name in line]
 
 
-def write_results(
+def write_outputs(
     config: ConfigDict,
     teacher: Classifier,
     student: PyTree,
@@ -163,7 +163,7 @@ def write_results(
     results: dict[str, Any],
     workdir: Path,
 ) -> None:
-    """Writes export, report and, last, the results: a folder with them is complete."""
+    """Writes export, report and results."""
     export_quantized(
         workdir / "export",
         config,
@@ -199,4 +199,4 @@ def write_results(
             **curves,
         },
     )
-    write_atomically(workdir / "results.json", json.dumps(results, indent=2) + "\n")
+    write_results(workdir, results)

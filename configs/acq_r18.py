@@ -15,11 +15,10 @@ pixels with random weights.
 
 from common.config import ConfigDict
 from common.recipe import apply_variants
-from configs.base_acq import get_base, published, smoke, variants
+from configs.base_acq import get_imagenet, smoke, variants
 
 TEACHER = {
     "name": "resnet18",
-    "classes": 1000,
     "hub_repo": "timm/resnet18.tv_in1k",
     "hub_file": "model.safetensors",
     "hub_revision": "bbd144b3e5565108aad885f145491d11bc6ce807",
@@ -30,16 +29,5 @@ VARIANTS = variants(smoke=smoke)
 
 def get_config(variant: str = "default") -> ConfigDict:
     """Returns the recipe's config, changed by the variants named."""
-    config = get_base(TEACHER)
-    published(config)
-    config.generator.label = "norm"
-    config.generator.warmup = "50 epochs"
-    config.generator.learns = True
-    config.generator.schedule = "constant"
-    config.student.learning_rate = 1e-6
-    config.student.schedule = "step"
-    config.train.duration = "350 epochs"
-    config.train.batch_size = 16
-    config.train.evaluate = config.train.save = "10 epochs"
-    config.eval.resize = 0.875
+    config = get_imagenet(TEACHER)
     return apply_variants(config, variant, VARIANTS)

@@ -229,3 +229,24 @@ def get_base(teacher: Mapping[str, object]) -> ConfigDict:
     config.eval.batch_size = 250
     config.eval.limit = 0  # images, evenly of every class; 0: all
     return config
+
+
+def get_imagenet(teacher: Mapping[str, object]) -> ConfigDict:
+    """Returns the defaults for an ImageNet teacher: GDFQ's published schedule there.
+
+    Args:
+      teacher: as in `get_base`.
+    """
+    config = get_base({"classes": 1000, **teacher})
+    published(config)
+    config.generator.label = "norm"
+    config.generator.warmup = "50 epochs"
+    config.generator.learns = True
+    config.generator.schedule = "constant"
+    config.student.learning_rate = 1e-6
+    config.student.schedule = "step"
+    config.train.duration = "350 epochs"
+    config.train.batch_size = 16
+    config.train.evaluate = config.train.save = "10 epochs"
+    config.eval.resize = 0.875
+    return config

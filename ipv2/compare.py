@@ -6,7 +6,6 @@ with its checkpoints and results; interrupted, the command goes on with the one 
 not finished. Pairs that differ in the test label alone (Remove noise) share a training.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from common.config import ConfigDict, hold_config
 from common.devices import is_first_process
 from common.files import write_atomically
 from common.html_report import write_report
+from common.results import finished_results, write_results
 from ipv2 import settings
 from ipv2.denoiser import channels_of, make_denoise
 from ipv2.evaluate import prepared_slices
@@ -61,8 +61,7 @@ def compare(config: ConfigDict, workdir: Path) -> None:
     hold_config(
         config, workdir, free=tuple(k for k in FREE_TO_CHANGE if k != "compare")
     )
-    if (workdir / "results.json").exists():
-        logging.info("%s is complete: %s", workdir, workdir / "results.json")
+    if finished_results(workdir):
         print((workdir / "comparison.txt").read_text(encoding="utf-8"))
         return
     runs: Runs = {}
@@ -98,12 +97,11 @@ def _run(by_pair: Mapping[str, ConfigDict], pair: str, folder: Path) -> dict[str
             return train(config, folder / pair)
         if _same_training(config, other):
             break
-    path = folder / pair / "results.json"
-    if path.exists():
-        return json.loads(path.read_text(encoding="utf-8"))
+    if finished := finished_results(folder / pair):
+        return finished
     results = evaluate_export(config, folder / earlier / "export")
     if is_first_process():
-        write_atomically(path, json.dumps(results, indent=2) + "\n")
+        write_results(folder / pair, results)
     return results
 
 
@@ -121,7 +119,7 @@ def _report(
     runs: Runs,
     workdir: Path,
 ) -> None:
-    """Writes tables and pictures, and results.json last."""
+    """Writes tables, pictures and results."""
     tables = {
         model: format_comparison(
             {_WORDS.get(pair, pair): run for pair, run in by_pair.items()},
@@ -153,8 +151,7 @@ def _report(
         },
         pictures=pictures,
     )
-    # Last, so that a folder with results is a complete comparison.
-    write_atomically(workdir / "results.json", json.dumps(runs, indent=2) + "\n")
+    write_results(workdir, runs)
     print(f"\n{workdir / 'report.html'}")
 
 

@@ -13,10 +13,10 @@ from common.checkpoint import Checkpoints, export_variables
 from common.config import ConfigDict, hold_config, to_steps
 from common.devices import is_first_process, per_process, pmap_input, pmap_step, to_host
 from common.errors import UserError
-from common.files import write_atomically
 from common.html_report import curves_png, write_report
 from common.loop import Plan, fit
 from common.pipeline import train_batches
+from common.results import finished_results, write_results
 from common.writers import MetricsWriter
 from ipv2 import settings
 from ipv2.denoiser import channels_of
@@ -57,12 +57,8 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     started = time.monotonic()
     settings.check(config)
     hold_config(config, workdir, free=FREE_TO_CHANGE)
-    results_path = workdir / "results.json"
-    if results_path.exists():
-        results = json.loads(results_path.read_text(encoding="utf-8"))
-        logging.info("%s is complete: %s", workdir, results_path)
-        return results
-
+    if finished := finished_results(workdir):
+        return finished
     sources = open_sources(config)
     settings_train = config.train
     slices_a_step = settings_train.batch_size // settings_train.patches_per_slice
@@ -170,8 +166,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
                 )
             },
         )
-        # Last, so that a folder with results is a complete run.
-        write_atomically(results_path, json.dumps(results, indent=2) + "\n")
+        write_results(workdir, results)
     return results
 
 
