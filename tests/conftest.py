@@ -1,8 +1,8 @@
 """Four virtual CPU devices, strict shapes, warnings as errors, types executed.
 
-Nearly all time is compilation, so XLA's optimizations are off, and what it has compiled
-is kept in `.jax_cache` for the next run, three times as fast, and for processes that
-tests start.
+Nearly all time is compilation, so XLA's optimizations are off, in processes that tests
+start too, and what it has compiled is kept in `.jax_cache` for the next run, three times
+as fast, and for those processes.
 """
 
 import os
@@ -15,6 +15,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache")
 )
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 # Everything, however small: most is.
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
@@ -24,6 +25,5 @@ from jaxtyping import install_import_hook
 
 import tests.typecheck
 
-jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 install_import_hook(["acq", "common", "ipv2"], f"{tests.typecheck.__name__}.check")
