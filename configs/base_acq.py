@@ -175,10 +175,10 @@ def get_base(teacher: Mapping[str, object]) -> ConfigDict:
     config.generator.center = "heat_map"  # heat_map, latent, none
     config.generator.sigma = 0.3  # of the heat map, in half image sides
     config.generator.height = 3.0
-    config.generator.reach = 0.6  # centres are uniform in [-reach, reach]^2
+    config.generator.reach = 0.4  # centres are uniform in [-reach, reach]^2
     config.generator.power = 2.0  # that sharpens attention before its centre is taken
     config.generator.attention = "energy"  # energy, grad_cam
-    config.generator.class_weight = 1.0
+    config.generator.class_weight = 0.1  # 1 as published
     config.generator.statistics_weight = 5.0  # 0.1 as published
     config.generator.statistics_form = "relative"  # squared (published), relative
     config.generator.statistics_mode = "eval"  # eval (published), train
@@ -186,7 +186,7 @@ def get_base(teacher: Mapping[str, object]) -> ConfigDict:
     config.generator.center_ramp = ""  # over which it grows from 0
     config.generator.pair_weight = 0.1
     config.generator.consistency_weight = 1.0
-    config.generator.learning_rate = 1e-3
+    config.generator.learning_rate = 0.02  # 1e-3 as published
     config.generator.schedule = "cosine"  # of the warm-up: cosine, constant, step
     config.generator.warmup = "4 epochs"  # steps of the generator alone
     config.generator.learns = False  # whether it goes on learning beside the student
