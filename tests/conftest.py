@@ -1,8 +1,8 @@
 """Four virtual CPU devices, strict shapes, warnings as errors, types executed.
 
 Nearly all time is compilation, so XLA's optimizations are off, in processes that tests
-start too, and what it has compiled is kept in `.jax_cache` for the next run, three times
-as fast, and for those processes.
+start too, and what it has compiled is kept in `.jax_cache` for these and for the next
+run, which is three times as fast.
 """
 
 import os
