@@ -74,7 +74,7 @@ def quantize(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     check(config)
     _batch_size(config)
     hold_config(config, workdir, free=FREE_TO_CHANGE)
-    if finished := finished_results(workdir):
+    if (finished := finished_results(workdir)) is not None:
         return finished
     teacher = open_teacher(config, workdir)
     data = open_eval_data(config, teacher)

@@ -187,12 +187,12 @@ def sampling(config: ConfigDict, teacher: Classifier, *, alone: bool) -> Samplin
       teacher: whose classes are drawn.
       alone: whether for the warm-up, else for the steps beside the student.
     """
-    generator = config.generator
+    settings = config.generator
     return Sampling(
-        latent=generator.latent,
+        latent=settings.latent,
         classes=teacher.record.classes,
-        reach=generator.reach,
-        paired=generator.pair_weight > 0 and (alone or generator.learns),
+        reach=settings.reach,
+        paired=settings.pair_weight > 0 and (alone or settings.learns),
         seed=config.seed,
     )
 

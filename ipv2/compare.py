@@ -61,7 +61,7 @@ def compare(config: ConfigDict, workdir: Path) -> None:
     hold_config(
         config, workdir, free=tuple(k for k in FREE_TO_CHANGE if k != "compare")
     )
-    if finished_results(workdir):
+    if finished_results(workdir) is not None:
         print((workdir / "comparison.txt").read_text(encoding="utf-8"))
         return
     runs: Runs = {}
@@ -97,7 +97,7 @@ def _run(by_pair: Mapping[str, ConfigDict], pair: str, folder: Path) -> dict[str
             return train(config, folder / pair)
         if _same_training(config, other):
             break
-    if finished := finished_results(folder / pair):
+    if (finished := finished_results(folder / pair)) is not None:
         return finished
     results = evaluate_export(config, folder / earlier / "export")
     if is_first_process():

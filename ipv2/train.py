@@ -57,7 +57,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     started = time.monotonic()
     settings.check(config)
     hold_config(config, workdir, free=FREE_TO_CHANGE)
-    if finished := finished_results(workdir):
+    if (finished := finished_results(workdir)) is not None:
         return finished
     sources = open_sources(config)
     settings_train = config.train

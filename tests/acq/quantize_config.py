@@ -25,6 +25,7 @@ def make_config(folder, **changes) -> ConfigDict:
     config.eval.batch_size = 8
     config.generator.width = 4
     config.generator.latent = 4
+    config.generator.learning_rate = 1e-3  # a few steps are to stay near each other
     config.generator.warmup = "3 steps"
     config.train.duration = "3 steps"
     config.train.batch_size = 8

@@ -32,7 +32,7 @@ def test_two_processes_make_what_one_makes(tmp_path):
     assert found[2][0] == found[2][1]
     (one,), two = found[1], found[2][0]
     for name, value in one["samples"].items():
-        # Sums in another order, through six steps of two networks.
+        # Sums in another order, through three steps of two networks.
         assert two["samples"][name] == pytest.approx(value, rel=2e-3, abs=2e-3), name
     assert two["n"] == one["n"]
     ours, theirs = (

@@ -65,8 +65,8 @@ def test_ipv2_helps_on_the_phantom(tmp_path):
         "--config.data.phantom_size=256",
         "--config.compare.models=('cnn10',)",
     ]
-    slow = ("XLA_FLAGS", "JAX_DISABLE_MOST_OPTIMIZATIONS")
-    environment = {k: v for k, v in os.environ.items() if k not in slow}
+    of_tests = ("XLA_FLAGS", "JAX_DISABLE_MOST_OPTIMIZATIONS")
+    environment = {k: v for k, v in os.environ.items() if k not in of_tests}
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True
     )
