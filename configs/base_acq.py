@@ -175,7 +175,7 @@ def get_base(teacher: Mapping[str, object]) -> ConfigDict:
     config.generator.center = "heat_map"  # heat_map, latent, none
     config.generator.sigma = 0.3  # of the heat map, in half image sides
     config.generator.height = 3.0
-    config.generator.reach = 0.4  # centres are uniform in [-reach, reach]^2
+    config.generator.reach = 0.25  # centres are uniform in [-reach, reach]^2
     config.generator.power = 2.0  # that sharpens attention before its centre is taken
     config.generator.attention = "energy"  # energy, grad_cam
     config.generator.class_weight = 0.1  # 1 as published
