@@ -2,17 +2,20 @@
 
     dense to `width` channels at a quarter of the image's size
     twice: enlarged by nearest neighbours, 3x3 convolution, leaky ReLU 0.2
-    3x3 convolution to the image's channels, tanh, normalised
+    3x3 convolution to the image's channels, then pixels of them
 
 GDFQ (Xu et al., ECCV 2020) normalises by the batch throughout, with an epsilon of 0.8
 behind the two convolutions that enlarge. The label is an embedding that multiplies the
 latent ('product', its CIFAR form) or a scale and offset in every normalisation ('norm',
-its ImageNet form). ACQ adds the centre of attention (arXiv 2301.07266; the form is not
-in its abstract): as a Gaussian heat map beside the features at half the image's size,
-or joined to the latent.
+its ImageNet form). Its pixels are tanh, normalised by the batch. That ends in images of
+two grey levels, since tanh saturates before the normalisation and costs nothing there;
+ours are a sigmoid's, so that every sample is an image that a camera could have taken,
+and black and white as rare as the teacher's statistics have them. ACQ adds the centre
+of attention (arXiv 2301.07266; the form is not in its abstract): as a Gaussian heat map
+beside the features at half the image's size, or joined to the latent.
 
-Normalisation is always by the batch, also when samples are made for the student, so
-there are no running statistics and a sample depends on its batch.
+Hidden layers normalise by the batch always, also when samples are made for the student,
+so there are no running statistics and a sample depends on its batch.
 """
 
 from typing import Literal
@@ -23,6 +26,7 @@ import jax.numpy as jnp
 from flax.linen import initializers
 from flax.typing import Initializer
 
+from acq.classifier import Normalisation
 from acq.conditions import Conditions, heat_map
 from acq.layer_operations import batch_statistics, normalise
 from acq.layers import Conv, conv_params
@@ -32,7 +36,7 @@ LabelForm = Literal["product", "norm"]
 CenterForm = Literal["heat_map", "latent", "none"]
 _EPSILON = 1e-5
 # PyTorch's, which published generators start with. He's rule by the fan-out, right for
-# classifiers, would drive the last tanh to its ends.
+# classifiers, would drive the last layer to the ends of its range.
 _INIT = initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
@@ -49,6 +53,8 @@ class Generator(nn.Module):
       sigma: of the heat map, in units of half the image.
       height: of the heat map.
       epsilon: of the normalisation in the hidden layers.
+      pixels: the teacher's normalisation, for images in [0, 1] before it; None for
+        tanh, made to have mean 0 and variance 1 in each channel of a batch (GDFQ's).
       axis_name: of the pmapped axis whose joined batch normalises; None for one device.
     """
 
@@ -61,11 +67,12 @@ class Generator(nn.Module):
     sigma: float | int = 0.3
     height: float | int = 3.0
     epsilon: float | int = 1e-5
+    pixels: Normalisation | None = None
     axis_name: str | None = None
 
     @nn.compact
     def __call__(self, conditions: Conditions) -> jax.Array:
-        """Images (n, s, s, channels): mean 0 and variance 1 in each channel."""
+        """Images (n, s, s, channels), as the teacher takes them."""
         if self.image_size % 4:
             raise ValueError(f"image_size must be a multiple of 4: {self.image_size}")
         latent, label, center = conditions
@@ -89,7 +96,9 @@ class Generator(nn.Module):
         x = DoubledConv(width // 2, 3, padding=1, name="conv2")(x)
         x = nn.leaky_relu(self._norm("norm2", x, label, self.epsilon), 0.2)
         x = PlainConv(self.channels, 3, padding=1, use_bias=True, name="conv3")(x)
-        return self._standardise(jnp.tanh(x), _EPSILON)
+        if self.pixels is None:
+            return self._standardise(jnp.tanh(x), _EPSILON)
+        return self.pixels.normalise(nn.sigmoid(x))
 
     def _lit(self, x: jax.Array, center: jax.Array) -> jax.Array:
         """Features with the heat map of the centre beside them, where there is one."""

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 StatisticsForm = Literal["squared", "relative"]
+PairOn = Literal["images", "features"]
 # Added to distances and norms before a division.
 _SMALL = 1e-8
 

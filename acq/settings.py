@@ -56,6 +56,7 @@ RULES = {
     "generator.width": c.whole(2),
     "generator.latent": c.whole(1),
     "generator.epsilon": c.number(above=0),
+    "generator.output": c.one_of("pixels", "tanh"),
     "generator.label": c.one_of("product", "norm"),
     "generator.center": c.one_of("heat_map", "latent", "none"),
     "generator.sigma": c.number(above=0),
@@ -70,6 +71,7 @@ RULES = {
     "generator.center_weight": _WEIGHT,
     "generator.center_ramp": _DURATION_OR_NONE,
     "generator.pair_weight": _WEIGHT,
+    "generator.pair_on": c.one_of("images", "features"),
     "generator.consistency_weight": _WEIGHT,
     "generator.learning_rate": c.number(above=0),
     "generator.schedule": c.one_of("cosine", "constant", "step"),
@@ -172,6 +174,7 @@ def generator(config: ConfigDict, teacher: Classifier) -> Generator:
         sigma=settings.sigma,
         height=settings.height,
         epsilon=settings.epsilon,
+        pixels=teacher.record.normalisation if settings.output == "pixels" else None,
         axis_name=AXIS,
     )
 
@@ -220,6 +223,7 @@ def generator_parts(
             center_ramp=to_steps(config, "generator.center_ramp") if alone else 0,
             power=settings.power,
             pair_weight=settings.pair_weight,
+            pair_on=settings.pair_on,
             consistency_weight=settings.consistency_weight,
             attention=settings.attention,
         ),

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from acq.classifier import Normalisation
 from acq.conditions import Conditions
 from acq.generator import DoubledConv, Generator
 from acq.layers import Conv
@@ -85,6 +86,25 @@ def test_images_are_normalised_and_every_parameter_has_a_gradient(label, center)
         name = jax.tree_util.keystr(path)
         assert np.isfinite(leaf).all(), name
         assert np.abs(leaf).max() > 1e-4, name
+
+
+def test_pixels_are_of_images_that_a_camera_could_have_taken():
+    normalisation = Normalisation(mean=(0.2, 0.5, 0.9), std=(0.1, 0.2, 0.3))
+    generator = create("norm", "none").clone(pixels=normalisation)
+    params = dict(params_of("norm", "none"))
+    params["conv3"] = jax.tree.map(lambda leaf: 30 * leaf, params["conv3"])
+
+    def lightness(params):
+        images = generator.apply({"params": params}, conditions())
+        return jnp.mean(images), normalisation.denormalise(images)
+
+    gradient, images = jax.jit(jax.grad(lightness, has_aux=True))(params)
+    # Sigmoids of far-off values, from float32's rounding.
+    assert images.min() > -1e-6 and images.max() < 1 + 1e-6
+    assert images.min() < 0.01 and images.max() > 0.99
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
+        assert np.isfinite(leaf).all(), jax.tree_util.keystr(path)
+    np.testing.assert_array_less(0, gradient["conv3"]["bias"])
 
 
 @pytest.mark.parametrize(

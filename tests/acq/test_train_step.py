@@ -17,7 +17,7 @@ from acq.generator import Generator
 from acq.kernels.attention import attention_center
 from acq.kernels.grid import Grid
 from acq.layers import FloatLayers, Layers
-from acq.observation import observe
+from acq.observation import observe, pooled_features
 from acq.quant_layers import Quantizer, QuantLayers
 from acq.ranges import RangeRule
 from acq.step_parts import (
@@ -43,6 +43,7 @@ ALL_TERMS = GeneratorLoss(
     center_weight=2.0,
     center_ramp=4,
     pair_weight=0.3,
+    pair_on="features",
     consistency_weight=0.7,
 )
 # Needs one pass of the teacher, and half the time to compile.
@@ -381,7 +382,9 @@ def test_the_generator_s_loss_is_the_weighted_sum_of_its_terms():
             "center": losses.center_loss(
                 attention_center(view.attention, 2), conditions.center
             ),
-            "pair": losses.pair_loss(conditions.latent, images),
+            "pair": losses.pair_loss(
+                conditions.latent, pooled_features(view.features, None)
+            ),
             "consistency": losses.consistency_loss(
                 view.attention, train_view.attention
             ),
