@@ -184,9 +184,9 @@ def get_base(teacher: Mapping[str, object]) -> ConfigDict:
     config.generator.statistics_weight = 5.0  # 0.1 as published
     config.generator.statistics_form = "relative"  # squared (published), relative
     config.generator.statistics_mode = "eval"  # eval (published), train
-    config.generator.center_weight = 10.0
+    config.generator.center_weight = 5.0
     config.generator.center_ramp = ""  # over which it grows from 0
-    config.generator.pair_weight = 0.1
+    config.generator.pair_weight = 1.0
     config.generator.pair_on = "features"  # that are to differ: images, features
     config.generator.consistency_weight = 1.0
     config.generator.learning_rate = 0.02  # 1e-3 as published
