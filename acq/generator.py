@@ -7,12 +7,12 @@
 GDFQ (Xu et al., ECCV 2020) normalises by the batch throughout, with an epsilon of 0.8
 behind the two convolutions that enlarge. The label is an embedding that multiplies the
 latent ('product', its CIFAR form) or a scale and offset in every normalisation ('norm',
-its ImageNet form). Its pixels are tanh, normalised by the batch. That ends in images of
-two grey levels, since tanh saturates before the normalisation and costs nothing there;
-ours are a sigmoid's, so that every sample is an image that a camera could have taken,
-and black and white as rare as the teacher's statistics have them. ACQ adds the centre
-of attention (arXiv 2301.07266; the form is not in its abstract): as a Gaussian heat map
-beside the features at half the image's size, or joined to the latent.
+its ImageNet form). Its pixels are tanh, normalised by the batch, so that saturation
+costs nothing: at the rate of our recipes they end in two grey levels. With the
+teacher's normalisation given they are a sigmoid's instead: images that a camera could
+have taken, with black and white as rare as the teacher's statistics have them. ACQ adds
+the centre of attention (arXiv 2301.07266; the form is not in its abstract): as a
+Gaussian heat map beside the features at half the image's size, or joined to the latent.
 
 Hidden layers normalise by the batch always, also when samples are made for the student,
 so there are no running statistics and a sample depends on its batch.

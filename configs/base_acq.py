@@ -172,7 +172,7 @@ def get_base(teacher: Mapping[str, object]) -> ConfigDict:
     config.generator.width = 64  # 128 as published
     config.generator.latent = 100
     config.generator.epsilon = 1e-5  # of the hidden normalisations; 0.8 as published
-    config.generator.output = "pixels"  # pixels, tanh (published)
+    config.generator.output = "tanh"  # tanh (published), pixels
     config.generator.label = "norm"  # product (published for CIFAR), norm (ImageNet)
     config.generator.center = "heat_map"  # heat_map, latent, none
     config.generator.sigma = 0.3  # of the heat map, in half image sides
@@ -184,10 +184,10 @@ def get_base(teacher: Mapping[str, object]) -> ConfigDict:
     config.generator.statistics_weight = 5.0  # 0.1 as published
     config.generator.statistics_form = "relative"  # squared (published), relative
     config.generator.statistics_mode = "eval"  # eval (published), train
-    config.generator.center_weight = 5.0
+    config.generator.center_weight = 10.0
     config.generator.center_ramp = ""  # over which it grows from 0
-    config.generator.pair_weight = 1.0
-    config.generator.pair_on = "features"  # that are to differ: images, features
+    config.generator.pair_weight = 0.1
+    config.generator.pair_on = "images"  # what is to differ: images, features
     config.generator.consistency_weight = 1.0
     config.generator.learning_rate = 0.02  # 1e-3 as published
     config.generator.schedule = "cosine"  # of the warm-up: cosine, constant, step
