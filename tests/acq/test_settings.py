@@ -189,6 +189,23 @@ def test_weights_of_a_variant_reach_the_generator_s_loss():
     assert weights("gdfq") == weights("published,gdfq") == (False, False, False)
 
 
+def test_pixels_are_the_teacher_s_unless_tanh_is_asked_for():
+    def pixels(variant="acq", **changes):
+        return settings.generator(changed(variant, **changes), teacher()).pixels
+
+    assert pixels(generator__output="pixels") == teacher().record.normalisation
+    assert pixels(generator__output="tanh") is None
+    assert pixels("published") is None
+
+
+def test_what_pairs_differ_in_is_the_config_s():
+    for pair_on in ("images", "features"):
+        config = changed(generator__pair_on=pair_on)
+        for alone in (True, False):
+            parts = settings.generator_parts(config, teacher(), alone=alone)
+            assert parts.loss.pair_on == pair_on
+
+
 def test_the_centre_s_ramp_is_the_warm_up_s_alone():
     config = changed(**{"generator.center_ramp": "9 steps"})
     ramps = [

@@ -3,6 +3,7 @@
 Every run here also finds that replicas are identical and that steps compile once.
 """
 
+import dataclasses
 import functools
 
 import flax.linen as nn
@@ -361,8 +362,10 @@ def test_terms_of_weight_zero_are_left_out_of_the_student(term):
 
 
 @pytest.mark.slow
-def test_the_generator_s_loss_is_the_weighted_sum_of_its_terms():
-    parts = generator_parts(axis_name=None)
+@pytest.mark.parametrize("pair_on", ["images", "features"])
+def test_the_generator_s_loss_is_the_weighted_sum_of_its_terms(pair_on):
+    loss = dataclasses.replace(ALL_TERMS, pair_on=pair_on)
+    parts = generator_parts(loss, axis_name=None)
 
     @jax.jit
     def terms(step):
@@ -383,7 +386,8 @@ def test_the_generator_s_loss_is_the_weighted_sum_of_its_terms():
                 attention_center(view.attention, 2), conditions.center
             ),
             "pair": losses.pair_loss(
-                conditions.latent, pooled_features(view.features, None)
+                conditions.latent,
+                images if pair_on == "images" else pooled_features(view.features, None),
             ),
             "consistency": losses.consistency_loss(
                 view.attention, train_view.attention
