@@ -66,6 +66,15 @@ class Record:
     sha256: str = ""
 
     @property
+    def black(self) -> tuple[float, ...]:
+        """Of the images, per channel as the network takes it."""
+        per_channel = self.normalisation
+        return tuple(
+            -mean / std
+            for mean, std in zip(per_channel.mean, per_channel.std, strict=True)
+        )
+
+    @property
     def channels(self) -> int:
         """Of the images."""
         return len(self.normalisation.mean)

@@ -1,5 +1,7 @@
 """What a sample is made from: a latent, a class, and where attention shall lie.
 
+And how it is shown to the teacher: shifted, as training images often are.
+
 Every draw depends on the seed and on the sample's number in the run alone, so a run
 does not depend on how many devices share it. Where they come in pairs, for the
 adversarial loss of pairs, samples 2 i and 2 i + 1 share class and centre and differ in
@@ -21,11 +23,13 @@ class Conditions(NamedTuple):
       latent: standard normal.
       label: the class asked for.
       center: (x, y) in [-1, 1]^2, x to the right and y down.
+      shift: (x, y) by which the image is moved before the teacher sees it, in pixels.
     """
 
     latent: Float[Array, "n d"]
     label: Int32[Array, "n"]
     center: Float[Array, "n 2"]
+    shift: Int32[Array, "n 2"]
 
 
 def draw_conditions(
@@ -36,6 +40,7 @@ def draw_conditions(
     classes: int,
     reach: float | int,
     paired: bool,
+    shift: int = 0,
 ) -> Conditions:
     """Returns the conditions of the samples numbered `draw`.
 
@@ -46,8 +51,11 @@ def draw_conditions(
       classes: labels are uniform over 0 to classes - 1.
       reach: centres are uniform over [-reach, reach]^2.
       paired: whether samples 2 i and 2 i + 1 share class and centre.
+      shift: shifts are uniform over the whole pixels from -shift to shift.
     """
     latent_rng, label_rng, center_rng = jax.random.split(rng, 3)
+    # Of its own, so that shifts change no other draw.
+    shift_rng = jax.random.fold_in(rng, 3)
     pair = draw // 2 if paired else draw
 
     def each(key: Key[Array, ""], number: UInt32[Array, "n"], make) -> jax.Array:
@@ -61,6 +69,11 @@ def draw_conditions(
             center_rng,
             pair,
             lambda key: jax.random.uniform(key, (2,), minval=-reach, maxval=reach),
+        ),
+        each(
+            shift_rng,
+            draw,
+            lambda key: jax.random.randint(key, (2,), -shift, shift + 1),
         ),
     )
 

@@ -75,7 +75,7 @@ class Generator(nn.Module):
         """Images (n, s, s, channels), as the teacher takes them."""
         if self.image_size % 4:
             raise ValueError(f"image_size must be a multiple of 4: {self.image_size}")
-        latent, label, center = conditions
+        latent, label, center, _ = conditions
         if self.label == "product":
             embedding = nn.Embed(
                 self.classes,

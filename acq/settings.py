@@ -62,6 +62,7 @@ RULES = {
     "generator.sigma": c.number(above=0),
     "generator.height": c.number(),
     "generator.reach": c.number(at_least=0, at_most=1),
+    "generator.shift": c.whole(0),
     "generator.power": c.number(at_least=1),
     "generator.attention": c.one_of(*ATTENTION_FORMS),
     "generator.class_weight": _WEIGHT,
@@ -155,7 +156,7 @@ def generator(config: ConfigDict, teacher: Classifier) -> Generator:
     """Returns the generator of images for a teacher.
 
     Raises:
-      UserError: the teacher's images cannot be quartered.
+      UserError: the teacher's images cannot be quartered, or would be shifted away.
     """
     settings, size = config.generator, teacher.record.image_size
     if size % 4:
@@ -163,6 +164,11 @@ def generator(config: ConfigDict, teacher: Classifier) -> Generator:
             f"config.teacher.image_size: got {size}, accepted: a multiple of 4, since "
             "the generator enlarges its first features twice; give the next multiple, "
             "if the network takes it"
+        )
+    if settings.shift >= size:
+        raise UserError(
+            f"config.generator.shift: got {settings.shift}, accepted: below the "
+            f"images' {size} pixels, or the teacher would see black alone"
         )
     return Generator(
         image_size=size,
@@ -195,6 +201,7 @@ def sampling(config: ConfigDict, teacher: Classifier, *, alone: bool) -> Samplin
         latent=settings.latent,
         classes=teacher.record.classes,
         reach=settings.reach,
+        shift=settings.shift,
         paired=settings.pair_weight > 0 and (alone or settings.learns),
         seed=config.seed,
     )
@@ -228,6 +235,7 @@ def generator_parts(
             attention=settings.attention,
         ),
         sampling=sampling(config, teacher, alone=alone),
+        black=teacher.record.black,
         optimizer=_optimizer(
             "adam",
             settings.schedule if alone else config.student.schedule,

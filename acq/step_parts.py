@@ -77,6 +77,7 @@ class Sampling:
       classes: labels are uniform over.
       reach: centres are uniform over [-reach, reach]^2.
       paired: whether neighbours share class and centre.
+      shift: most pixels that the teacher sees an image moved by, each way.
       seed: of all draws.
     """
 
@@ -84,6 +85,7 @@ class Sampling:
     classes: int
     reach: float | int
     paired: bool
+    shift: int = 0
     seed: int
 
     def draw(self, numbers: jax.Array) -> Conditions:
@@ -95,6 +97,7 @@ class Sampling:
             classes=self.classes,
             reach=self.reach,
             paired=self.paired,
+            shift=self.shift,
         )
 
 
@@ -144,6 +147,7 @@ class GeneratorParts(NamedTuple):
       teacher: the float network, with statistics over all devices.
       loss: weights and forms of the terms.
       sampling: draws the conditions.
+      black: of an image, per channel as the teacher takes it: what shifts move in.
       optimizer: makes the steps.
     """
 
@@ -151,6 +155,7 @@ class GeneratorParts(NamedTuple):
     teacher: nn.Module
     loss: GeneratorLoss
     sampling: Sampling
+    black: tuple[float, ...]
     optimizer: optax.GradientTransformation
 
 

@@ -7,9 +7,11 @@
                 + w_hint * activations apart
 
 x is the generator's image of the condition (z, y, c) and A the teacher's attention on
-it. BNS, CE, KL and their place in the two losses are GDFQ's (Xu et al., ECCV 2020);
-the terms of centre, pair and consistency are ACQ's (arXiv 2301.07266), in forms of ours
-since its abstract gives only their purpose; the hint is an addition of ours.
+it. The generator's terms but pairs may see x shifted, with c moved along (`shifts`), as
+the teacher's training images were; the student sees it whole. BNS, CE, KL and their
+place in the two losses are GDFQ's (Xu et al., ECCV 2020); the terms of centre, pair and
+consistency are ACQ's (arXiv 2301.07266), in forms of ours since its abstract gives only
+their purpose; the hint and the shift are additions of ours.
 
 Steps are pure, see one device's share of a batch, and take the means over devices
 themselves. The teacher is frozen: it comes as an argument of its own.
@@ -29,6 +31,7 @@ from acq.conditions import Conditions
 from acq.kernels.attention import attention_center
 from acq.observation import observe, pooled_features
 from acq.ranges import followed_ranges
+from acq.shifts import shift_centers, shift_images
 from acq.step_parts import (
     GeneratorParts,
     GeneratorState,
@@ -122,11 +125,15 @@ def generator_terms(
     """
     loss = parts.loss
     images = _images(parts, params, conditions)
+    shown, center = images, conditions.center
+    if parts.sampling.shift:
+        shown = shift_images(images, conditions.shift, parts.black)
+        center = shift_centers(center, conditions.shift, images.shape[1])
     see = functools.partial(
         observe,
         parts.teacher,
         teacher_variables,
-        images,
+        shown,
         conditions.label,
         attention=loss.attention,
     )
@@ -145,7 +152,7 @@ def generator_terms(
         weights["statistics"] = loss.statistics_weight
     if loss.center_weight:
         achieved = attention_center(view.attention, loss.power)
-        terms["center"] = losses.center_loss(achieved, conditions.center)
+        terms["center"] = losses.center_loss(achieved, center)
         ramp = jnp.minimum(1.0, (step + 1) / max(loss.center_ramp, 1))
         weights["center"] = loss.center_weight * ramp
     if loss.pair_weight:

@@ -18,6 +18,7 @@ _GDFQ = {
         "width": 128,
         "epsilon": 0.8,
         "output": "tanh",
+        "shift": 0,
         "class_weight": 1.0,
         "statistics_weight": 0.1,
         "statistics_form": "squared",
@@ -178,6 +179,9 @@ def get_base(teacher: Mapping[str, object]) -> ConfigDict:
     config.generator.sigma = 0.3  # of the heat map, in half image sides
     config.generator.height = 3.0
     config.generator.reach = 0.25  # centres are uniform in [-reach, reach]^2
+    # Pixels that the teacher sees samples shifted by at most, black moved in, as its
+    # training images were; 4 for CIFAR's usual padded crops.
+    config.generator.shift = 0
     config.generator.power = 2.0  # that sharpens attention before its centre is taken
     config.generator.attention = "energy"  # energy, grad_cam
     config.generator.class_weight = 0.1  # 1 as published

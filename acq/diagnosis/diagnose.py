@@ -23,6 +23,7 @@ from acq.diagnosis.diagnosis import Diagnosis, Shown
 from acq.generator import Generator
 from acq.kernels.attention import attention_center
 from acq.observation import AttentionForm, observe
+from acq.shifts import shift_images
 from acq.step_parts import GeneratorParts, Sampling
 from common.devices import (
     AXIS,
@@ -45,6 +46,7 @@ class _Subject(NamedTuple):
     generator: Generator
     teacher: nn.Module
     sampling: Sampling
+    black: tuple[float, ...]
     attention: AttentionForm
     power: float | int
 
@@ -87,6 +89,7 @@ def diagnose(
         parts.generator,
         parts.teacher,
         dataclasses.replace(parts.sampling, paired=True),
+        parts.black,
         parts.loss.attention,
         parts.loss.power,
     )
@@ -113,7 +116,8 @@ def _make_measure(
 ) -> Callable[[PyTree, Any], tuple[dict[str, Array], dict[str, Array], Any]]:
     """Returns `measure(variables, shard) -> (measured, BNS, (images, attention))`.
 
-    All of it is of the joined batch, on every device. Measured are of every sample its
+    All of it is of the joined batch, on every device, and of whole samples; BNS is of
+    them as the generator's loss shifts them. Measured are of every sample its
     number `draw`, `label`, `requested` and `achieved` centre, whether it is
     `recognised` and `finite`, `cosine` of its attention in both modes, and `squared`,
     its mean squared difference from every sample of the batch.
@@ -128,15 +132,20 @@ def _make_measure(
             observe,
             subject.teacher,
             variables["teacher"],
-            images,
-            conditions.label,
+            label=conditions.label,
             attention=subject.attention,
         )
-        view, train_view = see(train=False), see(train=True)
+        modes = {"eval": False, "train": True}
+        views = {mode: see(images, train=train) for mode, train in modes.items()}
+        compared = views
+        if subject.sampling.shift:
+            moved = shift_images(images, conditions.shift, subject.black)
+            compared = {mode: see(moved, train=train) for mode, train in modes.items()}
+        view, train_view = views["eval"], views["train"]
         running = variables["teacher"]["batch_stats"]
         bns = {
             f"{mode}_{form}": losses.statistics_loss(found.statistics, running, form)
-            for mode, found in (("eval", view), ("train", train_view))
+            for mode, found in compared.items()
             for form in ("squared", "relative")
         }
         pictures = jax.lax.all_gather((images, view.attention), AXIS, tiled=True)

@@ -45,6 +45,11 @@ def test_record_survives_json():
     assert RECORD.image_shape(5) == (5, 32, 32, 2)
 
 
+def test_black_is_what_the_network_takes_of_it():
+    black = RECORD.normalisation.normalise(jnp.zeros((1, 2)))
+    np.testing.assert_allclose(RECORD.black, black[0], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     "change", [{"normalisation": None}, {"colour": 1}, {"normalisation": {"mean": []}}]
 )

@@ -8,7 +8,7 @@ import pytest
 from acq.conditions import draw_conditions, heat_map
 from acq.kernels.attention import attention_center
 
-CLASSES, MANY = 5, 4000
+CLASSES, MANY, SHIFT = 5, 4000, 2
 
 
 def conditions(numbers, seed, paired):
@@ -19,6 +19,7 @@ def conditions(numbers, seed, paired):
         classes=CLASSES,
         reach=0.6,
         paired=paired,
+        shift=SHIFT,
     )
 
 
@@ -62,15 +63,16 @@ def test_devices_draw_what_one_device_draws():
 
 
 def test_pairs_share_class_and_centre_and_not_the_latent():
-    latent, label, center = draw(paired=True)
+    latent, label, center, shift = draw(paired=True)
     np.testing.assert_array_equal(label[0::2], label[1::2])
     np.testing.assert_array_equal(center[0::2], center[1::2])
     assert (latent[0::2] != latent[1::2]).any(axis=1).all()
     # Of float32's 2^24 places some are drawn twice.
     assert len(np.unique(center[:, 0])) > 0.99 * MANY / 2
     assert len(np.unique(many().center[:, 0])) > 0.99 * MANY
-    # Latents have nothing to do with pairs.
+    # Latents and shifts have nothing to do with pairs.
     np.testing.assert_array_equal(many().latent, latent)
+    np.testing.assert_array_equal(many().shift, shift)
 
 
 def test_another_seed_draws_everything_anew():
@@ -105,10 +107,33 @@ def test_centres_are_uniform_over_their_square():
     assert abs(np.corrcoef(center.T)[0, 1]) < 5 / MANY**0.5
 
 
-def test_class_centre_and_latent_are_independent():
-    latent, label, center = many()
-    columns = np.column_stack([latent, label, center])
-    between = np.corrcoef(columns.T)[np.triu_indices(6, 1)]
+def test_shifts_are_uniform_over_whole_pixels():
+    shift = many().shift
+    assert shift.dtype == np.int32
+    expected = MANY / (2 * SHIFT + 1)
+    for along in shift.T:
+        counts = np.bincount(along + SHIFT)
+        assert len(counts) == 2 * SHIFT + 1
+        np.testing.assert_allclose(counts, expected, atol=5 * expected**0.5)
+
+
+def test_without_shifts_none_is_drawn_and_the_rest_is_the_same():
+    found = draw_conditions(
+        jax.random.key(0),
+        jnp.arange(4, dtype=jnp.uint32),
+        latent=3,
+        classes=CLASSES,
+        reach=0.6,
+        paired=False,
+    )
+    np.testing.assert_array_equal(found.shift, np.zeros((4, 2)))
+    for one, other in zip(found[:3], many()[:3], strict=True):
+        np.testing.assert_array_equal(one, other[:4])
+
+
+def test_class_centre_latent_and_shift_are_independent():
+    columns = np.column_stack(many())
+    between = np.corrcoef(columns.T)[np.triu_indices(8, 1)]
     assert np.abs(between).max() < 5 / MANY**0.5
 
 

@@ -29,6 +29,7 @@ def conditions(seed=0):
         jnp.asarray(rng.normal(size=(COUNT, 5)), jnp.float32),
         jnp.asarray(np.arange(COUNT) % CLASSES, jnp.int32),
         jnp.asarray(rng.uniform(-0.6, 0.6, (COUNT, 2)), jnp.float32),
+        jnp.zeros((COUNT, 2), jnp.int32),
     )
 
 

@@ -114,7 +114,7 @@ def test_modes_differ_and_training_mode_changes_no_variable():
     later = [v.statistics["layer3_0"]["bn2"]["mean"] for v in (view, train_view)]
     assert np.abs(later[0] - later[1]).max() > 0.01
     # What would have changed is not even computed: nothing else comes out.
-    assert set(view._fields) == {"logits", "attention", "statistics"}
+    assert set(view._fields) == {"logits", "attention", "statistics", "features"}
     moved = applied("resnet", train=True)[1]["batch_stats"]["bn1"]["mean"]
     kept = variables_of("resnet")["batch_stats"]["bn1"]["mean"]
     assert np.abs(moved - kept).max() > 0

@@ -94,6 +94,7 @@ def test_every_rule_refuses_with_its_key(key):
         ("generator.width", (2,), (1,)),
         ("generator.power", (1, 2.5), (0.99, float("inf"))),
         ("generator.reach", (0, 1), (1.1,)),
+        ("generator.shift", (0, 4), (-1, 0.5)),
         ("generator.sigma", (0.01,), (0, float("nan"))),
         ("generator.warmup", ("", 7, "1 epochs"), ("0 epochs", None, 1.5)),
         ("generator.center_ramp", ("", "1 epochs"), ("soon",)),
@@ -159,6 +160,16 @@ def test_the_generator_is_the_config_s_and_the_teacher_s():
 def test_images_that_cannot_be_quartered_are_refused():
     with pytest.raises(UserError, match=r"config.teacher.image_size: got 30, accepted"):
         settings.generator(changed(), teacher(image_size=30))
+
+
+def test_shifts_reach_the_loss_and_leave_something_to_see():
+    config = changed(generator__shift=3)
+    parts = settings.generator_parts(config, teacher(), alone=True)
+    assert parts.sampling.shift == 3
+    assert parts.black == teacher().record.black
+    assert settings.sampling(changed("published"), teacher(), alone=True).shift == 0
+    with pytest.raises(UserError, match=r"generator.shift: got 8, accepted"):
+        settings.generator(changed(generator__shift=8), teacher(image_size=8))
 
 
 def test_conditions_are_paired_only_where_a_generator_learns_from_pairs():

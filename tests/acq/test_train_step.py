@@ -21,6 +21,7 @@ from acq.layers import FloatLayers, Layers
 from acq.observation import observe, pooled_features
 from acq.quant_layers import Quantizer, QuantLayers
 from acq.ranges import RangeRule
+from acq.shifts import shift_images
 from acq.step_parts import (
     GeneratorLoss,
     GeneratorParts,
@@ -36,6 +37,7 @@ from common.devices import AXIS, pmap_frozen_step, refuse_divergence, replicate
 from tests.acq.models.small import random_variables
 
 SIZE, CLASSES, COUNT = 16, 3, 8
+BLACK = (-2.0, -1.0, -3.0)
 ALL_TERMS = GeneratorLoss(
     class_weight=1.0,
     statistics_weight=0.5,
@@ -72,14 +74,17 @@ def teacher(axis_name=AXIS):
     return TinyNet(FloatLayers(axis_name))
 
 
-def generator_parts(loss=ALL_TERMS, axis_name=AXIS):
+def generator_parts(loss=ALL_TERMS, axis_name=AXIS, shift=0):
     return GeneratorParts(
         generator=Generator(
             image_size=SIZE, channels=3, classes=CLASSES, width=4, axis_name=axis_name
         ),
         teacher=teacher(axis_name),
         loss=loss,
-        sampling=Sampling(latent=6, classes=CLASSES, reach=0.6, paired=True, seed=0),
+        sampling=Sampling(
+            latent=6, classes=CLASSES, reach=0.6, paired=True, shift=shift, seed=0
+        ),
+        black=BLACK,
         optimizer=ADAM,
     )
 
@@ -362,19 +367,22 @@ def test_terms_of_weight_zero_are_left_out_of_the_student(term):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pair_on", ["images", "features"])
-def test_the_generator_s_loss_is_the_weighted_sum_of_its_terms(pair_on):
+@pytest.mark.parametrize(("pair_on", "shift"), [("images", 3), ("features", 0)])
+def test_the_generator_s_loss_is_the_weighted_sum_of_its_terms(pair_on, shift):
     loss = dataclasses.replace(ALL_TERMS, pair_on=pair_on)
-    parts = generator_parts(loss, axis_name=None)
+    parts = generator_parts(loss, axis_name=None, shift=shift)
+    params = generator_params()
+    teacher_variables()  # cached: not to be made while a function is traced
 
     @jax.jit
     def terms(step):
         conditions = parts.sampling.draw(jnp.arange(COUNT, dtype=jnp.uint32))
         total, (images, found) = generator_terms(
-            parts, generator_params(), teacher_variables(), conditions, step
+            parts, params, teacher_variables(), conditions, step
         )
+        shown = shift_images(images, conditions.shift, BLACK) if shift else images
         see = functools.partial(
-            observe, parts.teacher, teacher_variables(), images, conditions.label
+            observe, parts.teacher, teacher_variables(), shown, conditions.label
         )
         view, train_view = see(train=False), see(train=True)
         expected = {
@@ -383,7 +391,8 @@ def test_the_generator_s_loss_is_the_weighted_sum_of_its_terms(pair_on):
                 train_view.statistics, teacher_variables()["batch_stats"], "relative"
             ),
             "center": losses.center_loss(
-                attention_center(view.attention, 2), conditions.center
+                attention_center(view.attention, 2),
+                conditions.center + conditions.shift * 2 / SIZE,
             ),
             "pair": losses.pair_loss(
                 conditions.latent,

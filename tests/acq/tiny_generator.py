@@ -35,7 +35,10 @@ PARTS = GeneratorParts(
     ),
     teacher=TwoNorms(FloatLayers(AXIS), CLASSES),
     loss=GeneratorLoss(center_weight=1.0),
-    sampling=Sampling(latent=5, classes=CLASSES, reach=0.6, paired=False, seed=7),
+    sampling=Sampling(
+        latent=5, classes=CLASSES, reach=0.6, paired=False, shift=2, seed=7
+    ),
+    black=(-1.0, -2.0),
     optimizer=optax.adam(1e-3),
 )
 

@@ -11,6 +11,7 @@ from acq.diagnosis.diagnose import diagnose
 from acq.kernels.attention import attention_center
 from acq.layers import FloatLayers
 from acq.observation import observe
+from acq.shifts import shift_images
 from tests.acq.tiny_generator import CLASSES, PARTS, create_variables, with_zeros
 
 FIRST, BATCH, BATCHES = 100, 16, 3
@@ -56,10 +57,17 @@ def one_device(variables):
             "recognised": jnp.argmax(view.logits, -1) == conditions.label,
             "cosine": losses.attention_cosine(view.attention, train_view.attention),
         }
+        moved = shift_images(images, conditions.shift, PARTS.black)
         running = teacher_variables["batch_stats"]
         return samples, {
-            f"{mode}_{form}": losses.statistics_loss(v.statistics, running, form)
-            for mode, v in (("eval", view), ("train", train_view))
+            f"{mode}_{form}": losses.statistics_loss(
+                observe(
+                    teacher, teacher_variables, moved, conditions.label, train=train
+                ).statistics,
+                running,
+                form,
+            )
+            for mode, train in (("eval", False), ("train", True))
             for form in ("squared", "relative")
         }
 
