@@ -58,7 +58,7 @@ RULES = {
     "generator.epsilon": c.number(above=0),
     "generator.output": c.one_of("pixels", "tanh"),
     "generator.label": c.one_of("product", "norm"),
-    "generator.center": c.one_of("heat_map", "latent", "none"),
+    "generator.center": c.one_of("window", "heat_map", "latent", "none"),
     "generator.sigma": c.number(above=0),
     "generator.height": c.number(),
     "generator.reach": c.number(at_least=0, at_most=1),
@@ -117,7 +117,7 @@ def problems(config: ConfigDict) -> list[str]:
         found.append(
             f"generator.center_weight: got {generator.center_weight} with "
             "generator.center='none', which shows the generator no centre: give "
-            "'heat_map' or 'latent', or a weight of 0"
+            "'window', 'heat_map' or 'latent', or a weight of 0"
         )
     terms = ("class", "statistics", "center", "pair", "consistency")
     if not any(generator[f"{term}_weight"] for term in terms):
@@ -156,7 +156,8 @@ def generator(config: ConfigDict, teacher: Classifier) -> Generator:
     """Returns the generator of images for a teacher.
 
     Raises:
-      UserError: the teacher's images cannot be quartered, or would be shifted away.
+      UserError: the teacher's images cannot be quartered, or would be shifted away,
+        or the latent is too short for their colours.
     """
     settings, size = config.generator, teacher.record.image_size
     if size % 4:
@@ -164,6 +165,12 @@ def generator(config: ConfigDict, teacher: Classifier) -> Generator:
             f"config.teacher.image_size: got {size}, accepted: a multiple of 4, since "
             "the generator enlarges its first features twice; give the next multiple, "
             "if the network takes it"
+        )
+    if settings.output == "pixels" and settings.latent <= teacher.record.channels:
+        raise UserError(
+            f"config.generator.latent: got {settings.latent}, accepted with "
+            f"generator.output='pixels': above {teacher.record.channels}, since colour "
+            "and contrast are numbers of the latent"
         )
     if settings.shift >= size:
         raise UserError(
@@ -177,6 +184,7 @@ def generator(config: ConfigDict, teacher: Classifier) -> Generator:
         width=settings.width,
         label=settings.label,
         center=settings.center,
+        reach=settings.reach,
         sigma=settings.sigma,
         height=settings.height,
         epsilon=settings.epsilon,

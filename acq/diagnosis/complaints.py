@@ -132,7 +132,7 @@ def _unreached(diagnosis: Diagnosis, loss: GeneratorLoss) -> Iterator[str]:
             "that the teacher's features can show, or raise config.generator.power."
             if follows
             else "The generator does not heed the centre, and the term only costs the "
-            "others: set config.generator.center to 'heat_map' if it is 'latent', give "
+            "others: set config.generator.center to 'window' if it is 'latent', give "
             "it more steps (config.generator.warmup), or raise "
             "config.generator.center_weight; or set that to 0."
         )

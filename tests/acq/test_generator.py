@@ -7,18 +7,18 @@ import pytest
 
 from acq.classifier import Normalisation
 from acq.conditions import Conditions
-from acq.generator import DoubledConv, Generator
+from acq.generator import DoubledConv, Generator, window
 from acq.layers import Conv
 
 CLASSES, COUNT, SIZE = 3, 8, 8
 # Each form compiles for a second or two.
 FORMS = [
     ("product", "none"),
-    ("norm", "heat_map"),
+    ("norm", "window"),
     ("norm", "latent"),
     *(
         pytest.param(*form, marks=pytest.mark.slow)
-        for form in (("product", "heat_map"), ("product", "latent"), ("norm", "none"))
+        for form in (("norm", "heat_map"), ("product", "latent"), ("norm", "none"))
     ),
 ]
 
@@ -41,6 +41,7 @@ def create(label="norm", center="heat_map", axis_name=None):
         width=4,
         label=label,
         center=center,
+        reach=0.6,
         axis_name=axis_name,
     )
 
@@ -89,23 +90,80 @@ def test_images_are_normalised_and_every_parameter_has_a_gradient(label, center)
         assert np.abs(leaf).max() > 1e-4, name
 
 
+NORMALISATION = Normalisation(mean=(0.2, 0.5, 0.9), std=(0.1, 0.2, 0.3))
+
+
+@functools.cache
+def pixels_of():
+    """The generator's function, and parameters of it."""
+    generator = create("norm", "none").clone(pixels=NORMALISATION)
+    shapes = jax.eval_shape(generator.init, jax.random.key(0), conditions())["params"]
+    rng = np.random.default_rng(3)
+
+    def draw(path, leaf):
+        around = 1 if path[-1].key.endswith("_scale") else 0
+        return jnp.asarray(rng.normal(around, 1.0, leaf.shape), jnp.float32)
+
+    def value(params, given):
+        images = generator.apply({"params": params}, given)
+        return jnp.mean(images), NORMALISATION.denormalise(images)
+
+    params = jax.tree_util.tree_map_with_path(draw, shapes)
+    return jax.jit(jax.grad(value, has_aux=True)), params
+
+
 def test_pixels_are_of_images_that_a_camera_could_have_taken():
-    normalisation = Normalisation(mean=(0.2, 0.5, 0.9), std=(0.1, 0.2, 0.3))
-    generator = create("norm", "none").clone(pixels=normalisation)
-    params = dict(params_of("norm", "none"))
-    params["conv3"] = jax.tree.map(lambda leaf: 30 * leaf, params["conv3"])
-
-    def lightness(params):
-        images = generator.apply({"params": params}, conditions())
-        return jnp.mean(images), normalisation.denormalise(images)
-
-    gradient, images = jax.jit(jax.grad(lightness, has_aux=True))(params)
+    make, params = pixels_of()
+    bright = {**params, "color": jax.tree.map(lambda leaf: 30 * leaf, params["color"])}
+    gradient, images = make(bright, conditions())
     # Sigmoids of far-off values, from float32's rounding.
     assert images.min() > -1e-6 and images.max() < 1 + 1e-6
     assert images.min() < 0.01 and images.max() > 0.99
+    gradient, _ = make(params, conditions())
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
-        assert np.isfinite(leaf).all(), jax.tree_util.keystr(path)
-    np.testing.assert_array_less(0, gradient["conv3"]["bias"])
+        name = jax.tree_util.keystr(path)
+        assert np.isfinite(leaf).all(), name
+        assert np.abs(leaf).max() > 1e-6, name
+
+
+def test_colour_and_contrast_are_the_latent_s_and_not_the_class_s():
+    make, params = pixels_of()
+    given = conditions()
+
+    def tones(given):
+        images = np.asarray(make(params, given)[1], np.float64).clip(1e-6, 1 - 1e-6)
+        logits = np.log(images / (1 - images))
+        return logits.mean((1, 2)), logits.std((1, 2, 3)), logits
+
+    mean, spread, before = tones(given)
+    relabelled = given._replace(label=(given.label + 1) % CLASSES)
+    same_mean, same_spread, after = tones(relabelled)
+    assert np.abs(after - before).max() > 0.1
+    np.testing.assert_allclose(same_mean, mean, atol=1e-2)
+    np.testing.assert_allclose(same_spread, spread, rtol=1e-2)
+    other_mean, other_spread, _ = tones(conditions(seed=1))
+    assert np.abs(other_mean - mean).max() > 0.1
+    assert np.abs(other_spread / spread - 1).max() > 0.1
+
+
+def test_at_first_colour_is_drawn_channel_by_channel():
+    """By the first numbers of the latent, with a spread of 1."""
+    generator = create("norm", "none").clone(pixels=NORMALISATION)
+    key = jax.random.key(0)
+    start = jax.jit(generator.init)(key, conditions())["params"]
+    np.testing.assert_array_equal(start["color"]["kernel"], np.eye(3))
+
+
+def test_a_window_shows_features_moved():
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(3, 8, 8, 2)).astype("f")  # 4, and 2 on each side
+    moved = jnp.asarray([[0, 0], [1, -2], [0.25, 0]], jnp.float32)
+    found = np.asarray(window(jnp.asarray(x), moved, 4))
+    np.testing.assert_allclose(found[0], x[0, 2:6, 2:6], rtol=1e-5)
+    # One to the right: what was one to the left; two up: what was two down.
+    np.testing.assert_allclose(found[1], x[1, 4:8, 1:5], rtol=1e-5)
+    between = 0.75 * x[2, 2:6, 2:6] + 0.25 * x[2, 2:6, 1:5]
+    np.testing.assert_allclose(found[2], between, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(

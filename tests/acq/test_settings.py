@@ -209,6 +209,15 @@ def test_pixels_are_the_teacher_s_unless_tanh_is_asked_for():
     assert pixels("published") is None
 
 
+def test_a_latent_too_short_for_colours_is_refused():
+    config = changed(generator__output="pixels", generator__latent=3)
+    with pytest.raises(
+        UserError, match=r"generator.latent: got 3, accepted .* above 3"
+    ):
+        settings.generator(config, teacher())
+    settings.generator(changed("published", generator__latent=3), teacher())
+
+
 def test_what_pairs_differ_in_is_the_config_s():
     for pair_on in ("images", "features"):
         config = changed(generator__pair_on=pair_on)
