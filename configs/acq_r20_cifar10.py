@@ -37,4 +37,6 @@ VARIANTS = variants(long=_long, smoke=_smoke)
 
 def get_config(variant: str = "default") -> ConfigDict:
     """Returns the recipe's config, changed by the variants named."""
-    return apply_variants(get_base({"name": "resnet20"}), variant, VARIANTS)
+    config = get_base({"name": "resnet20"})
+    config.generator.shift = 4  # of the padded crops that CIFAR networks are trained on
+    return apply_variants(config, variant, VARIANTS)

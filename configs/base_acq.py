@@ -173,9 +173,9 @@ def get_base(teacher: Mapping[str, object]) -> ConfigDict:
     config.generator.width = 64  # 128 as published
     config.generator.latent = 100
     config.generator.epsilon = 1e-5  # of the hidden normalisations; 0.8 as published
-    config.generator.output = "tanh"  # tanh (published), pixels
+    config.generator.output = "pixels"  # tanh (published), pixels
     config.generator.label = "norm"  # product (published for CIFAR), norm (ImageNet)
-    config.generator.center = "heat_map"  # heat_map, latent, none
+    config.generator.center = "window"  # window, heat_map, latent, none
     config.generator.sigma = 0.3  # of the heat map, in half image sides
     config.generator.height = 3.0
     config.generator.reach = 0.25  # centres are uniform in [-reach, reach]^2
@@ -184,13 +184,13 @@ def get_base(teacher: Mapping[str, object]) -> ConfigDict:
     config.generator.shift = 0
     config.generator.power = 2.0  # that sharpens attention before its centre is taken
     config.generator.attention = "energy"  # energy, grad_cam
-    config.generator.class_weight = 0.1  # 1 as published
+    config.generator.class_weight = 0.02  # 1 as published
     config.generator.statistics_weight = 5.0  # 0.1 as published
     config.generator.statistics_form = "relative"  # squared (published), relative
     config.generator.statistics_mode = "eval"  # eval (published), train
-    config.generator.center_weight = 10.0
+    config.generator.center_weight = 1.5
     config.generator.center_ramp = ""  # over which it grows from 0
-    config.generator.pair_weight = 0.1
+    config.generator.pair_weight = 0.05
     config.generator.pair_on = "images"  # what is to differ: images, features
     config.generator.consistency_weight = 1.0
     config.generator.learning_rate = 0.02  # 1e-3 as published
@@ -211,13 +211,13 @@ def get_base(teacher: Mapping[str, object]) -> ConfigDict:
     config.student.hint_weight = 10.0  # of activations apart; 0 as published
 
     config.train = ConfigDict()
-    config.train.duration = "300 steps"  # of the student, after the warm-up
+    config.train.duration = "600 steps"  # of the student, after the warm-up
     config.train.epoch_steps = 200
     config.train.batch_size = 64  # samples a step, over all devices
     config.train.looked_at = 320  # samples diagnosed; 320 tell a dead class of ten
     config.train.log = "20 steps"
-    config.train.evaluate = "75 steps"
-    config.train.save = "75 steps"
+    config.train.evaluate = "150 steps"
+    config.train.save = "150 steps"
 
     config.baselines = ConfigDict()
     config.baselines.run = ("noise", "bn_statistics", "generated", "real")

@@ -117,7 +117,7 @@ def test_limits_of_keys(key, accepted, refused):
     ("values", "said"),
     [
         ({"train.batch_size": 7}, r"train.batch_size: got 7, accepted: an even number"),
-        ({"generator.center": "none"}, r"generator.center_weight: got 10.0 with"),
+        ({"generator.center": "none"}, r"generator.center_weight: got 1.5 with"),
         (
             {
                 f"generator.{term}_weight": 0.0
@@ -152,7 +152,7 @@ def test_durations_are_in_steps():
 def test_the_generator_is_the_config_s_and_the_teacher_s():
     values = {"generator.width": 6, "generator.label": "product"}
     found = settings.generator(changed(**values), teacher(classes=7, image_size=12))
-    assert (found.width, found.label, found.center) == (6, "product", "heat_map")
+    assert (found.width, found.label, found.center) == (6, "product", "window")
     assert (found.classes, found.channels, found.image_size) == (7, 3, 12)
     assert found.axis_name == AXIS
 
