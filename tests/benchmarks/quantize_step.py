@@ -219,6 +219,8 @@ def our_steps(batch: int) -> tuple[Callable, Callable, int]:
     config.train.batch_size = batch
     teacher = open_teacher(config, None)
     variables = replicate(teacher.variables)
+    # As the generator above.
+    config.generator.output, config.generator.shift = "tanh", 0
     alone = settings.generator_parts(config, teacher, alone=True)
     beside = settings.generator_parts(config, teacher, alone=False)
     states: dict[str, Any] = {"student": quantize_state(config, teacher)}
