@@ -125,8 +125,8 @@ class Generator(nn.Module):
     def _toned(self, x: jax.Array, latent: jax.Array) -> jax.Array:
         """Images whose mean colour and contrast are the latent's first numbers' alone.
 
-        How much they vary, and together, is learned; at first each channel's mean by 1
-        in the logits of pixels, and the contrast by half of e.
+        How much they vary, and together, is learned. At first the standard deviation of
+        each channel's mean is 1, in logits, and that of the contrast's logarithm 0.5.
         """
         channels = x.shape[-1]
         x = x - jnp.mean(x, axis=(1, 2), keepdims=True)

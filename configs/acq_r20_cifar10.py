@@ -6,7 +6,9 @@
 FILE holds weights of a CIFAR ResNet (PyTorch's .th or .pth, safetensors or .npz);
 `--config.teacher.depth` picks 20, 32, 44 or 56. NPZ holds `images`, uint8 (n, 32, 32,
 3), and `labels`; it is only evaluated on and may be left out. `--task evaluate` tells
-the float teacher's accuracy.
+the float teacher's accuracy. `--config.generator.shift` is by how many pixels training
+images were shifted, or padded and cropped: 4 is usual for CIFAR, 0 is for a network
+whose images were not.
 
 Variants, joined by commas: `acq` (default); `gdfq`, all terms of ACQ off; `center`,
 `pair`, `consistency`, one of them on; `published`, GDFQ's losses, quantizer and

@@ -83,7 +83,8 @@ def variety(
     """Returns how different samples are.
 
     Distances are roots of mean squared ones, divided by sqrt(2): that of two images of
-    independent standard normal pixels. Samples have mean 0 and variance 1 as well.
+    independent standard normal pixels. Samples are near mean 0 and variance 1 as well,
+    as normalised images are: those of tanh exactly, others as far as BNS makes them.
 
     Args:
       squared: mean over pixels of the squared difference of two samples of one batch.
