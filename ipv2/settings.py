@@ -4,6 +4,7 @@ import functools
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 
@@ -53,7 +54,7 @@ def _shares() -> c.Rule:
         lambda v: (
             isinstance(v, tuple)
             and all(map(share.accepts, v))
-            and list(v) == sorted(set(v))
+            and bool((np.diff(v) > 0).all())
         ),
         "rising shares of the run, each above 0 and below 1",
     )
