@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 StatisticsForm = Literal["squared", "relative"]
-PairOn = Literal["images", "features"]
 # Added to distances and norms before a division.
 _SMALL = 1e-8
 
@@ -83,11 +82,11 @@ def center_loss(
 
 
 def pair_loss(
-    latent: Float[Array, "n d"], sample: Float[Array, "n *shape"]
+    latent: Float[Array, "n d"], images: Float[Array, "n h w c"]
 ) -> Float[Array, ""]:
     """Adversarial loss of pairs: samples of one condition are to differ as latents do.
 
-        mean over pairs of |z1 - z2| / (|z1 - z2| + |s1 - s2|)
+        mean over pairs of |z1 - z2| / (|z1 - z2| + |x1 - x2|)
 
     with |.| the mean absolute difference. In (0, 1], and 1 for equal samples, where the
     gradient is 0: the ratio of Mao et al. (mode seeking, CVPR 2019) in a form that
@@ -95,18 +94,18 @@ def pair_loss(
 
     Args:
       latent: those of pair i at 2 i and 2 i + 1.
-      sample: the images, or features of them, in the same order.
+      images: theirs, in the same order.
 
     Raises:
       ValueError: a sample has no partner.
     """
     if len(latent) % 2 or not len(latent):
         raise ValueError(f"pairs need an even number of samples, got {len(latent)}")
-    z, s = (
-        jnp.mean(jnp.abs(x[0::2] - x[1::2]).reshape(len(x) // 2, -1), axis=-1)
-        for x in (latent, sample)
+    z, x = (
+        jnp.mean(jnp.abs(a[0::2] - a[1::2]).reshape(len(a) // 2, -1), axis=-1)
+        for a in (latent, images)
     )
-    return jnp.mean(z / (z + s + _SMALL))
+    return jnp.mean(z / (z + x + _SMALL))
 
 
 def consistency_loss(

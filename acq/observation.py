@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from acq.kernels.attention import attention_map
-from acq.layer_operations import batch_statistics
 from common.errors import UserError
 from common.typing import PyTree
 
@@ -31,13 +30,11 @@ class View(NamedTuple):
       logits: of the classes.
       attention: not negative, sums to 1 over each image's positions.
       statistics: {...: {mean, var}}, of the batch at each BatchNorm layer's input.
-      features: of the last convolutional stage, which attention is of.
     """
 
     logits: Float[Array, "n k"]
     attention: Float[Array, "n h w"]
     statistics: PyTree
-    features: Float[Array, "n h w c"]
 
 
 def observe(
@@ -69,7 +66,7 @@ def observe(
 
     if attention == "energy":
         (logits, features), changed = apply(variables)
-        return View(logits, attention_map(features), changed["bn_inputs"], features)
+        return View(logits, attention_map(features), changed["bn_inputs"])
 
     _, made = jax.eval_shape(lambda: apply(variables, "perturbations"))
     if "features" not in made.get("perturbations", {}):
@@ -88,22 +85,7 @@ def observe(
     shape = made["perturbations"]["features"]
     zeros = jnp.zeros(shape.shape, shape.dtype)
     gradient, (logits, features, changed) = jax.grad(label_logits, has_aux=True)(zeros)
-    attended = grad_cam(features, gradient)
-    return View(logits, attended, changed["bn_inputs"], features)
-
-
-def pooled_features(
-    features: Float[Array, "n h w c"], axis_name: str | None
-) -> Float[Array, "n c"]:
-    """Returns the features' means over positions, in units of their spread.
-
-    The unit is the root of the channels' mean variance between the images of a batch,
-    over a pmapped axis that of the joined batch. It passes no gradient: what wants the
-    features further apart is not to shrink the spread instead.
-    """
-    pooled = jnp.mean(features, axis=(1, 2))
-    _, var = batch_statistics(jax.lax.stop_gradient(pooled), axis_name)
-    return pooled / jnp.sqrt(jnp.mean(var) + _TINY)
+    return View(logits, grad_cam(features, gradient), changed["bn_inputs"])
 
 
 def grad_cam(

@@ -33,7 +33,6 @@ class GeneratorLoss:
       center_ramp: steps over which that weight grows from 0; 0 for none.
       power: that sharpens attention before its centre is taken.
       pair_weight: of the adversarial loss of pairs.
-      pair_on: what is to differ: the images, or the teacher's pooled features of them.
       consistency_weight: of the attention's consistency between modes.
       attention: form of the attention map.
     """
@@ -46,7 +45,6 @@ class GeneratorLoss:
     center_ramp: int = 0
     power: float | int = 2.0
     pair_weight: float | int = 0.0
-    pair_on: losses.PairOn = "images"
     consistency_weight: float | int = 0.0
     attention: AttentionForm = "energy"
 

@@ -29,7 +29,7 @@ import optax
 from acq import losses
 from acq.conditions import Conditions
 from acq.kernels.attention import attention_center
-from acq.observation import observe, pooled_features
+from acq.observation import observe
 from acq.ranges import followed_ranges
 from acq.shifts import shift_centers, shift_images
 from acq.step_parts import (
@@ -156,13 +156,7 @@ def generator_terms(
         ramp = jnp.minimum(1.0, (step + 1) / max(loss.center_ramp, 1))
         weights["center"] = loss.center_weight * ramp
     if loss.pair_weight:
-        axis_name = parts.generator.axis_name
-        sample = (
-            images
-            if loss.pair_on == "images"
-            else pooled_features(view.features, axis_name)
-        )
-        terms["pair"] = losses.pair_loss(conditions.latent, sample)
+        terms["pair"] = losses.pair_loss(conditions.latent, images)
         weights["pair"] = loss.pair_weight
     if loss.consistency_weight:
         terms["consistency"] = losses.consistency_loss(

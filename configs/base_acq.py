@@ -191,7 +191,6 @@ def get_base(teacher: Mapping[str, object]) -> ConfigDict:
     config.generator.center_weight = 1.5
     config.generator.center_ramp = ""  # over which it grows from 0
     config.generator.pair_weight = 0.05
-    config.generator.pair_on = "images"  # what is to differ: images, features
     config.generator.consistency_weight = 1.0
     config.generator.learning_rate = 0.02  # 1e-3 as published
     config.generator.schedule = "cosine"  # of the warm-up: cosine, constant, step

@@ -105,9 +105,9 @@ def test_center_loss_is_the_mean_squared_distance():
 
 def test_pair_loss_of_a_literal():
     latent = jnp.asarray([[0.0, 0.0], [3.0, 1.0], [5.0, 5.0], [5.0, 7.0]])
-    sample = jnp.asarray([[[1.0]], [[1.0]], [[0.0]], [[3.0]]])
-    # Latents are 2 and 1 apart, samples 0 and 3: a mean of 2 / 2 and 1 / 4.
-    np.testing.assert_allclose(losses.pair_loss(latent, sample), 0.625)
+    images = jnp.asarray([1.0, 1.0, 0.0, 3.0]).reshape(4, 1, 1, 1)
+    # Latents are 2 and 1 apart, images 0 and 3: a mean of 2 / 2 and 1 / 4.
+    np.testing.assert_allclose(losses.pair_loss(latent, images), 0.625)
 
 
 def test_pair_loss_is_bounded_and_falls_with_the_samples_distance():
@@ -123,7 +123,7 @@ def test_pair_loss_is_bounded_and_falls_with_the_samples_distance():
 def test_samples_without_a_partner_are_refused():
     for count in (0, 3):
         with pytest.raises(ValueError, match=f"even number of samples, got {count}"):
-            losses.pair_loss(random(count, 5), random(count, 4))
+            losses.pair_loss(random(count, 5), random(count, 2, 2, 3))
 
 
 def test_consistency_loss_is_one_less_the_mean_cosine():

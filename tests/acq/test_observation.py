@@ -8,7 +8,7 @@ import pytest
 
 from acq.kernels.attention import attention_map
 from acq.layers import FloatLayers, perturbed
-from acq.observation import View, grad_cam, observe, pooled_features
+from acq.observation import View, grad_cam, observe
 from common.errors import UserError
 from tests.acq.models.small import create_small, random_variables
 from tests.acq.own_network import PlainNet
@@ -233,26 +233,3 @@ def test_perturbations_are_no_variables_of_a_network():
     network, x = NETWORKS["resnet"], images()
     shapes = jax.eval_shape(network.init, jax.random.key(0), x)
     assert set(shapes) == {"params", "batch_stats"}
-
-
-def test_pooled_features_are_in_units_of_their_spread():
-    features = jnp.asarray(np.random.default_rng(0).normal(3, 2, (6, 2, 3, 4)), "f")
-    pooled = np.mean(features, (1, 2))
-    unit = np.sqrt(np.mean(np.var(pooled, axis=0)))
-    found = pooled_features(features, None)
-    np.testing.assert_allclose(found, pooled / unit, rtol=1e-5)
-    np.testing.assert_allclose(
-        pooled_features(100 * features, None), found, rtol=1e-5, err_msg="any scale"
-    )
-    # The joined batch's spread, on every device.
-    shards = features.reshape(3, 2, *features.shape[1:])
-    joined = jax.vmap(lambda x: pooled_features(x, "batch"), axis_name="batch")(shards)
-    np.testing.assert_allclose(joined.reshape(6, 4), found, rtol=1e-5)
-
-
-def test_the_spread_of_pooled_features_passes_no_gradient():
-    features = jnp.asarray(np.random.default_rng(0).normal(3, 2, (6, 2, 3, 4)), "f")
-    slope = jax.grad(lambda x: jnp.sum(pooled_features(x, None)))(features)
-    np.testing.assert_allclose(slope, slope[0, 0, 0, 0] * jnp.ones_like(slope))
-    same = jax.grad(lambda x: jnp.sum(pooled_features(x, None)))(0 * features)
-    assert np.isfinite(same).all(), "images that are all equal"

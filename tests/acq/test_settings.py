@@ -218,14 +218,6 @@ def test_a_latent_too_short_for_colours_is_refused():
     settings.generator(changed("published", generator__latent=3), teacher())
 
 
-def test_what_pairs_differ_in_is_the_config_s():
-    for pair_on in ("images", "features"):
-        config = changed(generator__pair_on=pair_on)
-        for alone in (True, False):
-            parts = settings.generator_parts(config, teacher(), alone=alone)
-            assert parts.loss.pair_on == pair_on
-
-
 def test_the_centre_s_ramp_is_the_warm_up_s_alone():
     config = changed(**{"generator.center_ramp": "9 steps"})
     ramps = [
