@@ -25,7 +25,7 @@ from absl import logging
 from acq import settings
 from acq.classifier import Classifier
 from acq.datasets.eval_data import EvalData
-from acq.evaluate import logits_of, top1
+from acq.evaluate import logits_of, predict, top1
 from acq.initial_ranges import ranges_from_images, ranges_from_statistics
 from common.config import ConfigDict
 from common.devices import is_first_process
@@ -80,14 +80,15 @@ def measure_baselines(
             ranges = ranges_from_images(
                 teacher.network, layers, teacher.variables, sources[name]()
             )
-        accuracy = top1(
+        logits = predict(
             logits_of(student),
             {**teacher.variables, "ranges": ranges},
-            data,
+            data.images,
             batch_size=config.eval.batch_size,
             normalisation=teacher.record.normalisation,
             name=f"rounded, ranges from {name}",
         )
+        accuracy = top1(logits, data.labels)
         found[name] = {"top1": accuracy.top1, "correct": accuracy.correct}
         logging.info("rounded, ranges from %s: %.2f %%", name, accuracy.top1)
         if is_first_process():

@@ -1,4 +1,7 @@
-"""Top-1 accuracy of a classifier, whatever the batch size and the number of devices."""
+"""How often a classifier is right, and how close a student is to its teacher.
+
+Whatever the batch size and the number of devices.
+"""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -8,10 +11,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Int32, UInt8
+from jaxtyping import Array, Float, Float32, Int, Int32, UInt8
 
 from acq.classifier import Normalisation
-from acq.datasets.eval_data import EvalData, Rows
+from acq.datasets.eval_data import Rows
+from acq.losses import distillation_loss
 from common.devices import AXIS, pmap_eval, replicate, to_host
 from common.pipeline import read_ahead
 from common.progress import Progress
@@ -19,7 +23,7 @@ from common.typing import PyTree
 
 Apply = Callable[[PyTree, Float[Array, "n h w c"]], Float[Array, "n k"]]
 NOT_FINITE = -1
-"""The class predicted where a logit is infinite or not a number."""
+"""The class of an image of which a logit is infinite or not a number."""
 
 
 class Accuracy(NamedTuple):
@@ -37,6 +41,19 @@ class Accuracy(NamedTuple):
     def top1(self) -> float:
         """In percent."""
         return 100.0 * self.correct / self.n
+
+
+class Fidelity(NamedTuple):
+    """How close a student is to its teacher.
+
+    Attributes:
+      agreement: In percent, of the images, on which both give the same class.
+      kl: KL(teacher || student) of the softmax in nats, a mean over images; None where
+        a logit is not finite.
+    """
+
+    agreement: float
+    kl: float | None
 
 
 @functools.cache
@@ -57,34 +74,33 @@ def logits_of(network: nn.Module) -> Apply:
     return apply
 
 
-def top1(
-    apply: Apply,
-    variables: PyTree,
-    data: EvalData,
-    *,
-    batch_size: int,
-    normalisation: Normalisation,
-    name: str = "evaluate",
-) -> Accuracy:
-    """Returns how many images a classifier gets right.
+def top1(logits: Float32[np.ndarray, "n k"], labels: Int[np.ndarray, "n"]) -> Accuracy:
+    """Returns how many images a classifier gets right."""
+    return Accuracy(int(np.sum(classes_of(logits) == labels)), len(labels))
 
-    Args:
-      apply: As `predict` takes it.
-      variables: Of the classifier.
-      data: Images and labels.
-      batch_size: Images at once over all devices; changes time and memory only.
-      normalisation: What the classifier takes of images in [0, 1].
-      name: Of the work, for the progress line.
+
+def fidelity(
+    student: Float32[np.ndarray, "n k"], teacher: Float32[np.ndarray, "n k"]
+) -> Fidelity:
+    """Returns how close a student's logits are to its teacher's of the same images.
+
+    Fidelity is not accuracy: Stanton et al., NeurIPS 2021.
     """
-    found = predict(
-        apply,
-        variables,
-        data.images,
-        batch_size=batch_size,
-        normalisation=normalisation,
-        name=name,
-    )
-    return Accuracy(int(np.sum(found == data.labels)), len(found))
+    same = (classes_of(student) == classes_of(teacher)) & np.isfinite(student).all(-1)
+    agreement = 100.0 * float(np.mean(same))
+    if not (np.isfinite(student).all() and np.isfinite(teacher).all()):
+        return Fidelity(agreement, None)
+    kl = distillation_loss(jnp.asarray(student), jnp.asarray(teacher), temperature=1)
+    return Fidelity(agreement, float(kl))
+
+
+def classes_of(logits: Float32[np.ndarray, "n k"]) -> Int32[np.ndarray, "n"]:
+    """Returns each image's class: its highest logit, the first of equals.
+
+    NOT_FINITE where a logit is not finite.
+    """
+    finite = np.isfinite(logits).all(-1)
+    return np.where(finite, np.argmax(logits, -1), NOT_FINITE).astype(np.int32)
 
 
 def predict(
@@ -95,8 +111,8 @@ def predict(
     batch_size: int,
     normalisation: Normalisation,
     name: str = "evaluate",
-) -> Int32[np.ndarray, "n"]:
-    """Returns the class of every image: its highest logit, the first of equals.
+) -> Float32[np.ndarray, "n k"]:
+    """Returns the logits of every image.
 
     Batches are read in threads while the devices work. The last one is filled up with
     black images, which are not counted, so that all have one shape.
@@ -111,42 +127,44 @@ def predict(
       name: Of the work, for the progress line.
 
     Returns:
-      Classes, in the order of the images; NOT_FINITE where a logit is not finite. The
-      same in every process.
+      Logits, in the order of the images. The same in every process.
+
+    Raises:
+      ValueError: There are no images.
     """
     count = len(images)
+    if not count:
+        raise ValueError("there are no images to predict")
     size = _whole_batch(batch_size, count)
     step = pmap_eval(_make_predict(apply, normalisation))
     variables = replicate(variables)
-    found = np.full(count, NOT_FINITE, np.int32)
+    found, order = [], []
     with Progress(name, count, "images") as progress:
-        for places, classes in _one_late(
+        for places, logits in _one_late(
             step(variables, shard)
             for shard in read_ahead(
                 functools.partial(_read_shard, images, size), range(0, count, size)
             )
         ):
             real = places >= 0
-            found[places[real]] = classes[real]
-            progress.update(int(np.sum(real)))
-    return found
+            found.append(logits[real])
+            order.append(places[real])
+            progress.update(len(order[-1]))
+    return np.concatenate(found)[np.argsort(np.concatenate(order))]
 
 
 @functools.cache
 def _make_predict(
     apply: Apply, normalisation: Normalisation
 ) -> Callable[[PyTree, Any], tuple[Array, Array]]:
-    """Returns `predict(variables, shard) -> (places, classes)` of all devices."""
+    """Returns `predict(variables, shard) -> (places, logits)` of all devices."""
 
     def predict_shard(variables: PyTree, shard: Any) -> tuple[Array, Array]:
         images: UInt8[Array, "b h w c"] = shard["images"]
         x = normalisation.normalise(images.astype(jnp.float32) / 255.0)
-        logits = apply(variables, x)
-        classes = jnp.where(
-            jnp.all(jnp.isfinite(logits), -1), jnp.argmax(logits, -1), NOT_FINITE
-        )
+        logits = apply(variables, x).astype(jnp.float32)
         # With their places, so that the order of the devices does not matter.
-        return jax.lax.all_gather((shard["places"], classes), AXIS)
+        return jax.lax.all_gather((shard["places"], logits), AXIS)
 
     return predict_shard
 
@@ -154,7 +172,7 @@ def _make_predict(
 def _whole_batch(batch_size: int, count: int) -> int:
     """Images a step: at most all there are, a multiple of the devices."""
     devices = jax.device_count()
-    return -(-min(batch_size, max(count, 1)) // devices) * devices
+    return -(-min(batch_size, count) // devices) * devices
 
 
 def _read_shard(images: Rows, size: int, start: int) -> dict[str, np.ndarray]:
@@ -174,7 +192,7 @@ def _read_shard(images: Rows, size: int, start: int) -> dict[str, np.ndarray]:
 
 def _one_late(
     results: Iterator[Any],
-) -> Iterator[tuple[Int[np.ndarray, "b"], Int[np.ndarray, "b"]]]:
+) -> Iterator[tuple[Int[np.ndarray, "b"], Float32[np.ndarray, "b k"]]]:
     """Fetches each result when the next one is under way."""
     before = None
     for result in results:
@@ -185,7 +203,7 @@ def _one_late(
         yield _fetch(before)
 
 
-def _fetch(result: Any) -> tuple[Int[np.ndarray, "b"], Int[np.ndarray, "b"]]:
-    places, classes = to_host(result)
+def _fetch(result: Any) -> tuple[Int[np.ndarray, "b"], Float32[np.ndarray, "b k"]]:
+    places, logits = to_host(result)
     # Every device has gathered all of it.
-    return places[0].ravel(), classes[0].ravel()
+    return places[0].ravel(), logits[0].reshape(-1, logits.shape[-1])

@@ -8,7 +8,7 @@ from absl import logging
 
 from acq.check import check
 from acq.datasets.opening import open_eval_data
-from acq.evaluate import logits_of, top1
+from acq.evaluate import fidelity, logits_of, predict, top1
 from acq.quantized import load_quantized
 from acq.teacher.opening import open_teacher
 from common.checkpoint import MANIFEST
@@ -40,20 +40,28 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         quantized = load_quantized(workdir / "export")
         networks["quantized"] = (quantized.network, quantized.variables)
     results: dict[str, Any] = {"n": len(data)}
+    logits = {}
     for name, (network, variables) in networks.items():
-        accuracy = top1(
+        logits[name] = predict(
             logits_of(network),
             variables,
-            data,
+            data.images,
             batch_size=config.eval.batch_size,
             normalisation=teacher.record.normalisation,
             name=name,
         )
+        accuracy = top1(logits[name], data.labels)
         results[name] = {"top1": accuracy.top1, "correct": accuracy.correct}
         logging.info(
             "%s: %.2f %% of %d images (%d wrong)",
             name, accuracy.top1, accuracy.n, accuracy.n - accuracy.correct,
         )  # fmt: skip
+    if "quantized" in logits:
+        close = fidelity(logits["quantized"], logits["teacher"])
+        results["quantized"] |= close._asdict()
+        logging.info(
+            "quantized and teacher agree on %.2f %% of the images", close.agreement
+        )
     if is_first_process():
         write_atomically(
             workdir / "evaluation.json", json.dumps(results, indent=2) + "\n"

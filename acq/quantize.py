@@ -23,10 +23,11 @@ from acq.datasets.opening import open_eval_data
 from acq.diagnosis.complaints import complaints
 from acq.diagnosis.diagnose import Diagnosis, diagnose
 from acq.draws import Draws
+from acq.evaluate import top1
 from acq.initial_states import generator_state, quantize_state
 from acq.quantize_results import (
     collect_results,
-    student_accuracy,
+    student_logits,
     student_variables,
     write_outputs,
 )
@@ -157,9 +158,8 @@ def _train_student(
         scalars = {}
         if data is not None:
             variables = student_variables(teacher, state)
-            scalars["val/top1"] = student_accuracy(
-                config, teacher, variables, data, name="validate"
-            ).top1
+            logits = student_logits(config, teacher, variables, data, name="validate")
+            scalars["val/top1"] = top1(logits, data.labels).top1
         if config.generator.learns:
             scalars |= _watch(config, teacher, state.generator, alone=False)
         return scalars

@@ -6,7 +6,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from absl import logging
+from jaxtyping import Float32
 
 from acq import settings
 from acq.baselines import measure_baselines
@@ -15,7 +17,7 @@ from acq.datasets.eval_data import EvalData
 from acq.diagnosis.complaints import complaints
 from acq.diagnosis.diagnosis import Diagnosis
 from acq.diagnosis.pictures import centers_png, samples_png
-from acq.evaluate import Accuracy, logits_of, top1
+from acq.evaluate import fidelity, logits_of, predict, top1
 from acq.quantized import export_quantized
 from acq.result_table import format_results
 from acq.step_parts import QuantizeState
@@ -79,19 +81,19 @@ def student_variables(teacher: Classifier, state: QuantizeState) -> PyTree:
     }
 
 
-def student_accuracy(
+def student_logits(
     config: ConfigDict,
     teacher: Classifier,
     variables: PyTree,
     data: EvalData,
     *,
     name: str,
-) -> Accuracy:
-    """Returns the student's top-1."""
-    return top1(
+) -> Float32[np.ndarray, "n k"]:
+    """Returns the student's logits of the evaluation images."""
+    return predict(
         logits_of(teacher.with_layers(settings.quant_layers(config))),
         variables,
-        data,
+        data.images,
         batch_size=config.eval.batch_size,
         normalisation=teacher.record.normalisation,
         name=name,
@@ -105,7 +107,7 @@ def _accuracies(
     data: EvalData,
     workdir: Path,
 ) -> dict[str, Any]:
-    """Top-1 of the teacher, the student (last and best) and the baselines."""
+    """Of the teacher, the student (last and best) and the baselines."""
     parts = settings.generator_parts(config, teacher, alone=False)
 
     @jax.jit
@@ -122,16 +124,17 @@ def _accuracies(
         draw = jnp.arange(batch * size, (batch + 1) * size, dtype="uint32")
         return images(state.generator.params, draw)
 
-    floats = top1(
+    teacher_logits = predict(
         logits_of(teacher.network),
         teacher.variables,
-        data,
+        data.images,
         batch_size=config.eval.batch_size,
         normalisation=teacher.record.normalisation,
         name="teacher",
     )
-    student = student_variables(teacher, state)
-    last = student_accuracy(config, teacher, student, data, name="quantized")
+    variables = student_variables(teacher, state)
+    logits = student_logits(config, teacher, variables, data, name="quantized")
+    floats, last = (top1(x, data.labels) for x in (teacher_logits, logits))
     seen = _metrics(workdir / "metrics.jsonl", "val/top1")
     return {
         "teacher": {"top1": floats.top1, "correct": floats.correct},
@@ -139,6 +142,7 @@ def _accuracies(
             "top1": last.top1,
             "correct": last.correct,
             "best_top1": max([last.top1, *seen]),
+            **fidelity(logits, teacher_logits)._asdict(),
         },
         "n": last.n,
         "baselines": measure_baselines(

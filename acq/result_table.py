@@ -18,17 +18,20 @@ def format_results(results: Mapping[str, Any]) -> str:
     bits = f"W{results['bits']['weight']}A{results['bits']['activation']}"
     parts = []
     if "n" in results:
-        rows = [("teacher, float", results["teacher"]["top1"], None)]
+        nothing = (None, None, None)
+        rows = [("teacher, float", results["teacher"]["top1"], *nothing)]
         rows += [
-            (ROW_NAMES[name], found["top1"], None)
+            (ROW_NAMES[name], found["top1"], *nothing)
             for name, found in results["baselines"].items()
         ]
         quantized = results["quantized"]
-        rows.append(("quantized", quantized["top1"], quantized["best_top1"]))
+        keys = ("top1", "best_top1", "agreement", "kl")
+        rows.append(("quantized", *(quantized[key] for key in keys)))
         parts.append(
             format_table(
-                ["network", "top-1 %", "best"],
+                ["network", "top-1 %", "best", "as teacher %", "KL"],
                 rows,
+                digits=(0, 2, 2, 2, 4),
                 title=f"{bits}, {results['n']:,} images, seed {results['seed']}, "
                 f"{results['steps']} steps of {results['seconds_per_step']:.2f} s",
             )
@@ -65,8 +68,9 @@ def format_runs(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
             raise ValueError(f"runs do not compare: {key} is one of {values}")
     rows = []
     for method, seeds in runs.items():
-        last, best = (
-            [run["quantized"][key] for run in seeds] for key in ("top1", "best_top1")
+        last, best, kl = (
+            [run["quantized"][key] for run in seeds]
+            for key in ("top1", "best_top1", "kl")
         )
         rows.append(
             (
@@ -75,6 +79,8 @@ def format_runs(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
                 _mean(last),
                 max(last) - min(last),
                 _mean(best),
+                _mean(kl),
+                max(kl) - min(kl),
                 _mean([run["samples"]["samples/center_r2"] for run in seeds]),
                 _mean([run["seconds_per_step"] for run in seeds]),
             )
@@ -87,10 +93,13 @@ def format_runs(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
             "last\ntop-1 %",
             "max-min",
             "best\ntop-1 %",
+            "KL",
+            "max-min",
             "centre\nR^2",
             "s a\nstep",
         ],
         rows,
+        digits=(0, 0, 2, 2, 2, 4, 4, 2, 2),
         title=f"W{bits['weight']}A{bits['activation']}, {every[0]['n']:,} images",
     )
 

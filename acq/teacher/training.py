@@ -17,7 +17,7 @@ from absl import logging
 
 from acq.classifier import Classifier, Normalisation, Record
 from acq.datasets.digits import CLASSES, IMAGE_SIZE, Digits, Split, load_digits
-from acq.evaluate import logits_of, predict
+from acq.evaluate import logits_of, predict, top1
 from acq.layers import FloatLayers
 from acq.teacher.loading import load_export
 from acq.teacher.settings import create_teacher
@@ -143,7 +143,7 @@ def _train_and_export(
         normalisation=measure_normalisation(digits.train),
     )
     variables = _train(config, digits, record, folder)
-    found = predict(
+    logits = predict(
         logits_of(create_teacher(record)),
         variables,
         digits.test.images,
@@ -151,14 +151,14 @@ def _train_and_export(
         normalisation=record.normalisation,
         name="teacher, test digits",
     )
-    correct = int(np.sum(found == digits.test.labels))
-    logging.info("teacher: %d of %d test digits are right", correct, len(found))
+    accuracy = top1(logits, digits.test.labels)
+    logging.info("teacher: %d of %d test digits are right", *accuracy)
     if is_first_process():
         manifest = {
             "method": "acq",
             "classifier": record.to_json(),
             "trained_with": dict(trained_with),
-            "top1": 100 * correct / len(found),
+            "top1": accuracy.top1,
         }
         export_variables(folder, variables, manifest)
 

@@ -5,7 +5,6 @@ import pytest
 
 from acq import evaluate
 from acq.classifier import Normalisation
-from acq.datasets.eval_data import EvalData
 
 NORMALISATION = Normalisation(mean=(0.2, 0.5), std=(0.5, 0.25))
 IMAGES = np.random.default_rng(5).integers(0, 256, (23, 3, 3, 2)).astype(np.uint8)
@@ -20,11 +19,11 @@ KERNEL = np.random.default_rng(6).normal(size=(18, 5)).astype(np.float32)
 
 def _expected(images):
     x = (images / 255.0 - np.array([0.2, 0.5])) / np.array([0.5, 0.25])
-    return np.argmax(x.reshape(len(x), -1) @ KERNEL, -1)
+    return x.reshape(len(x), -1) @ KERNEL
 
 
 @pytest.mark.parametrize("batch_size", [1, 6, 8, 300])
-def test_classes_do_not_depend_on_the_batch_size(batch_size):
+def test_logits_do_not_depend_on_the_batch_size(batch_size):
     found = evaluate.predict(
         linear,
         {"kernel": KERNEL},
@@ -32,13 +31,10 @@ def test_classes_do_not_depend_on_the_batch_size(batch_size):
         batch_size=batch_size,
         normalisation=NORMALISATION,
     )
-    np.testing.assert_array_equal(found, _expected(IMAGES))
+    np.testing.assert_allclose(found, _expected(IMAGES), rtol=1e-5, atol=1e-5)
 
 
-def test_top1_counts_all_images_once_and_compiles_once():
-    labels = _expected(IMAGES).astype(np.int32)
-    labels[::4] = (labels[::4] + 1) % 5
-    data = EvalData(name="few", images=IMAGES, labels=labels, classes=5)
+def test_predict_compiles_once():
     traced = []
 
     def apply(variables, x):
@@ -46,15 +42,45 @@ def test_top1_counts_all_images_once_and_compiles_once():
         return linear(variables, x)
 
     for scale in (1.0, 2.0):
-        found = evaluate.top1(
+        evaluate.predict(
             apply,
             {"kernel": scale * KERNEL},
-            data,
+            IMAGES,
             batch_size=8,
             normalisation=NORMALISATION,
         )
-        assert found == (17, 23) and found.top1 == pytest.approx(100 * 17 / 23)
     assert traced == [(2, 3, 3, 2)]
+
+
+def test_top1_counts_images_whose_highest_logit_is_their_label_s():
+    logits = _expected(IMAGES).astype(np.float32)
+    labels = np.argmax(logits, -1)
+    labels[::4] = (labels[::4] + 1) % 5
+    found = evaluate.top1(logits, labels)
+    assert found == (17, 23) and found.top1 == pytest.approx(100 * 17 / 23)
+
+
+def test_fidelity_of_a_literal():
+    teacher = np.log(np.asarray([[0.5, 0.5], [0.8, 0.2]], np.float32))
+    student = np.log(np.asarray([[0.5, 0.5], [0.2, 0.8]], np.float32))
+    found = evaluate.fidelity(student + 3, teacher)
+    # The second image's: 0.8 log 4 - 0.2 log 4, half of it over both.
+    assert found.agreement == 50
+    assert found.kl == pytest.approx(0.3 * np.log(4), rel=1e-5)
+    same = evaluate.fidelity(teacher, teacher)
+    assert same.agreement == 100 and same.kl == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("who", ["student", "teacher", "both"])
+def test_logits_that_are_not_finite_agree_with_nothing(who):
+    fine = np.asarray([[1, 0], [0, 1], [3, 2]], np.float32)
+    broken = fine.copy()
+    broken[1, 0] = np.nan
+    student, teacher = (
+        fine if who not in (name, "both") else broken for name in ("student", "teacher")
+    )
+    found = evaluate.fidelity(student, teacher)
+    assert found.agreement == pytest.approx(200 / 3) and found.kl is None
 
 
 def test_images_are_read_batch_by_batch_and_once():
@@ -75,7 +101,7 @@ def test_images_are_read_batch_by_batch_and_once():
         batch_size=8,
         normalisation=NORMALISATION,
     )
-    np.testing.assert_array_equal(found, _expected(IMAGES))
+    np.testing.assert_allclose(found, _expected(IMAGES), rtol=1e-5, atol=1e-5)
     assert sorted(read) == list(range(23))
 
 
@@ -94,19 +120,21 @@ def test_a_logit_that_is_not_finite_is_no_class():
             normalisation=NORMALISATION,
         )
         # Two images a device, of which the first is broken.
-        np.testing.assert_array_equal(found[::2], [evaluate.NOT_FINITE] * 4)
-        np.testing.assert_array_equal(found[1::2], _expected(IMAGES[:8])[1::2])
+        classes = evaluate.classes_of(found)
+        np.testing.assert_array_equal(classes[::2], [evaluate.NOT_FINITE] * 4)
+        expected = np.argmax(_expected(IMAGES[:8]), -1)
+        np.testing.assert_array_equal(classes[1::2], expected[1::2])
 
 
-def test_no_images_are_no_classes():
-    found = evaluate.predict(
-        linear,
-        {"kernel": KERNEL},
-        IMAGES[:0],
-        batch_size=8,
-        normalisation=NORMALISATION,
-    )
-    assert found.shape == (0,)
+def test_no_images_are_refused():
+    with pytest.raises(ValueError, match="no images"):
+        evaluate.predict(
+            linear,
+            {"kernel": KERNEL},
+            IMAGES[:0],
+            batch_size=8,
+            normalisation=NORMALISATION,
+        )
 
 
 class Means(nn.Module):

@@ -36,6 +36,7 @@ def test_results_say_what_was_measured(whole):
     assert set(results["baselines"]) == {"noise", "real"}
     quantized = results["quantized"]
     assert quantized["best_top1"] >= quantized["top1"] == 10 * quantized["correct"]
+    assert 0 <= quantized["agreement"] <= 100 and quantized["kl"] >= 0
     assert results["seconds"] > 0 and results["seconds_per_step"] > 0
     assert "samples/center_r2" in results["samples"]
     assert (workdir / "report.html").read_text().count("<img") == 4
@@ -79,7 +80,8 @@ def test_evaluate_tells_teacher_and_export(whole):
     config, workdir, results = whole
     found = evaluate_run(config, workdir)
     assert found["teacher"]["correct"] == results["teacher"]["correct"]
-    assert found["quantized"]["correct"] == results["quantized"]["correct"]
+    for key in ("correct", "agreement", "kl"):
+        assert found["quantized"][key] == results["quantized"][key]
 
 
 @pytest.mark.slow
