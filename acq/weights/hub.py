@@ -59,7 +59,7 @@ def fetch(place: HubFile) -> Path:
             f"{reason or type(error).__name__}. Download {place.url} where there is a "
             "network, and give the file: --config.teacher.weights=FILE."
         ) from error
-    return Path(str(found))
+    return Path(found)
 
 
 def hash_weights(path: Path, *, pinned: str, key: str = "teacher.sha256") -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pydicom
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import ImplicitVRLittleEndian
+from pydicom.uid import UID, ImplicitVRLittleEndian
 
 _WANTED = {
     "SOPClassUID": "sop_class",
@@ -122,7 +122,7 @@ def read_header(path: Path) -> DicomHeader:
 @dataclasses.dataclass(frozen=True)
 class _Meta:
     sop_class: str = ""
-    transfer_syntax: pydicom.uid.UID = ImplicitVRLittleEndian
+    transfer_syntax: UID = ImplicitVRLittleEndian
 
 
 def _meta(path: Path) -> _Meta:
@@ -133,5 +133,5 @@ def _meta(path: Path) -> _Meta:
         return _Meta()
     return _Meta(
         str(meta.get("MediaStorageSOPClassUID") or ""),
-        pydicom.uid.UID(meta.get("TransferSyntaxUID") or ImplicitVRLittleEndian),
+        UID(meta.get("TransferSyntaxUID") or ImplicitVRLittleEndian),
     )

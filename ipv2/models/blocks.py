@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.linen import initializers
+from flax.linen.dtypes import promote_dtype
 from flax.typing import Dtype, Initializer
 from jaxtyping import Array, Float
 
@@ -112,7 +113,7 @@ class Conv(nn.Module):
         shape = (size, size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
         bias = _bias(self, self.features) if self.use_bias else None
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         return _add_bias(convolve(x, kernel, _pixels(self.padding, size)), bias)
 
 
@@ -139,7 +140,7 @@ class DepthwiseConv(nn.Module):
         channels = x.shape[-1]
         kernel = self.param("kernel", init, (3, 3, 1, channels), self.param_dtype)
         bias = _bias(self, channels) if self.use_bias else None
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         return _add_bias(depthwise_convolve(x, kernel[:, :, 0]), bias)
 
 
@@ -163,7 +164,7 @@ class HalvingConv(nn.Module):
         shape = (2, 2, x.shape[-1], self.features)
         kernel = self.param("kernel", init, shape, self.param_dtype)
         bias = _bias(self, self.features)
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         return _add_bias(convolve_patches(x, kernel), bias)
 
 
@@ -192,7 +193,7 @@ class DoublingConv(nn.Module):
         shape = (2, 2, x.shape[-1], self.features)
         kernel = self.param("kernel", init, shape, self.param_dtype)
         bias = _bias(self, self.features)
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         return _add_bias(transpose_patches(x, kernel), bias)
 
 
@@ -215,7 +216,7 @@ class ChannelNorm(nn.Module):
         shape = (x.shape[-1],)
         scale = self.param("scale", initializers.ones_init(), shape, self.param_dtype)
         bias = _bias(self, x.shape[-1])
-        x, scale, bias = nn.dtypes.promote_dtype(x, scale, bias, dtype=self.dtype)
+        x, scale, bias = promote_dtype(x, scale, bias, dtype=self.dtype)
         return channel_norm(x, scale, bias, self.epsilon)
 
 

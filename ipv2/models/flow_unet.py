@@ -21,6 +21,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.linen import initializers
+from flax.linen.dtypes import promote_dtype
 from flax.typing import Dtype
 from jaxtyping import Array, Float, Key
 
@@ -100,7 +101,7 @@ class ResamplingConv(nn.Module):
         bias = self.param(
             "bias", initializers.zeros_init(), (self.features,), self.param_dtype
         )
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = convolve_doubled(x, kernel) if self.doubles else convolve_halved(x, kernel)
         return y + bias.reshape(1, 1, 1, -1)
 
