@@ -1,0 +1,172 @@
+"""What real images give: the end that samples of a generator are to come near.
+
+  python -m tests.benchmarks.acq_real_images --weights FILE --images NPZ \
+      [--bits 3] [--seed 1] [--compare WORKDIR ...]
+
+The student of `acq_r20_cifar10`, with its losses, ranges, rates and steps, learns from
+the second half of the images, which data-free quantization forbids, and is evaluated on
+the first half. `--compare` evaluates exports of other runs on that half too. Attention
+is measured as a run's `results.json` measures that of its samples.
+"""
+
+import argparse
+import dataclasses
+import functools
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.linen import initializers
+
+from acq import settings
+from acq.check import check
+from acq.conditions import Conditions
+from acq.datasets.eval_data import EvalData
+from acq.datasets.opening import open_eval_data
+from acq.diagnosis.sample_measures import spread_in_class
+from acq.evaluate import fidelity, logits_of, predict, top1
+from acq.initial_states import quantize_state
+from acq.kernels.attention import attention_center
+from acq.losses import attention_cosine
+from acq.observation import observe
+from acq.quantize_results import student_variables
+from acq.quantized import load_quantized
+from acq.teacher.opening import open_teacher
+from acq.train_step import make_quantize_step
+from common.devices import pmap_frozen_step, replicate, shard_batch, to_host
+from common.progress import Progress
+from common.report import format_table
+from configs.acq_r20_cifar10 import get_config
+
+
+class RealImages(nn.Module):
+    """In the generator's place: each latent picks one of the images."""
+
+    shape: tuple[int, ...]
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, conditions: Conditions) -> jax.Array:
+        images = self.param("images", initializers.zeros, self.shape)
+        # A normal number's place among all normal numbers is uniform.
+        place = self.shape[0] * jax.scipy.stats.norm.cdf(conditions.latent[:, 0])
+        return images[place.astype(jnp.int32)]
+
+
+def half(data: EvalData, start: int, stop: int) -> EvalData:
+    """The images from one place to another."""
+    places = np.arange(start, stop)
+    return dataclasses.replace(
+        data, images=data.images[places], labels=data.labels[places]
+    )
+
+
+def teach(config, teacher, images: np.ndarray):
+    """The student's variables after the recipe's steps on these images."""
+    generator_parts = settings.generator_parts(config, teacher, alone=False)
+    generator = RealImages(images.shape)
+    generator_parts = generator_parts._replace(generator=generator)
+    x = teacher.record.normalisation.normalise(jnp.asarray(images, jnp.float32) / 255)
+    state = replicate(quantize_state(config, teacher, {"images": x}))
+    step = pmap_frozen_step(
+        make_quantize_step(
+            generator_parts,
+            settings.student_parts(config, teacher),
+            generator_learns=False,
+        )
+    )
+    frozen = replicate(teacher.variables)
+    steps = settings.to_steps(config, "train.duration")
+    size = config.train.batch_size
+    with Progress("student of real images", steps, "steps") as progress:
+        for number in range(steps):
+            draw = np.arange(number * size, (number + 1) * size, dtype=np.uint32)
+            state, metrics = step(frozen, state, shard_batch({"draw": draw}))
+            jax.block_until_ready(metrics)
+            progress.update(1)
+    return student_variables(teacher, to_host(state))
+
+
+def measure_attention(config, teacher, data: EvalData, batches: int = 20) -> str:
+    """Cosine of attention between modes and spread of its centres within a class."""
+    size = config.train.batch_size
+    parts = settings.generator_parts(config, teacher, alone=False)
+
+    @jax.jit
+    def look(images, label):
+        x = teacher.record.normalisation.normalise(images.astype(jnp.float32) / 255)
+        evaluated, trained = (
+            observe(teacher.network, teacher.variables, x, label, train=train).attention
+            for train in (False, True)
+        )
+        center = attention_center(evaluated, parts.loss.power)
+        return attention_cosine(evaluated, trained), center
+
+    found = [
+        look(data.images[places], data.labels[places])
+        for places in np.arange(batches * size).reshape(batches, size)
+    ]
+    cosine, center = (np.concatenate(x) for x in zip(*found, strict=True))
+    spread = spread_in_class(center, data.labels[: len(center)])
+    return f"attention of {len(center):,} images: cosine {np.mean(cosine):.3f} " + (
+        f"between modes, spread of centres in a class {spread:.3f}"
+    )
+
+
+def main() -> None:
+    """Teaches one student of each number of bits and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--images", required=True)
+    parser.add_argument("--bits", type=int, nargs="+", default=[3])
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--compare", type=Path, nargs="*", default=[])
+    options = parser.parse_args()
+    rows = []
+    for bits in options.bits:
+        config = get_config("acq")
+        config.quantizer.weight_bits = config.quantizer.activation_bits = bits
+        config.teacher.weights = options.weights
+        config.eval.path = options.images
+        config.seed = options.seed
+        check(config)
+        teacher = open_teacher(config, Path())
+        data = open_eval_data(config, teacher)
+        middle = len(data) // 2
+        shown = half(data, 0, middle)
+        look = functools.partial(
+            predict,
+            images=shown.images,
+            batch_size=config.eval.batch_size,
+            normalisation=teacher.record.normalisation,
+        )
+        expected = look(logits_of(teacher.network), teacher.variables)
+        found = {}
+        if bits == options.bits[0]:
+            found["teacher, float"] = expected
+            print(measure_attention(config, teacher, data))
+            for workdir in options.compare:
+                loaded = load_quantized(workdir / "export")
+                logits = look(logits_of(loaded.network), loaded.variables)
+                found[workdir.name] = logits
+        student = teacher.with_layers(settings.quant_layers(config))
+        variables = teach(config, teacher, half(data, middle, len(data)).images)
+        found[f"real images, W{bits}A{bits}"] = look(logits_of(student), variables)
+        rows += [
+            (name, top1(x, shown.labels).top1, *fidelity(x, expected))
+            for name, x in found.items()
+        ]
+    print(
+        format_table(
+            ["student", "top-1 %", "as teacher %", "KL"],
+            rows,
+            digits=(0, 2, 2, 4),
+            title=f"the first {middle:,} images",
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
