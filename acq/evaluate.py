@@ -86,7 +86,8 @@ def fidelity(
 
     Fidelity is not accuracy: Stanton et al., NeurIPS 2021.
     """
-    same = (classes_of(student) == classes_of(teacher)) & np.isfinite(student).all(-1)
+    classes = classes_of(student)
+    same = (classes == classes_of(teacher)) & (classes != NOT_FINITE)
     agreement = 100.0 * float(np.mean(same))
     if not (np.isfinite(student).all() and np.isfinite(teacher).all()):
         return Fidelity(agreement, None)

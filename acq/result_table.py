@@ -79,8 +79,7 @@ def format_runs(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
                 _mean(last),
                 max(last) - min(last),
                 _mean(best),
-                _mean(kl),
-                max(kl) - min(kl),
+                *((None, None) if None in kl else (_mean(kl), max(kl) - min(kl))),
                 _mean([run["samples"]["samples/center_r2"] for run in seeds]),
                 _mean([run["seconds_per_step"] for run in seeds]),
             )

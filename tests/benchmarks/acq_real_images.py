@@ -1,7 +1,7 @@
 """What real images give: the end that samples of a generator are to come near.
 
   python -m tests.benchmarks.acq_real_images --weights FILE --images NPZ \
-      [--bits 3] [--seed 1] [--compare WORKDIR ...]
+      [--bits 3 4] [--seed 1] [--compare WORKDIR ...]
 
 The student of `acq_r20_cifar10`, with its losses, ranges, rates and steps, learns from
 the second half of the images, which data-free quantization forbids, and is evaluated on
