@@ -104,7 +104,7 @@ def test_a_view_is_what_the_network_gives_in_that_mode(train, attention):
 
 
 @pytest.mark.slow
-def test_modes_differ_and_training_mode_changes_no_variable():
+def test_modes_differ_from_the_second_layer_on():
     view, train_view = (view_of("resnet", train=train) for train in (False, True))
     assert np.abs(view.logits - train_view.logits).max() > 0.1
     assert np.abs(view.attention - train_view.attention).max() > 0.01
@@ -113,11 +113,6 @@ def test_modes_differ_and_training_mode_changes_no_variable():
     np.testing.assert_allclose(*first, rtol=1e-5)
     later = [v.statistics["layer3_0"]["bn2"]["mean"] for v in (view, train_view)]
     assert np.abs(later[0] - later[1]).max() > 0.01
-    # What would have changed is not even computed: nothing else comes out.
-    assert set(view._fields) == {"logits", "attention", "statistics", "features"}
-    moved = applied("resnet", train=True)[1]["batch_stats"]["bn1"]["mean"]
-    kept = variables_of("resnet")["batch_stats"]["bn1"]["mean"]
-    assert np.abs(moved - kept).max() > 0
 
 
 def test_class_activation_map_is_grad_cam_of_a_pooled_head():
