@@ -174,11 +174,12 @@ def folded_sums(
 
 def _terms(x, g, scale, zero_point, grid):
     """The terms of P and of O."""
-    x, g = x.astype(jnp.float32), g.astype(jnp.float32)
-    codes = quantize(x, scale, zero_point, grid)
-    inside = _inside(x, scale, zero_point, grid)
-    error = codes - zero_point - jnp.where(inside, x * (1 / scale), 0)
-    return g * error, jnp.where(inside, 0, g)
+    g = g.astype(jnp.float32)
+    steps, lowest, highest = _steps(x, scale, zero_point, grid)
+    code = jnp.round(steps)
+    below, above = code < lowest, code > highest
+    error = jnp.where(above, highest, jnp.where(below, lowest, code - steps))
+    return g * error, jnp.where(below | above, g, 0)
 
 
 def _range_gradient(slopes, outside, low, high, grid):
@@ -200,7 +201,13 @@ def _range_gradient(slopes, outside, low, high, grid):
 
 def _inside(x, scale, zero_point, grid):
     """Where the codes need no clipping."""
+    steps, lowest, highest = _steps(x, scale, zero_point, grid)
+    code = jnp.round(steps)
+    return (code >= lowest) & (code <= highest)
+
+
+def _steps(x, scale, zero_point, grid):
+    """Steps x / s, and the lowest and the highest whole number of them on the grid."""
     scale, zero_point = against(x, scale), against(x, zero_point)
-    middle = (grid.qmin + grid.qmax) / 2
-    steps = jnp.round(x.astype(jnp.float32) * (1 / scale))
-    return jnp.abs(steps + (zero_point - middle)) <= grid.qmax - middle
+    steps = x.astype(jnp.float32) * (1 / scale)
+    return steps, grid.qmin - zero_point, grid.qmax - zero_point
