@@ -3,8 +3,8 @@
 The format is found by content, since suffixes say little (`.th`, `.pt` and `.bin` may
 be any of them):
 
-    safetensors   8 bytes of length, then '{'
     zip           `torch.save` since PyTorch 1.6 (has a data.pkl), or NumPy's .npz
+    safetensors   8 bytes of length, then '{'
     pickle        `torch.save` before PyTorch 1.6
 
 No pickle is ever executed. A folder is an export of this software, read elsewhere
@@ -96,10 +96,11 @@ def _reader(path: Path) -> Callable[[Path], Mapping[str, np.ndarray]]:
             names = archive.namelist()
         is_numpy = bool(names) and all(name.endswith(".npy") for name in names)
         return _read_npz if is_numpy else torch_files.read_zip
-    if head.startswith(_PICKLE):
-        return torch_files.read_legacy
+    # Before pickles: the length may begin with their first byte.
     if head[8:9] == b"{":
         return _read_safetensors
+    if head.startswith(_PICKLE):
+        return torch_files.read_legacy
     what = next((w for start, w in _KNOWN_STARTS.items() if head.startswith(start)), "")
     if not what:
         what = f"begins with {head[:8]!r}" if head else "empty"

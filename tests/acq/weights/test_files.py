@@ -44,9 +44,10 @@ def test_safetensors_are_read_without_a_wrapper_s_prefix(tmp_path):
     _check(read_weights(tmp_path / "w"))
 
 
-def _safetensors(dtype, shape, numbers):
+def _safetensors(dtype, shape, numbers, length=0):
+    """A file of one tensor; its header is filled up to `length` bytes."""
     header = {"w": {"dtype": dtype, "shape": shape, "data_offsets": [0, len(numbers)]}}
-    text = json.dumps(header).encode()
+    text = json.dumps(header).encode().ljust(length)
     return struct.pack("<Q", len(text)) + text + numbers
 
 
@@ -57,6 +58,15 @@ def test_bfloat16_becomes_float32(tmp_path):
     found = read_weights(path)["w"]
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, numbers.astype(np.float32))
+
+
+@pytest.mark.parametrize("first", [b"\x80", b"\x80\x02", b"<", b"\x89"])
+def test_safetensors_may_begin_with_another_format_s_bytes(tmp_path, first):
+    length = int.from_bytes(first, "little") + (1 << 8 * len(first))
+    content = _safetensors("F32", [2], np.float32([1, 2]).tobytes(), length)
+    assert content.startswith(first)
+    (tmp_path / "w").write_bytes(content)
+    np.testing.assert_array_equal(read_weights(tmp_path / "w")["w"], [1, 2])
 
 
 @pytest.mark.parametrize(
