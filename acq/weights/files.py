@@ -24,7 +24,6 @@ import numpy as np
 import safetensors
 
 from acq.weights import torch_files
-from acq.weights.state_dict import unwrapped
 from acq.weights.torch_globals import UnreadablePickleError
 from common.errors import UserError
 
@@ -55,8 +54,7 @@ _ALWAYS_ALLOWED = 1 << 26
 def read_weights(path: Path) -> dict[str, np.ndarray]:
     """Returns the tensors in a file, by their names in it.
 
-    Floats of any width come as float32, the rest as it is. A prefix that a wrapper
-    (`module.`) gave to every name is left out.
+    Floats of any width come as float32, the rest as it is.
 
     Raises:
       UserError: There is no such file, it is of no known format, damaged, or holds
@@ -85,7 +83,7 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
             f"{path}: damaged or incomplete ({str(error)[:200]}). Copy or download it "
             f"again. Accepted: {ACCEPTED}."
         ) from error
-    return {name: _plain(tensor) for name, tensor in unwrapped(tensors).items()}
+    return {name: _plain(tensor) for name, tensor in tensors.items()}
 
 
 def _reader(path: Path) -> Callable[[Path], Mapping[str, np.ndarray]]:

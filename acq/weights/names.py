@@ -5,14 +5,18 @@ normalisation as weight, bias, running_mean and running_var. Or they have our ow
 `params/conv1/kernel`, and are laid out as in Flax. A network of one's own, too, is read
 from PyTorch names if its modules have the same ones.
 
+A module that all of a file's tensors are in may be one that wraps the network:
+PyTorch's DataParallel (`module.`), torch.compile, a Lightning module.
+
 Every tensor is accounted for: one that is left over, missing or of another shape is
 listed, and the file refused. Only `num_batches_tracked` is ignored: it counts training
 steps.
 """
 
 import dataclasses
+import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -83,11 +87,12 @@ def to_variables(
                 f"{name}: {tensor.shape}, here {_foreign(shapes[path], match.layout)}"
             )
     if match.missing or match.left_over or misshapen:
+        *_, inner = _unwrapped(wanted)
         lines = [
             *_lines("missing", ["/".join(path) for path in match.missing]),
             *_lines("left over", list(match.left_over)),
             *_lines("of another shape", misshapen),
-            *hints(wanted, shapes),
+            *hints({inner[n]: tensor for n, tensor in wanted.items()}, shapes),
         ]
         raise UserError(f"{source}: not the weights of {network}:\n" + "\n".join(lines))
     if strange := list(_strange({n: found[path] for path, n in match.names.items()})):
@@ -111,14 +116,27 @@ def _best_match(tensors: Tensors, shapes: Mapping[_Path, Any]) -> _Match:
     matches = [_matched("flax", {n: n.replace(".", "/") for n in tensors}, ours)]
     head = next((head for head in HEADS if ("params", head, "kernel") in shapes), "")
     theirs = {_torch_name(path): path for path in shapes}
-    for naming in (Naming(rules=()), *NAMINGS.values()):
-        keys = {n: naming.rewrite(n, head).replace(".", "_") for n in tensors}
+    namings = (Naming(rules=()), *NAMINGS.values())
+    for inner, naming in itertools.product(_unwrapped(tensors), namings):
+        rewritten = {n: naming.rewrite(inner[n], head) for n in tensors}
+        keys = {n: name.replace(".", "_") for n, name in rewritten.items()}
         match = _matched("torch", keys, theirs)
         if naming.lacks_biases:
-            renamed = {n for n in tensors if naming.rewrite(n, head) != n}
+            renamed = {n for n in tensors if rewritten[n] != inner[n]}
             match = _without_biases(match, tensors, renamed)
         matches.append(match)
     return min(matches, key=lambda match: len(match.missing) + len(match.left_over))
+
+
+def _unwrapped(names: Iterable[str]) -> Iterator[dict[str, str]]:
+    """Names as they are, and in each module that all of them are in, from outside."""
+    inner = {name: name for name in names}
+    yield inner
+    while len({name.partition(".")[0] for name in inner.values()}) == 1:
+        inner = {name: rest.partition(".")[2] for name, rest in inner.items()}
+        if not all(inner.values()):
+            return
+        yield inner
 
 
 def _matched(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from acq.weights.torch_globals import Global, Opaque, TensorView, UnreadablePickleError
+from acq.weights.torch_globals import TensorView, UnreadablePickleError
 
 NESTS = ("state_dict", "model_state_dict", "model", "net")
 """Keys under which training scripts put a network's weights, beside other things."""
@@ -13,18 +13,17 @@ _TRAINING = frozenset(
     {
         *("optimizer", "optimizer_state_dict", "optim", "scaler", "amp_scaler"),
         *("scheduler", "scheduler_state_dict", "lr_scheduler"),
+        "optimizer_states",  # PyTorch Lightning
     }
 )
-# Wrappers of a whole network: (Distributed)DataParallel and torch.compile.
-_WRAPPERS = ("module.", "_orig_mod.")
 
 
 def find_state_dict(content: Any) -> dict[str, TensorView]:
     """Returns the weights of what a checkpoint holds.
 
     That is a dict of tensors, or such a dict under one of `NESTS`. Beside the weights,
-    plain values (numbers, texts, None) and an optimiser's state are ignored; anything
-    else could be weights too, and is refused.
+    an optimiser's state and whatever holds no tensors (numbers, texts, lists of them)
+    are ignored; anything else could be weights too, and is refused.
 
     Raises:
       UnreadablePickleError: There are no weights, or more than one network's.
@@ -48,19 +47,8 @@ def find_state_dict(content: Any) -> dict[str, TensorView]:
     return _named(_weights(content[nests[0]]))
 
 
-def unwrapped(tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns tensors without the prefix that a wrapper gave to every name."""
-    found = dict(tensors)
-    while found:
-        prefix = next((w for w in _WRAPPERS if all(k.startswith(w) for k in found)), "")
-        if not prefix:
-            break
-        found = {name.removeprefix(prefix): v for name, v in found.items()}
-    return found
-
-
 def _weights(content: Mapping[Any, Any]) -> dict[Any, TensorView]:
-    """Returns the tensors of a dict; refuses what may be neither weights nor ignored.
+    """Returns the tensors of a dict; refuses containers that hold some.
 
     A tensor without axes is a plain value, save in a batch counter.
     """
@@ -68,11 +56,11 @@ def _weights(content: Mapping[Any, Any]) -> dict[Any, TensorView]:
     for key, value in content.items():
         if isinstance(value, TensorView) and (value.shape or _is_counter(key)):
             weights[key] = value
-        elif not _is_plain(value) and key not in _TRAINING:
+        elif key not in _TRAINING and _holds_tensors(value):
             strange[key] = value
     if strange:
         raise UnreadablePickleError(
-            "it holds what is neither a tensor nor a plain value: " + _list(strange)
+            "it holds tensors elsewhere than in a dict of them: " + _list(strange)
         )
     return weights
 
@@ -89,12 +77,17 @@ def _is_counter(key: Any) -> bool:
     return isinstance(key, str) and key.endswith("num_batches_tracked")
 
 
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, TensorView):
-        return not value.shape
-    return value is None or isinstance(
-        value, str | bytes | int | float | Global | Opaque
-    )
+def _holds_tensors(value: Any) -> bool:
+    """Whether a tensor with axes is in a value, however deep."""
+    left, seen = [value], set()  # what is seen may hold itself
+    while left:
+        item = left.pop()
+        if isinstance(item, TensorView) and item.shape:
+            return True
+        if isinstance(item, dict | list | tuple) and id(item) not in seen:
+            seen.add(id(item))
+            left += item.values() if isinstance(item, dict) else item
+    return False
 
 
 def _kind(value: Any) -> str:

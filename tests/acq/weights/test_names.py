@@ -64,6 +64,27 @@ def test_foreign_names_give_the_variables_they_were_made_of(case):
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(found))
 
 
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.module.", "model.net."])
+@pytest.mark.parametrize("case", ["akamaster", "pytorchcv mobilenet", "timm vgg"])
+def test_modules_around_the_network_do_not_count(case, wrapper):
+    network, names = CASES[case]
+    variables = theirs.random_variables(network)
+    tensors = theirs.tensors_of(variables, names)
+    wrapped = {wrapper + name: tensor for name, tensor in tensors.items()}
+    _assert_same(_convert(wrapped, variables), variables)
+    extra = {f"{wrapper}more.weight": np.ones(3, np.float32)}
+    with pytest.raises(UserError, match=rf"left over \(1\):\n    {wrapper}more"):
+        _convert(wrapped | extra, variables)
+
+
+def test_a_network_inside_a_module_of_its_own_keeps_it():
+    variables = theirs.random_variables(CIFAR)
+    inside = {kind: {"model": tree} for kind, tree in variables.items()}
+    paths = [f"model/{ours}" for ours, _ in CASES["akamaster"][1]]
+    names = [(path, path.replace("/", ".")) for path in paths]
+    _assert_same(_convert(theirs.tensors_of(inside, names), inside), inside)
+
+
 def test_pytorchcv_convolutions_without_bias_have_one_of_zero():
     variables = theirs.random_variables(MOBILE)
     tensors = theirs.tensors_of(variables, CASES["pytorchcv mobilenet"][1])
@@ -135,7 +156,8 @@ def test_long_lists_are_cut_and_counted():
         ({"shortcut": "projection"}, {}, r"--config\.teacher\.shortcut=zero_pad"),
     ],
 )
-def test_the_message_says_what_would_fit(here, file, hint):
+@pytest.mark.parametrize("wrapper", ["", "module."])
+def test_the_message_says_what_would_fit(here, file, hint, wrapper):
     if "depth" in file:
         blocks = (file["depth"] - 2) // 6
         network = CifarResNet(depth=file["depth"], **SMALL)
@@ -145,7 +167,7 @@ def test_the_message_says_what_would_fit(here, file, hint):
         _, tensors = _cifar(**file)
     variables, _ = _cifar(**here)
     with pytest.raises(UserError, match=hint):
-        _convert(tensors, variables)
+        _convert({wrapper + name: t for name, t in tensors.items()}, variables)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 import pytest
 
-from acq.weights.state_dict import find_state_dict, unwrapped
+from acq.weights.state_dict import find_state_dict
 from acq.weights.torch_globals import Opaque, Storage, TensorView, UnreadablePickleError
 
 _STORAGE = Storage(key="0", dtype="float32", start=0, count=4)
@@ -19,6 +19,12 @@ WEIGHTS = {"conv.weight": TENSOR, "bn.num_batches_tracked": SCALAR}
         {"net": WEIGHTS, "acc": Opaque("NumPy scalar"), "epoch": 3, "lr": 0.1},
         {"model_state_dict": WEIGHTS, "optimizer": {"state": {0: {"m": TENSOR}}}},
         {"state_dict": {**WEIGHTS, "version": 2}, "scheduler": [1, [2]]},
+        {  # PyTorch Lightning
+            **{"state_dict": WEIGHTS, "pytorch-lightning_version": "2.5"},
+            **{"loops": {"fit": {"progress": {"total": 3}}}, "lr_schedulers": []},
+            **{"callbacks": {"Checkpoint": {"best": SCALAR, "every": (1, None)}}},
+            "optimizer_states": [{"state": {0: {"exp_avg": TENSOR}}}],
+        },
     ],
 )
 def test_weights_are_found_beside_plain_values(content):
@@ -37,11 +43,11 @@ def test_weights_are_found_beside_plain_values(content):
             {"state_dict": WEIGHTS, "model": WEIGHTS},
             "networks' weights: state_dict, mo",
         ),
-        ({"state_dict": WEIGHTS, "ema": WEIGHTS}, r"plain value: 'ema' \(a dict\)"),
+        ({"state_dict": WEIGHTS, "ema": WEIGHTS}, r"dict of them: 'ema' \(a dict\)"),
         ({"state_dict": WEIGHTS, "mean": TENSOR}, r"beside it: 'mean' \(a tensor\)"),
-        ({"state_dict": {**WEIGHTS, "x": [1]}}, r"plain value: 'x' \(a list\)"),
+        ({"state_dict": {**WEIGHTS, "x": [1, {2: TENSOR}]}}, r"them: 'x' \(a list\)"),
         ({0: TENSOR}, "tensors without names"),
-        ({str(i): [] for i in range(9)}, r"'2' \(a list\) and 6 more"),
+        ({str(i): [TENSOR] for i in range(9)}, r"'2' \(a list\) and 6 more"),
     ],
 )
 def test_what_may_be_other_weights_is_refused(content, said):
@@ -49,9 +55,7 @@ def test_what_may_be_other_weights_is_refused(content, said):
         find_state_dict(content)
 
 
-def test_prefixes_go_only_where_every_name_has_them():
-    assert unwrapped({"module.a": 1, "module.b.c": 2}) == {"a": 1, "b.c": 2}
-    assert unwrapped({"_orig_mod.module.a": 1}) == {"a": 1}
-    assert unwrapped({"module.a": 1, "b": 2}) == {"module.a": 1, "b": 2}
-    assert unwrapped({"module.": 1}) == {"": 1}
-    assert unwrapped({}) == {}
+def test_a_list_that_holds_itself_is_looked_at_once():
+    loop: list = [1]
+    loop.append(loop)
+    assert find_state_dict({"state_dict": WEIGHTS, "loop": loop}) == WEIGHTS

@@ -231,7 +231,7 @@ def test_what_torch_writes_is_read(tmp_path, is_zip, protocol):
     state["low"] = torch.tensor([1.5, 3e38], dtype=torch.bfloat16)
     state["parameter"] = torch.nn.Parameter(torch.ones(2))
     checkpoint = {
-        "state_dict": {f"module.{name}": tensor for name, tensor in state.items()},
+        "state_dict": state,
         "optimizer": {
             "state": {0: {"step": 1, "exp_avg": torch.zeros(2)}},
             "param_groups": [{"lr": 0.1, "betas": (0.9, 0.99), "params": [0]}],
