@@ -1,7 +1,7 @@
 """What real images give: the end that samples of a generator are to come near.
 
   python -m tests.benchmarks.acq_real_images --weights FILE --images NPZ \
-      [--bits 3 4] [--seed 1] [--compare WORKDIR ...]
+      [--bits 3 4] [--seed 1] [--steps 2400] [--compare WORKDIR ...]
 
 The student of `acq_r20_cifar10`, with its losses, ranges, rates and steps, learns from
 the second half of the images, which data-free quantization forbids, and is evaluated on
@@ -122,6 +122,7 @@ def main() -> None:
     parser.add_argument("--images", required=True)
     parser.add_argument("--bits", type=int, nargs="+", default=[3])
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--steps", type=int, help="of the student; the recipe's")
     parser.add_argument("--compare", type=Path, nargs="*", default=[])
     options = parser.parse_args()
     rows = []
@@ -131,6 +132,8 @@ def main() -> None:
         config.teacher.weights = options.weights
         config.eval.path = options.images
         config.seed = options.seed
+        if options.steps:
+            config.train.duration = f"{options.steps} steps"
         check(config)
         teacher = open_teacher(config, Path())
         data = open_eval_data(config, teacher)
