@@ -31,6 +31,8 @@ from common.typing import PyTree
 Tensors = Mapping[str, np.ndarray]
 _Path = tuple[str, ...]
 _SHOWN = 4
+# Modules around a network that are looked into: more than anyone nests.
+_MOST_WRAPPERS = 4
 
 _LEAVES = {
     "kernel": "weight",
@@ -132,8 +134,11 @@ def _unwrapped(names: Iterable[str]) -> Iterator[dict[str, str]]:
     """Names as they are, and in each module that all of them are in, from outside."""
     inner = {name: name for name in names}
     yield inner
-    while len({name.partition(".")[0] for name in inner.values()}) == 1:
-        inner = {name: rest.partition(".")[2] for name, rest in inner.items()}
+    for _ in range(_MOST_WRAPPERS):
+        parts = {name: rest.partition(".") for name, rest in inner.items()}
+        if len({first for first, _, _ in parts.values()}) != 1:
+            return
+        inner = {name: rest for name, (_, _, rest) in parts.items()}
         if not all(inner.values()):
             return
         yield inner

@@ -77,6 +77,14 @@ def test_modules_around_the_network_do_not_count(case, wrapper):
         _convert(wrapped | extra, variables)
 
 
+def test_names_of_endless_modules_are_refused_at_once():
+    variables, _ = _cifar()
+    # Looked into to the end, this would take hours.
+    tensors = {"a." * 100_000 + "weight": np.ones(3, np.float32)}
+    with pytest.raises(UserError, match=r"left over \(1\)"):
+        _convert(tensors, variables)
+
+
 def test_a_network_inside_a_module_of_its_own_keeps_it():
     variables = theirs.random_variables(CIFAR)
     inside = {kind: {"model": tree} for kind, tree in variables.items()}
