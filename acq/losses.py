@@ -124,6 +124,11 @@ def attention_cosine(
     return jnp.sum(a * b, axis=-1) / (norms + _SMALL)
 
 
+def entropy(logits: Float[Array, "n k"]) -> Float[Array, "n"]:
+    """Entropy of the softmax in nats: 0 for a sure class, log k for none."""
+    return jnp.sum(jax.scipy.special.entr(jax.nn.softmax(logits)), axis=-1)
+
+
 def distillation_loss(
     student: Float[Array, "n k"], teacher: Float[Array, "n k"], temperature: float | int
 ) -> Float[Array, ""]:

@@ -119,8 +119,9 @@ def _make_measure(
     All of it is of the joined batch, on every device, and of whole samples; BNS is of
     them as the generator's loss shifts them. Measured are of every sample its
     number `draw`, `label`, `requested` and `achieved` centre, whether it is
-    `recognised` and `finite`, `cosine` of its attention in both modes, and `squared`,
-    its mean squared difference from every sample of the batch.
+    `recognised` and `finite`, the teacher's `entropy`, `cosine` of its attention in
+    both modes, and `squared`, its mean squared difference from every sample of the
+    batch.
     """
 
     def measure(variables: PyTree, shard: Any) -> Any:
@@ -159,6 +160,7 @@ def _make_measure(
             "achieved": attention_center(view.attention, subject.power),
             "recognised": finite & (jnp.argmax(view.logits, -1) == conditions.label),
             "finite": finite,
+            "entropy": losses.entropy(view.logits),
             "cosine": losses.attention_cosine(view.attention, train_view.attention),
             "squared": _squared_distances(images, pictures[0]),
         }
@@ -237,6 +239,7 @@ def _summary(
         center_spread=sample_measures.spread_in_class(achieved, label),
         requested_spread=sample_measures.spread_in_class(requested, label),
         attention_cosine=float(np.mean(every["cosine"])),
+        teacher_entropy=float(np.mean(every["entropy"])),
         statistics={
             name: float(np.mean([batch[name] for batch in statistics]))
             for name in statistics[0]

@@ -46,6 +46,8 @@ class Diagnosis:
         a class, a mean over classes; see `sample_measures.spread_in_class`.
       requested_spread: the same of the centres asked for.
       attention_cosine: of attention in evaluation and in training mode.
+      teacher_entropy: mean entropy of the teacher's softmax, in nats: near 0 the
+        samples are plainer than real images are, and teach less.
       statistics: BNS, a mean over batches, by 'eval_squared', 'eval_relative',
         'train_squared' and 'train_relative': the mode, and `losses.StatisticsForm`.
       drawn: samples by class.
@@ -60,6 +62,7 @@ class Diagnosis:
     center_spread: float | None
     requested_spread: float | None
     attention_cosine: float | None
+    teacher_entropy: float
     statistics: dict[str, float]
     drawn: Int[np.ndarray, "k"]
     recognised: Int[np.ndarray, "k"]
@@ -104,6 +107,7 @@ class Diagnosis:
             "center_spread_in_class": self.center_spread,
             "requested_spread_in_class": self.requested_spread,
             "attention_cosine": self.attention_cosine,
+            "teacher_entropy": self.teacher_entropy,
             **{f"bns_{name}": value for name, value in self.statistics.items()},
             "recognised": self.recognised_share,
             "recognised_worst_class": np.min(worst) if len(judged) else None,

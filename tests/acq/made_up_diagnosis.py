@@ -25,6 +25,7 @@ def make_diagnosis(*, channels=3, shown_classes=CLASSES, **changes):
         "center_spread": 0.3,
         "requested_spread": 0.35,
         "attention_cosine": 0.9,
+        "teacher_entropy": 0.08,
         "statistics": {"eval_squared": 1.0},
         "drawn": np.full(CLASSES, SAMPLES // CLASSES),
         "recognised": np.array([20, 18, 15, 20, 9]),

@@ -140,6 +140,14 @@ def test_consistency_loss_is_one_less_the_mean_cosine():
     np.testing.assert_allclose(losses.consistency_loss(apart, apart[::-1]), 1)
 
 
+def test_entropy_is_from_nothing_to_log_k():
+    # Probabilities of 1/8, 1/4, 5/8; of 1/3 each; of 1, however large the logits.
+    logits = jnp.asarray([[0, np.log(2), np.log(5)], [7, 7, 7], [3e38, 0, -3e38]])
+    literal = np.log(8) / 8 + np.log(4) / 4 - np.log(5 / 8) * 5 / 8
+    found = losses.entropy(logits)
+    np.testing.assert_allclose(found, [literal, np.log(3), 0], rtol=1e-6)
+
+
 def test_distillation_loss_is_the_divergence_of_the_softened_softmax():
     student, teacher = random(4, 5), random(4, 5, seed=1, scale=3)
     p, q = softmax(teacher / 2.5), softmax(student / 2.5)

@@ -29,7 +29,7 @@ from acq.diagnosis.sample_measures import spread_in_class
 from acq.evaluate import fidelity, logits_of, predict, top1
 from acq.initial_states import quantize_state
 from acq.kernels.attention import attention_center
-from acq.losses import attention_cosine
+from acq.losses import attention_cosine, entropy
 from acq.observation import observe
 from acq.quantize_results import student_variables
 from acq.quantized import load_quantized
@@ -90,7 +90,7 @@ def teach(config, teacher, images: np.ndarray):
 
 
 def measure_attention(config, teacher, data: EvalData, batches: int = 20) -> str:
-    """Cosine of attention between modes and spread of its centres within a class."""
+    """What the teacher sees in real images, as a run's diagnosis has it of samples."""
     size = config.train.batch_size
     parts = settings.generator_parts(config, teacher, alone=False)
 
@@ -98,20 +98,22 @@ def measure_attention(config, teacher, data: EvalData, batches: int = 20) -> str
     def look(images, label):
         x = teacher.record.normalisation.normalise(images.astype(jnp.float32) / 255)
         evaluated, trained = (
-            observe(teacher.network, teacher.variables, x, label, train=train).attention
+            observe(teacher.network, teacher.variables, x, label, train=train)
             for train in (False, True)
         )
-        center = attention_center(evaluated, parts.loss.power)
-        return attention_cosine(evaluated, trained), center
+        center = attention_center(evaluated.attention, parts.loss.power)
+        cosine = attention_cosine(evaluated.attention, trained.attention)
+        return cosine, center, entropy(evaluated.logits)
 
     found = [
         look(data.images[places], data.labels[places])
         for places in np.arange(batches * size).reshape(batches, size)
     ]
-    cosine, center = (np.concatenate(x) for x in zip(*found, strict=True))
+    cosine, center, entropies = map(np.concatenate, zip(*found, strict=True))
     spread = spread_in_class(center, data.labels[: len(center)])
     return f"attention of {len(center):,} images: cosine {np.mean(cosine):.3f} " + (
-        f"between modes, spread of centres in a class {spread:.3f}"
+        f"between modes, spread of centres in a class {spread:.3f}, "
+        f"entropy of the teacher {np.mean(entropies):.3f}"
     )
 
 

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
+import scipy.stats
 
 from acq import losses
 from acq.diagnosis.complaints import complaints
@@ -56,6 +58,7 @@ def one_device(variables):
             "achieved": attention_center(view.attention, 2.0),
             "recognised": jnp.argmax(view.logits, -1) == conditions.label,
             "cosine": losses.attention_cosine(view.attention, train_view.attention),
+            "logits": view.logits,
         }
         moved = shift_images(images, conditions.shift, PARTS.black)
         running = teacher_variables["batch_stats"]
@@ -94,6 +97,10 @@ def test_measures_are_those_of_one_device(diagnosis, one_device):
     recognised = np.bincount(label[samples["recognised"]], minlength=3)
     np.testing.assert_array_equal(diagnosis.recognised, recognised)
     assert diagnosis.attention_cosine == pytest.approx(np.mean(samples["cosine"]))
+    entropies = scipy.stats.entropy(
+        scipy.special.softmax(samples["logits"], -1), axis=-1
+    )
+    assert diagnosis.teacher_entropy == pytest.approx(np.mean(entropies), rel=1e-4)
     assert diagnosis.finite == 1
     assert diagnosis.statistics == pytest.approx(statistics, rel=1e-4)
     assert len(set(statistics.values())) == 4
