@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import binomtest
 
-from acq.evaluate import logits_of, predict, top1
+from acq.evaluate import classes_of, logits_of, predict, top1
 from acq.quantized import load_quantized
 from common.report import format_table
 
@@ -48,7 +48,7 @@ def main() -> None:
     rows = []
     for pair in zip(options.workdirs[::2], options.workdirs[1::2], strict=True):
         logits = [logits_of_export(workdir, options.images) for workdir in pair]
-        first, second = (np.argmax(found, -1) == labels for found in logits)
+        first, second = (classes_of(found) == labels for found in logits)
         only_first = int(np.sum(first & ~second))
         only_second = int(np.sum(second & ~first))
         apart = only_first + only_second
