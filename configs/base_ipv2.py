@@ -21,6 +21,7 @@ def get_base() -> ConfigDict:
     config.method = "ipv2"
     config.task = "train"
     config.seed = 0
+    config.strict = False  # skipped volumes end in exit status 3
 
     config.data = ConfigDict()
     # Your pairs: a folder with lq/ and gt/, any CT format, paired by name.
@@ -32,6 +33,9 @@ def get_base() -> ConfigDict:
     config.data.cache = "runs/datasets"
     config.data.series = ""  # which series, where a folder holds several
     config.data.window = (0.0, 0.0)  # (centre, width) in HU of PNG; (0, 0): grey levels
+    config.data.pixel_mm = 0.0  # size of a pixel, for files that do not say; 0: unknown
+    config.data.gaps = "refuse"  # unevenly spaced slices: refuse, allow (2-D work only)
+    config.data.trust_hu = False  # take values for HU that do not look like it
     config.data.split = (0.8, 0.1, 0.1)  # train, val, test
     config.data.split_by = "patient"  # patient, slice (which leaks: for one patient)
     config.data.match = "position"  # of slices of lq and gt: position, index

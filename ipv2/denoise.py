@@ -47,7 +47,7 @@ from ipv2.ct_io import (
 )
 from ipv2.denoiser import channels_of, make_denoise
 from ipv2.jobs import Count, run_jobs
-from ipv2.scans import Job, check_slices, list_jobs, refuse_grey_levels, window_of
+from ipv2.scans import Job, check_slices, list_jobs, refuse_grey_levels
 from ipv2.stored_hu import padding, stored_range
 from ipv2.tiling import Tiling, create_tiling
 from ipv2.trained import Trained, load_trained
@@ -141,8 +141,7 @@ def _denoise_one(
     count: Count,
 ) -> dict[str, Any]:
     """Reads, denoises and writes a volume; returns by what."""
-    series = config.data.series or None
-    with open_volume(job.source, series=series, window=window_of(config)) as volume:
+    with open_volume(job.source, settings.read_options(config)) as volume:
         if volume.unit == "grey":
             raise UserError(
                 f"{job.source}: a PNG has no HU. State the window it was made with, "

@@ -65,11 +65,10 @@ def purify_folder(config: ConfigDict, workdir: Path) -> None:
     if there:
         logging.info("%d of %d pairs are there already", there, len(found.pairs))
 
-    window = tuple(config.data.window) if config.data.window[1] else None
     params = settings.purify_params(config)
     done = 0
     with Progress("purify", len(waiting), "pairs") as progress:
-        for pair, lq, gt in _each(waiting, skipped, progress, config, window):
+        for pair, lq, gt in _each(waiting, skipped, progress, config):
             try:
                 volumes = purify_pair(lq, gt, params, config, name=pair.name)
                 for side, path in _paths(output, pair).items():
@@ -217,11 +216,8 @@ def _each(
     skipped: list[Skipped],
     progress: Progress,
     config: ConfigDict,
-    window: tuple[float, float] | None,
 ) -> Iterator[tuple[PairItem, Volume, Volume]]:
     """Reads one pair after the other and counts them, unreadable ones too."""
     for pair in pairs:
-        yield from read_pairs(
-            [pair], skipped, series=config.data.series or None, window=window
-        )
+        yield from read_pairs([pair], skipped, settings.read_options(config))
         progress.update(note=pair.name)

@@ -12,6 +12,7 @@ import numpy as np
 
 from common.config import ConfigDict
 from common.errors import UserError
+from ipv2 import settings
 from ipv2.ct_io import (
     Grid,
     Item,
@@ -94,11 +95,6 @@ def refuse_grey_levels(grid: Grid, low: float, high: float) -> None:
         )
 
 
-def window_of(config: ConfigDict) -> tuple[float, float] | None:
-    """(centre, width) in HU of PNG, None if `config.data.window` states none."""
-    return tuple(config.data.window) if config.data.window[1] else None
-
-
 def read_scan(path: Path, config: ConfigDict) -> Volume:
     """The volume of a file or series, read as `config.data` says, known to be usable.
 
@@ -106,11 +102,7 @@ def read_scan(path: Path, config: ConfigDict) -> Volume:
       UserError: it cannot be read, or not be simulated from.
     """
     data = config.data
-    volume = read_volume(
-        path,
-        series=data.series or None,
-        window=window_of(config),
-    )
+    volume = read_volume(path, settings.read_options(config))
     if volume.unit == "grey":
         raise UserError(
             f"{path}: a PNG has no HU. State the window it was made with, "

@@ -12,6 +12,7 @@ from common import config as c
 from common.config import ConfigDict
 from common.devices import AXIS
 from common.schedules import create_schedule
+from ipv2.ct_io import ReadOptions
 from ipv2.denoiser import Denoiser, Flow, Regression
 from ipv2.flow import SAMPLERS
 from ipv2.kernels.photon_noise import DoseParams
@@ -81,6 +82,14 @@ def _factors() -> c.Rule:
     )
 
 
+_READING = {
+    "strict": c.boolean(),
+    "data.series": c.text(),
+    "data.window": _window(),
+    "data.pixel_mm": c.number(at_least=0),
+    "data.gaps": c.one_of("refuse", "allow"),
+    "data.trust_hu": c.boolean(),
+}
 _SCANNER = {
     "noise.photons": c.number(at_least=1),
     "noise.electronic_variance": c.number(at_least=0),
@@ -96,7 +105,7 @@ RULES = {
     "data.root": c.existing_path(),
     "data.normal_dose": c.existing_path(),
     "data.embedded": c.some_of(*DATASETS),
-    "data.window": _window(),
+    **_READING,
     "data.split": _fractions(),
     "data.split_by": c.one_of("patient", "slice"),
     "data.match": c.one_of("position", "index"),
@@ -159,8 +168,7 @@ SIMULATE_RULES = {
     "data.input": c.existing_path(),
     "data.low": c.existing_path(),
     "data.low_dose": c.number(above=0, at_most=1),
-    "data.window": _window(),
-    "data.pixel_mm": c.number(at_least=0),
+    **_READING,
     "data.embedded": c.one_of("", *DATASETS),
     "data.phantom_size": c.whole(32, 1024),
     "data.phantom_slices": c.whole(1, 512),
@@ -226,6 +234,18 @@ def _model_problems(config: ConfigDict) -> list[str]:
             f"flow ({name}) is trained on"
         )
     return lacking
+
+
+def read_options(config: ConfigDict) -> ReadOptions:
+    """Returns how `config.data` says that files are read."""
+    data = config.data
+    return ReadOptions(
+        series=data.series,
+        window=tuple(data.window) if data.window[1] else None,
+        pixel_mm=data.pixel_mm,
+        gaps=data.gaps,
+        trust_hu=data.trust_hu,
+    )
 
 
 def check_simulate(config: ConfigDict) -> None:

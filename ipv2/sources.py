@@ -103,14 +103,13 @@ def _builders(
     config: ConfigDict,
 ) -> dict[str, Callable[[], tfds.core.DatasetBuilder]]:
     data, cache = config.data, Path(config.data.cache)
-    series = data.series or None
+    reading = settings.read_options(config)
     if data.root:
         return {
             "paired_folders": lambda: PairedFolders(
                 config=paired_folders_config(
                     data.root,
-                    series=series,
-                    window=tuple(data.window) if data.window[1] else None,
+                    reading=reading,
                     match=data.match,
                     seed=config.seed,
                     fractions=tuple(data.split),
@@ -125,7 +124,7 @@ def _builders(
             "simulated_pairs": lambda: SimulatedPairs(
                 config=simulated_pairs_config(
                     data.normal_dose,
-                    series=series,
+                    reading=reading,
                     fractions=tuple(data.split),
                     **simulation,
                 ),

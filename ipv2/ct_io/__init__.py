@@ -27,7 +27,6 @@ from ipv2.ct_io.listing import (
     Item,
     PairedPaths,
     PairItem,
-    Skipped,
     count_slices,
     describe_skipped,
     list_volumes,
@@ -39,7 +38,16 @@ from ipv2.ct_io.listing import (
     slice_number,
 )
 from ipv2.ct_io.reading import open_volume, peek, read_volume, warn_of_offset
-from ipv2.ct_io.volume import PADDING_HU, Grid, Slice, SliceSource, Volume, hu_to_int16
+from ipv2.ct_io.volume import (
+    PADDING_HU,
+    Grid,
+    ReadOptions,
+    Skipped,
+    Slice,
+    SliceSource,
+    Volume,
+    hu_to_int16,
+)
 from ipv2.ct_io.writing import slice_writer, with_hu, write_volume
 
 __all__ = [
@@ -49,6 +57,7 @@ __all__ = [
     "Item",
     "PairItem",
     "PairedPaths",
+    "ReadOptions",
     "Skipped",
     "Slice",
     "SliceSource",

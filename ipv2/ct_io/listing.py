@@ -25,7 +25,7 @@ from ipv2.ct_io.dicom_header import is_dicom, read_header
 from ipv2.ct_io.dicom_series import first_ct_header
 from ipv2.ct_io.formats import SUFFIXES, stem_of, suffix_of
 from ipv2.ct_io.reading import peek, read_volume
-from ipv2.ct_io.volume import Volume
+from ipv2.ct_io.volume import ReadOptions, Skipped, Volume
 
 LAYOUT = (
     "Expected: root/lq and root/gt with the same names below both, for instance "
@@ -33,6 +33,7 @@ LAYOUT = (
     "DICOM slices for each scan"
 )
 
+_DEFAULT = ReadOptions()
 Match: TypeAlias = Literal["position", "index"]
 
 
@@ -48,14 +49,6 @@ class Item:
 
     name: str
     path: Path
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Skipped:
-    """Something that was left out of a batch, and why."""
-
-    path: Path
-    reason: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -186,21 +179,18 @@ def _without_path(skipped: Skipped) -> str:
 def read_many(
     items: Iterable[Item],
     skipped: list[Skipped],
-    *,
-    series: str | None = None,
-    window: tuple[float, float] | None = None,
+    options: ReadOptions = _DEFAULT,
 ) -> Iterator[tuple[Item, Volume]]:
     """Each item with its volume; the unreadable ones are appended to `skipped`.
 
     Args:
       items: from `list_volumes`.
       skipped: takes what could not be read, and why.
-      series: as for `read_volume`.
-      window: as for `read_volume`.
+      options: as for `read_volume`.
     """
     for item in items:
         try:
-            volume = read_volume(item.path, series=series, window=window)
+            volume = read_volume(item.path, options)
         except UserError as error:
             skipped.append(Skipped(path=item.path, reason=str(error)))
             continue
@@ -210,9 +200,7 @@ def read_many(
 def read_pairs(
     pairs: Iterable[PairItem],
     skipped: list[Skipped],
-    *,
-    series: str | None = None,
-    window: tuple[float, float] | None = None,
+    options: ReadOptions = _DEFAULT,
 ) -> Iterator[tuple[PairItem, Volume, Volume]]:
     """Each pair with its (lq, gt) volumes; bad ones are appended to `skipped`.
 
@@ -221,9 +209,9 @@ def read_pairs(
     for pair in pairs:
         path = pair.lq
         try:
-            lq = read_volume(pair.lq, series=series, window=window)
+            lq = read_volume(pair.lq, options)
             path = pair.gt
-            gt = read_volume(pair.gt, series=series, window=window)
+            gt = read_volume(pair.gt, options)
         except UserError as error:
             skipped.append(Skipped(path=path, reason=str(error)))
             continue

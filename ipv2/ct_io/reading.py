@@ -25,25 +25,27 @@ from ipv2.ct_io.dicom_header import is_dicom
 from ipv2.ct_io.formats import IMAGE_IO, SUFFIXES, format_of, stem_of, suffix_of
 from ipv2.ct_io.image_header import check_nifti, check_png
 from ipv2.ct_io.unpacking import unpack_image, unpack_nifti
-from ipv2.ct_io.volume import Format, Slice, SliceSource, Volume, check_finite
+from ipv2.ct_io.volume import (
+    Format,
+    ReadOptions,
+    Slice,
+    SliceSource,
+    Volume,
+    check_finite,
+)
 
+_DEFAULT = ReadOptions()
 _ACCEPTED = ".dcm, .nii, .nii.gz, .mha, .mhd, .nrrd, .png, or a folder of DICOM slices"
 
 
 def read_volume(
-    path: str | os.PathLike[str],
-    *,
-    series: str | None = None,
-    window: tuple[float, float] | None = None,
+    path: str | os.PathLike[str], options: ReadOptions = _DEFAULT
 ) -> Volume:
     """A CT volume in HU (or grey levels, see `Volume.unit`).
 
     Args:
       path: a file, or the folder of a DICOM series.
-      series: for a folder with several series: the SeriesInstanceUID, or what it or
-        the SeriesDescription begins with. Other inputs have no series.
-      window: for PNG: (centre, width) in HU of the window it was made with. Black is
-        centre - width/2, white centre + width/2. Other inputs are in HU already.
+      options: how to read it.
 
     Returns:
       The volume; padding is at PADDING_HU, all values are finite.
@@ -54,7 +56,7 @@ def read_volume(
     """
     path = Path(path)
     with _told(path):
-        volume = _open(path, series, window, scratch=None).load()
+        volume = _open(path, options, scratch=None).load()
     if volume.format not in ("dicom", "dicom-series", "png"):
         warn_of_offset(path, float(volume.hu.min()), float(volume.hu.max()))
     return volume
@@ -62,10 +64,7 @@ def read_volume(
 
 @contextlib.contextmanager
 def open_volume(
-    path: str | os.PathLike[str],
-    *,
-    series: str | None = None,
-    window: tuple[float, float] | None = None,
+    path: str | os.PathLike[str], options: ReadOptions = _DEFAULT
 ) -> Iterator[SliceSource]:
     """A CT volume to be read slice by slice, while the context lasts.
 
@@ -75,7 +74,7 @@ def open_volume(
     path = Path(path)
     with tempfile.TemporaryDirectory(prefix="ct_io.") as scratch:
         with _told(path):
-            source = _open(path, series, window, scratch=Path(scratch))
+            source = _open(path, options, scratch=Path(scratch))
 
         def read(index: int) -> Slice:
             with _told(path):
@@ -97,19 +96,14 @@ def _told(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _open(
-    path: Path,
-    series: str | None,
-    window: tuple[float, float] | None,
-    *,
-    scratch: Path | None,
-) -> SliceSource:
+def _open(path: Path, options: ReadOptions, *, scratch: Path | None) -> SliceSource:
+    window = options.window
     if window is not None and not window[1] > 0:
         raise UserError(
             f"{path}: window is (centre, width) in HU with width above 0, got {window}."
         )
     if path.is_dir():
-        return dicom_series.open_series(path, series=series)
+        return dicom_series.open_series(path, series=options.series or None)
     if path.stat().st_size == 0:
         raise UserError(f"{path}: an empty file. Copy it again from its source.")
     kind = format_of(path)

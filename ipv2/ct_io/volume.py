@@ -26,6 +26,39 @@ Format: TypeAlias = Literal[
 
 _INT16 = np.iinfo(np.int16)
 
+Gaps: TypeAlias = Literal["refuse", "allow"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """How files are read; part of what decides a result.
+
+    Attributes:
+      series: for a folder with several series: the SeriesInstanceUID, or what it or the
+        SeriesDescription begins with; '' where there is one.
+      window: for PNG: (centre, width) in HU of the window it was made with. Black is
+        centre - width/2, white centre + width/2. None: grey levels.
+      pixel_mm: size of a square pixel of files that do not state it; 0: unknown. What a
+        file states counts.
+      gaps: of a DICOM series whose slices are not evenly spaced: 'refuse', or 'allow'
+        for work slice by slice.
+      trust_hu: takes the values for HU even where they do not look like it.
+    """
+
+    series: str = ""
+    window: tuple[float, float] | None = None
+    pixel_mm: float = 0.0
+    gaps: Gaps = "refuse"
+    trust_hu: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """Something that was left out of a batch, and why."""
+
+    path: Path
+    reason: str
+
 
 # eq=False: equality of arrays is not one truth value.
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -18,6 +18,7 @@ from absl import logging
 
 from common.dataset import progress
 from common.errors import UserError
+from ipv2.ct_io import ReadOptions
 from ipv2.ct_io.listing import (
     LAYOUT,
     Item,
@@ -42,6 +43,7 @@ from ipv2.datasets.pair_builder import (
     split_patients,
 )
 
+_DEFAULT = ReadOptions()
 _LEAK = (
     "split by slices, not by patients: the splits share patients, so scores on val and "
     "test are too good for new patients"
@@ -53,8 +55,7 @@ class PairedFoldersConfig(tfds.core.BuilderConfig):
     """Made by `paired_folders_config`, which says what the fields are."""
 
     root: str = ""
-    series: str | None = None
-    window: tuple[float, float] | None = None
+    reading: ReadOptions = _DEFAULT
     match: Match = "position"
     seed: int = 0
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
@@ -65,8 +66,7 @@ class PairedFoldersConfig(tfds.core.BuilderConfig):
 def paired_folders_config(
     root: str | os.PathLike[str],
     *,
-    series: str | None = None,
-    window: tuple[float, float] | None = None,
+    reading: ReadOptions = _DEFAULT,
     match: Match = "position",
     seed: int = 0,
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
@@ -77,8 +77,7 @@ def paired_folders_config(
 
     Args:
       root: holds lq/ and gt/.
-      series: as for `ct_io.read_volume`.
-      window: as for `ct_io.read_volume`; needed for PNG. (127.5, 255) leaves 8-bit grey
+      reading: how the files are read. PNG need a window; (127.5, 255) leaves 8-bit grey
         levels as they are.
       match: how slices of two breaths are matched, see `ct_io.match_slices`.
       seed: of the order that patients are dealt out in.
@@ -101,8 +100,7 @@ def paired_folders_config(
     config = PairedFoldersConfig(
         name="",  # pyrefly: ignore[unexpected-keyword]: TFDS's own field
         root=str(root),
-        series=series,
-        window=window,
+        reading=reading,
         match=match,
         seed=seed,
         fractions=fractions,
@@ -186,7 +184,7 @@ class PairedFolders(PairBuilder[PairedFoldersConfig]):
                 skipped[str(item.lq)] = Skipped(path=item.lq, reason=str(error))
                 continue
             by_patient.setdefault(patient, []).append(item)
-            if config.window is None and item.lq.suffix.lower() == ".png":
+            if config.reading.window is None and item.lq.suffix.lower() == ".png":
                 raise UserError(
                     f"{item.lq}: a PNG has no HU. State the window the images were "
                     "made with, centre and width in HU (`window`); (127.5, 255) takes "
@@ -253,9 +251,7 @@ class PairedFolders(PairBuilder[PairedFoldersConfig]):
         """Pairs whose slices match, as (item, lq, gt, matches)."""
         config = self._config
         bad: list[Skipped] = []
-        for item, lq, gt in read_pairs(
-            items, bad, series=config.series, window=config.window
-        ):
+        for item, lq, gt in read_pairs(items, bad, config.reading):
             try:
                 lq.require_hu()
                 gt.require_hu()

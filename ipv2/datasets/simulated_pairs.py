@@ -27,7 +27,7 @@ import tensorflow_datasets as tfds
 from common.dataset import load_split, progress
 from common.errors import UserError
 from ipv2 import breath
-from ipv2.ct_io import Volume, read_volume, stem_of
+from ipv2.ct_io import ReadOptions, Volume, read_volume, stem_of
 from ipv2.ct_io.listing import (
     Item,
     Skipped,
@@ -50,6 +50,7 @@ from ipv2.datasets.sample_ct import SampleCt, SampleUnavailable
 from ipv2.kernels.photon_noise import DoseParams, simulate_low_dose
 
 SAMPLE_CT = "sample_ct"
+_DEFAULT = ReadOptions()
 # Slices simulated at once: more is not faster on CPU, and memory grows with it.
 _BATCH = 8
 _NOISE = DoseParams(dose=0.02)
@@ -65,7 +66,7 @@ class SimulatedPairsConfig(tfds.core.BuilderConfig):
 
     source: str = SAMPLE_CT
     wheel: str | None = None
-    series: str | None = None
+    reading: ReadOptions = _DEFAULT
     slices: tuple[int, int] | None = None
     gap_slices: int = 2
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
@@ -80,7 +81,7 @@ def simulated_pairs_config(
     source: str | os.PathLike[str],
     *,
     wheel: str | os.PathLike[str] | None = None,
-    series: str | None = None,
+    reading: ReadOptions = _DEFAULT,
     slices: tuple[int, int] | None = None,
     gap_slices: int = 2,
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
@@ -96,7 +97,7 @@ def simulated_pairs_config(
       source: a volume's file, a folder of one series, a folder of volumes, or
         'sample_ct'. Normal dose, HU, axial, patients on their backs.
       wheel: of 'sample_ct': a copy of its file; None downloads it.
-      series: as for `ct_io.read_volume`.
+      reading: how the files are read.
       slices: (first, end) of each volume; None takes all.
       gap_slices: left out between the slabs of a single patient.
       fractions: of patients, or of a single patient's slices, for train, val, test; 0
@@ -134,7 +135,7 @@ def simulated_pairs_config(
         name="",  # pyrefly: ignore[unexpected-keyword]: TFDS's own field
         source=name,
         wheel=None if wheel is None else os.fspath(wheel),
-        series=series,
+        reading=reading,
         slices=None if slices is None else (int(slices[0]), int(slices[1])),
         gap_slices=gap_slices,
         fractions=fractions,
@@ -261,7 +262,7 @@ class SimulatedPairs(PairBuilder[SimulatedPairsConfig]):
         """The volume, known to be usable."""
         if self._config.source == SAMPLE_CT:
             return self._sample()
-        volume = read_volume(item.path, series=self._config.series)
+        volume = read_volume(item.path, self._config.reading)
         volume.require_hu()
         check_axial(volume)
         return volume

@@ -12,7 +12,14 @@ import SimpleITK as sitk
 from common.checkpoint import load_manifest
 from common.errors import UserError
 from common.version import VERSION
-from ipv2.ct_io import PADDING_HU, Slice, Volume, read_volume, write_volume
+from ipv2.ct_io import (
+    PADDING_HU,
+    ReadOptions,
+    Slice,
+    Volume,
+    read_volume,
+    write_volume,
+)
 from ipv2.denoise import denoise, restored
 from tests.ipv2.ct_files import make_series, make_slice, save
 from tests.ipv2.exports import config_of, export_network
@@ -325,7 +332,7 @@ def test_png_with_its_window(denoised, tmp_path):
     denoise(config_of(source, output, **window), folder / "run")
     after = np.asarray(PIL.Image.open(output / "a_07.png"))
     assert after.dtype == np.uint8 and after.shape == grey.shape
-    hu = read_volume(source, window=(-600.0, 1500.0)).hu
+    hu = read_volume(source, ReadOptions(window=(-600.0, 1500.0))).hu
     wanted = np.clip((apply(hu[..., None]) + 1350) / 1500 * 255, 0, 255)
     np.testing.assert_allclose(after, wanted[0], rtol=0, atol=ROUNDING)
 

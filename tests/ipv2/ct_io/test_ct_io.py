@@ -106,11 +106,13 @@ def test_several_series_are_listed_and_one_is_picked(tmp_path):
     for text in ("1.2.31", "'lung 1 mm'", "3 slices", "1.2.32", "4 slices", "`series`"):
         assert text in str(error.value)
     for series in ("1.2.32", "soft 5 mm", "SOFT", "soft"):
-        np.testing.assert_array_equal(ct_io.read_volume(folder, series=series).hu, soft)
+        np.testing.assert_array_equal(
+            ct_io.read_volume(folder, ct_io.ReadOptions(series=series)).hu, soft
+        )
     with pytest.raises(UserError, match=r"2 CT series begin with .1\.2\.3."):
-        ct_io.read_volume(folder, series="1.2.3")
+        ct_io.read_volume(folder, ct_io.ReadOptions(series="1.2.3"))
     with pytest.raises(UserError, match="0 CT series begin with 'bone'"):
-        ct_io.read_volume(folder, series="bone")
+        ct_io.read_volume(folder, ct_io.ReadOptions(series="bone"))
 
 
 def test_single_slice(tmp_path):
@@ -315,7 +317,9 @@ def test_png_with_its_window(tmp_path, bits):
     white = 2**bits - 1
     grey = np.array([[0, 1, white // 3, white]], np.uint8 if bits == 8 else np.uint16)
     PIL.Image.fromarray(grey).save(tmp_path / "a.png")
-    volume = ct_io.read_volume(tmp_path / "a.png", window=(-600.0, 1500.0))
+    volume = ct_io.read_volume(
+        tmp_path / "a.png", ct_io.ReadOptions(window=(-600.0, 1500.0))
+    )
     want = np.array([-1350, -1350 + 1500 / white, -850, 150])
     # float32 holds HU of this size to 6e-5.
     np.testing.assert_allclose(volume.hu[0, 0], want, atol=1e-4)
@@ -333,7 +337,7 @@ def test_png_with_its_window(tmp_path, bits):
 
 def message(path, **options):
     with pytest.raises(UserError) as error:
-        ct_io.read_volume(path, **options)
+        ct_io.read_volume(path, ct_io.ReadOptions(**options))
     assert str(path.name) in str(error.value)
     return str(error.value)
 

@@ -158,8 +158,8 @@ def test_each_option_has_its_own_dataset(tmp_path):
             {},
             {"seed": 1},
             {"match": "index"},
-            {"window": (0.0, 1.0)},
-            {"series": "lung"},
+            {"reading": ct_io.ReadOptions(window=(0.0, 1.0))},
+            {"reading": ct_io.ReadOptions(series="lung")},
             {"fractions": (0.5, 0.25, 0.25)},
             {"patients": {"train": ["p0"]}},
             {"by_slice": True},
@@ -208,7 +208,9 @@ def test_by_slice_cuts_through_single_slice_files(tmp_path):
             path = tmp_path / "root" / side / f"p1_{index:03d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             PIL.Image.new("L", (6, 4), index).save(path)
-    builder = builder_of(tmp_path, by_slice=True, window=(127.5, 255.0))
+    builder = builder_of(
+        tmp_path, by_slice=True, reading=ct_io.ReadOptions(window=(127.5, 255.0))
+    )
     splits = read_all(builder)
     got = {split: [int(r["slice"]) for r in splits[split]] for split in splits}
     assert got == {"train": list(range(8)), "val": [8], "test": [9]}
