@@ -152,7 +152,7 @@ def list_jobs(source: Path, output: Path, *, key: str = "config.output") -> list
             f"{key}: {output} is the input folder or lies in it; give another folder"
         )
     if source.is_dir():
-        items = list_volumes(source)
+        items = list(list_volumes(source).items)
     else:
         items = [Item(name=stem_of(source), path=source)]
     if not items:

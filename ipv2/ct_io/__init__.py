@@ -24,6 +24,7 @@ What is wrong with a file is a `common.errors.UserError` that names it.
 from ipv2.ct_io.dicom_dose import at_dose
 from ipv2.ct_io.formats import SUFFIXES, format_of, stem_of, suffix_of
 from ipv2.ct_io.listing import (
+    Found,
     Item,
     PairedPaths,
     PairItem,
@@ -53,6 +54,7 @@ from ipv2.ct_io.writing import slice_writer, with_hu, write_volume
 __all__ = [
     "PADDING_HU",
     "SUFFIXES",
+    "Found",
     "Grid",
     "Item",
     "PairItem",

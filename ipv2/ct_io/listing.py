@@ -52,6 +52,19 @@ class Item:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Found:
+    """Every file below a folder: it belongs to a volume, or is not used for a reason.
+
+    Attributes:
+      items: the volumes, sorted by name.
+      unused: the other files.
+    """
+
+    items: tuple[Item, ...]
+    unused: tuple[Skipped, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class PairItem:
     """A low-dose and a normal-dose volume of one name; '' is a series in lq/ itself."""
 
@@ -68,8 +81,8 @@ class PairedPaths:
     skipped: tuple[Skipped, ...]
 
 
-def list_volumes(root: str | os.PathLike[str]) -> list[Item]:
-    """The volumes below a folder, sorted by name; hidden files are left alone.
+def list_volumes(root: str | os.PathLike[str]) -> Found:
+    """The volumes below a folder, sorted by name, and the files that are none.
 
     A folder with DICOM files in it is one series (`read_volume` takes the folder);
     every other file with an extension of `ct_io.SUFFIXES` is a volume.
@@ -98,7 +111,8 @@ def list_volumes(root: str | os.PathLike[str]) -> list[Item]:
         if dicom:
             name = "" if folder == root else relative.as_posix()
             found.append(Item(name=name, path=folder))
-    return sorted(found, key=lambda item: (item.name, str(item.path)))
+    found.sort(key=lambda item: (item.name, str(item.path)))
+    return Found(items=tuple(found), unused=())
 
 
 def count_slices(item: Item) -> int:
@@ -133,7 +147,7 @@ def paired_paths(root: str | os.PathLike[str]) -> PairedPaths:
     skipped: list[Skipped] = []
     sides: dict[str, dict[str, Path]] = {}
     for side in ("lq", "gt"):
-        sides[side] = _unique(list_volumes(root / side), skipped)
+        sides[side] = _unique(list_volumes(root / side).items, skipped)
     for side, other in (("lq", "gt"), ("gt", "lq")):
         for name in sorted(sides[side].keys() - sides[other].keys()):
             reason = (

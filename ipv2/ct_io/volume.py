@@ -81,6 +81,7 @@ class Grid:
       integer: whether the file held integers; they are written back as int16.
       bits: 8 or 16 for PNG, else 16.
       window: (centre, width) in HU that grey levels were mapped with (PNG).
+      left_out: files of the volume's folder that are not part of it, and why.
     """
 
     spacing_mm: tuple[float, float, float]
@@ -95,6 +96,7 @@ class Grid:
     integer: bool = False
     bits: int = 16
     window: tuple[float, float] | None = None
+    left_out: tuple[Skipped, ...] = ()
 
     def __post_init__(self) -> None:
         """Checks the spacing, which every reader and writer relies on."""

@@ -231,7 +231,7 @@ class SimulatedPairs(PairBuilder[SimulatedPairsConfig]):
             return [Item(name=SAMPLE_CT, path=path)]
         if path.is_file():
             return [Item(name=stem_of(path), path=path)]
-        return list_volumes(path)
+        return list(list_volumes(path).items)
 
     def _slabs(self, parts: Sequence[_Part]) -> dict[str, list[_Part]]:
         plan: dict[str, list[_Part]] = {}

@@ -37,7 +37,7 @@ def test_volumes_of_all_kinds_are_found(tmp_path):
     (tmp_path / "readme.txt").write_text("no volume")
     (tmp_path / ".hidden").mkdir()
     png(tmp_path / ".hidden" / "x.png")
-    found = {item.name: item.path for item in listing.list_volumes(tmp_path)}
+    found = {item.name: item.path for item in listing.list_volumes(tmp_path).items}
     want = ["d", "p1/a", "p1/b.1", "p2/c", "p3/s_01", "p4/series", "p5"]
     assert sorted(found) == want
     assert found["p4/series"] == tmp_path / "p4" / "series"
@@ -93,7 +93,7 @@ def test_a_bad_item_is_skipped_and_the_rest_is_read(tmp_path):
         write(tmp_path / f"{name}.nii")
     (tmp_path / "b.nii").write_bytes(b"cut")
     skipped = []
-    items = listing.list_volumes(tmp_path)
+    items = listing.list_volumes(tmp_path).items
     read = [item.name for item, _ in listing.read_many(items, skipped)]
     assert read == ["a", "c"]
     (bad,) = skipped
@@ -124,7 +124,8 @@ def test_patient_is_the_tag_then_the_folder_then_the_name(tmp_path):
     for name in ("p3_0001", "p3_0002", "p4-slice 17", "0005", "img_3"):
         png(tmp_path / f"{name}.png")
     got = {
-        item.name: listing.patient_of(item) for item in listing.list_volumes(tmp_path)
+        item.name: listing.patient_of(item)
+        for item in listing.list_volumes(tmp_path).items
     }
     assert got == {
         "p9/series": "ANON7",
@@ -217,7 +218,8 @@ def test_slices_are_counted_without_reading_them(tmp_path):
     save(make_slice(stored_slice(0)), tmp_path / "single" / "x.dcm")
     (tmp_path / "bad.mha").write_bytes(b"nothing")
     counts = {
-        item.name: listing.count_slices(item) for item in listing.list_volumes(tmp_path)
+        item.name: listing.count_slices(item)
+        for item in listing.list_volumes(tmp_path).items
     }
     assert counts == {
         **{"a": 4, "b": 1, "bad": 0, "series": 5, "single": 1},
