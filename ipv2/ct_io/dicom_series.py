@@ -6,7 +6,7 @@ apply, its own padding values are known, and an error can name its file.
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ from ipv2.ct_io.dicom_header import (
     read_header,
     text_of,
 )
-from ipv2.ct_io.dicom_padding import pad, padding_of
+from ipv2.ct_io.dicom_padding import PaddingRange, pad, padding_of
 from ipv2.ct_io.volume import (
     Gaps,
     ReadOptions,
@@ -296,7 +296,7 @@ def _check_pixels(path: Path, header: DicomHeader) -> None:
         )
 
 
-def _read(path: Path) -> Slice:
+def _read(path: Path, doubt: Callable[[Path, PaddingRange], None]) -> Slice:
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(path))
@@ -312,8 +312,27 @@ def _read(path: Path) -> Slice:
     stored = sitk.GetArrayFromImage(image)[0]
     check_finite(stored, name=str(path))
     _mark_lossy(header)
-    hu = pad(stored, padding_of(header.dataset, path))
-    return Slice(hu=hu, stored=stored, header=header.dataset)
+    padding = padding_of(header.dataset, path)
+    if padding is not None and not padding.is_believed(stored):
+        doubt(path, padding)
+        padding = None
+    return Slice(hu=pad(stored, padding), stored=stored, header=header.dataset)
+
+
+def _tell_once(source: Path) -> Callable[[Path, PaddingRange], None]:
+    """What logs the first padding of a series that is not believed."""
+    told: list[Path] = []
+
+    def tell(path: Path, padding: PaddingRange) -> None:
+        if not told:
+            logging.warning(
+                "%s: PixelPaddingValue marks %g to %g HU, which lie among the values "
+                "of tissue (%s); not taken for padding",
+                *(source, padding.low, padding.high, path.name),
+            )
+        told.append(path)
+
+    return tell
 
 
 def _mark_lossy(header: DicomHeader) -> None:
@@ -356,10 +375,10 @@ def source_of(
     _report(headers[first.path], found.uneven, first, source)
     x, y, z = (float(mm) for mm in first.position_mm)
     located = first.origin_mm is not None
-    opened = headers[first.path].dataset
+    opened, doubt = headers[first.path].dataset, _tell_once(source)
     return SliceSource(
         shape=(len(found.places), *members[first.path].shape),
-        read=lambda index: _read(found.places[index].path),
+        read=lambda index: _read(found.places[index].path, doubt),
         spacing_mm=(found.gap_mm or pixel_mm[0], *pixel_mm),
         direction=tuple(float(v) for v in first.direction.ravel()),
         origin_mm=(x, y, z),
@@ -402,11 +421,4 @@ def _report(header: DicomHeader, uneven: str, first: Place, source: Path) -> Non
         logging.warning(
             "%s: no usable PixelSpacing; what is in mm needs --config.data.pixel_mm",
             source,
-        )
-    padding = padding_of(data, first.path)
-    if padding is not None and not padding.believed:
-        logging.warning(
-            "%s: PixelPaddingValue marks %g to %g HU, where tissue lies; not taken for "
-            "padding",
-            *(source, padding.low, padding.high),
         )
