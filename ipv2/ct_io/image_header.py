@@ -66,7 +66,7 @@ def states_spacing(path: Path, kind: Format) -> bool:
     """
     if kind == "nifti":
         # Unchecked: nibabel, too, takes 1 where a file says 0.
-        with ImageOpener(path) as file:
+        with ImageOpener(str(path)) as file:
             header: Any = nibabel.Nifti1Header.from_fileobj(file, check=False)
         dimensions = int(header["dim"][0])
         sizes = np.asarray(header["pixdim"][1 : min(dimensions, 3) + 1], float)
