@@ -175,8 +175,8 @@ class _Survey:
       content: the earliest ContentDate and ContentTime, as text.
       kinds: FrameType of the slices, each once, in their order.
       places: ImagePositionPatient, mm, of each slice; None if a slice has none.
+      axes: ImageOrientationPatient of each slice; None if a slice has none.
       sources: SOPClassUID by SOPInstanceUID of the images they were made of.
-      normal: of the first slice's plane; None if it or another says none.
     """
 
     charset: str | list[str]
@@ -186,8 +186,8 @@ class _Survey:
     content: tuple[str, str] = ("", "")
     kinds: list[list[str]] = dataclasses.field(default_factory=list)
     places: list[list[float] | None] = dataclasses.field(default_factory=list)
+    axes: list[list[float] | None] = dataclasses.field(default_factory=list)
     sources: dict[str, str] = dataclasses.field(default_factory=dict)
-    normal: np.ndarray | None = None
 
     def agrees(self, names: Iterable[str]) -> bool:
         """Whether all slices say the same of these attributes, if only nothing."""
@@ -204,10 +204,12 @@ class _Survey:
         return data
 
     def ranks(self) -> list[int] | list[None]:
-        """The slices' ranks along the normal, from 1; None if places are unknown."""
-        if self.normal is None or None in self.places:
+        """The slices' ranks along the first normal, from 1; None if one is unknown."""
+        axes = self.axes[0]
+        if axes is None or None in self.axes or None in self.places:
             return [None] * len(self.places)
-        heights = np.asarray(self.places, np.float64) @ self.normal
+        normal = np.cross(axes[:3], axes[3:])
+        heights = np.asarray(self.places, np.float64) @ normal
         return (np.unique(heights, return_inverse=True)[1] + 1).tolist()
 
 
@@ -243,7 +245,6 @@ def _survey(paths: Sequence[Path], pixels: IO[bytes]) -> _Survey:
                 charset=data.original_character_set,
                 same=dict(data.items()),
                 seen=set(data.keys()),
-                normal=_normal(data),
             )
         _compare(survey, data)
         unlike = [name for name in _ALIKE if not survey.agrees([name])]
@@ -258,6 +259,7 @@ def _survey(paths: Sequence[Path], pixels: IO[bytes]) -> _Survey:
 
 def _compare(survey: _Survey, data: Dataset) -> None:
     """Adds what a slice says to the survey."""
+    # First, while elements are bytes: pydicom parses those that are looked at.
     survey.seen.update(data.keys())
     for tag, element in list(survey.same.items()):
         other = data.get_item(tag) if tag in data else None
@@ -272,8 +274,7 @@ def _compare(survey: _Survey, data: Dataset) -> None:
     for source in data.get("SourceImageSequence") or ():
         survey.sources[source.ReferencedSOPInstanceUID] = source.ReferencedSOPClassUID
     survey.places.append(_numbers(data, "ImagePositionPatient", 3))
-    if _numbers(data, "ImageOrientationPatient", 6) is None:
-        survey.normal = None
+    survey.axes.append(_numbers(data, "ImageOrientationPatient", 6))
 
 
 def _numbers(data: Dataset, name: str, count: int) -> list[float] | None:
@@ -282,11 +283,6 @@ def _numbers(data: Dataset, name: str, count: int) -> list[float] | None:
     if values is None or not isinstance(values, Sequence) or len(values) != count:
         return None
     return [float(value) for value in values]
-
-
-def _normal(data: Dataset) -> np.ndarray | None:
-    axes = _numbers(data, "ImageOrientationPatient", 6)
-    return None if axes is None else np.cross(axes[:3], axes[3:])
 
 
 def _home(tag: BaseTag) -> str:
