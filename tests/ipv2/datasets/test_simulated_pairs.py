@@ -11,6 +11,7 @@ from ipv2.datasets.simulated_pairs import (
     simulated_pairs_config,
     slabs,
 )
+from ipv2.datasets.splits import Deal
 from ipv2.kernels.photon_noise import DoseParams
 
 SIZE = 64
@@ -45,7 +46,9 @@ def build(tmp_path, source, **options):
 def single(tmp_path_factory):
     folder = tmp_path_factory.mktemp("single")
     hu = write_chest(folder / "chest.nii")
-    builder = build(folder, folder / "chest.nii", fractions=(0.5, 0.25, 0.25))
+    builder = build(
+        folder, folder / "chest.nii", deal=Deal(fractions=(0.5, 0.25, 0.25))
+    )
     records = {
         split: list(load_split(builder, split)) for split in ("train", "val", "test")
     }
@@ -57,7 +60,7 @@ def test_one_patient_is_split_into_slabs_with_gaps_and_says_so(single):
     _, builder, records = single
     index = {split: [int(r["slice"]) for r in part] for split, part in records.items()}
     assert index == {"train": [0, 1, 2, 3], "val": [6, 7], "test": [10, 11]}
-    assert "same chest" in builder.info.metadata["warning"]
+    assert "same chest" in builder.info.metadata["warnings"][0]
 
 
 @pytest.mark.slow
@@ -86,7 +89,7 @@ def test_gt_is_moved_by_millimetres_inside_and_not_at_the_table(single):
 def test_noise_of_a_slice_does_not_depend_on_what_is_chosen_with_it(single, tmp_path):
     _, builder, records = single
     source = builder.builder_config.source
-    other = build(tmp_path, source, slices=(2, 5), fractions=(1.0, 0.0, 0.0))
+    other = build(tmp_path, source, slices=(2, 5), deal=Deal(fractions=(1.0, 0.0, 0.0)))
     again = list(load_split(other, "train"))
     assert [int(r["slice"]) for r in again] == [2, 3, 4]
     for key in ("lq", "gt", "truth"):
@@ -106,14 +109,14 @@ def test_patients_are_kept_apart_and_bad_volumes_are_listed(tmp_path):
         direction=(0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
     )
     write_chest(root / "p0" / "oblong.nii", count=2, spacing_mm=(5.0, 3.0, 4.0))
-    builder = build(tmp_path, root, fractions=(0.4, 0.3, 0.3))
+    builder = build(tmp_path, root, deal=Deal(fractions=(0.4, 0.3, 0.3)))
     patients = [
         {record["patient"].decode() for record in load_split(builder, split)}
         for split in ("train", "val", "test")
     ]
     assert set.union(*patients) == {"p0", "p1", "p2"}
     assert [len(group) for group in patients] == [1, 1, 1]
-    assert builder.info.metadata["warning"] == ""
+    assert builder.info.metadata["warnings"] == []
     reasons = " ".join(reason for _, reason in builder.info.metadata["skipped"])
     assert "square pixels" in reasons and "not axial" in reasons
 
@@ -124,7 +127,11 @@ def test_all_of_the_noise_model_is_simulated(single, tmp_path):
     source = builder.builder_config.source
     noise = DoseParams(dose=0.02, cutoff=0.5)
     soft = build(
-        tmp_path, source, slices=(0, 2), noise=noise, fractions=(1.0, 0.0, 0.0)
+        tmp_path,
+        source,
+        slices=(0, 2),
+        noise=noise,
+        deal=Deal(fractions=(1.0, 0.0, 0.0)),
     )
     (first, *_), (sharp, *_) = list(load_split(soft, "train")), records["train"]
     body = breath.body_mask(first["truth"], (MM, MM))
@@ -143,7 +150,7 @@ def test_through_plane_takes_the_partner_from_another_slice(tmp_path):
         through_slices=1,
         chest_mm=0,
         lung_mm=0,
-        fractions=(1.0, 0.0, 0.0),
+        deal=Deal(fractions=(1.0, 0.0, 0.0)),
     )
     records = list(load_split(builder, "train"))
     assert [int(r["slice"]) for r in records] == [0, 1, 2]
@@ -192,7 +199,6 @@ def test_slabs_cover_the_slices(count, fractions, gap, expected):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"fractions": (0.5, 0.1, 0.1)}, "add up to 1"),
         ({"slices": (4, 2)}, "first < end"),
         ({"gap_slices": -1}, "gap_slices = -1"),
         ({"lung_mm": 99}, "lung_mm = 99"),
