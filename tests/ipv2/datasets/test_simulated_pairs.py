@@ -1,6 +1,7 @@
 """Simulated pairs: schema, untouched truth, moved partner, splits that do not leak."""
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from common.dataset import load_split
@@ -19,6 +20,7 @@ MM = 400 / SIZE
 
 
 def write_chest(path, seed=0, count=12, **options):
+    """Writes a phantom's chest, or with `hu` those values; returns its HU."""
     patient = phantom.create_patient(seed)
     position = phantom.slice_positions(patient, count)
     slices = phantom.render(
@@ -109,7 +111,7 @@ def test_patients_are_kept_apart_and_bad_volumes_are_listed(tmp_path):
         direction=(0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
     )
     write_chest(root / "p0" / "oblong.nii", count=2, spacing_mm=(5.0, 3.0, 4.0))
-    builder = build(tmp_path, root, deal=Deal(fractions=(0.4, 0.3, 0.3)))
+    builder = build(tmp_path, root)
     patients = [
         {record["patient"].decode() for record in load_split(builder, split)}
         for split in ("train", "val", "test")
@@ -207,6 +209,54 @@ def test_slabs_cover_the_slices(count, fractions, gap, expected):
 def test_bad_options_are_refused(options, message):
     with pytest.raises(UserError, match=message):
         simulated_pairs_config("sample_ct", **options)
+
+
+@pytest.mark.slow
+def test_what_cannot_be_stored_or_measured_is_left_out_and_the_rest_goes_on(tmp_path):
+    root = tmp_path / "scans"
+    hu = write_chest(root / "p0" / "scan.nii", count=2)
+    beyond = np.where(hu > 100, np.float32(40000), hu)
+    write_chest(root / "p1" / "scan.mha", hu=beyond, count=2, integer=False)
+    # The values fit; the spline between them, which the other breath is, does not.
+    stripes = np.arange(SIZE) // 4 % 2 == 0
+    edges = np.where((hu > -500) & stripes, np.float32(32700), hu)
+    write_chest(root / "p2" / "scan.mha", hu=edges, count=2, integer=False)
+    (root / "p3").mkdir()
+    PIL.Image.new("L", (SIZE, SIZE), 99).save(root / "p3" / "scan.png")
+    builder = build(
+        tmp_path,
+        root,
+        reading=ct_io.ReadOptions(window=(-600.0, 1500.0), trust_hu=True),
+        deal=Deal(fractions=(0.0, 0.0, 1.0)),
+    )
+    records = list(load_split(builder, "test"))
+    assert {record["patient"] for record in records} == {b"p0"}
+    reasons = {p.split("/")[-2]: r for p, r in builder.info.metadata["skipped"]}
+    assert "int16" in reasons["p1"] and "int16" in reasons["p2"]
+    assert "config.data.pixel_mm" in reasons["p3"]
+
+
+@pytest.mark.slow
+def test_named_patients_are_held_out_and_slices_can_be_split(tmp_path):
+    root = tmp_path / "scans"
+    for index in range(2):
+        write_chest(root / f"p{index}" / "scan.nii", seed=index, count=6)
+    named = build(tmp_path, root, deal=Deal(test_patients=("p0",)))
+    got = {
+        split: {record["patient"] for record in load_split(named, split)}
+        for split in ("train", "test")
+    }
+    assert got == {"train": {b"p1"}, "test": {b"p0"}}
+    shares = (0.5, 0.0, 0.5)
+    sliced = build(
+        tmp_path, root, gap_slices=0, deal=Deal(by="slice", fractions=shares)
+    )
+    for split, slices in (("train", [0, 1, 2]), ("test", [3, 4, 5])):
+        records = list(load_split(sliced, split))
+        for patient in (b"p0", b"p1"):
+            own = [int(r["slice"]) for r in records if r["patient"] == patient]
+            assert own == slices
+    assert "same chest" in sliced.info.metadata["warnings"][0]
 
 
 def test_bad_sources_are_refused(tmp_path):
