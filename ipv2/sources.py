@@ -165,10 +165,13 @@ def _views(builder: tfds.core.DatasetBuilder, config: ConfigDict) -> dict[str, V
     """A dataset's train, val and test."""
     if isinstance(builder, PairedFolders):
         return split_sources(builder, settings.deal(config))
-    places = {split: places_of(builder.info.metadata, split) for split in SPLITS}
+    sources = {split: load_split(builder, split) for split in builder.info.splits}
+    any_source = next(iter(sources.values()))  # for a view of none of it
     return {
-        split: View(load_split(builder, split) if own else (), own)
-        for split, own in places.items()
+        split: View(
+            sources.get(split, any_source), places_of(builder.info.metadata, split)
+        )
+        for split in SPLITS
     }
 
 

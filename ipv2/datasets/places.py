@@ -37,7 +37,7 @@ class Place(NamedTuple):
     spacing_known: bool
 
     @property
-    def count(self) -> int:
+    def records(self) -> int:
         """How many records."""
         return self.stop - self.start
 
@@ -141,18 +141,18 @@ def by_slice(
     for place in places:
         by_patient[place.patient].append(place)
     for own in by_patient.values():
-        total, done = sum(place.count for place in own), 0
+        total, done = sum(place.records for place in own), 0
         edges = [0]
         for fraction in fractions:
             edges.append(round(total * fraction) + edges[-1])
         edges[-1] = total
         for place in own:
             for part, first, end in zip(parts, edges, edges[1:], strict=False):
-                low, high = max(first - done, 0), min(end - done, place.count)
+                low, high = max(first - done, 0), min(end - done, place.records)
                 if low < high:
                     start = place.start
                     part.append(place._replace(start=start + low, stop=start + high))
-            done += place.count
+            done += place.records
     return parts
 
 
@@ -160,5 +160,5 @@ def most_common_size(places: Iterable[Place]) -> tuple[int, int]:
     """(rows, columns) of most records; of as many, the larger."""
     counts: collections.Counter[tuple[int, int]] = collections.Counter()
     for place in places:
-        counts[place.rows, place.columns] += place.count
+        counts[place.rows, place.columns] += place.records
     return max(counts, key=lambda size: (counts[size], size))
