@@ -43,7 +43,6 @@ from ipv2.ct_io import (
     open_volume,
     slice_writer,
     suffix_of,
-    warn_of_offset,
 )
 from ipv2.denoiser import channels_of, make_denoise
 from ipv2.jobs import Count, run_jobs
@@ -158,7 +157,7 @@ def _denoise_one(
             derivation_description=derivation_description(trained, applier.tiling),
         ) as write:
             for original, hu in denoised_slices(volume, applier):
-                write(hu, original.tags)
+                write(hu, original.header)
                 count(1)
     return {"software_version": VERSION, "manifest": _short(trained.manifest)}
 
@@ -191,8 +190,6 @@ def denoised_slices(
         original = waiting.popleft()
         yield original, restored(original, result)
     refuse_grey_levels(volume, low, high)
-    if volume.paths and volume.format not in ("dicom", "dicom-series", "png"):
-        warn_of_offset(volume.paths[0], low, high)
 
 
 def restored(original: Slice, hu: np.ndarray) -> np.ndarray:
@@ -220,7 +217,7 @@ def restored(original: Slice, hu: np.ndarray) -> np.ndarray:
 def series_description(grid: Grid, trained: Trained) -> str:
     """SeriesDescription: the input's, cut so that network, hash and version fit."""
     own = f" (denoised: {trained.name} {trained.sha256[:8]}, ipv2 {VERSION})"
-    before = grid.tags.get("0008|103e", "").strip(" \0") or grid.name
+    before = grid.description or grid.name
     return before[: 64 - len(own)] + own
 
 

@@ -97,7 +97,7 @@ def _simulate_one(
     fraction = scan.dose / scan.input_dose
     result = dataclasses.replace(
         result,
-        slice_tags=tuple(at_dose(tags, fraction) for tags in result.slice_tags),
+        headers=tuple(at_dose(header, fraction) for header in result.headers),
     )
     write_volume(
         result,
@@ -194,7 +194,7 @@ def _asked(job: Job, config: ConfigDict) -> dict[str, Any]:
 def series_description(volume: Volume, scan: DoseParams) -> str:
     """SeriesDescription: the input's, cut so that the dose always fits."""
     own = f" (simulated {100 * scan.dose:g} % dose)"
-    before = volume.tags.get("0008|103e", "").strip(" \0") or volume.name
+    before = volume.description or volume.name
     return before[: 64 - len(own)] + own
 
 
