@@ -7,16 +7,13 @@ home in a multi-frame object go to the Unassigned Converted Attributes, shared o
 frame, from where a converter back finds them. Private attributes go there too.
 """
 
-import dataclasses
 import datetime
 import tempfile
 import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
 
-import numpy as np
 import pydicom
 from pydicom import Dataset
 from pydicom.dataelem import DataElement, RawDataElement
@@ -28,10 +25,7 @@ from pydicom.uid import (
     LegacyConvertedEnhancedCTImageStorage,
 )
 
-from common.errors import UserError
-
-# A value that explicit VR encodes has 32 bits of length, the last even one.
-_MOST_BYTES = (1 << 32) - 2
+from ipv2.ct_io.slice_survey import SliceSurvey, frame_type, survey_slices
 
 # Functional groups, and the classic attributes that they take under their own names.
 _GROUPS: Mapping[str, tuple[str, ...]] = {
@@ -87,13 +81,6 @@ _TOP = frozenset(
         *("PositionReferenceIndicator", "ImageComments"),
     )
 )
-# Of one object there is one.
-_ALIKE = (
-    *("SpecificCharacterSet", "PatientName", "PatientID", "StudyInstanceUID"),
-    *("SeriesInstanceUID", "FrameOfReferenceUID", "Modality", "SamplesPerPixel"),
-    *("PhotometricInterpretation", "Rows", "Columns", "BitsAllocated", "BitsStored"),
-    *("HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit"),
-)
 # Type 2: archives want these to be there, if only empty.
 _MAY_BE_EMPTY = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate"),
@@ -136,7 +123,7 @@ def join_slices(
     ):
         # pydicom warns of values that break the standard, which are passed on.
         warnings.simplefilter("ignore")
-        survey = _survey(paths, pixels)
+        survey = survey_slices(paths, pixels)
         data = _whole(survey)
         if source_series and survey.sources:
             _add_evidence(data, survey.sources, source_series)
@@ -163,126 +150,9 @@ def join_slices(
         data.save_as(target, enforce_file_format=True)
 
 
-@dataclasses.dataclass(kw_only=True)
-class _Survey:
-    """What all slices say, and what they don't agree on.
-
-    Attributes:
-      charset: the character sets of their text, as pydicom names them.
-      same: elements that all slices have, with the same value.
-      seen: tags that some slice has.
-      lossy: whether the pixels of some slice were compressed with loss.
-      content: the earliest ContentDate and ContentTime, as text.
-      kinds: FrameType of the slices, each once, in their order.
-      places: ImagePositionPatient, mm, of each slice; None if a slice has none.
-      axes: ImageOrientationPatient of each slice; None if a slice has none.
-      sources: SOPClassUID by SOPInstanceUID of the images they were made of.
-    """
-
-    charset: str | list[str]
-    same: dict[BaseTag, DataElement | RawDataElement]
-    seen: set[BaseTag]
-    lossy: bool = False
-    content: tuple[str, str] = ("", "")
-    kinds: list[list[str]] = dataclasses.field(default_factory=list)
-    places: list[list[float] | None] = dataclasses.field(default_factory=list)
-    axes: list[list[float] | None] = dataclasses.field(default_factory=list)
-    sources: dict[str, str] = dataclasses.field(default_factory=dict)
-
-    def agrees(self, names: Iterable[str]) -> bool:
-        """Whether all slices say the same of these attributes, if only nothing."""
-        return all(
-            Tag(name) in self.same or Tag(name) not in self.seen for name in names
-        )
-
-    def item(self, elements: Iterable[DataElement | RawDataElement] = ()) -> Dataset:
-        """A data set that writes the slices' elements as the bytes that they are."""
-        data = Dataset(parent_encoding=self.charset)
-        data.set_original_encoding(False, True, self.charset)
-        for element in elements:
-            data[element.tag] = element
-        return data
-
-    def ranks(self) -> list[int] | list[None]:
-        """The slices' ranks along the first normal, from 1; None if one is unknown."""
-        axes = self.axes[0]
-        if axes is None or None in self.axes or None in self.places:
-            return [None] * len(self.places)
-        normal = np.cross(axes[:3], axes[3:])
-        heights = np.asarray(self.places, np.float64) @ normal
-        return (np.unique(heights, return_inverse=True)[1] + 1).tolist()
-
-
 def _headers(paths: Sequence[Path]) -> Iterator[Dataset]:
     for path in paths:
         yield pydicom.dcmread(path, stop_before_pixels=True)
-
-
-def _survey(paths: Sequence[Path], pixels: IO[bytes]) -> _Survey:
-    """Reads the slices once; their pixels go to a file, one after the other."""
-    if not paths:
-        raise ValueError("no slices to join")
-    survey = None
-    for path in paths:
-        data = pydicom.dcmread(path)
-        if data.file_meta.TransferSyntaxUID != ExplicitVRLittleEndian:
-            raise ValueError(f"{path}: encoded as {data.file_meta.TransferSyntaxUID}")
-        stored = data.get_item("PixelData").value
-        if len(stored) != data.Rows * data.Columns * 2:
-            raise ValueError(
-                f"{path}: {len(stored)} bytes of pixels for {data.Rows} x "
-                f"{data.Columns} of 16 bits"
-            )
-        if len(stored) * len(paths) > _MOST_BYTES:
-            raise UserError(
-                f"{path}: {len(paths)} slices of {data.Rows} x {data.Columns} are more "
-                "than the 4 GiB that one DICOM file holds. Write a classic series."
-            )
-        pixels.write(stored)
-        del data.PixelData
-        if survey is None:
-            survey = _Survey(
-                charset=data.original_character_set,
-                same=dict(data.items()),
-                seen=set(data.keys()),
-            )
-        _compare(survey, data)
-        unlike = [name for name in _ALIKE if not survey.agrees([name])]
-        if unlike:
-            raise UserError(
-                f"{path}: another {unlike[0]} than in {paths[0].name}; a multi-frame "
-                "file has one for all frames. Write a classic series."
-            )
-    assert survey is not None  # there are paths
-    return survey
-
-
-def _compare(survey: _Survey, data: Dataset) -> None:
-    """Adds what a slice says to the survey."""
-    # First, while elements are bytes: pydicom parses those that are looked at.
-    survey.seen.update(data.keys())
-    for tag, element in list(survey.same.items()):
-        other = data.get_item(tag) if tag in data else None
-        if other is None or (other.VR, other.value) != (element.VR, element.value):
-            del survey.same[tag]
-    survey.lossy |= data.get("LossyImageCompression") == "01"
-    content = str(data.get("ContentDate") or ""), str(data.get("ContentTime") or "")
-    if all(content) and (content < survey.content or not all(survey.content)):
-        survey.content = content
-    if (kind := _frame_type(data)) not in survey.kinds:
-        survey.kinds.append(kind)
-    for source in data.get("SourceImageSequence") or ():
-        survey.sources[source.ReferencedSOPInstanceUID] = source.ReferencedSOPClassUID
-    survey.places.append(_numbers(data, "ImagePositionPatient", 3))
-    survey.axes.append(_numbers(data, "ImageOrientationPatient", 6))
-
-
-def _numbers(data: Dataset, name: str, count: int) -> list[float] | None:
-    """The numbers of an attribute; None if it is not there, or has not so many."""
-    values = data.get(name)
-    if values is None or not isinstance(values, Sequence) or len(values) != count:
-        return None
-    return [float(value) for value in values]
 
 
 def _home(tag: BaseTag) -> str:
@@ -295,7 +165,7 @@ def _home(tag: BaseTag) -> str:
     return "top" if whole or tag in _TOP else "unassigned"
 
 
-def _whole(survey: _Survey) -> Dataset:
+def _whole(survey: SliceSurvey) -> Dataset:
     """The attributes of the object as a whole, but for the functional groups."""
     data = survey.item(e for tag, e in survey.same.items() if _home(tag) == "top")
     for name in _MAY_BE_EMPTY:
@@ -365,18 +235,7 @@ def _add_dimension(data: Dataset) -> None:
     data.DimensionIndexSequence = [index]
 
 
-def _frame_type(data: Dataset) -> list[str]:
-    """The four values of FrameType, C.8.16.1; the second is always PRIMARY.
-
-    Values of a classic ImageType beyond the third are of the maker's choice.
-    """
-    kind = data.get("ImageType") or []
-    values = [kind] if isinstance(kind, str) else list(kind)
-    first, _, flavour = (values + [""] * 3)[:3]
-    return [first or "DERIVED", "PRIMARY", flavour or "VOLUME", "NONE"]
-
-
-def _groups(survey: _Survey, slice_: Dataset, groups: Iterable[str]) -> Dataset:
+def _groups(survey: SliceSurvey, slice_: Dataset, groups: Iterable[str]) -> Dataset:
     """Functional groups of what a slice, or all slices, say."""
     found = survey.item()
     for group in groups:
@@ -385,7 +244,7 @@ def _groups(survey: _Survey, slice_: Dataset, groups: Iterable[str]) -> Dataset:
         )
         if group == "CTImageFrameTypeSequence":
             item = survey.item()
-            item.FrameType = _frame_type(slice_)
+            item.FrameType = frame_type(slice_)
             _describe_pixels(item)
         if group == "DerivationImageSequence" and len(item):
             _complete_derivation(item)
@@ -407,7 +266,7 @@ def _complete_derivation(item: Dataset) -> None:
 
 
 def _frame(
-    survey: _Survey, header: Dataset, groups: Iterable[str], rank: int | None
+    survey: SliceSurvey, header: Dataset, groups: Iterable[str], rank: int | None
 ) -> Dataset:
     """An item of PerFrameFunctionalGroupsSequence."""
     found = _groups(survey, header, groups)

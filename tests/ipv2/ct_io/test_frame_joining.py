@@ -17,7 +17,7 @@ from pydicom.uid import (
 )
 
 from common.errors import UserError
-from ipv2.ct_io import frame_joining
+from ipv2.ct_io import slice_survey
 from ipv2.ct_io.frame_joining import join_slices
 from ipv2.ct_io.frame_splitting import split_frames
 from tests.ipv2.ct_files import make_slice, save, stored_slice
@@ -361,7 +361,7 @@ def test_another_encoding_and_no_slices_are_refused(tmp_path):
 
 
 def test_more_pixels_than_a_file_holds_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(frame_joining, "_MOST_BYTES", 2 * 16 * 16 * 2)
+    monkeypatch.setattr(slice_survey, "_MOST_BYTES", 2 * 16 * 16 * 2)
     assert join([derived_slice(i) for i in range(2)], tmp_path / "fits")
     with pytest.raises(UserError, match=r"3 slices of 16 x 16 .* Write a classic"):
         join([derived_slice(i) for i in range(3)], tmp_path / "not")

@@ -6,6 +6,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+from highdicom.legacy import LegacyConvertedEnhancedCTImage
 from pydicom.encaps import encapsulate, encapsulate_extended
 from pydicom.uid import (
     CTImageStorage,
@@ -20,7 +21,7 @@ from pydicom.uid import (
 
 from common.errors import UserError
 from ipv2.ct_io.frame_splitting import split_frames
-from tests.ipv2.ct_files import save
+from tests.ipv2.ct_files import make_slice, save, stored_slice
 from tests.ipv2.ct_io.enhanced_ct import item, make_enhanced
 from tests.peak_memory import MEMORY
 
@@ -379,3 +380,52 @@ def test_memory_does_not_hold_the_pixels(tmp_path):
         check=True,
     )
     assert float(done.stdout) < 15, done.stdout
+
+
+def test_what_another_converter_joined_is_split_into_what_it_was(tmp_path):
+    stored = [stored_slice(index) for index in range(3)]
+    slices = [
+        make_slice(
+            stored[index],
+            position=("-5.00", "7.0", f"{2.5 * index:.2f}"),
+            intercept=("-1024", "-1000.50", "0")[index],
+            instance=index + 1,
+        )
+        for index in range(3)
+    ]
+    for index, slice_ in enumerate(slices):
+        del slice_.ReferencedStudySequence
+        slice_.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL", "NONE"]
+        slice_.update(item(StudyID="", StudyDate="", StudyTime="", SeriesNumber="2"))
+        slice_.update(item(PatientBirthDate="", PatientSex="", AccessionNumber=""))
+        slice_.update(item(Manufacturer="", ReferringPhysicianName="", KVP="120"))
+        slice_.update(item(WindowCenter="40.0", WindowWidth="400", SliceLocation=index))
+        slice_.update(item(BurnedInAnnotation="NO", PositionReferenceIndicator=""))
+        slice_.update(item(PatientPosition="HFS", ContentDate="20260102"))
+        slice_.update(item(ContentTime="1010", FrameOfReferenceUID="1.2.8"))
+        slice_.update(item(LossyImageCompression="00", Laterality=""))
+        slice_.update(item(ContrastBolusAgent="", XRayTubeCurrent=str(200 + index)))
+    joined = LegacyConvertedEnhancedCTImage(
+        slices,
+        series_instance_uid="1.2.31",
+        series_number=3,
+        sop_instance_uid="1.2.32",
+        instance_number=1,
+    )
+    joined.save_as(tmp_path / "joined.dcm")
+    frames = split_frames(tmp_path / "joined.dcm", tmp_path)
+    found = {}
+    for frame in frames:
+        slice_ = pydicom.dcmread(frame.path)
+        found[str(slice_.ImagePositionPatient[2])] = slice_, frame
+    for index, source in enumerate(slices):
+        slice_, frame = found[str(source.ImagePositionPatient[2])]
+        np.testing.assert_array_equal(
+            read_hu(frame.path), stored[index] + float(source.RescaleIntercept)
+        )
+        for name in (
+            *("PatientName", "ImageOrientationPatient", "PixelSpacing", "KVP"),
+            *("SliceThickness", "RescaleIntercept", "RescaleSlope", "WindowCenter"),
+            *("XRayTubeCurrent", "SliceLocation", "ImageType", "StudyInstanceUID"),
+        ):
+            assert str(slice_[name].value) == str(source[name].value), name
