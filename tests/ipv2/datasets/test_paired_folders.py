@@ -206,7 +206,7 @@ def test_all_kinds_of_bad_partners_are_left_out_and_the_rest_goes_on(tmp_path):
     for name in ("size", "big", "one_side", "trunc", "empty", "junk", "flip", "nan"):
         assert f"{name}/scan.nii.gz" in reasons
     assert len(reasons_of(builder, root)) == 8
-    assert "int16" in reasons_of(builder, root)["lq/big/scan.nii.gz"]
+    assert "beyond what HU reach" in reasons_of(builder, root)["gt/big/scan.nii.gz"]
 
 
 def test_the_only_damaged_patient_never_empties_a_split(tmp_path):
