@@ -3,12 +3,13 @@
 Reads `config.denoise.input`: a file, the folder of a DICOM series, or a folder of many
 volumes. Writes each under its own name and in its own format below
 `config.denoise.output`, and beside it NAME.json, which says how it was made. A volume
-that was made as it is asked for now is not made again, so an interrupted command goes on;
-see `jobs` for what else may lie there.
+that was made as it is asked for now is not made again, so an interrupted command goes
+on; see `jobs` for what else may lie there.
 
 The network is the one exported in `workdir/export`. What a slice becomes:
 - The network's result in HU, rounded to 1 HU where the input holds integers.
-- Padding stays padding, see `stored_hu.restored`; the network sees it at -1024 HU, as air.
+- Padding stays padding, see `stored_hu.restored`; the network sees it at -1024 HU, as
+  air.
 - Clipped to the range that the input's slice is stored in, see `stored_hu`.
 
 Slices are read, denoised and written one after the other, so memory does not grow with

@@ -99,7 +99,7 @@ def open_scan(path: Path, config: ConfigDict) -> Iterator[SliceSource]:
 
 
 def evenly_spaced(count: int, at_most: int) -> np.ndarray:
-    """Indices below `count`, ascending from the first to the last, no more than that."""
+    """Indices below `count`, ascending from the first to the last, so many at most."""
     places = np.linspace(0, count - 1, min(at_most, count))
     return places.round().astype(int)
 

@@ -14,10 +14,10 @@ What a slice becomes:
   outside the field of view, and there is no noise where nothing was measured.
 - Clipped to the range that the input's volume is stored in, see `stored_hu`.
 
-Slices are read twice, for that range and for the work, and written one after the other,
-so memory does not grow with the series; see `ct_io.reading` for the rare formats where it
-does. With `config.calibrate` every volume's noise model is calibrated on slices of the
-volume itself, evenly spaced and no more than 48.
+Slices are read twice, for that range and for the work, and written one after the
+other, so memory does not grow with the series; see `ct_io.reading` for the rare formats
+where it does. With `config.calibrate` every volume's noise model is calibrated on
+slices of the volume itself, evenly spaced and no more than 48.
 """
 
 import dataclasses

@@ -1,9 +1,11 @@
 """Results that take their places all together, or not at all.
 
-A result is written to a folder of its own in OUTPUT/.making. When it is whole, a journal
-of renames is written there, what is in the way is moved aside, and the new files take
-their names. An error in between is undone at once. After SIGKILL or a power cut the
-journal is still there, and the next command in the folder undoes what was begun.
+A result is written to a folder of its own in OUTPUT/.making. When it is whole, a
+journal of renames is written there, what is in the way is moved aside, and the new
+files take their names. An error in between is undone at once. After SIGKILL or a power
+cut the journal is still there, and the next command in the folder undoes what was
+begun. So it does where undoing failed in its turn: what was moved aside is never
+removed before it is back.
 """
 
 import contextlib
@@ -37,7 +39,7 @@ class Move(NamedTuple):
 
 @contextlib.contextmanager
 def staging(output: Path, name: str) -> Iterator[Path]:
-    """A folder to write a result to; what is left in it at the end goes.
+    """A folder to write a result to; it goes at the end, unless moves are half done.
 
     Args:
       output: the folder of all results, which this command holds.
@@ -48,8 +50,9 @@ def staging(output: Path, name: str) -> Iterator[Path]:
     try:
         yield entry
     finally:
-        # What cannot be removed now, the next command removes.
-        shutil.rmtree(entry, ignore_errors=True)
+        if not (entry / _JOURNAL).exists():
+            # What cannot be removed now, the next command removes.
+            shutil.rmtree(entry, ignore_errors=True)
         with contextlib.suppress(OSError):  # holds another one
             entry.parent.rmdir()
 
@@ -63,7 +66,8 @@ def install(output: Path, entry: Path, moves: Sequence[Move]) -> None:
       moves: to do.
 
     Raises:
-      OSError: a file could not be moved; everything is as it was.
+      OSError: a file could not be moved. Everything is as it was; or, if it could not
+        be moved back either, the next command's `recover` tries again.
     """
     old = entry / "old"
     old.mkdir()
