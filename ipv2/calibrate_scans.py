@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from absl import logging
 
 from common.config import ConfigDict
 from common.errors import Incomplete, UserError
@@ -22,8 +21,8 @@ from common.files import write_atomically
 from common.progress import Progress
 from ipv2 import settings
 from ipv2.calibration import Calibration, calibrate
-from ipv2.ct_io import Item, Skipped, Volume, describe_skipped, match_slices
-from ipv2.jobs import describe_unused
+from ipv2.ct_io import Item, Skipped, Volume, match_slices
+from ipv2.jobs import tell_left_out
 from ipv2.scans import evenly_spaced, find_scans, input_of, read_scan
 
 # Read from at most so many volumes, and kept of each so many slices that all together
@@ -77,9 +76,7 @@ def calibrate_scans(config: ConfigDict, workdir: Path) -> None:
             except UserError as error:
                 skipped.append(Skipped(path=item.path, reason=str(error)))
             progress.update(note=item.name)
-    for text in (describe_skipped(skipped), describe_unused(unused)):
-        if text:
-            logging.warning("%s", text)
+    tell_left_out(skipped, unused)
     if not parts:
         raise UserError("no volume to calibrate on; see the list above")
     stacks = tuple(np.concatenate(stack) for stack in zip(*parts, strict=True))

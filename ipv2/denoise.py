@@ -144,7 +144,7 @@ def _denoise_one(
             derivation_description=derivation_description(trained, applier.tiling),
         ) as write:
             for original, hu in denoised_slices(volume, applier):
-                write(hu, original.tags)
+                write(hu, original.header)
                 work.count(1)
     return {"source": str(source), "manifest": _short(trained.manifest)}
 
@@ -178,7 +178,7 @@ def denoised_slices(
 def series_description(grid: Grid, trained: Trained) -> str:
     """SeriesDescription: the input's, cut so that network, hash and version fit."""
     own = f" (denoised: {trained.name} {trained.sha256[:8]}, ipv2 {VERSION})"
-    before = grid.tags.get("0008|103e", "").strip(" \0") or grid.name
+    before = grid.description or grid.name
     return before[: 64 - len(own)] + own
 
 

@@ -5,7 +5,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from ipv2.ct_io import suffix_of
+from ipv2.ct_io import SUFFIXES, output_files, suffix_of
 
 _LONGEST_NAME = 255  # bytes, on the file systems in use
 
@@ -27,9 +27,7 @@ class Target:
         """The files that appear, which a series alone does not tell beforehand."""
         if self.series:
             return ()
-        if suffix_of(self.path) == ".mhd":
-            return self.path, self.path.with_suffix(".raw")
-        return (self.path,)
+        return output_files(self.path, SUFFIXES.get(suffix_of(self.path), "dicom"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

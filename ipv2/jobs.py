@@ -32,7 +32,6 @@ from ipv2.records import Asked, Output, Record, differences, read_record
 from ipv2.staging import Move, install, recover, staging
 
 _MOST_TOLD = 10
-_FEW_NAMES = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,10 +119,23 @@ def run_jobs(
         with Progress(task, total, "slices") as progress:
             for job, wanted, record in waiting:
                 run.make(job, wanted, record, make, progress)
-    for text in (describe_skipped(run.skipped), describe_unused(run.unused)):
+    tell_left_out(run.skipped, run.unused)
+    return Tally(run.done, run.there, len(run.skipped))
+
+
+def tell_left_out(skipped: Sequence[Skipped], unused: Sequence[Skipped]) -> None:
+    """Lists what was not worked on, at the end of a command.
+
+    Args:
+      skipped: volumes or pairs that could not be used.
+      unused: files that are no volume, or of no volume.
+    """
+    for text in (
+        describe_skipped(skipped),
+        describe_skipped(unused, word="files not used"),
+    ):
         if text:
             logging.warning("%s", text)
-    return Tally(run.done, run.there, len(run.skipped))
 
 
 def conclude(tally: Tally, failed: str, *, strict: bool) -> None:
@@ -145,21 +157,6 @@ def conclude(tally: Tally, failed: str, *, strict: bool) -> None:
             f"{tally.skipped} skipped, see the list above, and config.strict asks to "
             "be told; everything else is done"
         )
-
-
-def describe_unused(unused: Sequence[Skipped]) -> str:
-    """A count, and for each reason a line with a count and names, '' if none is."""
-    if not unused:
-        return ""
-    groups: dict[str, list[Path]] = {}
-    for path, reason in ((u.path, u.reason) for u in unused):
-        groups.setdefault(reason.removeprefix(f"{path}: "), []).append(path)
-    lines = [f"{len(unused)} files not used:"]
-    for reason, paths in groups.items():
-        names = ", ".join(str(path) for path in paths[:_FEW_NAMES])
-        more = f" and {len(paths) - _FEW_NAMES} more" if paths[_FEW_NAMES:] else ""
-        lines.append(f"  {len(paths)}: {reason}: {names}{more}")
-    return "\n".join(lines)
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -75,7 +75,7 @@ def purify_folder(config: ConfigDict, workdir: Path) -> None:
     require_apart(output, [root, root / "lq", root / "gt"], key=_KEY)
     output = output.resolve()
     found = paired_paths(root)
-    jobs = [_job(output, pair) for pair in found.pairs]
+    jobs = [_job(root, output, pair) for pair in found.pairs]
     require_jobs_apart(jobs, key=_KEY)
     tally = run_jobs(
         "purify",
@@ -86,6 +86,7 @@ def purify_folder(config: ConfigDict, workdir: Path) -> None:
             folder=output, section="config.purify", overwrite=config.purify.overwrite
         ),
         skipped=found.skipped,
+        unused=found.unused,
         items="pairs",
     )
     print(
@@ -166,8 +167,8 @@ def purify_pair(
       UserError: the volumes do not fit, or are not what the variant works on.
     """
     matches, left_out = match_slices(lq, gt, by=config.data.match)
-    lq = _take(lq, [i for i, _ in matches])
-    gt = _take(gt, [j for _, j in matches])
+    lq = lq.take([i for i, _ in matches])
+    gt = gt.take([j for _, j in matches])
     params = _for_unit(params, lq)
     if _simulates(params):
         require_spacing(lq)
@@ -231,28 +232,6 @@ def _for_unit(params: PurifyParams, volume: Volume) -> PurifyParams:
     return dataclasses.replace(params, units="grey")
 
 
-def _take(volume: Volume, indices: list[int]) -> Volume:
-    """The volume's slices `indices`, which ascend without a gap, on their own grid."""
-    if indices == list(range(len(volume.hu))):
-        return volume
-    first, last = indices[0], indices[-1]
-    if indices != list(range(first, last + 1)):
-        raise UserError(
-            f"{volume.name}: the slices that have a partner ({indices[0]} to "
-            f"{indices[-1]}) are not one piece, so they are no volume. Pair by index "
-            "(--config.data.match=index), or resample one of the two."
-        )
-    part = slice(first, last + 1)
-    x, y, z = (float(v) for v in volume.position_mm(first))
-    return dataclasses.replace(
-        volume,
-        hu=volume.hu[part],
-        origin_mm=(x, y, z),
-        paths=volume.paths[part] if len(volume.paths) > 1 else volume.paths,
-        slice_tags=volume.slice_tags[part],
-    )
-
-
 def _folders(config: ConfigDict) -> tuple[Path, Path]:
     root, output = config.data.root, config.purify.output
     missing = [
@@ -267,25 +246,24 @@ def _folders(config: ConfigDict) -> tuple[Path, Path]:
     return Path(root), Path(output)
 
 
-def _job(output: Path, pair: PairItem) -> Job:
+def _job(root: Path, output: Path, pair: PairItem) -> Job:
     """Where the results of a pair go: under the input's names, the mask under lq's."""
-    folder = Path(pair.name).parent
-    # A series that lies in lq/ itself has no name: its results lie in lq_bar/ itself.
+    sources = {"lq_bar": pair.lq, "gt_bar": pair.gt, "lung_mask": pair.lq}
     targets = tuple(
+        # A series that lies in lq/ itself: its results lie in lq_bar/ itself.
         Target(
-            path=output / side / folder / source.name if pair.name else output / side,
+            path=output / side / source.relative_to(root / source_side),
             series=source.is_dir(),
         )
-        for side, source in zip(_SIDES, (pair.lq, pair.gt, pair.lq), strict=True)
+        for (side, source), source_side in zip(
+            sources.items(), ("lq", "gt", "lq"), strict=True
+        )
     )
-    stem = Path(pair.name).name if pair.name else "records"
-    record = (output / "records" / folder if pair.name else output) / fitting_name(
-        stem, ".json"
-    )
+    record = output / "records" / pair.name
     return Job(
         name=pair.name,
         sources=(pair.lq, pair.gt),
         targets=targets,
-        record=record,
+        record=record.with_name(fitting_name(record.name, ".json")),
         slices=count_slices(Item(name=pair.name, path=pair.lq)),
     )

@@ -134,7 +134,8 @@ def _simulate_one(job: Job, work: Work, config: ConfigDict) -> dict[str, Any]:
                 seed=config.seed,
                 batch_size=config.batch_size,
             ):
-                write(hu, at_dose(original.tags, fraction))
+                header = original.header
+                write(hu, None if header is None else at_dose(header, fraction))
                 work.count(1)
     return {"source": str(source), "scan": dataclasses.asdict(scan)}
 
@@ -221,7 +222,7 @@ def _extremes(volume: SliceSource) -> tuple[float, float]:
 def series_description(volume: Grid, scan: DoseParams) -> str:
     """SeriesDescription: the input's, cut so that the dose always fits."""
     own = f" (simulated {100 * scan.dose:g} % dose)"
-    before = volume.tags.get("0008|103e", "").strip(" \0") or volume.name
+    before = volume.description or volume.name
     return before[: 64 - len(own)] + own
 
 

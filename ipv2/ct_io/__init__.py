@@ -31,14 +31,13 @@ from ipv2.ct_io.listing import (
     count_slices,
     describe_skipped,
     list_volumes,
-    match_slices,
     paired_paths,
-    patient_of,
     read_many,
     read_pairs,
-    slice_number,
 )
-from ipv2.ct_io.reading import open_volume, peek, read_volume, warn_of_offset
+from ipv2.ct_io.matching import Match, match_slices
+from ipv2.ct_io.patients import patient_of, slice_number, tell_patients
+from ipv2.ct_io.reading import open_volume, peek, read_volume
 from ipv2.ct_io.volume import (
     PADDING_HU,
     Grid,
@@ -49,7 +48,7 @@ from ipv2.ct_io.volume import (
     Volume,
     hu_to_int16,
 )
-from ipv2.ct_io.writing import slice_writer, with_hu, write_volume
+from ipv2.ct_io.writing import output_files, slice_writer, with_hu, write_volume
 
 __all__ = [
     "PADDING_HU",
@@ -57,6 +56,7 @@ __all__ = [
     "Found",
     "Grid",
     "Item",
+    "Match",
     "PairItem",
     "PairedPaths",
     "ReadOptions",
@@ -72,6 +72,7 @@ __all__ = [
     "list_volumes",
     "match_slices",
     "open_volume",
+    "output_files",
     "paired_paths",
     "patient_of",
     "peek",
@@ -82,7 +83,7 @@ __all__ = [
     "slice_writer",
     "stem_of",
     "suffix_of",
-    "warn_of_offset",
+    "tell_patients",
     "with_hu",
     "write_volume",
 ]

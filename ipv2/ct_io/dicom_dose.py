@@ -7,40 +7,48 @@ no irradiation belongs to these values (dose registries count by it). What the p
 got stays in the source image, which the derived one names.
 """
 
-from collections.abc import Mapping
+from pydicom import Dataset
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement
 
-_WHOLE = ("0018|1151", "0018|1152", "0018|1153", "0018|8151")
-_FRACTIONAL = ("0018|9330", "0018|9332", "0018|9345")
-_EXPOSURE_MAS, _EXPOSURE_UAS = "0018|1152", "0018|1153"
-_IRRADIATION_EVENT, _SYNTHETIC_DATA = "0008|3010", "0008|001c"
+from ipv2.ct_io.dicom_header import numbers_of
+
+_WHOLE = ("XRayTubeCurrent", "Exposure", "ExposureInuAs", "XRayTubeCurrentInuA")
+_FRACTIONAL = ("XRayTubeCurrentInmA", "ExposureInmAs", "CTDIvol")
 
 
-def at_dose(tags: Mapping[str, str], fraction: float) -> dict[str, str]:
-    """The tags of a slice as scanned with a fraction of its exposure.
+def at_dose(header: Dataset, fraction: float) -> Dataset:
+    """The header of a slice as scanned with a fraction of its exposure.
 
     Scaled, where present: XRayTubeCurrent (mA, uA), Exposure (mAs, uAs), their
     floating-point forms and CTDIvol. mA and mAs are whole numbers in DICOM, at least 1
     here; ExposureInuAs is added, which has the digits. What is not a number stays.
 
     Args:
-      tags: of one slice, by 'gggg|eeee'.
+      header: of one slice; left as it is.
       fraction: of the slice's own exposure, above 0.
     """
-    result = {key: tags[key] for key in tags if key != _IRRADIATION_EVENT}
-    exposure = _number(tags, _EXPOSURE_MAS)
-    if exposure is not None and _EXPOSURE_UAS not in tags:
-        result[_EXPOSURE_UAS] = f"{1000 * exposure:.0f}"
-    for key in _WHOLE:
-        if value := _number(result, key):
-            result[key] = str(max(1, round(value * fraction)))
-    for key in _FRACTIONAL:
-        if value := _number(result, key):
-            result[key] = f"{value * fraction:.6g}"
-    return result | {_SYNTHETIC_DATA: "YES"}
+    result = Dataset()
+    result.update(header)
+    if "IrradiationEventUID" in result:
+        del result["IrradiationEventUID"]
+    exposure = numbers_of(header, "Exposure")
+    if exposure and "ExposureInuAs" not in header:
+        _set(result, "ExposureInuAs", f"{1000 * exposure[0]:.0f}")
+    for keyword in _WHOLE:
+        values = numbers_of(result, keyword)
+        if values and values[0]:
+            _set(result, keyword, str(max(1, round(values[0] * fraction))))
+    for keyword in _FRACTIONAL:
+        values = numbers_of(result, keyword)
+        if values and values[0]:
+            _set(result, keyword, values[0] * fraction)
+    _set(result, "SyntheticData", "YES")
+    return result
 
 
-def _number(tags: Mapping[str, str], key: str) -> float | None:
-    try:
-        return float(tags.get(key, "").strip(" \0"))
-    except ValueError:
-        return None
+def _set(header: Dataset, keyword: str, value: str | float) -> None:
+    element = DataElement(
+        keyword, dictionary_VR(keyword), value, already_converted=True
+    )
+    header[element.tag] = element

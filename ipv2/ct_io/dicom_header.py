@@ -1,7 +1,12 @@
-"""What a DICOM file claims to be, and whether all of it is there; read with pydicom.
+"""What a DICOM file says of itself, and whether all of it is there; read with pydicom.
 
 SimpleITK reads the pixels; but it gives the same error for a truncated CT slice and for
-an object that is no image, and it fills pixel data that is too short with zeros.
+an object that is no image, it fills pixel data that is too short with zeros, and it
+makes up geometry that a file does not state.
+
+Headers are pydicom data sets whose values stay as the file's bytes until they are asked
+for. `text_of` and `numbers_of` ask without changing the data set, so that a header can
+be written back byte by byte, in its own character set.
 """
 
 import dataclasses
@@ -11,63 +16,119 @@ import zlib
 from pathlib import Path
 
 import pydicom
+from pydicom import Dataset
+from pydicom.charset import convert_encodings
+from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element
 from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
+from pydicom.tag import Tag
 from pydicom.uid import UID, ImplicitVRLittleEndian
 
-_WANTED = {
-    "SOPClassUID": "sop_class",
-    "Modality": "modality",
-    "SeriesDescription": "description",
-    "PatientID": "patient",
-    "SeriesInstanceUID": "series",
-}
 # What pydicom raises where a file ends or is garbled in the middle of an element.
 _BROKEN = (EOFError, InvalidDicomError, KeyError, ValueError, struct.error, zlib.error)
+# What it raises where a value is not what its VR says.
+GARBLED = (ValueError, TypeError, ArithmeticError, struct.error, NotImplementedError)
+_UNDEFINED_LENGTH = 0xFFFFFFFF
+# Values beyond it stay on disk: pixels, and the large private elements of some vendors.
+_LARGE = 1 << 16
 
 CT_STORAGE = frozenset(
     f"1.2.840.10008.5.1.4.1.1.2{suffix}" for suffix in ("", ".1", ".2")
 )
 """SOP classes CT, Enhanced CT and Legacy Converted Enhanced CT."""
 
+LOSSY_METHODS = {
+    "1.2.840.10008.1.2.4.50": "ISO_10918_1",  # JPEG baseline
+    "1.2.840.10008.1.2.4.51": "ISO_10918_1",  # JPEG extended
+    "1.2.840.10008.1.2.4.81": "ISO_14495_1",  # JPEG-LS near-lossless
+    "1.2.840.10008.1.2.4.91": "ISO_15444_1",  # JPEG 2000
+    "1.2.840.10008.1.2.4.203": "ISO_15444_15",  # HTJ2K
+}
+"""LossyImageCompressionMethod of the transfer syntaxes that may lose something."""
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class DicomHeader:
     """What a DICOM file says of itself.
 
     Attributes:
-      sop_class: UID of the kind of object, '' if not stated.
-      modality: 'CT', 'MR', ...; '' if not stated.
-      series: SeriesInstanceUID, '' if not stated.
-      description: SeriesDescription, '' if not stated.
-      patient: PatientID, '' if not stated.
-      frames: NumberOfFrames, 1 if not stated.
+      dataset: all elements before the pixels, as far as they can be read.
       transfer_syntax: UID of the encoding.
-      pixel_bytes: bytes of pixel data in the file; None without pixel data, or where
-        it is compressed (then its size says nothing).
-      has_pixels: whether there is pixel data.
+      pixel_bytes: bytes of pixel data that are in the file; None without pixel data.
       complete: whether the header can be read to its end, and CT has pixels.
     """
 
-    sop_class: str = ""
-    modality: str = ""
-    series: str = ""
-    description: str = ""
-    patient: str = ""
-    frames: int = 1
-    transfer_syntax: str = ImplicitVRLittleEndian
+    dataset: Dataset
+    transfer_syntax: UID = ImplicitVRLittleEndian
     pixel_bytes: int | None = None
-    has_pixels: bool = False
     complete: bool = False
+
+    @property
+    def sop_class(self) -> str:
+        """UID of the kind of object, '' if not stated."""
+        return text_of(self.dataset, "SOPClassUID")
+
+    @property
+    def modality(self) -> str:
+        """'CT', 'MR', ...; '' if not stated."""
+        return text_of(self.dataset, "Modality")
+
+    @property
+    def series(self) -> str:
+        """SeriesInstanceUID, '' if not stated."""
+        return text_of(self.dataset, "SeriesInstanceUID")
+
+    @property
+    def description(self) -> str:
+        """SeriesDescription, '' if not stated."""
+        return text_of(self.dataset, "SeriesDescription")
+
+    @property
+    def patient(self) -> str:
+        """PatientID, '' if not stated."""
+        return text_of(self.dataset, "PatientID")
+
+    @property
+    def frames(self) -> int:
+        """NumberOfFrames, 1 if not stated."""
+        text = text_of(self.dataset, "NumberOfFrames")
+        return int(text) if text.isdigit() else 1
+
+    @property
+    def is_ct(self) -> bool:
+        """Whether it is CT: by its modality, else by the kind of object."""
+        return self.modality == "CT" or (
+            not self.modality and self.sop_class in CT_STORAGE
+        )
+
+    @property
+    def has_pixels(self) -> bool:
+        """Whether there is pixel data."""
+        return self.pixel_bytes is not None
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether the pixels are compressed, so that their bytes say no size."""
+        return self.transfer_syntax.is_compressed and not (
+            self.transfer_syntax.is_deflated
+        )
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether the file starts as DICOM: 'DICM' after 128 bytes, or group 0008."""
+    """Whether a file's content starts as DICOM.
+
+    'DICM' after 128 bytes; or, without that preamble, an element of group 0002 or 0008
+    with an explicit value representation or an implicit length.
+    """
     with path.open("rb") as file:
         start = file.read(132)
-    # Files from before 1996 have no preamble: a data set starts with (0008,00xx), xx
-    # even and small, and implicit lengths keep the high bytes of the length zero.
-    old = len(start) == 132 and start[:2] == b"\x08\x00" and start[3:4] == b"\x00"
-    return start[128:] == b"DICM" or (old and start[6:8] == b"\x00\x00")
+    if start[128:] == b"DICM":
+        return True
+    # Without a preamble: (0002,0000) or (0008,00xx), xx even and small, then two
+    # letters, or a length whose high bytes are zero.
+    begins = start[:2] in (b"\x02\x00", b"\x08\x00") and start[3:4] == b"\x00"
+    explicit = start[4:6].isalpha() and start[4:6].isupper()
+    return len(start) == 132 and begins and (explicit or start[6:8] == b"\x00\x00")
 
 
 def read_header(path: Path) -> DicomHeader:
@@ -84,54 +145,144 @@ def read_header(path: Path) -> DicomHeader:
     """
     # force: files without a preamble. pydicom warns of values that break the standard,
     # which real scanners write; those that matter here are checked where they are used.
-    with warnings.catch_warnings(), path.open("rb") as file:
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        meta = _meta(path)
         try:
-            dataset = pydicom.dcmread(
-                file,
-                force=True,
-                specific_tags=[*_WANTED, "NumberOfFrames", "PixelData"],
-            )
-            found = {
-                ours: str(dataset.get(theirs) or "").strip(" \0")
-                for theirs, ours in _WANTED.items()
-            }
-            frames = str(dataset.get("NumberOfFrames") or "")
-            pixels = dataset.get("PixelData")
+            meta = read_file_meta_info(path)
+        except _BROKEN:
+            meta = Dataset()
+        syntax = UID(text_of(meta, "TransferSyntaxUID") or ImplicitVRLittleEndian)
+        # A deflated file is unpacked as it is read: nothing of it can stay on disk.
+        large = None if syntax.is_deflated else _LARGE
+        try:
+            dataset = pydicom.dcmread(path, force=True, defer_size=large)
+            pixels = _raw(dataset, "PixelData")
         except (*_BROKEN, OSError) as error:
             if getattr(error, "errno", None) is not None:
                 raise  # not pydicom's "no tag to read": the file cannot be read at all
-            return DicomHeader(sop_class=meta.sop_class)
-    # The data set states its kind too, unless it is cut before that.
-    found["sop_class"] = found["sop_class"] or meta.sop_class
-    compressed = meta.transfer_syntax.is_compressed and not (
-        meta.transfer_syntax.is_deflated
-    )
+            return DicomHeader(dataset=_kind_of(meta), transfer_syntax=syntax)
+        found = None if pixels is None else _bytes_there(pixels, path)
+        if pixels is not None:
+            del dataset["PixelData"]
+        # The data set states its kind too, unless it is cut before that.
+        if "SOPClassUID" not in dataset:
+            dataset.update(_kind_of(meta))
+        is_ct = text_of(dataset, "SOPClassUID") in CT_STORAGE
     return DicomHeader(
-        **found,
-        frames=int(frames) if frames.isdigit() else 1,
-        transfer_syntax=meta.transfer_syntax,
-        pixel_bytes=None if pixels is None or compressed else len(pixels),
-        has_pixels=pixels is not None,
+        dataset=dataset,
+        transfer_syntax=syntax,
+        pixel_bytes=found,
         # A file can also be cut between two elements: CT has pixels at its end.
-        complete=pixels is not None or found["sop_class"] not in CT_STORAGE,
+        complete=found is not None or not is_ct,
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Meta:
-    sop_class: str = ""
-    transfer_syntax: UID = ImplicitVRLittleEndian
+def _kind_of(meta: Dataset) -> Dataset:
+    """A data set of nothing but the SOP class that the meta information states."""
+    kind = Dataset()
+    if uid := text_of(meta, "MediaStorageSOPClassUID"):
+        kind.SOPClassUID = UID(uid)
+    return kind
 
 
-def _meta(path: Path) -> _Meta:
-    """What the file meta information (group 0002) says, if there is one."""
+def _bytes_there(pixels: DataElement | RawDataElement, path: Path) -> int:
+    """Bytes of pixel data in the file, which may say more than it has."""
+    if isinstance(pixels, RawDataElement) and pixels.value is None:
+        left = path.stat().st_size - pixels.value_tell
+        return left if pixels.length == _UNDEFINED_LENGTH else min(left, pixels.length)
+    return len(pixels.value or b"")
+
+
+def text_of(dataset: Dataset, keyword: str) -> str:
+    """The text of an element, '' where there is none; several values with backslashes.
+
+    Args:
+      dataset: left as it is: its elements are not decoded in place.
+      keyword: of the standard's dictionary.
+    """
+    element = _decoded(dataset, keyword)
+    value = None if element is None else element.value
+    if value is None:
+        return ""
+    several = not isinstance(value, str | bytes) and hasattr(value, "__iter__")
+    values = list(value) if several and element.VR != "PN" else [value]
+    return "\\".join(str(one) for one in values).strip(" \0")
+
+
+def numbers_of(dataset: Dataset, keyword: str) -> tuple[float, ...]:
+    """The numbers of an element; () where there is none or one of them is no number."""
+    text = _raw_text(dataset, keyword) or text_of(dataset, keyword)
     try:
-        meta = pydicom.filereader.read_file_meta_info(path)
-    except _BROKEN:
-        return _Meta()
-    return _Meta(
-        str(meta.get("MediaStorageSOPClassUID") or ""),
-        UID(meta.get("TransferSyntaxUID") or ImplicitVRLittleEndian),
-    )
+        return tuple(float(part) for part in text.split("\\")) if text else ()
+    except ValueError:
+        return ()
+
+
+def number_of(dataset: Dataset, keyword: str, default: float) -> float:
+    """The first number of an element, or the default; see `numbers_of`."""
+    return (*numbers_of(dataset, keyword), default)[0]
+
+
+def bits_of(dataset: Dataset, keyword: str) -> str:
+    """The text of a 16-bit number whose sign the dictionary leaves open (US or SS).
+
+    Returns:
+      Its digits, as unsigned where the file does not say; what stands there if it is
+      no such number; '' where there is none.
+    """
+    element = _raw(dataset, keyword)
+    value = None if element is None else element.value
+    if isinstance(element, RawDataElement) and element.VR in (None, "UN", "US or SS"):
+        order = "little" if element.is_little_endian else "big"
+        return str(int.from_bytes(value[:2], order)) if value else ""
+    return text_of(dataset, keyword)
+
+
+def _raw_text(dataset: Dataset, keyword: str) -> str:
+    """The text of a decimal or integer string as the file has it, which may be garbled.
+
+    pydicom refuses a string of which one value is garbled, or warns of it.
+    """
+    element = _raw(dataset, keyword)
+    if isinstance(element, RawDataElement) and element.value is not None:
+        vr = element.VR or pydicom.datadict.dictionary_VR(element.tag)
+        if vr in ("DS", "IS"):
+            return element.value.decode("latin-1").strip(" \0")
+    return ""
+
+
+def _raw(dataset: Dataset, keyword: str) -> DataElement | RawDataElement | None:
+    """An element as it stands in the data set; what stays on disk has no value."""
+    if keyword not in dataset:
+        return None
+    return dataset.get_item(Tag(keyword), keep_deferred=True)
+
+
+def _decoded(dataset: Dataset, keyword: str) -> DataElement | None:
+    element = _raw(dataset, keyword)
+    if not isinstance(element, RawDataElement):
+        return element
+    if element.value is None:  # too large to be one of the attributes asked for
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return convert_raw_data_element(element, encoding=encodings_of(dataset))
+        except GARBLED:
+            return None
+
+
+def encodings_of(dataset: Dataset) -> list[str]:
+    """Python's names of a data set's character sets; the standard's default if none."""
+    element = _raw(dataset, "SpecificCharacterSet")
+    if element is None:
+        return convert_encodings(None)
+    value = element.value
+    if isinstance(value, bytes):
+        value = value.decode("latin-1").strip(" \0").split("\\")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # misspelled sets, which pydicom knows
+        try:
+            return convert_encodings(value)
+        except LookupError:
+            return convert_encodings(None)

@@ -1,75 +1,141 @@
-"""DICOM CT series and slices to HU, on SimpleITK.
+"""DICOM CT series and slices to HU: headers by pydicom, pixels by SimpleITK.
 
 Every slice is read on its own, for three reasons: its own rescale slope and intercept
 apply, its own padding values are known, and an error can name its file.
 """
 
 import dataclasses
-import itertools
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
 from absl import logging
-from pydicom.charset import python_encoding
 
 from common.errors import UserError
-from ipv2.ct_io.dicom_header import CT_STORAGE, DicomHeader, is_dicom, read_header
-from ipv2.ct_io.volume import PADDING_HU, Slice, SliceSource, check_finite
+from ipv2.ct_io.dicom_geometry import Place, place_of, stack
+from ipv2.ct_io.dicom_header import (
+    LOSSY_METHODS,
+    DicomHeader,
+    is_dicom,
+    number_of,
+    read_header,
+    text_of,
+)
+from ipv2.ct_io.dicom_padding import pad, padding_of
+from ipv2.ct_io.volume import (
+    Gaps,
+    ReadOptions,
+    Skipped,
+    Slice,
+    SliceSource,
+    check_finite,
+)
 
+DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
 _AGAIN = "Copy the file again from its source, or remove it."
 
 
+class FolderFiles(NamedTuple):
+    """The files of a folder, sorted by name.
+
+    Attributes:
+      dicom: DICOM files, and those that by their names should be.
+      others: the rest, and why each is none.
+    """
+
+    dicom: tuple[Path, ...]
+    others: tuple[Skipped, ...]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Place:
+class _Member:
     """What is kept of every slice: few bytes, however long the series."""
 
-    path: Path
+    place: Place
     shape: tuple[int, int]
-    spacing: tuple[float, ...]
-    direction: tuple[float, ...]
-    origin: tuple[float, ...]
     integer: bool
-    thickness: float
-
-    @property
-    def where(self) -> float:
-        """Position along the slice's normal, mm."""
-        return float(np.dot(self.origin, np.reshape(self.direction, (3, 3))[:, 2]))
 
 
-def open_series(folder: Path, *, series: str | None) -> SliceSource:
+def folder_files(folder: Path) -> FolderFiles:
+    """Which files of a folder are DICOM; its subfolders are left alone.
+
+    A file counts by its content. One that is not DICOM counts all the same if its name
+    says so, or is like a DICOM neighbour's but for its digits: it is a damaged slice,
+    which must not go missing without a word.
+    """
+    dicom: list[Path] = []
+    rest: dict[Path, str] = {}
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            continue
+        if reason := _unusable(path):
+            rest[path] = reason
+        elif path.name.upper() == "DICOMDIR":
+            rest[path] = "a DICOM directory, which lists other files"
+        elif path.suffix.lower() in DICOM_SUFFIXES or is_dicom(path):
+            dicom.append(path)
+        else:
+            rest[path] = "no CT image by its name or content"
+    shapes = {_shape_of(path) for path in dicom}
+    lost = [
+        path
+        for path in rest
+        if not path.name.startswith(".")
+        and (path.suffix.lower() in DICOM_SUFFIXES or _shape_of(path) in shapes)
+    ]
+    others = [Skipped(path=p, reason=r) for p, r in rest.items() if p not in lost]
+    return FolderFiles(tuple(sorted(dicom + lost)), tuple(others))
+
+
+def _unusable(path: Path) -> str:
+    """Why a file cannot be looked into, '' if it can."""
+    if path.name.startswith("."):
+        return "a hidden file"
+    if not path.exists():
+        return "a link to nothing"
+    if not path.is_file():
+        return "no regular file"
+    return "" if path.stat().st_size else "an empty file"
+
+
+def _shape_of(path: Path) -> str:
+    """A file's name with each number as one sign: 'IM#.dcm'."""
+    return re.sub(r"\d+", "#", path.name)
+
+
+def open_series(folder: Path, options: ReadOptions) -> SliceSource:
     """The CT series in a folder, sorted by position along its normal.
 
     Reads all headers and the first slice.
 
     Args:
-      folder: its DICOM files, whatever their names; other files are left alone.
-      series: which one, if there are several: its SeriesInstanceUID, or the beginning
-        of that or of its SeriesDescription, if only one begins so.
+      folder: its DICOM files, whatever their names.
+      options: `series` says which one, if there are several; `gaps` whether its slices
+        may be uneven.
 
     Raises:
       UserError: there is no series, or more than one; or its slices are damaged, have
         different sizes, miss one, or stand twice at one place.
     """
-    headers = ct_headers(folder)
-    chosen = _choose(folder, headers, series)
-    return _stack([_place(path, header) for path, header in chosen.items()], folder)
+    headers, left_out = ct_headers(folder)
+    chosen = _choose(folder, headers, options.series)
+    left_out += [
+        Skipped(path=path, reason=f"of another series than {options.series!r}")
+        for path in headers.keys() - chosen.keys()
+    ]
+    source = source_of(chosen, folder, gaps=options.gaps)
+    return dataclasses.replace(source, left_out=tuple(left_out))
 
 
 def open_slice(path: Path) -> SliceSource:
     """A single DICOM CT slice, as a volume of one."""
     header = read_header(path)
-    if not _is_ct(header) and header.has_pixels:
+    if not header.is_ct and header.has_pixels:
         raise UserError(_not_ct(path, header))
-    return _stack([_place(path, header)], path)
-
-
-def _is_ct(header: DicomHeader) -> bool:
-    return header.modality == "CT" or (
-        not header.modality and header.sop_class in CT_STORAGE
-    )
+    return source_of({path: header}, path, gaps="refuse")
 
 
 def _not_ct(path: Path, header: DicomHeader) -> str:
@@ -79,31 +145,44 @@ def _not_ct(path: Path, header: DicomHeader) -> str:
     )
 
 
-def ct_headers(folder: Path) -> dict[Path, DicomHeader]:
-    """The headers of a folder's CT slices; raises UserError if it has none."""
-    files = [
-        path
-        for path in sorted(folder.iterdir())
-        if path.is_file() and not path.name.startswith(".") and path.stat().st_size
-    ]
-    headers = {path: read_header(path) for path in files if is_dicom(path)}
+def ct_headers(folder: Path) -> tuple[dict[Path, DicomHeader], list[Skipped]]:
+    """The headers of a folder's CT slices, and the DICOM files that are none.
+
+    Raises:
+      UserError: a slice is damaged, or there is none.
+    """
+    files = folder_files(folder)
     ct: dict[Path, DicomHeader] = {}
-    others: list[str] = []
-    for path, header in headers.items():
-        if not header.complete and (_is_ct(header) or not header.modality):
+    left_out: list[Skipped] = []
+    for path in files.dicom:
+        if not path.is_file() or not path.stat().st_size:
+            raise UserError(f"{path}: {_unusable(path)} among DICOM slices. {_AGAIN}")
+        if not is_dicom(path):
+            raise UserError(
+                f"{path}: named as a DICOM slice, but its content is none. {_AGAIN}"
+            )
+        header = read_header(path)
+        if not header.complete and (header.is_ct or not header.modality):
             raise UserError(f"{path}: truncated DICOM file. {_AGAIN}")
-        if header.has_pixels and _is_ct(header):
+        if header.has_pixels and header.is_ct:
             ct[path] = header
         elif header.has_pixels:
-            others.append(_not_ct(path, header))
+            reason = f"DICOM of modality {header.modality or 'not stated'!r}, not CT"
+            left_out.append(Skipped(path=path, reason=reason))
         else:
-            logging.info("%s: DICOM without pixels, left alone", path)
+            left_out.append(Skipped(path=path, reason="DICOM without pixels"))
     if ct:
-        return ct
-    if others:
-        raise UserError(others[0])
+        return ct, left_out
+    for path in files.dicom:
+        if (header := read_header(path)).has_pixels:
+            raise UserError(_not_ct(path, header))
+    raise UserError(_no_slice(folder))
+
+
+def _no_slice(folder: Path) -> str:
+    files = [path for path in sorted(folder.iterdir()) if path.is_file()]
     names = ", ".join(path.name for path in files[:5]) or "nothing"
-    raise UserError(
+    return (
         f"{folder}: holds no DICOM CT slice (it holds {names}"
         f"{', ...' if len(files) > 5 else ''}). Give the folder of a CT series, or the "
         "path of an image file: .dcm, .nii, .nii.gz, .mha, .mhd, .nrrd, .png."
@@ -112,14 +191,14 @@ def ct_headers(folder: Path) -> dict[Path, DicomHeader]:
 
 def first_ct_header(folder: Path) -> DicomHeader:
     """The header of the first CT slice of a folder, by name; see `ct_headers`."""
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and is_dicom(path) and _is_ct(header := read_header(path)):
+    for path in folder_files(folder).dicom:
+        if path.is_file() and is_dicom(path) and (header := read_header(path)).is_ct:
             return header
-    return next(iter(ct_headers(folder).values()))
+    return next(iter(ct_headers(folder)[0].values()))
 
 
 def _choose(
-    folder: Path, headers: Mapping[Path, DicomHeader], series: str | None
+    folder: Path, headers: Mapping[Path, DicomHeader], series: str
 ) -> dict[Path, DicomHeader]:
     groups: dict[str, dict[Path, DicomHeader]] = {}
     for path, header in headers.items():
@@ -131,12 +210,12 @@ def _choose(
         f"\n  {uid}  {described[uid]!r}  {len(group)} slices"
         for uid, group in groups.items()
     )
-    if series is None:
+    if not series:
         if len(groups) == 1:
             return next(iter(groups.values()))
         raise UserError(
             f"{folder}: holds {len(groups)} CT series; name one of them by its UID or "
-            f"description (the `series` key):{listing}"
+            f"description, --config.data.series=...:{listing}"
         )
     if series in groups:
         return groups[series]
@@ -157,8 +236,8 @@ def _choose(
             )
 
 
-def _place(path: Path, header: DicomHeader) -> _Place:
-    """A slice's place in the series, once all is sure that the header can say."""
+def _member(path: Path, header: DicomHeader) -> _Member:
+    """What is kept of a slice, once all is sure that its header can say."""
     if not header.complete:
         raise UserError(f"{path}: truncated DICOM file. {_AGAIN}")
     if not header.has_pixels:
@@ -172,52 +251,82 @@ def _place(path: Path, header: DicomHeader) -> _Place:
             "differ in order and rescale. Convert it to single slices or NIfTI first, "
             "for instance with dcm2niix."
         )
-    reader = _reader(path)
-    try:
-        reader.ReadImageInformation()
-        tags = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
-        _check_pixels(path, header, tags, reader.GetNumberOfComponents())
-    except RuntimeError as error:
-        raise _unreadable(path, error) from error
-    columns, rows = reader.GetSize()[:2]
-    thickness = _number(tags, "0018|0050", 0.0)
-    return _Place(
-        path=path,
-        shape=(rows, columns),
-        spacing=reader.GetSpacing(),
-        direction=reader.GetDirection(),
-        origin=reader.GetOrigin(),
-        integer=reader.GetPixelID() not in (sitk.sitkFloat32, sitk.sitkFloat64),
-        thickness=_number(tags, "0018|0088", thickness) or thickness,
+    data = header.dataset
+    rescale = number_of(data, "RescaleSlope", 1), number_of(data, "RescaleIntercept", 0)
+    shape = number_of(data, "Rows", 0), number_of(data, "Columns", 0)
+    _check_pixels(path, header)
+    return _Member(
+        place=place_of(path, data),
+        shape=(int(shape[0]), int(shape[1])),
+        integer=all(value.is_integer() for value in map(float, rescale)),
     )
 
 
-def _read(place: _Place) -> Slice:
-    reader = _reader(place.path)
-    reader.SetOutputPixelType(sitk.sitkFloat32)
-    try:
-        image = reader.Execute()
-    except RuntimeError as error:
-        raise _unreadable(place.path, error) from error
-    tags = _decoded({key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()})
-    stored = sitk.GetArrayFromImage(image)[0]
-    check_finite(stored, name=str(place.path))
-    return Slice(hu=_pad(stored, tags, place.path), stored=stored, tags=tags)
+def _check_pixels(path: Path, header: DicomHeader) -> None:
+    data = header.dataset
+    photometric = text_of(data, "PhotometricInterpretation") or "MONOCHROME2"
+    samples = number_of(data, "SamplesPerPixel", 1)
+    if samples != 1 or photometric != "MONOCHROME2":
+        raise UserError(
+            f"{path}: {photometric} with {samples:g} values a pixel; CT slices have "
+            "one grey value (MONOCHROME2). Give the original series, not a screenshot."
+        )
+    kind = text_of(data, "RescaleType")
+    if kind not in ("", "HU", "US"):
+        raise UserError(
+            f"{path}: its pixels are {kind!r} (RescaleType), not HU. Give the HU "
+            "series."
+        )
+    if {"LOCALIZER", "SCOUT"} & set(text_of(data, "ImageType").upper().split("\\")):
+        raise UserError(
+            f"{path}: a localizer (ImageType {text_of(data, 'ImageType')!r}), whose "
+            "pixels are sums along rays, not HU. Leave it out."
+        )
+    if number_of(data, "RescaleSlope", 1.0) == 0.0:
+        raise UserError(f"{path}: RescaleSlope is 0; every pixel would be the same.")
+    bits = number_of(data, "BitsAllocated", 16.0)
+    rows, columns = number_of(data, "Rows", 0.0), number_of(data, "Columns", 0.0)
+    want, there = int(rows * columns * bits / 8), header.pixel_bytes or 0
+    if not rows * columns:
+        raise UserError(f"{path}: states no Rows and Columns. {_AGAIN}")
+    if not header.is_packed and there < want:
+        raise UserError(
+            f"{path}: truncated: {there} bytes of pixels where {rows:g} x {columns:g} "
+            f"pixels of {bits:g} bits need {want}. {_AGAIN}"
+        )
 
 
-def _reader(path: Path) -> sitk.ImageFileReader:
+def _read(path: Path) -> Slice:
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(path))
-    return reader
+    reader.SetOutputPixelType(sitk.sitkFloat32)
+    header = read_header(path)
+    try:
+        image = reader.Execute()
+    except RuntimeError as error:
+        raise UserError(
+            f"{path}: SimpleITK cannot read its pixels (transfer syntax "
+            f"{header.transfer_syntax}): {reason(error)}. {_AGAIN}"
+        ) from error
+    stored = sitk.GetArrayFromImage(image)[0]
+    check_finite(stored, name=str(path))
+    _mark_lossy(header)
+    hu = pad(stored, padding_of(header.dataset, path))
+    return Slice(hu=hu, stored=stored, header=header.dataset)
 
 
-def _unreadable(path: Path, error: RuntimeError) -> UserError:
-    syntax = read_header(path).transfer_syntax
-    return UserError(
-        f"{path}: SimpleITK cannot read its pixels (transfer syntax {syntax}): "
-        f"{reason(error)}. {_AGAIN}"
-    )
+def _mark_lossy(header: DicomHeader) -> None:
+    """Says in the header that pixels went through a lossy transfer syntax."""
+    method = LOSSY_METHODS.get(header.transfer_syntax)
+    data = header.dataset
+    if method is None or text_of(data, "LossyImageCompression") == "01":
+        return
+    bits = number_of(data, "BitsAllocated", 16.0)
+    whole = number_of(data, "Rows", 0.0) * number_of(data, "Columns", 0.0) * bits / 8
+    data.LossyImageCompression = "01"
+    data.LossyImageCompressionMethod = method
+    data.LossyImageCompressionRatio = f"{whole / max(header.pixel_bytes or 1, 1):.2f}"
 
 
 def reason(error: RuntimeError) -> str:
@@ -226,171 +335,78 @@ def reason(error: RuntimeError) -> str:
     return lines[-1].removeprefix("ITK ERROR: ").removeprefix("sitk::ERROR: ")
 
 
-def _number(tags: Mapping[str, str], key: str, default: float) -> float:
-    text = tags.get(key, "").strip(" \0")
-    try:
-        return float(text.split("\\")[0]) if text else default
-    except ValueError as error:
-        raise UserError(
-            f"DICOM tag ({key.replace('|', ',')}) should be a number, got {text!r}. "
-            "Repair the tag, or export the series again."
-        ) from error
+def source_of(
+    headers: Mapping[Path, DicomHeader], source: Path, *, gaps: Gaps
+) -> SliceSource:
+    """Slices as a volume, in the order of their positions.
 
+    Args:
+      headers: of the slices, by file.
+      source: the folder or file that the volume is named after.
+      gaps: whether uneven stacks are refused.
 
-def _check_pixels(
-    path: Path, header: DicomHeader, tags: Mapping[str, str], components: int
-) -> None:
-    photometric = tags.get("0028|0004", "MONOCHROME2").strip()
-    if components != 1 or photometric != "MONOCHROME2":
-        raise UserError(
-            f"{path}: {photometric} with {components} values a pixel; CT slices have "
-            "one grey value (MONOCHROME2). Give the original series, not a screenshot."
-        )
-    kind = tags.get("0028|1054", "").strip()
-    if kind not in ("", "HU", "US"):
-        raise UserError(
-            f"{path}: its pixels are {kind!r} (RescaleType), not HU. Give the "
-            "HU series."
-        )
-    if _number(tags, "0028|1053", 1.0) == 0.0:
-        raise UserError(f"{path}: RescaleSlope is 0; every pixel would be the same.")
-    if "0028|1052" not in tags:
-        logging.warning("%s: no RescaleIntercept; stored values taken as HU", path)
-    bits = _number(tags, "0028|0100", 16.0)
-    rows, columns = (_number(tags, f"0028|001{i}", 0.0) for i in (0, 1))
-    want = int(rows * columns * bits / 8)
-    if header.pixel_bytes is not None and header.pixel_bytes < want:
-        raise UserError(
-            f"{path}: truncated: {header.pixel_bytes} bytes of pixels where {rows:g} x "
-            f"{columns:g} pixels of {bits:g} bits need {want}. {_AGAIN}"
-        )
-
-
-def _decoded(tags: Mapping[str, str]) -> dict[str, str]:
-    """Tags as text: SimpleITK hands over raw bytes, in the file's character set."""
-    charset = tags.get("0008|0005", "").split("\\")[-1].strip()
-    codec = python_encoding.get(charset, "utf_8")
-    return {
-        key: value.encode("utf_8", "surrogateescape").decode(codec, "replace")
-        for key, value in tags.items()
-    }
-
-
-def _pad(hu: np.ndarray, tags: Mapping[str, str], path: Path) -> np.ndarray:
-    """Pixels outside the field of view set to PADDING_HU.
-
-    PixelPaddingValue (to PixelPaddingRangeLimit) is a stored value, before rescale.
+    Raises:
+      UserError: they are no stack of CT slices.
     """
-    if not tags.get("0028|0120", "").strip():
-        return pad_low(hu)
-    slope, intercept = (
-        _number(tags, "0028|1053", 1.0),
-        _number(tags, "0028|1052", 0.0),
-    )
-    bits = int(_number(tags, "0028|0100", 16.0))
-    signed = _number(tags, "0028|0103", 0.0) == 1.0
-
-    def stored(text: str) -> int:
-        # The tag's own sign is ambiguous (US or SS): it wraps to the pixels' sign.
-        value = int(text) % (1 << bits)
-        return value - (1 << bits) if signed and value >> (bits - 1) else value
-
-    try:
-        value = stored(tags["0028|0120"])
-        limit = stored(tags.get("0028|0121", "").strip() or tags["0028|0120"])
-    except ValueError as error:
-        raise UserError(
-            f"{path}: PixelPaddingValue {tags['0028|0120']!r} and "
-            f"PixelPaddingRangeLimit {tags.get('0028|0121', '')!r} should be integers. "
-            "Repair the tags."
-        ) from error
-    pixels = np.rint((hu - intercept) / slope)
-    outside = (pixels >= min(value, limit)) & (pixels <= max(value, limit))
-    return pad_low(np.where(outside, np.float32(PADDING_HU), hu))
-
-
-def pad_low(hu: np.ndarray) -> np.ndarray:
-    """HU of -2000 and less set to PADDING_HU.
-
-    Scanners mark the outside of the field of view with -2000, -2048, -3024, -3072; no
-    tissue, and no noise around air worth its name, lies there. Values between -2000
-    and -1024 are noise of real air and stay.
-    """
-    return np.where(hu <= -2000.0, np.float32(PADDING_HU), hu)
-
-
-def _stack(places: Sequence[_Place], source: Path) -> SliceSource:
-    for other in places[1:]:
-        _check_alike(places[0], other)
-    places = sorted(places, key=lambda place: place.where)
-    gap = _slice_gap(places, source)
-    first = places[0]
-    folder = source.is_dir()
+    members = {path: _member(path, header) for path, header in headers.items()}
+    _check_sizes(list(members.values()))
+    found = stack([m.place for m in members.values()], source, gaps=gaps)
+    first = found.places[0]
+    pixel_mm = first.pixel_mm or (1.0, 1.0)
+    _report(headers[first.path], found.uneven, first, source)
+    x, y, z = (float(mm) for mm in first.position_mm)
+    located = first.origin_mm is not None
+    opened = headers[first.path].dataset
     return SliceSource(
-        shape=(len(places), *first.shape),
-        read=lambda index: _read(places[index]),
-        spacing_mm=(gap, first.spacing[1], first.spacing[0]),
-        direction=first.direction,
-        origin_mm=(first.origin[0], first.origin[1], first.origin[2]),
-        tags=_read(first).tags,
-        name=source.resolve().name if folder else source.stem,
-        format="dicom-series" if folder else "dicom",
-        paths=tuple(place.path for place in places),
-        integer=all(place.integer for place in places),
+        shape=(len(found.places), *members[first.path].shape),
+        read=lambda index: _read(found.places[index].path),
+        spacing_mm=(found.gap_mm or pixel_mm[0], *pixel_mm),
+        direction=tuple(float(v) for v in first.direction.ravel()),
+        origin_mm=(x, y, z),
+        positions_mm=np.stack([place.position_mm for place in found.places]),
+        uneven=found.uneven,
+        header=opened,
+        spacing_known=first.pixel_mm is not None,
+        spacing_stated=first.pixel_mm is not None,
+        positions_known=located,
+        name=source.resolve().name if source.is_dir() else source.stem,
+        format="dicom-series" if source.is_dir() else "dicom",
+        paths=tuple(place.path for place in found.places),
+        integer=all(member.integer for member in members.values()),
     )
 
 
-def _check_alike(first: _Place, other: _Place) -> None:
-    for what, a, b, near in (
-        ("sizes (rows, columns)", first.shape, other.shape, 0.0),
-        ("pixel spacings (mm)", first.spacing[:2], other.spacing[:2], 1e-4),
-        # Cosines are text of some six digits.
-        ("orientations", first.direction, other.direction, 1e-3),
-    ):
-        if not np.allclose(a, b, rtol=0, atol=near):
+def _check_sizes(members: Sequence[_Member]) -> None:
+    first = members[0]
+    for other in members[1:]:
+        if other.shape != first.shape:
             raise UserError(
-                f"{other.path}: mixed {what} in one series: {b} here, {a} in "
-                f"{first.path.name}. Keep slices of one kind in the folder."
+                f"{other.place.path}: mixed sizes (rows, columns) in one series: "
+                f"{other.shape} here, {first.shape} in {first.place.path.name}. Keep "
+                "slices of one kind in the folder."
             )
 
 
-def _slice_gap(slices: Sequence[_Place], source: Path) -> float:
-    """Distance between slices, mm, once it is sure that none is missing."""
-    if len(slices) == 1:
-        return slices[0].thickness or slices[0].spacing[2]
-    gaps = np.diff([s.where for s in slices])
-    typical = float(np.median(gaps))
-    for (low, high), gap in zip(itertools.pairwise(slices), gaps, strict=True):
-        between = (
-            f"{source}: between {low.path.name} ({low.where:.2f} mm) and "
-            f"{high.path.name} ({high.where:.2f} mm)"
+def _report(header: DicomHeader, uneven: str, first: Place, source: Path) -> None:
+    """Logs what a reader should know of a series that is read all the same."""
+    data = header.dataset
+    if uneven:
+        logging.info("%s: uneven slices: %s", source, uneven)
+    if not text_of(data, "RescaleIntercept"):
+        logging.warning("%s: no RescaleIntercept; stored values taken as HU", source)
+    if first.cosines is None:
+        logging.warning(
+            "%s: no usable ImageOrientationPatient; slices taken as axial", source
         )
-        if gap < 1e-3:
-            raise UserError(
-                f"{source}: {low.path.name} and {high.path.name} stand at the same "
-                f"position ({low.where:.2f} mm along the normal). Keep one of them, or "
-                "split the folder if it holds several phases."
-            )
-        if gap > 1.5 * typical:
-            raise UserError(
-                f"{between}: about {round(gap / typical) - 1} slices missing (step "
-                f"{gap:.2f} mm, elsewhere {typical:.2f} mm). Add them, or keep only "
-                "the slices on one side."
-            )
-        # Positions rounded to 0.1 mm at 0.5 mm steps are off by 20 %.
-        if abs(gap - typical) > 0.25 * typical:
-            raise UserError(
-                f"{between}: irregular step {gap:.2f} mm, elsewhere {typical:.2f} mm; "
-                "slices are missing or two series are mixed. Keep one regular series."
-            )
-    first, last = slices[0], slices[-1]
-    normal = np.reshape(first.direction, (3, 3))[:, 2]
-    shift = np.subtract(last.origin, first.origin)
-    sideways = float(np.linalg.norm(shift - np.dot(shift, normal) * normal))
-    if sideways > max(first.spacing[0], first.spacing[1]):
-        raise UserError(
-            f"{source}: the slices are sheared: the last one is {sideways:.1f} mm "
-            "beside the normal of the first (a tilted gantry). Resample the series "
-            "upright."
+    if first.pixel_mm is None:
+        logging.warning(
+            "%s: no usable PixelSpacing; what is in mm needs --config.data.pixel_mm",
+            source,
         )
-    return float(gaps.mean())
+    padding = padding_of(data, first.path)
+    if padding is not None and not padding.believed:
+        logging.warning(
+            "%s: PixelPaddingValue marks %g to %g HU, where tissue lies; not taken for "
+            "padding",
+            *(source, padding.low, padding.high),
+        )

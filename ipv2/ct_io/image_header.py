@@ -1,9 +1,10 @@
-"""What SimpleITK does not say of NIfTI and PNG files: damage, NaN, colour."""
+"""What SimpleITK does not say of image files: damage, NaN, colour, gaps."""
 
 import contextlib
+import re
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import PIL.Image
 from nibabel.filebasedimages import ImageFileError
 
 from common.errors import UserError
+from ipv2.ct_io.volume import Format
 
 
 def check_nifti(path: Path, *, name: Path) -> None:
@@ -32,6 +34,11 @@ def check_nifti(path: Path, *, name: Path) -> None:
     with damage_told(name):
         image: Any = nibabel.load(path)
         proxy = image.dataobj
+        if image.get_data_dtype().kind not in "iuf":
+            raise UserError(
+                f"{name}: pixels of type {image.get_data_dtype()}, which hold more "
+                "than one grey value; CT has one channel. Save it as plain grey."
+            )
         if image.get_data_dtype().kind in "iu":
             proxy.get_unscaled()  # a map of the file, which must be long enough
             return
@@ -45,6 +52,72 @@ def check_nifti(path: Path, *, name: Path) -> None:
             f"{name}: {bad} voxels are not finite (NaN or infinity); HU are finite "
             "numbers. Repair or remove the image."
         )
+
+
+def states_spacing(path: Path, kind: Format) -> bool:
+    """Whether a file states the distance between its voxels along every axis.
+
+    SimpleITK takes 1 mm where a file does not.
+
+    Args:
+      path: a file that SimpleITK can read.
+      kind: its format.
+    """
+    if kind == "nifti":
+        header: Any = nibabel.load(path).header
+        dimensions = int(header["dim"][0])
+        sizes = np.asarray(header["pixdim"][1 : min(dimensions, 3) + 1], float)
+        return bool(
+            header["sform_code"] > 0 or (np.isfinite(sizes) & (sizes > 0)).all()
+        )
+    if kind in ("mha", "mhd"):
+        fields, _ = text_fields(path, kind)
+        text = fields.get("elementspacing") or fields.get("elementsize") or ""
+        return _are_nonzero(text.split())
+    if kind == "nrrd":
+        fields, _ = text_fields(path, kind)
+        if "space directions" in fields:
+            vectors = re.findall(r"\(([^)]*)\)", fields["space directions"])
+            return len(vectors) >= 2 and all(
+                any(_are_nonzero([part]) for part in vector.split(","))
+                for vector in vectors
+            )
+        return _are_nonzero(fields.get("spacings", "").split())
+    return False
+
+
+def _are_nonzero(texts: Sequence[str]) -> bool:
+    """Whether texts are finite numbers, none of them 0, and there are some."""
+    try:
+        values = np.asarray([float(text) for text in texts])
+    except ValueError:
+        return False
+    return values.size > 0 and bool((np.isfinite(values) & (values != 0)).all())
+
+
+def text_fields(path: Path, kind: Format) -> tuple[dict[str, str], int]:
+    """The fields of the text header of MHA, MHD or NRRD, and where it ends.
+
+    Args:
+      path: the file.
+      kind: 'mha', 'mhd' or 'nrrd'.
+
+    Returns:
+      Values by name, both in small letters; the header's length in bytes.
+    """
+    separator = ": " if kind == "nrrd" else "="
+    fields: dict[str, str] = {}
+    with path.open("rb") as file:
+        for line in file:
+            text = line.decode("latin-1").strip()
+            if kind == "nrrd" and not text:  # its header ends with an empty line
+                break
+            key, found, value = text.partition(separator)
+            if found and not text.startswith("#"):
+                fields[key.strip().lower()] = value.strip().lower()
+            if "elementdatafile" in fields:  # the last line of a MetaImage's header
+                break
+        return fields, file.tell()
 
 
 @contextlib.contextmanager

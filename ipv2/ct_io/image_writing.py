@@ -24,6 +24,14 @@ _COUNT = {
     "mhd": rb"(?m)^(DimSize = \d+ \d+ )\d+$",
     "nrrd": rb"(?m)^(sizes: \d+ \d+ )\d+$",
 }
+# The lines that state distances; of NRRD, those that need them.
+_SPACING = {
+    "mha": rb"(?m)^Element(Spacing|Size) = .*\n",
+    "mhd": rb"(?m)^Element(Spacing|Size) = .*\n",
+    "nrrd": rb"(?m)^space( directions| origin)?: .*\n",
+}
+# Of `pixdim[1]`, and of `qform_code` and `sform_code`.
+_NIFTI_SIZES, _NIFTI_FORMS = 80, 252
 # Of the third of the eight int16 of `dim`, the first of which is at byte 40.
 _NIFTI_COUNT = 46
 
@@ -71,6 +79,8 @@ def _write_header(
     if grid.format == kind:
         _set_tags(image, grid.tags, kind)
     header = header_of(image, shape[0], path, kind)
+    if not grid.spacing_stated:
+        header = _without_spacing(header, kind)
     if kind == "mhd":
         path.write_bytes(header)
         return b""
@@ -95,6 +105,17 @@ def header_of(image: sitk.Image, count: int, path: Path, kind: Format) -> bytes:
         return _with_count(content, kind, count)
     values = image.GetNumberOfPixels() * image.GetSizeOfPixelComponent()
     return _with_count(content[:-values], kind, count)
+
+
+def _without_spacing(header: bytes, kind: Format) -> bytes:
+    """A header that does not state the distances between voxels."""
+    if kind == "nifti":
+        changed = bytearray(header)
+        struct.pack_into("=3f", changed, _NIFTI_SIZES, 0.0, 0.0, 0.0)
+        # Neither form: both would state the distances too.
+        struct.pack_into("=2h", changed, _NIFTI_FORMS, 0, 0)
+        return bytes(changed)
+    return re.sub(_SPACING[kind], b"", header)
 
 
 def _set_tags(image: sitk.Image, tags: Mapping[str, str], kind: Format) -> None:

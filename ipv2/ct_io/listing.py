@@ -16,14 +16,11 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, TypeAlias
-
-import numpy as np
 
 from common.errors import UserError
-from ipv2.ct_io.dicom_header import is_dicom, read_header
-from ipv2.ct_io.dicom_series import first_ct_header
+from ipv2.ct_io.dicom_series import FolderFiles, folder_files
 from ipv2.ct_io.formats import SUFFIXES, stem_of, suffix_of
+from ipv2.ct_io.image_header import text_fields
 from ipv2.ct_io.reading import peek, read_volume
 from ipv2.ct_io.volume import ReadOptions, Skipped, Volume
 
@@ -34,7 +31,8 @@ LAYOUT = (
 )
 
 _DEFAULT = ReadOptions()
-Match: TypeAlias = Literal["position", "index"]
+# Of one reason so many are listed each, and so many named where there are more.
+_FEW, _NAMED = 5, 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,17 +73,25 @@ class PairItem:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PairedPaths:
-    """What a data set's root holds: pairs by name, and what has no partner."""
+    """What a data set's root holds.
+
+    Attributes:
+      pairs: by name.
+      skipped: volumes without a partner.
+      unused: files that are no volume.
+    """
 
     pairs: tuple[PairItem, ...]
     skipped: tuple[Skipped, ...]
+    unused: tuple[Skipped, ...]
 
 
 def list_volumes(root: str | os.PathLike[str]) -> Found:
     """The volumes below a folder, sorted by name, and the files that are none.
 
     A folder with DICOM files in it is one series (`read_volume` takes the folder);
-    every other file with an extension of `ct_io.SUFFIXES` is a volume.
+    every other file with an extension of `ct_io.SUFFIXES` is a volume. Links to folders
+    are followed, each folder once.
 
     Raises:
       UserError: root is not a folder.
@@ -93,26 +99,64 @@ def list_volumes(root: str | os.PathLike[str]) -> Found:
     root = Path(root)
     if not root.is_dir():
         raise UserError(f"{root}: no such folder.")
-    found: list[Item] = []
-    for current, folders, files in os.walk(root):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        folder = Path(current)
+    items: list[Item] = []
+    unused: list[Skipped] = []
+    for folder in _folders(root, unused):
         relative = folder.relative_to(root)
-        dicom = False
-        for file in sorted(f for f in files if not f.startswith(".")):
-            path = folder / file
-            suffix = suffix_of(path)
-            if suffix in (".dcm", ".ima") or (not suffix and is_dicom(path)):
-                dicom = True
-            elif suffix:
-                found.append(
-                    Item(name=(relative / stem_of(path)).as_posix(), path=path)
-                )
+        files = folder_files(folder)
+        images = [p for p in _listed(files) if _is_image(p)]
+        dicom = [path for path in files.dicom if path not in images]
+        used = {path for image in images for path in _files_of(image)}
+        items += [
+            Item(name=(relative / stem_of(path)).as_posix(), path=path)
+            for path in images
+        ]
         if dicom:
             name = "" if folder == root else relative.as_posix()
-            found.append(Item(name=name, path=folder))
-    found.sort(key=lambda item: (item.name, str(item.path)))
-    return Found(items=tuple(found), unused=())
+            items.append(Item(name=name, path=folder))
+        unused += [one for one in files.others if one.path not in used]
+    items.sort(key=lambda item: (item.name, str(item.path)))
+    return Found(items=tuple(items), unused=tuple(unused))
+
+
+def _folders(root: Path, unused: list[Skipped]) -> Iterator[Path]:
+    """A folder and all below it, by name, each once, links followed."""
+    seen: dict[tuple[int, int], Path] = {}
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        stat = folder.stat()
+        if (known := seen.get((stat.st_dev, stat.st_ino))) is not None:
+            reason = f"a link to {known}, which is looked into already"
+            unused.append(Skipped(path=folder, reason=reason))
+            continue
+        seen[stat.st_dev, stat.st_ino] = folder
+        yield folder
+        below = sorted(path for path in folder.iterdir() if path.is_dir())
+        for path in below:
+            if path.name.startswith("."):
+                unused.append(Skipped(path=path, reason="a hidden folder"))
+        waiting += [p for p in reversed(below) if not p.name.startswith(".")]
+
+
+def _listed(files: FolderFiles) -> list[Path]:
+    """All files of a folder that are not hidden, by name."""
+    others = [one.path for one in files.others if not one.path.name.startswith(".")]
+    return sorted([*files.dicom, *others])
+
+
+def _is_image(path: Path) -> bool:
+    """Whether a file is a volume of its own by its name; a damaged one too."""
+    return SUFFIXES.get(suffix_of(path), "dicom") != "dicom"
+
+
+def _files_of(image: Path) -> list[Path]:
+    """A volume's file, and the data beside it that its header names."""
+    if suffix_of(image) != ".mhd" or not image.is_file():
+        return [image]
+    data = text_fields(image, "mhd")[0].get("elementdatafile", "")
+    beside = [p for p in image.parent.iterdir() if p.name.lower() == data]
+    return [image, *beside]
 
 
 def count_slices(item: Item) -> int:
@@ -121,21 +165,25 @@ def count_slices(item: Item) -> int:
     Of a series, its files: their headers are not opened.
     """
     if item.path.is_dir():
-        return sum(
-            path.is_file() and suffix_of(path) in (".dcm", ".ima", "")
-            for path in item.path.iterdir()
-            if not path.name.startswith(".")
-        )
+        return len(folder_files(item.path).dicom)
     if SUFFIXES.get(suffix_of(item.path), "dicom") == "dicom":
         return 1
     try:
         return peek(item.path)[0]
-    except UserError:
+    except (UserError, OSError):
         return 0
 
 
-def paired_paths(root: str | os.PathLike[str]) -> PairedPaths:
+def paired_paths(
+    root: str | os.PathLike[str], *, name_pattern: str = ""
+) -> PairedPaths:
     """Pairs of root/lq and root/gt by name, and what has no partner.
+
+    Args:
+      root: holds lq/ and gt/.
+      name_pattern: a regular expression with a group: names are a pair where what its
+        groups match is equal, `(?:quarter|full)_(.+)` for instance. '': names are a
+        pair where they are equal.
 
     Raises:
       UserError: there is no lq or gt folder, or not a single pair.
@@ -145,9 +193,12 @@ def paired_paths(root: str | os.PathLike[str]) -> PairedPaths:
         if not (root / side).is_dir():
             raise UserError(f"{root / side}: no such folder. {LAYOUT}.")
     skipped: list[Skipped] = []
+    unused: list[Skipped] = []
     sides: dict[str, dict[str, Path]] = {}
     for side in ("lq", "gt"):
-        sides[side] = _unique(list_volumes(root / side).items, skipped)
+        found = list_volumes(root / side)
+        unused += found.unused
+        sides[side] = _unique(_keyed(found.items, name_pattern, skipped), skipped)
     for side, other in (("lq", "gt"), ("gt", "lq")):
         for name in sorted(sides[side].keys() - sides[other].keys()):
             reason = (
@@ -161,12 +212,29 @@ def paired_paths(root: str | os.PathLike[str]) -> PairedPaths:
     if not pairs:
         raise UserError(
             f"{root}: no pair: {len(sides['lq'])} volumes in lq, {len(sides['gt'])} in "
-            f"gt, no name in both. {LAYOUT}.\n{describe_skipped(skipped)}".rstrip()
+            f"gt, no name in both. {LAYOUT}. Where names differ by a rule, give it: "
+            "--config.data.name_pattern='(?:quarter|full)_(.+)', say.\n"
+            f"{describe_skipped(skipped)}".rstrip()
         )
-    return PairedPaths(pairs=pairs, skipped=tuple(skipped))
+    return PairedPaths(pairs=pairs, skipped=tuple(skipped), unused=tuple(unused))
 
 
-def _unique(items: Sequence[Item], skipped: list[Skipped]) -> dict[str, Path]:
+def _keyed(
+    items: Iterable[Item], pattern: str, skipped: list[Skipped]
+) -> Iterator[Item]:
+    """The items under the names that they are paired by."""
+    for item in items:
+        if not pattern:
+            yield item
+        elif match := re.search(pattern, item.name):
+            named = "_".join(group for group in match.groups() if group)
+            yield dataclasses.replace(item, name=named)
+        else:
+            reason = f"name {item.name!r} does not fit config.data.name_pattern"
+            skipped.append(Skipped(path=item.path, reason=reason))
+
+
+def _unique(items: Iterable[Item], skipped: list[Skipped]) -> dict[str, Path]:
     groups: dict[str, list[Path]] = {}
     for item in items:
         groups.setdefault(item.name, []).append(item.path)
@@ -178,16 +246,28 @@ def _unique(items: Sequence[Item], skipped: list[Skipped]) -> dict[str, Path]:
     return {name: paths[0] for name, paths in groups.items() if len(paths) == 1}
 
 
-def describe_skipped(skipped: Sequence[Skipped]) -> str:
-    """A count and one line for each, '' if nothing was skipped."""
+def describe_skipped(skipped: Sequence[Skipped], *, word: str = "skipped") -> str:
+    """A count and one line for each, '' if there is none.
+
+    Where many have one reason, one line counts them and names the first few.
+
+    Args:
+      skipped: what was left out.
+      word: what to call it.
+    """
     if not skipped:
         return ""
-    lines = [f"  {s.path}: {_without_path(s)}" for s in skipped]
-    return "\n".join([f"{len(skipped)} skipped:", *lines])
-
-
-def _without_path(skipped: Skipped) -> str:
-    return skipped.reason.removeprefix(f"{skipped.path}: ")
+    groups: dict[str, list[Path]] = {}
+    for one in skipped:
+        groups.setdefault(one.reason.removeprefix(f"{one.path}: "), []).append(one.path)
+    lines = []
+    for reason, paths in groups.items():
+        if len(paths) > _FEW:
+            first = ", ".join(str(path) for path in paths[:_NAMED])
+            lines.append(f"  {len(paths)} times: {reason}: {first}, ...")
+        else:
+            lines += [f"  {path}: {reason}" for path in paths]
+    return "\n".join([f"{len(skipped)} {word}:", *lines])
 
 
 def read_many(
@@ -230,130 +310,3 @@ def read_pairs(
             skipped.append(Skipped(path=path, reason=str(error)))
             continue
         yield pair, lq, gt
-
-
-def patient_of(item: Item) -> str:
-    """Who a volume is of, for splits that keep a patient's slices together.
-
-    DICOM PatientID; else the first folder of the item's name; else, of a file that is a
-    whole volume, its name; of one that is a slice, its name up to the slice number:
-    then 'p3_0001' and 'p3_0002' are patient 'p3', and bare numbers are one patient,
-    since neighbouring slices of one person must not end up in two splits.
-
-    Reads headers only.
-
-    Raises:
-      UserError: the file is no image, or damaged.
-    """
-    path = item.path
-    folder, _, stem = item.name.rpartition("/")
-    if path.is_dir():
-        whole, patient = True, first_ct_header(path).patient
-    elif not suffix_of(path) or SUFFIXES[suffix_of(path)] == "dicom":
-        whole, patient = False, read_header(path).patient
-    else:
-        slices, patient = peek(path)
-        whole = slices > 1
-    if patient:
-        return patient
-    if folder:
-        return folder.split("/")[0]
-    stem = stem or path.resolve().name
-    if whole:
-        return stem
-    return re.sub(r"[\s._-]*(slice|img|im)?[\s._-]*\d+$", "", stem, flags=re.I) or "one"
-
-
-def slice_number(volume: Volume, name: str, index: int) -> int:
-    """Index along the normal; of a single slice, the number its name ends in."""
-    if len(volume.hu) == 1 and (number := re.search(r"\d+$", name)):
-        return int(number.group()) % 2**31
-    return index
-
-
-def match_slices(
-    lq: Volume, gt: Volume, *, by: Match = "position"
-) -> tuple[list[tuple[int, int]], str]:
-    """Which slice of gt belongs to which of lq: two breaths, not always equally long.
-
-    By position, a slice of lq takes the slice of gt nearest to it along the normal, if
-    that lies within half a slice of either; each slice is used once. By index, and for
-    volumes without positions (PNG), slice i takes slice i.
-
-    Args:
-      lq: low-dose volume.
-      gt: normal-dose volume.
-      by: 'position' or 'index'.
-
-    Returns:
-      Pairs of indices (lq, gt), ascending in lq; and in words how many slices are left
-      out, '' if none is.
-
-    Raises:
-      UserError: the grids do not fit: other pixel counts, pixel spacing, orientation or
-        unit, or no slice at a common position.
-    """
-    _check_grids(lq, gt)
-    counts = len(lq.hu), len(gt.hu)
-    if by == "index" or not (lq.spacing_known and gt.spacing_known):
-        pairs = [(index, index) for index in range(min(counts))]
-    else:
-        pairs = _by_position(lq, gt)
-    if not pairs:
-        raise UserError(
-            f"{lq.name}: no slice of lq and gt at a common position: lq covers "
-            f"{_extent(lq)}, gt {_extent(gt)} along the normal. If the table was "
-            "moved between the scans, pair by index."
-        )
-    left = [
-        f"{count - len(pairs)} of {count} {side} slices"
-        for side, count in zip(("lq", "gt"), counts, strict=True)
-        if count > len(pairs)
-    ]
-    return pairs, " and ".join(left) + " without a partner" if left else ""
-
-
-def _by_position(lq: Volume, gt: Volume) -> list[tuple[int, int]]:
-    where_lq, where_gt = _positions(lq, lq.normal), _positions(gt, lq.normal)
-    within = min(lq.spacing_mm[0], gt.spacing_mm[0]) / 2 + 1e-3
-    distance = np.abs(where_lq[:, None] - where_gt[None, :])
-    nearest_gt, nearest_lq = distance.argmin(1), distance.argmin(0)
-    return [
-        (i, int(j))
-        for i, j in enumerate(nearest_gt)
-        if distance[i, j] <= within and nearest_lq[j] == i
-    ]
-
-
-def _positions(volume: Volume, normal: np.ndarray) -> np.ndarray:
-    return np.array([volume.position_mm(i) @ normal for i in range(len(volume.hu))])
-
-
-def _extent(volume: Volume) -> str:
-    where = _positions(volume, volume.normal)
-    return f"{where[0]:.1f} to {where[-1]:.1f} mm"
-
-
-def _check_grids(lq: Volume, gt: Volume) -> None:
-    for what, a, b, near in (
-        ("pixels (rows, columns)", lq.hu.shape[1:], gt.hu.shape[1:], 0.0),
-        # 1 % of spacing is 2.5 pixels at the edge of a 512-pixel image.
-        (
-            "pixel spacing (mm)",
-            lq.spacing_mm[1:],
-            gt.spacing_mm[1:],
-            0.01 * lq.spacing_mm[1],
-        ),
-        # 0.02 is about one degree.
-        ("orientation", lq.direction, gt.direction, 0.02),
-    ):
-        if not np.allclose(a, b, rtol=0, atol=near):
-            raise UserError(
-                f"{lq.name}: lq and gt differ in {what}: {a} and {b}. Resample one to "
-                "the other's grid."
-            )
-    if lq.unit != gt.unit:
-        raise UserError(
-            f"{lq.name}: lq holds {lq.unit} values, gt {gt.unit}. For PNG beside "
-            "another format, state the window of the PNG in HU."
-        )

@@ -17,13 +17,14 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from absl import logging
 
 from common.errors import UserError
 from ipv2.ct_io import dicom_series
 from ipv2.ct_io.dicom_header import is_dicom
+from ipv2.ct_io.dicom_padding import pad_low
 from ipv2.ct_io.formats import IMAGE_IO, SUFFIXES, format_of, stem_of, suffix_of
-from ipv2.ct_io.image_header import check_nifti, check_png
+from ipv2.ct_io.hu_check import check_hu
+from ipv2.ct_io.image_header import check_nifti, check_png, states_spacing
 from ipv2.ct_io.unpacking import unpack_image, unpack_nifti
 from ipv2.ct_io.volume import (
     Format,
@@ -55,11 +56,8 @@ def read_volume(
         ambiguous, incomplete or mixed; the message says which file and what to do.
     """
     path = Path(path)
-    with _told(path):
-        volume = _open(path, options, scratch=None).load()
-    if volume.format not in ("dicom", "dicom-series", "png"):
-        warn_of_offset(path, float(volume.hu.min()), float(volume.hu.max()))
-    return volume
+    with tempfile.TemporaryDirectory(prefix="ct_io.") as scratch, _told(path):
+        return _checked(path, options, Path(scratch), whole=True).load()
 
 
 @contextlib.contextmanager
@@ -74,7 +72,7 @@ def open_volume(
     path = Path(path)
     with tempfile.TemporaryDirectory(prefix="ct_io.") as scratch:
         with _told(path):
-            source = _open(path, options, scratch=Path(scratch))
+            source = _checked(path, options, Path(scratch), whole=False)
 
         def read(index: int) -> Slice:
             with _told(path):
@@ -96,14 +94,42 @@ def _told(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _open(path: Path, options: ReadOptions, *, scratch: Path | None) -> SliceSource:
+def _checked(
+    path: Path, options: ReadOptions, scratch: Path, *, whole: bool
+) -> SliceSource:
+    """The volume of a path, with what the options say of it, known to hold HU."""
     window = options.window
     if window is not None and not window[1] > 0:
         raise UserError(
             f"{path}: window is (centre, width) in HU with width above 0, got {window}."
         )
+    source = _open(path, options, scratch, whole=whole)
+    if not source.spacing_known and options.pixel_mm:
+        size = options.pixel_mm
+        source = dataclasses.replace(
+            source,
+            spacing_mm=(source.spacing_mm[0], size, size),
+            spacing_known=True,
+            spacing_stated=False,
+        )
+    if source.unit == "HU" and not options.trust_hu:
+        check_hu(source)
+    return source
+
+
+def _open(
+    path: Path, options: ReadOptions, scratch: Path, *, whole: bool
+) -> SliceSource:
+    """The volume of a path.
+
+    Args:
+      path: the file or folder.
+      options: how to read it.
+      scratch: a folder for what has to be unpacked; empty.
+      whole: whether all of it will be read, so that slices need not be had alone.
+    """
     if path.is_dir():
-        return dicom_series.open_series(path, series=options.series or None)
+        return dicom_series.open_series(path, options)
     if path.stat().st_size == 0:
         raise UserError(f"{path}: an empty file. Copy it again from its source.")
     kind = format_of(path)
@@ -115,11 +141,12 @@ def _open(path: Path, options: ReadOptions, *, scratch: Path | None) -> SliceSou
         return dicom_series.open_slice(path)
     if kind == "png":
         check_png(path)
-        return _open_png(path, window)
-    return _open_image(path, kind, scratch)
+        return _open_png(path, options.window)
+    return _open_image(path, kind, None if whole else scratch)
 
 
 def _open_image(path: Path, kind: Format, scratch: Path | None) -> SliceSource:
+    """A volume file; with a scratch folder, what ITK reads whole is unpacked there."""
     stored, packed = path, not _streams(path, kind)
     if scratch is not None and packed and kind == "nifti":
         stored = unpack_nifti(path, scratch)
@@ -127,6 +154,7 @@ def _open_image(path: Path, kind: Format, scratch: Path | None) -> SliceSource:
         check_nifti(stored, name=path)
     header = _read_header(path, stored, IMAGE_IO[kind])
     _check_image(path, header)
+    stated = states_spacing(stored, kind)
     unpacked = None
     if scratch is not None and packed and kind in ("nrrd", "mha"):
         unpacked = unpack_image(path, kind, header, scratch)
@@ -142,12 +170,14 @@ def _open_image(path: Path, kind: Format, scratch: Path | None) -> SliceSource:
     def read_slice(index: int) -> Slice:
         hu = sitk.GetArrayFromImage(read(index))[0].astype(np.float32)
         check_finite(hu, name=str(path))
-        return Slice(hu=dicom_series.pad_low(hu), stored=hu, tags={})
+        return Slice(hu=pad_low(hu), stored=hu)
 
     return SliceSource(
         shape=((*header.GetSize(), 1)[2], rows, columns),
         read=read_slice,
         spacing_mm=(spacing[2], spacing[1], spacing[0]),
+        spacing_known=stated,
+        spacing_stated=stated,
         direction=first.GetDirection(),
         origin_mm=(origin[0], origin[1], origin[2]),
         tags=_tags(header),
@@ -234,16 +264,6 @@ def _execute(reader: sitk.ImageFileReader, path: Path, kind: Format) -> sitk.Ima
         raise _unreadable(path, IMAGE_IO[kind], error) from error
 
 
-def warn_of_offset(path: Path, low: float, high: float) -> None:
-    """Warns if the lowest and highest value of a file look like HU + 1024."""
-    if low >= 0 and high > 1:
-        logging.warning(
-            "%s: no value below 0, so no air: values from %g to %g are taken as HU, "
-            "but look like HU + 1024",
-            *(path, low, high),
-        )
-
-
 def _tags(image: sitk.ImageFileReader) -> dict[str, str]:
     """A file's tags as text; bytes that are not UTF-8 become U+FFFD."""
     # SimpleITK hands such bytes out as lone surrogates, and takes none back: neither to
@@ -302,9 +322,11 @@ def _open_png(path: Path, window: tuple[float, float] | None) -> SliceSource:
     hu = grey.astype(np.float32)
     return SliceSource(
         shape=(1, hu.shape[0], hu.shape[1]),
-        read=lambda index: Slice(hu=hu, stored=hu, tags={}),
+        read=lambda index: Slice(hu=hu, stored=hu),
         spacing_mm=(1.0, 1.0, 1.0),
         spacing_known=False,
+        spacing_stated=False,
+        positions_known=False,
         tags=_tags(reader),
         unit="grey" if window is None else "HU",
         name=stem_of(path),

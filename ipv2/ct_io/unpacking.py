@@ -15,7 +15,7 @@ from typing import IO, NamedTuple
 import SimpleITK as sitk
 
 from common.errors import UserError
-from ipv2.ct_io.image_header import damage_told
+from ipv2.ct_io.image_header import damage_told, text_fields
 from ipv2.ct_io.image_writing import header_of
 from ipv2.ct_io.volume import Format
 
@@ -90,16 +90,7 @@ class _Values(NamedTuple):
 
 
 def _find_nrrd(path: Path) -> _Values | None:
-    fields: dict[str, str] = {}
-    with path.open("rb") as file:
-        for line in file:
-            text = line.decode("latin-1").strip()
-            if not text:  # the header ends with an empty line
-                break
-            key, separator, value = text.partition(": ")
-            if separator and not text.startswith("#"):
-                fields[key.strip().lower()] = value.strip().lower()
-        offset = file.tell()
+    fields, offset = text_fields(path, "nrrd")
     elsewhere = {"data file", "datafile", "line skip", "byte skip", "lineskip"}
     little = fields.get("endian", "little") == "little"
     encoding = fields.get("encoding", "")
@@ -111,14 +102,7 @@ def _find_nrrd(path: Path) -> _Values | None:
 
 
 def _find_mha(path: Path) -> _Values | None:
-    fields: dict[str, str] = {}
-    with path.open("rb") as file:
-        for line in file:
-            key, _, value = line.decode("latin-1").partition("=")
-            fields[key.strip().lower()] = value.strip().lower()
-            if "elementdatafile" in fields:  # the last line of a header
-                break
-        offset = file.tell()
+    fields, offset = text_fields(path, "mha")
     high_first = {
         fields.get(key, "false")
         for key in ("binarydatabyteordermsb", "elementbyteordermsb")

@@ -8,13 +8,15 @@ normal row x column, so slices ascend along it.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
+from pydicom import Dataset
 
 from common.errors import UserError
+from ipv2.ct_io.dicom_header import text_of
 
 PADDING_HU = -1024.0
 """What pixels outside the field of view are set to."""
@@ -70,10 +72,16 @@ class Grid:
         axis of the values.
       direction: nine cosines, row-major, as `SimpleITK.Image.GetDirection`.
       origin_mm: centre of the first voxel (x, y, z).
-      tags: the file's tags under SimpleITK's keys, 'gggg|eeee' for DICOM; of a series,
-        those of its first slice.
+      positions_mm: (slices, 3), where each slice's first voxel lies, (x, y, z); None
+        where the grid says it.
+      uneven: in words, how the slices depart from an even stack; '' if they do not.
+      header: of DICOM, that of the first slice.
+      tags: of other formats, the file's tags under SimpleITK's keys.
       unit: what the values are.
-      spacing_known: False where the file has no spacing (PNG): then `spacing_mm` is 1.
+      spacing_known: False where neither the file nor the reader's options state the
+        spacing: then `spacing_mm` is 1 in the plane.
+      spacing_stated: whether the file itself states it; else it is not written.
+      positions_known: False where the file states no position, or for PNG.
       name: what messages and outputs call the volume: the file's or folder's name
         without its extension.
       format: the kind of file it was read from, or is to be written to.
@@ -87,9 +95,14 @@ class Grid:
     spacing_mm: tuple[float, float, float]
     direction: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
     origin_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    positions_mm: np.ndarray | None = None
+    uneven: str = ""
+    header: Dataset | None = None
     tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
     unit: Unit = "HU"
     spacing_known: bool = True
+    spacing_stated: bool = True
+    positions_known: bool = True
     name: str = "volume"
     format: Format = "mha"
     paths: tuple[Path, ...] = ()
@@ -111,8 +124,15 @@ class Grid:
         """Unit vector (x, y, z) from one slice to the next."""
         return np.asarray(self.direction).reshape(3, 3)[:, 2]
 
+    @property
+    def description(self) -> str:
+        """SeriesDescription, '' where there is none."""
+        return "" if self.header is None else text_of(self.header, "SeriesDescription")
+
     def position_mm(self, index: int) -> np.ndarray:
-        """Centre (x, y, z) of the first pixel of a slice."""
+        """Centre (x, y, z) of the first pixel of a slice: the slice's own."""
+        if self.positions_mm is not None:
+            return self.positions_mm[index]
         return np.asarray(self.origin_mm) + index * self.spacing_mm[0] * self.normal
 
     def require_hu(self) -> None:
@@ -131,11 +151,11 @@ class Volume(Grid):
     Attributes:
       hu: float32 (slices, rows, columns). HU where `unit` is 'HU'; grey levels from 0
         to 2**bits - 1 where it is 'grey'; 0 and 1 where it is 'mask'.
-      slice_tags: of a DICOM series, the tags of each slice.
+      headers: of a DICOM series, that of each slice.
     """
 
     hu: np.ndarray
-    slice_tags: tuple[Mapping[str, str], ...] = ()
+    headers: tuple[Dataset, ...] = ()
 
     def __post_init__(self) -> None:
         """Checks shapes."""
@@ -145,9 +165,13 @@ class Volume(Grid):
                 f"{self.name}: hu is float32 (slices, rows, columns), got "
                 f"{self.hu.dtype} of shape {self.hu.shape}."
             )
-        if self.slice_tags and len(self.slice_tags) != len(self.hu):
+        if self.headers and len(self.headers) != len(self.hu):
             raise ValueError(
-                f"{self.name}: {len(self.slice_tags)} slice_tags for {len(self.hu)} "
+                f"{self.name}: {len(self.headers)} headers for {len(self.hu)} slices."
+            )
+        if self.positions_mm is not None and len(self.positions_mm) != len(self.hu):
+            raise ValueError(
+                f"{self.name}: {len(self.positions_mm)} positions for {len(self.hu)} "
                 "slices."
             )
 
@@ -157,6 +181,33 @@ class Volume(Grid):
         slices, rows, columns = self.hu.shape
         return slices, rows, columns
 
+    def take(self, indices: Sequence[int]) -> "Volume":
+        """The volume's slices of ascending indices, each where it lies.
+
+        Raises:
+          UserError: they are not one piece, and the format holds evenly spaced slices
+            alone.
+        """
+        first, last = indices[0], indices[-1]
+        own = self.positions_mm
+        if own is None and list(indices) != list(range(first, last + 1)):
+            raise UserError(
+                f"{self.name}: the slices that have a partner ({first} to {last}) are "
+                "not one piece, so they are no volume. Pair by index "
+                "(--config.data.match=index), or resample one of the two."
+            )
+        x, y, z = (float(v) for v in self.position_mm(first))
+        several = len(self.paths) > 1
+        return dataclasses.replace(
+            self,
+            hu=self.hu[list(indices)],
+            origin_mm=(x, y, z),
+            positions_mm=None if own is None else own[list(indices)],
+            paths=tuple(self.paths[i] for i in indices) if several else self.paths,
+            headers=tuple(self.headers[i] for i in indices) if self.headers else (),
+            header=self.headers[first] if self.headers else self.header,
+        )
+
 
 class Slice(NamedTuple):
     """A slice as it was read.
@@ -164,12 +215,12 @@ class Slice(NamedTuple):
     Attributes:
       hu: float32 (rows, columns), padding at PADDING_HU.
       stored: the same with padding as the file has it, in HU: -2000 or -3024 mostly.
-      tags: of a DICOM slice.
+      header: of a DICOM slice.
     """
 
     hu: np.ndarray
     stored: np.ndarray
-    tags: Mapping[str, str]
+    header: Dataset | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -188,12 +239,13 @@ class SliceSource(Grid):
     def load(self) -> Volume:
         """The whole volume, in memory."""
         hu = np.empty(self.shape, np.float32)
-        tags = []
+        headers = []
         for index in range(len(hu)):
-            hu[index], _, of_slice = self.read(index)
-            tags.append(of_slice)
+            hu[index], _, header = self.read(index)
+            if header is not None:
+                headers.append(header)
         grid = {f.name: getattr(self, f.name) for f in dataclasses.fields(Grid)}
-        return Volume(hu=hu, slice_tags=tuple(tags) if tags[0] else (), **grid)
+        return Volume(hu=hu, headers=tuple(headers), **grid)
 
 
 def hu_to_int16(hu: Any, *, name: str) -> np.ndarray:

@@ -5,16 +5,17 @@ import dataclasses
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+from pydicom import Dataset
 
 from common.errors import UserError
 from ipv2.ct_io.dicom_header import is_dicom
 from ipv2.ct_io.dicom_writing import SeriesWriter
-from ipv2.ct_io.formats import SUFFIXES, suffix_of
+from ipv2.ct_io.formats import SUFFIXES, stem_of, suffix_of
 from ipv2.ct_io.image_writing import image_writer
 from ipv2.ct_io.volume import Format, Grid, Volume
 
@@ -65,12 +66,12 @@ def write_volume(
         series_description=series_description,
         derivation_description=derivation_description,
     ) as write:
-        for hu, tags in itertools.zip_longest(volume.hu, volume.slice_tags):
-            write(hu, tags or {})
+        for hu, header in itertools.zip_longest(volume.hu, volume.headers):
+            write(hu, header)
     return Path(path)
 
 
-Write: TypeAlias = Callable[[np.ndarray, Mapping[str, str]], None]
+Write: TypeAlias = Callable[[np.ndarray, Dataset | None], None]
 
 
 @contextlib.contextmanager
@@ -99,8 +100,8 @@ def slice_writer(
       derivation_description: as there.
 
     Yields:
-      `write(hu, tags)`: takes a slice (rows, columns) and the DICOM tags, {} if there
-      are none, of the slice that it was made of.
+      `write(hu, header)`: takes a slice (rows, columns) and the DICOM header of the
+      slice that it was made of, None if there is none.
 
     Raises:
       UserError: as there.
@@ -110,14 +111,13 @@ def slice_writer(
     path = Path(path)
     kind = format or SUFFIXES.get(suffix_of(path), "dicom-series")
     _check_format(grid, shape, path, kind)
-    if path.exists():
-        _check_replaceable(path, kind, overwrite)
+    for file in output_files(path, kind):
+        if file.exists() or file.is_symlink():
+            _check_replaceable(file, kind, overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
-    described = series_description or (
-        grid.tags.get("0008|103e", "").strip() + " (derived)"
-    )
+    described = series_description or f"{grid.description} (derived)"
     written = 0
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as name:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing.") as name:
         # TemporaryDirectory is private to its owner; what is inside follows the umask.
         staging = Path(name) / "new"
         staging.mkdir()
@@ -134,10 +134,10 @@ def slice_writer(
             else:
                 series = None
                 image = stack.enter_context(
-                    image_writer(grid, shape, staging / path.name, kind)
+                    image_writer(grid, shape, staging / _plain_name(path), kind)
                 )
 
-            def write(hu: np.ndarray, tags: Mapping[str, str]) -> None:
+            def write(hu: np.ndarray, header: Dataset | None) -> None:
                 nonlocal written
                 if written == shape[0] or hu.shape != shape[1:]:
                     raise ValueError(
@@ -145,7 +145,7 @@ def slice_writer(
                         f"{shape}"
                     )
                 if series is not None:
-                    series.write(written, hu, tags)
+                    series.write(written, hu, header)
                 elif image is not None:
                     image(hu)
                 written += 1
@@ -157,8 +157,21 @@ def slice_writer(
             _replace_folder(staging, path)
         else:
             # The header that names the data (MHD) last: it never points at old data.
-            for file in sorted(staging.iterdir(), key=lambda p: p.name == path.name):
-                os.replace(file, path.parent / file.name)
+            for file in reversed(output_files(path, kind)):
+                staged = staging / (_plain_name(path) if file == path else file.name)
+                os.replace(staged, file)
+
+
+def output_files(path: Path, kind: Format) -> tuple[Path, ...]:
+    """The files, or the folder, that a volume is written to: its path first."""
+    if kind == "mhd":
+        return path, path.with_name(f"{stem_of(path)}.raw")
+    return (path,)
+
+
+def _plain_name(path: Path) -> str:
+    """A file's name with its extension in small letters, which SimpleITK wants."""
+    return stem_of(path) + suffix_of(path)
 
 
 def _check_format(

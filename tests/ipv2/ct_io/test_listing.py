@@ -115,7 +115,7 @@ def test_a_bad_half_of_a_pair_is_skipped(tmp_path, side):
     assert [s.path for s in skipped] == [tmp_path / side / "a.nii"]
 
 
-def test_patient_is_the_tag_then_the_folder_then_the_name(tmp_path):
+def test_patient_is_the_folder_then_the_tag_then_the_name(tmp_path):
     make_series(tmp_path / "p9" / "series", patient="ANON7 ")
     make_series(tmp_path / "p8" / "series", patient="")
     save(make_slice(stored_slice(0), patient=""), tmp_path / "flat" / "L067_0012.dcm")
@@ -124,11 +124,11 @@ def test_patient_is_the_tag_then_the_folder_then_the_name(tmp_path):
     for name in ("p3_0001", "p3_0002", "p4-slice 17", "0005", "img_3"):
         png(tmp_path / f"{name}.png")
     got = {
-        item.name: listing.patient_of(item)
+        item.name: ct_io.patient_of(item)
         for item in listing.list_volumes(tmp_path).items
     }
     assert got == {
-        "p9/series": "ANON7",
+        "p9/series": "p9",
         "p8/series": "p8",
         "flat": "flat",
         "p1/deep/scan": "p1",
@@ -142,9 +142,9 @@ def test_patient_is_the_tag_then_the_folder_then_the_name(tmp_path):
 
 
 def test_slice_number_is_the_index_or_what_the_name_ends_in():
-    assert listing.slice_number(volume_of(4), "p/s_0012", 3) == 3
-    assert listing.slice_number(volume_of(1), "p/s_0012", 0) == 12
-    assert listing.slice_number(volume_of(1), "p/s", 0) == 0
+    assert ct_io.slice_number(volume_of(4), "p/s_0012", 3) == 3
+    assert ct_io.slice_number(volume_of(1), "p/s_0012", 0) == 12
+    assert ct_io.slice_number(volume_of(1), "p/s", 0) == 0
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_slice_number_is_the_index_or_what_the_name_ends_in():
     ],
 )
 def test_slices_of_two_breaths_are_matched(lq, gt, by, pairs, left):
-    got, out = listing.match_slices(
+    got, out = ct_io.match_slices(
         volume_of(lq[0], start=lq[1]), volume_of(gt[0], start=gt[1]), by=by
     )
     assert got == pairs
@@ -170,19 +170,19 @@ def test_slices_of_two_breaths_are_matched(lq, gt, by, pairs, left):
 def test_slices_of_two_thicknesses_are_used_once():
     thin, thick = volume_of(9, step=1.0), volume_of(5, step=2.0)
     want = [(2 * index, index) for index in range(5)]
-    assert listing.match_slices(thin, thick)[0] == want
-    assert listing.match_slices(thick, thin)[0] == [(j, i) for i, j in want]
+    assert ct_io.match_slices(thin, thick)[0] == want
+    assert ct_io.match_slices(thick, thin)[0] == [(j, i) for i, j in want]
     # Halfway between two thin slices: one of them, not both.
     between = volume_of(4, step=2.0, start=0.5)
-    assert listing.match_slices(thin, between)[0] == [
+    assert ct_io.match_slices(thin, between)[0] == [
         (2 * index, index) for index in range(4)
     ]
 
 
 def test_volumes_without_positions_are_matched_by_index():
-    one = volume_of(1, spacing_known=False, start=0.0)
-    other = volume_of(1, spacing_known=False, start=90.0)
-    assert listing.match_slices(one, other) == ([(0, 0)], "")
+    one = volume_of(1, positions_known=False, start=0.0)
+    other = volume_of(1, positions_known=False, start=90.0)
+    assert ct_io.match_slices(one, other) == ([(0, 0)], "")
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_volumes_without_positions_are_matched_by_index():
 )
 def test_grids_that_do_not_fit_are_refused(gt, text):
     with pytest.raises(UserError, match=text):
-        listing.match_slices(volume_of(4), gt)
+        ct_io.match_slices(volume_of(4), gt)
 
 
 def test_slices_are_counted_without_reading_them(tmp_path):

@@ -97,7 +97,7 @@ def test_formats_and_breaths_mix_and_what_is_left_out_is_recorded(tmp_path):
     np.testing.assert_array_equal([r["lq"] for r in records], lq)
     np.testing.assert_array_equal([r["gt"] for r in records], gt[1:])
     assert builder.info.metadata["left_out"] == {
-        "a": "1 of 5 gt slices without a partner"
+        "a": "1 of 5 gt slices (IM005 at -2.5 mm) without a partner"
     }
     by_index = read_all(builder_of(tmp_path, match="index", **names))["train"]
     np.testing.assert_array_equal([r["gt"] for r in by_index], gt[:4])

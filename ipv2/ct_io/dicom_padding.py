@@ -1,0 +1,90 @@
+"""Which pixels of a DICOM slice lie outside the field of view."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from pydicom import Dataset
+
+from common.errors import UserError
+from ipv2.ct_io.dicom_header import bits_of, number_of
+from ipv2.ct_io.volume import PADDING_HU
+
+# Scanners mark the outside of the field of view with -2000, -2048, -3024, -3072; no
+# tissue, and no noise around air worth its name, lies there.
+_ALWAYS_PADDING_HU = -2000.0
+# The standard wants padding at the black end, apart from the values of real pixels
+# (PS3.3, C.7.5.1.1.2): above it lies lung, then all other tissue.
+_HIGHEST_PADDING_HU = -900.0
+# Or beyond all that metal reaches: -2048 in pixels that count as unsigned, say.
+_BEYOND_HU = 30000.0
+
+
+class PaddingRange(NamedTuple):
+    """HU from `low` to `high` that PixelPaddingValue marks."""
+
+    low: float
+    high: float
+
+    @property
+    def believed(self) -> bool:
+        """Whether no real pixel can have these values."""
+        return self.high <= _HIGHEST_PADDING_HU or self.low >= _BEYOND_HU
+
+
+def pad_low(hu: np.ndarray) -> np.ndarray:
+    """HU of -2000 and less set to PADDING_HU.
+
+    Values between -2000 and -1024 are noise of real air and stay.
+    """
+    return np.where(hu <= _ALWAYS_PADDING_HU, np.float32(PADDING_HU), hu)
+
+
+def pad(hu: np.ndarray, padding: PaddingRange | None) -> np.ndarray:
+    """Pixels outside the field of view set to PADDING_HU.
+
+    Args:
+      hu: of a slice.
+      padding: what the header marks; None where it marks nothing.
+    """
+    if padding is None or not padding.believed:
+        return pad_low(hu)
+    # Half a stored step would do; HU of a slice are exact to float32.
+    outside = (hu >= padding.low - 1e-3) & (hu <= padding.high + 1e-3)
+    return pad_low(np.where(outside, np.float32(PADDING_HU), hu))
+
+
+def padding_of(header: Dataset, path: Path) -> PaddingRange | None:
+    """What PixelPaddingValue, to PixelPaddingRangeLimit, marks; None if there is none.
+
+    Both are stored values, before rescale. Their own sign is ambiguous (US or SS), so
+    they wrap to the pixels' sign.
+
+    Raises:
+      UserError: they are no whole numbers.
+    """
+    texts = [
+        bits_of(header, keyword)
+        for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit")
+    ]
+    if not texts[0]:
+        return None
+    bits = int(number_of(header, "BitsAllocated", 16.0))
+    signed = number_of(header, "PixelRepresentation", 0.0) == 1.0
+    slope = number_of(header, "RescaleSlope", 1.0)
+    intercept = number_of(header, "RescaleIntercept", 0.0)
+
+    def hu(text: str) -> float:
+        value = int(text) % (1 << bits)
+        if signed and value >> (bits - 1):
+            value -= 1 << bits
+        return slope * value + intercept
+
+    try:
+        low, high = sorted((hu(texts[0]), hu(texts[1] or texts[0])))
+    except ValueError as error:
+        raise UserError(
+            f"{path}: PixelPaddingValue {texts[0]!r} and PixelPaddingRangeLimit "
+            f"{texts[1]!r} should be whole numbers. Repair the tags."
+        ) from error
+    return PaddingRange(low, high)

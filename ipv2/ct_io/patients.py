@@ -1,0 +1,87 @@
+"""Who a volume is of, and which slice of it a file is."""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from absl import logging
+
+from ipv2.ct_io.dicom_header import read_header
+from ipv2.ct_io.dicom_series import first_ct_header
+from ipv2.ct_io.formats import SUFFIXES, suffix_of
+from ipv2.ct_io.listing import Item
+from ipv2.ct_io.reading import peek
+from ipv2.ct_io.volume import Volume
+
+# So many folders are named where more share one PatientID.
+_NAMED = 3
+
+
+def patient_of(item: Item) -> str:
+    """Who a volume is of, for splits that keep a patient's slices together.
+
+    The first folder of the item's name, whatever PatientID says: public data carry one
+    ID, 'Anonymous', in all folders. Without a folder, PatientID; else, of a file that
+    is a whole volume, its name; of one that is a slice, its name up to the slice
+    number: then 'p3_0001' and 'p3_0002' are patient 'p3', and bare numbers are one
+    patient, since neighbouring slices of one person must not end up in two splits.
+
+    Reads headers only.
+
+    Raises:
+      UserError: the file is no image, or damaged.
+    """
+    folder, _, stem = item.name.rpartition("/")
+    if folder:
+        return folder.split("/")[0]
+    whole, patient = _stated_patient(item.path)
+    if item.path.is_dir() and stem:
+        return stem
+    if patient:
+        return patient
+    stem = stem or item.path.resolve().name
+    if whole:
+        return stem
+    return re.sub(r"[\s._-]*(slice|img|im)?[\s._-]*\d+$", "", stem, flags=re.I) or "one"
+
+
+def _stated_patient(path: Path) -> tuple[bool, str]:
+    """Whether a path is a whole volume, and its PatientID, '' if not stated."""
+    if path.is_dir():
+        return True, first_ct_header(path).patient
+    if SUFFIXES.get(suffix_of(path), "dicom") == "dicom":
+        return False, read_header(path).patient
+    slices, patient = peek(path)
+    return slices > 1, patient
+
+
+def tell_patients(patients: Mapping[str, Iterable[Item]]) -> None:
+    """Logs a line where folders and PatientIDs disagree on who is who.
+
+    Args:
+      patients: the items of each patient, as `patient_of` has it.
+    """
+    by_id: dict[str, set[str]] = {}
+    for patient, items in patients.items():
+        ids = {stated for i in items if (stated := _stated_patient(i.path)[1])}
+        for stated in ids:
+            by_id.setdefault(stated, set()).add(patient)
+        if len(ids) > 1:
+            logging.info(
+                "folder %s holds PatientIDs %s; taken as one patient",
+                *(patient, ", ".join(sorted(ids))),
+            )
+    for stated, folders in by_id.items():
+        if len(folders) > 1:
+            logging.info(
+                "PatientID %r stands in %d folders (%s); each folder is taken as one "
+                "patient. Put what is of one person into one folder.",
+                *(stated, len(folders), ", ".join(sorted(folders)[:_NAMED])),
+            )
+
+
+def slice_number(volume: Volume, name: str, index: int) -> int:
+    """Index along the normal; of a single slice, the number its name ends in."""
+    if len(volume.hu) == 1 and (number := re.search(r"\d+$", name)):
+        return int(number.group()) % 2**31
+    return index
