@@ -84,7 +84,7 @@ def denoised(tmp_path_factory):
     write_volume(volume_of(chest() + 0.25, integer=False), root / "p3/scan.nrrd")
     # GE's mark of padding, -3024 HU; and one that only PixelPaddingValue tells.
     write_series(root / "p2/series", chest(seed=5), outside=-2000)
-    write_series(root / "p2/tagged", chest(seed=6), outside=3000, padding=3000)
+    write_series(root / "p2/tagged", chest(seed=6), outside=-500, padding=-500)
     save(make_slice(chest(1)[0] + 1024), root / "p4/one/a.dcm")
     (root / "p5").mkdir()
     (root / "p5/bad.nrrd").write_bytes(b"not an image")

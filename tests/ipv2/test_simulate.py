@@ -47,17 +47,25 @@ def volume_of(hu, **fields):
 def write_series(folder, hu, **attributes):
     """The HU as a scanner would store them, padded outside its circle."""
     for index, image in enumerate(hu):
-        stored = np.where(OUTSIDE, 3000, image + 1024).astype(np.int32)
+        # -1524 HU, where no tissue lies, but which the tag alone tells to be padding.
+        stored = np.where(OUTSIDE, -500, image + 1024).astype(np.int32)
         data = make_slice(
             stored,
             position=(0, 0, 5.0 * index),
             spacing=(MM, MM),
-            padding=3000,
+            padding=-500,
+            signed=True,
+            bits=16,
             instance=index + 1,
         )
         for key, value in (SCAN | attributes).items():
             setattr(data, key, value)
         data.CTDIvol = 10.6
+        phantom = pydicom.Dataset()
+        phantom.CodeValue = "113691"
+        phantom.CodingSchemeDesignator = "DCM"
+        phantom.CodeMeaning = "IEC Body Dosimetry Phantom"
+        data.CTDIPhantomTypeCodeSequence = [phantom]
         data.IrradiationEventUID = "1.2.3.4"
         data.AcquisitionUID = "1.2.3.5"  # younger than SimpleITK's dictionary
         save(data, folder / f"IM{index}")
