@@ -16,6 +16,7 @@ from common.config import ConfigDict
 from common.devices import is_first_process
 from common.errors import UserError
 from common.files import write_atomically
+from common.workdir import hold_workdir
 
 
 def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -28,6 +29,12 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
       UserError: there are no data to evaluate on, or no teacher.
     """
     check(config)
+    with hold_workdir(workdir):
+        return _evaluate(config, workdir)
+
+
+def _evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """The evaluation, in a folder that is held."""
     teacher = open_teacher(config, workdir)
     data = open_eval_data(config, teacher)
     if data is None:

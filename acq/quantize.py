@@ -38,7 +38,7 @@ from acq.step_parts import (
 from acq.teacher.opening import open_teacher
 from acq.train_step import make_generator_step, make_quantize_step
 from common.checkpoint import Checkpoints
-from common.config import ConfigDict, hold_config
+from common.config import ConfigDict, hold_config, refuse_other_config
 from common.devices import (
     is_first_process,
     per_process,
@@ -50,6 +50,7 @@ from common.errors import UserError
 from common.loop import Plan, fit
 from common.results import finished_results
 from common.typing import PyTree
+from common.workdir import hold_workdir
 from common.writers import MetricsWriter
 
 # What a resumed run may change: nothing that decides its parameters.
@@ -71,17 +72,28 @@ def quantize(config: ConfigDict, workdir: Path) -> dict[str, Any]:
       RunFailed: a loss was not finite.
       Interrupted: a signal came; the checkpoint is written.
     """
-    started = time.monotonic()
     check(config)
     _batch_size(config)
-    hold_config(config, workdir, free=FREE_TO_CHANGE)
-    if (finished := finished_results(workdir)) is not None:
-        return finished
+    with hold_workdir(workdir):
+        refuse_other_config(config, workdir, free=FREE_TO_CHANGE)
+        if (finished := finished_results(workdir)) is not None:
+            return finished
+        return _quantize(config, workdir)
+
+
+def _quantize(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """The run, in a folder that is held."""
+    started = time.monotonic()
     teacher = open_teacher(config, workdir)
     data = open_eval_data(config, teacher)
+    given_params = _given_generator(config, teacher)
+    # All inputs are open: from here on the folder is this run's.
+    if is_first_process():
+        hold_config(config, workdir, free=FREE_TO_CHANGE)
     teacher_variables = replicate(teacher.variables)
 
-    generator_params = _train_generator(config, teacher, teacher_variables, workdir)
+    if (generator_params := given_params) is None:
+        generator_params = _train_generator(config, teacher, teacher_variables, workdir)
     state = _train_student(
         config, teacher, teacher_variables, generator_params, data, workdir
     )
@@ -95,6 +107,24 @@ def quantize(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     return results
 
 
+def _given_generator(config: ConfigDict, teacher: Classifier) -> PyTree | None:
+    """The parameters of another run's generator; None where none is given."""
+    path = config.generator.path
+    if not path:
+        return None
+    parts = settings.generator_parts(config, teacher, alone=True)
+    like, found = generator_state(config, parts), None
+    if (folder := Path(path) / "checkpoints").is_dir():
+        with Checkpoints(folder, read_only=True) as checkpoints:
+            found = checkpoints.restore(like)
+    if found is None:
+        raise UserError(
+            f"config.generator.path: {path} has no checkpoint. Give the folder "
+            "`generator` of another run with the same generator."
+        )
+    return found[1].generator.params
+
+
 def _train_generator(
     config: ConfigDict, teacher: Classifier, teacher_variables: PyTree, workdir: Path
 ) -> PyTree:
@@ -103,15 +133,6 @@ def _train_generator(
     folder = workdir / "generator"
     steps = settings.to_steps(config, "generator.warmup")
     state = generator_state(config, parts)
-    if config.generator.path:
-        with Checkpoints(Path(config.generator.path) / "checkpoints") as checkpoints:
-            found = checkpoints.restore(state)
-        if found is None:
-            raise UserError(
-                f"config.generator.path: {config.generator.path} has no checkpoint. "
-                "Give the folder `generator` of another run with the same generator."
-            )
-        return found[1].generator.params
     if not steps:
         return state.generator.params
     p_step = pmap_frozen_step(make_generator_step(parts))

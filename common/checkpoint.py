@@ -29,17 +29,26 @@ class Checkpoints:
     renames it. The newest `keep` are preserved.
     """
 
-    def __init__(self, folder: Path, *, keep: int = 2) -> None:
-        """Opens, and where needed makes, `folder`."""
+    def __init__(self, folder: Path, *, keep: int = 2, read_only: bool = False) -> None:
+        """Opens, and where needed makes, `folder`.
+
+        Args:
+          folder: of the checkpoints.
+          keep: how many are preserved.
+          read_only: of another run: nothing is made, cleaned or deleted there.
+        """
         self._folder = folder.absolute()
-        self._manager = ocp.CheckpointManager(
-            self._folder,
-            options=ocp.CheckpointManagerOptions(
+        if read_only:
+            options = ocp.CheckpointManagerOptions(
+                read_only=True, save_interval_steps=0, create=False
+            )
+        else:
+            options = ocp.CheckpointManagerOptions(
                 preservation_policy=preservation_policy.LatestN(keep),
                 enable_async_checkpointing=False,
                 cleanup_tmp_directories=True,
-            ),
-        )
+            )
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def __enter__(self) -> "Checkpoints":
         """Returns itself."""

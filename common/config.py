@@ -187,24 +187,41 @@ def to_steps(duration: int | str, steps_per_epoch: float, key: str) -> int:
     return max(1, round(count * (steps_per_epoch if unit == "epochs" else 1.0)))
 
 
-def hold_config(config: ConfigDict, workdir: Path, *, free: tuple[str, ...]) -> None:
-    """Writes `workdir/config.json`, or checks that this run is the one begun there.
+RECORDS = ("config.json", "data.json")
+"""What says of a run how it was begun, and is nothing that it computed."""
+
+
+def anything_computed(workdir: Path) -> bool:
+    """Whether a run's folder holds more than `RECORDS` and hidden files."""
+    return any(
+        path.name not in RECORDS
+        and not any(part.startswith(".") for part in path.relative_to(workdir).parts)
+        and not path.is_dir()
+        for path in workdir.rglob("*")
+    )
+
+
+def refuse_other_config(
+    config: ConfigDict, workdir: Path, *, free: tuple[str, ...]
+) -> None:
+    """Raises if the folder holds results of a run with another config.
+
+    Where nothing was computed yet, any config may begin: a command that failed at the
+    door does not bind the next.
 
     Args:
       config: the run's whole config.
-      workdir: the run's folder; made if it is not there.
+      workdir: the run's folder.
       free: sections or keys that may differ between the start and a resumption.
 
     Raises:
-      UserError: the folder holds a run with other values.
+      UserError: the folder holds results of other values.
     """
     path = workdir / "config.json"
-    # Through JSON and back, so that tuples and lists compare alike.
-    wanted = json.loads(config.to_json_best_effort())
-    if not path.exists():
-        write_atomically(path, json.dumps(wanted, indent=2) + "\n")
+    # In this order: a process that replaces the file has computed nothing before.
+    if not anything_computed(workdir) or not path.exists():
         return
-    ours, theirs = dict(flatten(wanted)), dict(flatten(json.loads(path.read_text())))
+    ours, theirs = dict(flatten(_as_json(config))), dict(flatten(_read_record(path)))
     differing = [
         f"  config.{key}: the run has {theirs.get(key)!r}, "
         f"this command {ours.get(key)!r}"
@@ -218,3 +235,39 @@ def hold_config(config: ConfigDict, workdir: Path, *, free: tuple[str, ...]) -> 
             + "\n".join(differing)
             + "\nGive the same values to resume it, or another --workdir."
         )
+
+
+def hold_config(config: ConfigDict, workdir: Path, *, free: tuple[str, ...]) -> None:
+    """Writes `workdir/config.json`, or checks that this run is the one begun there.
+
+    Called once the run's inputs are open.
+
+    Args:
+      config: the run's whole config.
+      workdir: the run's folder; made if it is not there.
+      free: sections or keys that may differ between the start and a resumption.
+
+    Raises:
+      UserError: the folder holds results of other values.
+    """
+    refuse_other_config(config, workdir, free=free)
+    path = workdir / "config.json"
+    if not path.exists() or not anything_computed(workdir):
+        write_atomically(path, json.dumps(_as_json(config), indent=2) + "\n")
+
+
+def _as_json(config: ConfigDict) -> dict[str, Any]:
+    """Through JSON and back, so that tuples and lists compare alike."""
+    return json.loads(config.to_json_best_effort())
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(
+            f"{path}: not the config of a run of this software. Give another --workdir."
+        )
+    return found

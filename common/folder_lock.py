@@ -28,7 +28,7 @@ def hold_folder(folder: Path, what: str) -> Iterator[None]:
 
     Args:
       folder: to hold.
-      what: the command, for the message that another one gets: 'task denoise'.
+      what: the flag or key that names it, for messages.
 
     Raises:
       UserError: another command holds the folder, or it cannot be written to.
@@ -38,8 +38,8 @@ def hold_folder(folder: Path, what: str) -> Iterator[None]:
         descriptor = _lock(folder / LOCK, what)
     except OSError as error:
         raise UserError(
-            f"{folder}: cannot be written to: {error.strerror or error}. Give another "
-            "folder."
+            f"{what}: {folder} cannot be written to ({error.strerror or error}). Give "
+            "a folder that can."
         ) from error
     try:
         yield
@@ -68,7 +68,7 @@ def _lock(path: Path, what: str) -> int:
             holder = os.read(descriptor, 1000).decode("utf-8", "replace").strip()
             os.close(descriptor)
             raise UserError(
-                f"{path.parent}: another command works in this folder "
+                f"{what}: another command is at work in {path.parent} "
                 f"({holder or 'it has just begun'}). Wait for its end, or give another "
                 "folder."
             ) from error
@@ -85,10 +85,7 @@ def _lock(path: Path, what: str) -> int:
             break
         os.close(descriptor)  # who held it removed it in between
     os.ftruncate(descriptor, 0)
-    os.write(
-        descriptor,
-        f"{what}, process {os.getpid()} on {socket.gethostname()}\n".encode(),
-    )
+    os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
     return descriptor
 
 

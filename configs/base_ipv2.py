@@ -36,8 +36,13 @@ def get_base() -> ConfigDict:
     config.data.pixel_mm = 0.0  # size of a pixel, for files that do not say; 0: unknown
     config.data.gaps = "refuse"  # unevenly spaced slices: refuse, allow (2-D work only)
     config.data.trust_hu = False  # take values for HU that do not look like it
-    config.data.split = (0.8, 0.1, 0.1)  # train, val, test
+    config.data.split = (0.8, 0.1, 0.1)  # train, val, test; by a hash of the names
     config.data.split_by = "patient"  # patient, slice (which leaks: for one patient)
+    # Or by name, ("p1", "p7"): these alone are held out, all others are for train.
+    config.data.val_patients = ()
+    config.data.test_patients = ()
+    # Names pair where what the groups match is equal: "(?:quarter|full)_(.+)".
+    config.data.name_pattern = ""
     config.data.match = "position"  # of slices of lq and gt: position, index
     config.data.phantom_size = 512
     config.data.phantom_patients = (6, 1, 2)

@@ -14,17 +14,20 @@ import jax
 import numpy as np
 from absl import logging
 
-from common.config import ConfigDict, hold_config
+from common.config import ConfigDict, hold_config, refuse_other_config
 from common.devices import is_first_process
+from common.errors import UserError
 from common.files import write_atomically
 from common.html_report import write_report
 from common.results import finished_results, write_results
+from common.workdir import hold_workdir
 from ipv2 import settings
 from ipv2.denoiser import channels_of, make_denoise
 from ipv2.evaluate import prepared_slices
 from ipv2.evaluate_split import evaluate_export, evaluation_batch
 from ipv2.figure import save_comparison
 from ipv2.result_table import format_comparison, format_grid
+from ipv2.run_data import hold_data, refuse_other_data
 from ipv2.sources import open_sources
 from ipv2.stacks import Stacks
 from ipv2.train import FREE_TO_CHANGE, train
@@ -40,6 +43,8 @@ _WORDS = {
     "no_remove": "IPv2, no Remove noise",
     "aligned": "IPv2, outline aligned",
 }
+# The grid is what a comparison is made of.
+_FREE_TO_CHANGE = tuple(key for key in FREE_TO_CHANGE if key != "compare")
 Runs = dict[str, dict[str, dict[str, Any]]]
 
 
@@ -54,16 +59,35 @@ def compare(config: ConfigDict, workdir: Path) -> None:
       UserError, RunFailed, Interrupted: as `train`.
     """
     settings.check(config)
+    with hold_workdir(workdir):
+        _compare(config, workdir)
+
+
+def _compare(config: ConfigDict, workdir: Path) -> None:
+    """The trainings and their report, in a folder that is held."""
     grid = configs_of(config)
     for by_pair in grid.values():
         for one in by_pair.values():
             settings.check(one)
-    hold_config(
-        config, workdir, free=tuple(k for k in FREE_TO_CHANGE if k != "compare")
+    refuse_other_config(config, workdir, free=_FREE_TO_CHANGE)
+    # The data that all of them can be trained on.
+    choosiest = max(
+        (one for by_pair in grid.values() for one in by_pair.values()),
+        key=settings.needs_spacing,
     )
     if finished_results(workdir) is not None:
+        refuse_other_data(choosiest, workdir)
         print((workdir / "comparison.txt").read_text(encoding="utf-8"))
         return
+    sources = open_sources(choosiest)
+    if not len(sources.held_out):
+        raise UserError(
+            "config.data.split: nobody is held out, so there is nothing to compare on. "
+            "Give shares to train and test, (0.8, 0.1, 0.1) say."
+        )
+    if is_first_process():
+        hold_config(config, workdir, free=_FREE_TO_CHANGE)
+    hold_data(sources, workdir)
     runs: Runs = {}
     for model, by_pair in grid.items():
         runs[model] = {}
@@ -166,11 +190,11 @@ def draw(by_pair: Mapping[str, ConfigDict], folder: Path, path: Path) -> None:
     config = next(iter(by_pair.values()))
     denoiser = settings.denoiser(config)
     sources = open_sources(config)
-    test = sources.test if len(sources.test) else sources.val
+    test = sources.held_out
     stacks = Stacks(test, channels_of(denoiser.model))
     keys = ("lq", "gt", "truth", "spacing_mm", "slice")
     # One dataset's slices are of one kind of image: the first dataset has the say.
-    first = sources.names[0]
+    first = test[0]["dataset"]
     places = [i for i in range(len(test)) if test[i]["dataset"] == first]
     records = (stacks[place] for place in places)
     slices = prepared_slices(

@@ -8,17 +8,20 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from common.checkpoint import load_manifest
 from common.config import ConfigDict
 from common.devices import is_first_process, to_host
+from common.errors import UserError
 from common.files import write_atomically
 from common.pipeline import Source
 from common.progress import Progress
 from common.typing import PyTree
+from common.workdir import hold_workdir
 from ipv2 import settings
 from ipv2.denoiser import Denoiser, channels_of, make_denoise
 from ipv2.evaluate import evaluate_slices
 from ipv2.purification import PurifyParams, purify, regions
-from ipv2.sources import open_sources
+from ipv2.sources import Sources, open_sources
 from ipv2.stacks import Stacks
 from ipv2.train_step import example_rngs
 from ipv2.trained import load_trained
@@ -109,10 +112,13 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
       UserError: the config is wrong, or the folder holds no exported network.
     """
     settings.check(config)
-    results = evaluate_export(config, workdir / "export")
-    if is_first_process():
-        path = workdir / "evaluation.json"
-        write_atomically(path, json.dumps(results, indent=2) + "\n")
+    # Before a folder is made or locked that holds no run.
+    load_manifest(workdir / "export")
+    with hold_workdir(workdir):
+        results = evaluate_export(config, workdir / "export")
+        if is_first_process():
+            path = workdir / "evaluation.json"
+            write_atomically(path, json.dumps(results, indent=2) + "\n")
     return results
 
 
@@ -128,8 +134,29 @@ def evaluate_export(config: ConfigDict, export: Path) -> dict[str, Any]:
     """
     trained = load_trained(config, export)
     sources = open_sources(config)
-    test = sources.test if len(sources.test) else sources.val
-    results = evaluate(trained.denoiser, trained.variables, test, config, name="test")
+    return evaluate_held_out(trained.denoiser, trained.variables, sources, config)
+
+
+def evaluate_held_out(
+    denoiser: Denoiser, variables: PyTree, sources: Sources, config: ConfigDict
+) -> dict[str, Any]:
+    """Returns the metrics on what a run held out, and what that was.
+
+    Args:
+      denoiser: the network.
+      variables: its own.
+      sources: of the run.
+      config: a checked IPv2 config.
+
+    Raises:
+      UserError: nothing was held out.
+    """
+    if not len(sources.held_out):
+        raise UserError(
+            "config.data.split: nobody is held out, so there is nothing to evaluate "
+            "on. Give a share to test: (0.0, 0.0, 1.0) evaluates on all."
+        )
+    results = evaluate(denoiser, variables, sources.held_out, config, name="test")
     return results | {"datasets": list(sources.names), "seed": config.seed}
 
 

@@ -109,7 +109,7 @@ def run_jobs(
     run = _Run(jobs=jobs, asked=asked, to=to)
     run.skipped.extend(skipped)
     run.unused.extend(unused)
-    with _stopped_by_sigterm(), hold_folder(to.folder, f"task {task}"):
+    with _stopped_by_sigterm(), hold_folder(to.folder, f"{to.section}.output"):
         with _told(to.folder):
             recover(to.folder)
         waiting = run.plan()

@@ -74,7 +74,7 @@ def purify_folder(config: ConfigDict, workdir: Path) -> None:
     root, output = _folders(config)
     require_apart(output, [root, root / "lq", root / "gt"], key=_KEY)
     output = output.resolve()
-    found = paired_paths(root)
+    found = paired_paths(root, name_pattern=config.data.name_pattern)
     jobs = [_job(root, output, pair) for pair in found.pairs]
     require_jobs_apart(jobs, key=_KEY)
     tally = run_jobs(
@@ -98,9 +98,8 @@ def purify_folder(config: ConfigDict, workdir: Path) -> None:
 
 def _asked(job: Job, config: ConfigDict) -> Asked:
     """What decides the results of one pair."""
-    params = settings.purify_params(config)
     terms, leave = reading_of(
-        settings.read_options(config), job.sources, mm=_simulates(params)
+        settings.read_options(config), job.sources, mm=settings.needs_spacing(config)
     )
     keys = ("seed", "data.match", "noise", *(f"purify.{k}" for k in _SETTINGS + _NOISE))
     return Asked(
@@ -169,8 +168,9 @@ def purify_pair(
     matches, left_out = match_slices(lq, gt, by=config.data.match)
     lq = lq.take([i for i, _ in matches])
     gt = gt.take([j for _, j in matches])
-    params = _for_unit(params, lq)
-    if _simulates(params):
+    simulates = settings.needs_spacing(config)
+    params = _for_unit(params, lq, simulates)
+    if simulates:
         require_spacing(lq)
 
     number = np.uint32(zlib.crc32(name.encode()))
@@ -194,11 +194,6 @@ def purify_pair(
     return volumes, left_out
 
 
-def _simulates(params: PurifyParams) -> bool:
-    """Whether a scan is simulated, which needs HU and the size of a pixel."""
-    return params.version == "v2" and params.add_noise == "physical"
-
-
 def _batches(
     lq: Volume, gt: Volume, rngs: jax.Array, params: PurifyParams, size: int
 ) -> Iterator[tuple[np.ndarray, ...]]:
@@ -213,10 +208,10 @@ def _batches(
         yield tuple(np.asarray(array)[:real] for array in pair)
 
 
-def _for_unit(params: PurifyParams, volume: Volume) -> PurifyParams:
+def _for_unit(params: PurifyParams, volume: Volume, simulates: bool) -> PurifyParams:
     if volume.unit == "HU":
         return params
-    if params.variant == "robust" or _simulates(params):
+    if params.variant == "robust" or simulates:
         raise UserError(
             f"{volume.name}: grey levels, not HU: the robust masks and the physical "
             "noise need HU. Give the window the images were made with, "

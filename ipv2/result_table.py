@@ -9,6 +9,8 @@ from ipv2.metrics import REGIONS, WINDOWS
 
 def format_results(results: Mapping[str, Any], *, title: str = "") -> str:
     """The console's table of one evaluation: input against output."""
+    if not results["n_slices"]:
+        return f"{title}: nothing was held out to measure".removeprefix(": ")
     tables = [_format_block(results, {"input": results["input"],
                                       "output": results["output"]},
                             results["n_slices"], title)]  # fmt: skip

@@ -1,6 +1,7 @@
 """What an IPv2 config may hold, and the objects it describes."""
 
 import functools
+import re
 from typing import Any
 
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from common.config import ConfigDict
 from common.devices import AXIS
 from common.schedules import create_schedule
 from ipv2.ct_io import ReadOptions
+from ipv2.datasets.splits import Deal
 from ipv2.denoiser import Denoiser, Flow, Regression
 from ipv2.flow import SAMPLERS
 from ipv2.kernels.photon_noise import DoseParams
@@ -43,10 +45,32 @@ def _fractions() -> c.Rule:
             and len(v) == 3
             and all(map(share.accepts, v))
             and abs(sum(v) - 1) < 1e-6
-            and v[0] > 0
         ),
-        "three shares (train, val, test) that sum to 1, the first above 0",
+        "three shares (train, val, test) that sum to 1",
     )
+
+
+def _names() -> c.Rule:
+    return c.Rule(
+        lambda v: (
+            isinstance(v, tuple)
+            and all(isinstance(name, str) and name for name in v)
+            and len(set(v)) == len(v)
+        ),
+        "a tuple of names, each once",
+    )
+
+
+def _name_pattern() -> c.Rule:
+    def accepts(value: Any) -> bool:
+        if not isinstance(value, str):
+            return False
+        try:
+            return not value or re.compile(value).groups > 0
+        except re.error:
+            return False
+
+    return c.Rule(accepts, "'' or a regular expression with a group, (...)")
 
 
 def _shares() -> c.Rule:
@@ -108,7 +132,10 @@ RULES = {
     **_READING,
     "data.split": _fractions(),
     "data.split_by": c.one_of("patient", "slice"),
+    "data.val_patients": _names(),
+    "data.test_patients": _names(),
     "data.match": c.one_of("position", "index"),
+    "data.name_pattern": _name_pattern(),
     "data.phantom_size": c.whole(32, 4096),
     "data.phantom_patients": _sizes(3, 1),
     "data.phantom_slices": c.whole(1, 512),
@@ -210,6 +237,7 @@ def check(config: ConfigDict) -> None:
         ]
         if data.root and data.normal_dose:
             problems.append("data.normal_dose: given with config.data.root; give one")
+        problems += _deal_problems(data)
         if config.noise.dose > config.noise.input_dose:
             problems.append(
                 f"noise.dose: got {config.noise.dose}, accepted: at most "
@@ -234,6 +262,44 @@ def _model_problems(config: ConfigDict) -> list[str]:
             f"flow ({name}) is trained on"
         )
     return lacking
+
+
+def _deal_problems(data: ConfigDict) -> list[str]:
+    """Lists what `config.data` says of the splits and cannot be had."""
+    keys = ("data.val_patients", "data.test_patients")
+    both = sorted(set(data.val_patients) & set(data.test_patients))
+    problems = [f"{keys[1]}: {name!r} is in config.{keys[0]} too" for name in both]
+    if not (data.val_patients or data.test_patients):
+        return problems
+    if data.split_by == "slice":
+        problems.append(
+            f"data.split_by: got 'slice' with config.{keys[0]} or config.{keys[1]}, "
+            "accepted: 'patient'"
+        )
+    if not (data.root or data.normal_dose):
+        problems.append(
+            f"{keys[1]}, {keys[0]}: names for the patients of config.data.root or "
+            "config.data.normal_dose; the embedded data have none"
+        )
+    return problems
+
+
+def deal(config: ConfigDict) -> Deal:
+    """Returns how `config.data` says that patients are dealt to the splits."""
+    data = config.data
+    return Deal(
+        seed=config.seed,
+        fractions=tuple(data.split),
+        by=data.split_by,
+        val_patients=tuple(data.val_patients),
+        test_patients=tuple(data.test_patients),
+    )
+
+
+def needs_spacing(config: ConfigDict) -> bool:
+    """Whether training pairs are composed with the size of a pixel."""
+    purify = config.purify
+    return purify.version == "v2" and purify.add_noise == "physical"
 
 
 def read_options(config: ConfigDict) -> ReadOptions:

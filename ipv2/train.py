@@ -10,19 +10,22 @@ import numpy as np
 from absl import logging
 
 from common.checkpoint import Checkpoints, export_variables
-from common.config import ConfigDict, hold_config, to_steps
+from common.config import ConfigDict, hold_config, refuse_other_config, to_steps
 from common.devices import is_first_process, per_process, pmap_input, pmap_step, to_host
 from common.errors import UserError
 from common.html_report import curves_png, write_report
 from common.loop import Plan, fit
 from common.pipeline import train_batches
 from common.results import finished_results, write_results
+from common.typing import PyTree
+from common.workdir import hold_workdir
 from common.writers import MetricsWriter
 from ipv2 import settings
-from ipv2.denoiser import channels_of
-from ipv2.evaluate_split import evaluate, scalars_of
+from ipv2.denoiser import Denoiser, channels_of
+from ipv2.evaluate_split import evaluate, evaluate_held_out, scalars_of
 from ipv2.result_table import format_results
-from ipv2.sources import open_sources, training_record
+from ipv2.run_data import hold_data, refuse_other_data
+from ipv2.sources import Sources, open_sources, training_record
 from ipv2.stacks import Stacks
 from ipv2.train_step import (
     TrainState,
@@ -34,7 +37,7 @@ from ipv2.trained import UNIT
 
 # What a resumed run may change: nothing that decides its parameters.
 FREE_TO_CHANGE = (
-    *("task", "data.cache", "purify.output", "purify.overwrite"),
+    *("task", "strict", "data.cache", "purify.output", "purify.overwrite"),
     *("compare", "denoise"),
 )
 
@@ -54,12 +57,19 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
       RunFailed: a loss was not finite.
       Interrupted: a signal came; the checkpoint is written.
     """
-    started = time.monotonic()
     settings.check(config)
-    hold_config(config, workdir, free=FREE_TO_CHANGE)
-    if (finished := finished_results(workdir)) is not None:
-        return finished
-    sources = open_sources(config)
+    with hold_workdir(workdir):
+        refuse_other_config(config, workdir, free=FREE_TO_CHANGE)
+        if (finished := finished_results(workdir)) is not None:
+            refuse_other_data(config, workdir)
+            return finished
+        return _train(config, workdir)
+
+
+def _train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """The run, in a folder that is held."""
+    started = time.monotonic()
+    sources = _open_sources(config)
     settings_train = config.train
     slices_a_step = settings_train.batch_size // settings_train.patches_per_slice
     epoch = len(sources.train) / slices_a_step
@@ -74,6 +84,11 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         save=steps("save"),
     )
     _check_parts(settings_train.batch_size, settings_train.accumulate)
+    share = per_process(slices_a_step, "train.batch_size")
+    # All inputs are open: from here on the folder is this run's.
+    if is_first_process():
+        hold_config(config, workdir, free=FREE_TO_CHANGE)
+    hold_data(sources, workdir)
     denoiser = settings.denoiser(config)
     optimizer = settings.optimizer(config, plan.total, epoch)
     state = create_state(
@@ -122,7 +137,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             train_batches(
                 stacks,
                 seed=config.seed,
-                batch_size=per_process(slices_a_step, "train.batch_size"),
+                batch_size=share,
                 transform=training_record(np.shape(stacks[0]["lq"])),
             ),
             plan,
@@ -131,11 +146,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             evaluate=validate if len(sources.val) else None,
         )
     variables = to_host(state.variables)
-    test = sources.test if len(sources.test) else sources.val
-    results = evaluate(denoiser, variables, test, config, name="test")
-    results |= {
-        "datasets": list(sources.names),
-        "seed": config.seed,
+    results = _measured(denoiser, variables, sources, config) | {
         "steps": plan.total,
         "seconds": round(time.monotonic() - started, 1),
     }
@@ -158,6 +169,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             title=f"{workdir.name}: {config.model.name}",
             texts={
                 "Results": format_results(results),
+                "Data": (workdir / "data.json").read_text(encoding="utf-8"),
                 "Config": (workdir / "config.json").read_text(encoding="utf-8"),
             },
             pictures={
@@ -168,6 +180,39 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         )
         write_results(workdir, results)
     return results
+
+
+def _open_sources(config: ConfigDict) -> Sources:
+    """The data, known to hold something to train on."""
+    named = config.data.val_patients or config.data.test_patients
+    given = config.data.root or config.data.normal_dose
+    # Before a long build.
+    if given and not named and not config.data.split[0]:
+        raise UserError(f"nothing to train on: {_NO_SHARE.format(config.data.split)}")
+    sources = open_sources(config)
+    if not len(sources.train):
+        raise UserError(
+            "nothing to train on: all patients are held out, or left out (the lines "
+            "above say why). Change config.data.split, config.data.val_patients or "
+            "config.data.test_patients."
+        )
+    return sources
+
+
+_NO_SHARE = (
+    "config.data.split is {}. Give train a share, (0.8, 0.1, 0.1) say; all of an "
+    "external test set is evaluated with --task evaluate."
+)
+
+
+def _measured(
+    denoiser: Denoiser, variables: PyTree, sources: Sources, config: ConfigDict
+) -> dict[str, Any]:
+    """The metrics on what was held out; without any, that nothing was measured."""
+    if len(sources.held_out):
+        return evaluate_held_out(denoiser, variables, sources, config)
+    logging.warning("nobody is held out (config.data.split): nothing is measured")
+    return {"n_slices": 0, "datasets": list(sources.names), "seed": config.seed}
 
 
 def _check_parts(batch_size: int, accumulate: int) -> None:

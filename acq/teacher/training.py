@@ -135,6 +135,10 @@ def _train_and_export(
     config: ConfigDict, folder: Path, trained_with: Mapping[str, Any]
 ) -> None:
     digits = load_digits()
+    begun_with = ConfigDict({"seed": config.seed, "digits": config.digits.to_dict()})
+    c.refuse_other_config(begun_with, folder, free=())
+    if is_first_process():
+        c.hold_config(begun_with, folder, free=())
     record = Record(
         name=NETWORK,
         options={"width": config.digits.width},

@@ -72,6 +72,8 @@ def _is_size(values: tuple[float, ...]) -> bool:
 
 
 def _is_kept(tag: BaseTag) -> bool:
+    if keyword_for_tag(tag) == "ReferencedFrameNumber":
+        return False  # the reader's, of a frame: which one the slice is
     if tag.is_private or tag.element == 0 or not dictionary_has_tag(tag):
         return False
     if tag.group == 0x0028:

@@ -202,7 +202,7 @@ def text_of(dataset: Dataset, keyword: str) -> str:
     """
     element = _decoded(dataset, keyword)
     value = None if element is None else element.value
-    if value is None:
+    if element is None or value is None:
         return ""
     several = not isinstance(value, str | bytes) and hasattr(value, "__iter__")
     values = list(value) if several and element.VR != "PN" else [value]

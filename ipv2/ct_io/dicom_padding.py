@@ -13,11 +13,8 @@ from ipv2.ct_io.volume import PADDING_HU
 # Scanners mark the outside of the field of view with -2000, -2048, -3024, -3072; no
 # tissue, and no noise around air worth its name, lies there.
 _ALWAYS_PADDING_HU = -2000.0
-# The standard wants padding at the black end, apart from the values of real pixels
-# (PS3.3, C.7.5.1.1.2): above it lies lung, then all other tissue.
+# Above it lies lung, then all other tissue.
 _HIGHEST_PADDING_HU = -900.0
-# Or beyond all that metal reaches: -2048 in pixels that count as unsigned, say.
-_BEYOND_HU = 30000.0
 
 
 class PaddingRange(NamedTuple):
@@ -26,10 +23,24 @@ class PaddingRange(NamedTuple):
     low: float
     high: float
 
-    @property
-    def believed(self) -> bool:
-        """Whether no real pixel can have these values."""
-        return self.high <= _HIGHEST_PADDING_HU or self.low >= _BEYOND_HU
+    def marks(self, hu: np.ndarray) -> np.ndarray:
+        """Which pixels have these values, bool."""
+        # HU of whole stored values, in float32.
+        return (hu >= self.low - 1e-3) & (hu <= self.high + 1e-3)
+
+    def is_believed(self, hu: np.ndarray) -> bool:
+        """Whether padding is what the values can mean in a slice.
+
+        The standard wants a value that the image proper does not contain (PS3.3,
+        C.7.5.1.1.2). So no tissue may lie there: it is the HU of air or less, or beyond
+        all other pixels. 0 in HU data, which is water, lies among them.
+        """
+        if self.high <= _HIGHEST_PADDING_HU:
+            return True
+        others = hu[~self.marks(hu)]
+        if not others.size:
+            return False
+        return bool(self.low > others.max() or self.high < others.min())
 
 
 def pad_low(hu: np.ndarray) -> np.ndarray:
@@ -45,13 +56,11 @@ def pad(hu: np.ndarray, padding: PaddingRange | None) -> np.ndarray:
 
     Args:
       hu: of a slice.
-      padding: what the header marks; None where it marks nothing.
+      padding: what the header marks and is believed; None where there is none.
     """
-    if padding is None or not padding.believed:
+    if padding is None:
         return pad_low(hu)
-    # Half a stored step would do; HU of a slice are exact to float32.
-    outside = (hu >= padding.low - 1e-3) & (hu <= padding.high + 1e-3)
-    return pad_low(np.where(outside, np.float32(PADDING_HU), hu))
+    return pad_low(np.where(padding.marks(hu), np.float32(PADDING_HU), hu))
 
 
 def padding_of(header: Dataset, path: Path) -> PaddingRange | None:

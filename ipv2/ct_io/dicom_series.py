@@ -6,13 +6,15 @@ apply, its own padding values are known, and an error can name its file.
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
 from absl import logging
+from pydicom import Dataset
+from pydicom.uid import UID
 
 from common.errors import UserError
 from ipv2.ct_io.dicom_geometry import Place, place_of, stack
@@ -24,7 +26,8 @@ from ipv2.ct_io.dicom_header import (
     read_header,
     text_of,
 )
-from ipv2.ct_io.dicom_padding import pad, padding_of
+from ipv2.ct_io.dicom_padding import PaddingRange, pad, padding_of
+from ipv2.ct_io.frame_splitting import Frame, split_frames
 from ipv2.ct_io.volume import (
     Gaps,
     ReadOptions,
@@ -51,12 +54,33 @@ class FolderFiles(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Member:
-    """What is kept of every slice: few bytes, however long the series."""
+class _Entry:
+    """What is kept of every CT file: few bytes, however long the series.
+
+    Attributes:
+      place: its file, and where it lies.
+      series: SeriesInstanceUID.
+      description: SeriesDescription.
+      shape: (rows, columns).
+      integer: whether HU are whole numbers.
+      multi_frame: whether it holds frames, which are slices each.
+      problem: why it is no slice in HU, '' if it is one.
+      frame: of a slice in scratch, which frame it is of which object.
+    """
 
     place: Place
+    series: str
+    description: str
     shape: tuple[int, int]
     integer: bool
+    multi_frame: bool
+    problem: str
+    frame: Frame | None
+
+    @property
+    def path(self) -> Path:
+        """Its file."""
+        return self.place.path
 
 
 def folder_files(folder: Path) -> FolderFiles:
@@ -106,36 +130,41 @@ def _shape_of(path: Path) -> str:
     return re.sub(r"\d+", "#", path.name)
 
 
-def open_series(folder: Path, options: ReadOptions) -> SliceSource:
+def open_series(folder: Path, options: ReadOptions, scratch: Path) -> SliceSource:
     """The CT series in a folder, sorted by position along its normal.
 
-    Reads all headers and the first slice.
+    Reads all headers. A multi-frame file counts as its frames.
 
     Args:
       folder: its DICOM files, whatever their names.
       options: `series` says which one, if there are several; `gaps` whether its slices
         may be uneven.
+      scratch: a folder for the frames of multi-frame files.
 
     Raises:
       UserError: there is no series, or more than one; or its slices are damaged, have
         different sizes, miss one, or stand twice at one place.
     """
-    headers, left_out = ct_headers(folder)
-    chosen = _choose(folder, headers, options.series)
+    entries, left_out = _ct_entries(folder)
+    chosen = _choose(folder, entries, options.series)
     left_out += [
-        Skipped(path=path, reason=f"of another series than {options.series!r}")
-        for path in headers.keys() - chosen.keys()
+        Skipped(path=one.path, reason=f"of another series than {options.series!r}")
+        for one in entries
+        if one not in chosen
     ]
-    source = source_of(chosen, folder, gaps=options.gaps)
+    source = _source(chosen, folder, scratch, gaps=options.gaps)
     return dataclasses.replace(source, left_out=tuple(left_out))
 
 
-def open_slice(path: Path) -> SliceSource:
-    """A single DICOM CT slice, as a volume of one."""
+def open_file(path: Path, options: ReadOptions, scratch: Path) -> SliceSource:
+    """A DICOM CT file: a slice, or the frames of a multi-frame object.
+
+    Arguments and errors are those of `open_series`.
+    """
     header = read_header(path)
     if not header.is_ct and header.has_pixels:
         raise UserError(_not_ct(path, header))
-    return source_of({path: header}, path, gaps="refuse")
+    return _source([_entry(path, header)], path, scratch, gaps=options.gaps)
 
 
 def _not_ct(path: Path, header: DicomHeader) -> str:
@@ -145,38 +174,43 @@ def _not_ct(path: Path, header: DicomHeader) -> str:
     )
 
 
-def ct_headers(folder: Path) -> tuple[dict[Path, DicomHeader], list[Skipped]]:
-    """The headers of a folder's CT slices, and the DICOM files that are none.
+def _ct_entries(folder: Path) -> tuple[list[_Entry], list[Skipped]]:
+    """A folder's CT files, and the DICOM files that are none.
 
     Raises:
-      UserError: a slice is damaged, or there is none.
+      UserError: a file is damaged, or there is no CT.
     """
     files = folder_files(folder)
-    ct: dict[Path, DicomHeader] = {}
+    entries: list[_Entry] = []
     left_out: list[Skipped] = []
+    others: list[str] = []
     for path in files.dicom:
-        if not path.is_file() or not path.stat().st_size:
-            raise UserError(f"{path}: {_unusable(path)} among DICOM slices. {_AGAIN}")
-        if not is_dicom(path):
-            raise UserError(
-                f"{path}: named as a DICOM slice, but its content is none. {_AGAIN}"
-            )
-        header = read_header(path)
-        if not header.complete and (header.is_ct or not header.modality):
-            raise UserError(f"{path}: truncated DICOM file. {_AGAIN}")
+        header = _whole_header(path)
         if header.has_pixels and header.is_ct:
-            ct[path] = header
+            entries.append(_entry(path, header))
         elif header.has_pixels:
             reason = f"DICOM of modality {header.modality or 'not stated'!r}, not CT"
             left_out.append(Skipped(path=path, reason=reason))
+            others.append(_not_ct(path, header))
         else:
             left_out.append(Skipped(path=path, reason="DICOM without pixels"))
-    if ct:
-        return ct, left_out
-    for path in files.dicom:
-        if (header := read_header(path)).has_pixels:
-            raise UserError(_not_ct(path, header))
-    raise UserError(_no_slice(folder))
+    if not entries:
+        raise UserError(others[0] if others else _no_slice(folder))
+    return entries, left_out
+
+
+def _whole_header(path: Path) -> DicomHeader:
+    """The header of a file that should be DICOM; raises UserError if it is damaged."""
+    if not path.is_file() or not path.stat().st_size:
+        raise UserError(f"{path}: {_unusable(path)} among DICOM slices. {_AGAIN}")
+    if not is_dicom(path):
+        raise UserError(
+            f"{path}: named as a DICOM slice, but its content is none. {_AGAIN}"
+        )
+    header = read_header(path)
+    if not header.complete and (header.is_ct or not header.modality):
+        raise UserError(f"{path}: truncated DICOM file. {_AGAIN}")
+    return header
 
 
 def _no_slice(folder: Path) -> str:
@@ -190,22 +224,22 @@ def _no_slice(folder: Path) -> str:
 
 
 def first_ct_header(folder: Path) -> DicomHeader:
-    """The header of the first CT slice of a folder, by name; see `ct_headers`."""
+    """The header of the first CT slice of a folder, by name.
+
+    Raises:
+      UserError: a file before it is damaged, or there is none.
+    """
     for path in folder_files(folder).dicom:
-        if path.is_file() and is_dicom(path) and (header := read_header(path)).is_ct:
+        if (header := _whole_header(path)).is_ct:
             return header
-    return next(iter(ct_headers(folder)[0].values()))
+    raise UserError(_no_slice(folder))
 
 
-def _choose(
-    folder: Path, headers: Mapping[Path, DicomHeader], series: str
-) -> dict[Path, DicomHeader]:
-    groups: dict[str, dict[Path, DicomHeader]] = {}
-    for path, header in headers.items():
-        groups.setdefault(header.series, {})[path] = header
-    described = {
-        uid: next(iter(group.values())).description for uid, group in groups.items()
-    }
+def _choose(folder: Path, entries: Sequence[_Entry], series: str) -> list[_Entry]:
+    groups: dict[str, list[_Entry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.series, []).append(entry)
+    described = {uid: group[0].description for uid, group in groups.items()}
     listing = "".join(
         f"\n  {uid}  {described[uid]!r}  {len(group)} slices"
         for uid, group in groups.items()
@@ -236,72 +270,88 @@ def _choose(
             )
 
 
-def _member(path: Path, header: DicomHeader) -> _Member:
-    """What is kept of a slice, once all is sure that its header can say."""
-    if not header.complete:
-        raise UserError(f"{path}: truncated DICOM file. {_AGAIN}")
-    if not header.has_pixels:
-        raise UserError(
-            f"{path}: a DICOM file without pixels (a report, a directory or a plan). "
-            "Give a CT slice or the folder of a series."
-        )
-    if header.frames > 1:
-        raise UserError(
-            f"{path}: multi-frame DICOM ({header.frames} frames), whose frames may "
-            "differ in order and rescale. Convert it to single slices or NIfTI first, "
-            "for instance with dcm2niix."
-        )
-    data = header.dataset
-    rescale = number_of(data, "RescaleSlope", 1), number_of(data, "RescaleIntercept", 0)
-    shape = number_of(data, "Rows", 0), number_of(data, "Columns", 0)
-    _check_pixels(path, header)
-    return _Member(
-        place=place_of(path, data),
+def _entry(path: Path, header: DicomHeader, frame: Frame | None = None) -> _Entry:
+    """What is kept of a file, with what is wrong with it as a slice."""
+    rescale = (
+        number_of(header.dataset, "RescaleSlope", 1.0),
+        number_of(header.dataset, "RescaleIntercept", 0.0),
+    )
+    shape = (
+        number_of(header.dataset, "Rows", 0),
+        number_of(header.dataset, "Columns", 0),
+    )
+    several = header.frames > 1 or "SharedFunctionalGroupsSequence" in header.dataset
+    return _Entry(
+        place=place_of(path, header.dataset),
+        series=header.series,
+        description=header.description,
         shape=(int(shape[0]), int(shape[1])),
-        integer=all(value.is_integer() for value in map(float, rescale)),
+        integer=all(value.is_integer() for value in rescale),
+        multi_frame=several,
+        problem="" if several else _problem(path, header),
+        frame=frame,
     )
 
 
-def _check_pixels(path: Path, header: DicomHeader) -> None:
+def _problem(path: Path, header: DicomHeader) -> str:
+    """Why a file's pixels are no HU of one slice, '' if nothing speaks against it."""
     data = header.dataset
+    if not header.complete:
+        return f"{path}: truncated DICOM file. {_AGAIN}"
+    if not header.has_pixels:
+        return (
+            f"{path}: a DICOM file without pixels (a report, a directory or a plan). "
+            "Give a CT slice or the folder of a series."
+        )
     photometric = text_of(data, "PhotometricInterpretation") or "MONOCHROME2"
     samples = number_of(data, "SamplesPerPixel", 1)
     if samples != 1 or photometric != "MONOCHROME2":
-        raise UserError(
+        return (
             f"{path}: {photometric} with {samples:g} values a pixel; CT slices have "
             "one grey value (MONOCHROME2). Give the original series, not a screenshot."
         )
     kind = text_of(data, "RescaleType")
     if kind not in ("", "HU", "US"):
-        raise UserError(
+        return (
             f"{path}: its pixels are {kind!r} (RescaleType), not HU. Give the HU "
             "series."
         )
     if {"LOCALIZER", "SCOUT"} & set(text_of(data, "ImageType").upper().split("\\")):
-        raise UserError(
+        return (
             f"{path}: a localizer (ImageType {text_of(data, 'ImageType')!r}), whose "
             "pixels are sums along rays, not HU. Leave it out."
         )
     if number_of(data, "RescaleSlope", 1.0) == 0.0:
-        raise UserError(f"{path}: RescaleSlope is 0; every pixel would be the same.")
+        return f"{path}: RescaleSlope is 0; every pixel would be the same."
+    return _shortage(path, header)
+
+
+def _shortage(path: Path, header: DicomHeader) -> str:
+    """Whether pixels are missing, in words; '' if not."""
+    data = header.dataset
     bits = number_of(data, "BitsAllocated", 16.0)
     rows, columns = number_of(data, "Rows", 0.0), number_of(data, "Columns", 0.0)
     want, there = int(rows * columns * bits / 8), header.pixel_bytes or 0
     if not rows * columns:
-        raise UserError(f"{path}: states no Rows and Columns. {_AGAIN}")
+        return f"{path}: states no Rows and Columns. {_AGAIN}"
     if not header.is_packed and there < want:
-        raise UserError(
+        return (
             f"{path}: truncated: {there} bytes of pixels where {rows:g} x {columns:g} "
             f"pixels of {bits:g} bits need {want}. {_AGAIN}"
         )
+    return ""
 
 
-def _read(path: Path) -> Slice:
+def _read(
+    path: Path,
+    frames: Mapping[Path, Frame],
+    doubt: Callable[[Path, PaddingRange], None],
+) -> Slice:
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(path))
     reader.SetOutputPixelType(sitk.sitkFloat32)
-    header = read_header(path)
+    header = _read_frame_header(path, frames)
     try:
         image = reader.Execute()
     except RuntimeError as error:
@@ -312,8 +362,27 @@ def _read(path: Path) -> Slice:
     stored = sitk.GetArrayFromImage(image)[0]
     check_finite(stored, name=str(path))
     _mark_lossy(header)
-    hu = pad(stored, padding_of(header.dataset, path))
-    return Slice(hu=hu, stored=stored, header=header.dataset)
+    padding = padding_of(header.dataset, path)
+    if padding is not None and not padding.is_believed(stored):
+        doubt(path, padding)
+        padding = None
+    return Slice(hu=pad(stored, padding), stored=stored, header=header.dataset)
+
+
+def _tell_once(source: Path) -> Callable[[Path, PaddingRange], None]:
+    """What logs the first padding of a series that is not believed."""
+    told: list[Path] = []
+
+    def tell(path: Path, padding: PaddingRange) -> None:
+        if not told:
+            logging.warning(
+                "%s: PixelPaddingValue marks %g to %g HU, which lie among the values "
+                "of tissue (%s); not taken for padding",
+                *(source, padding.low, padding.high, path.name),
+            )
+        told.append(path)
+
+    return tell
 
 
 def _mark_lossy(header: DicomHeader) -> None:
@@ -335,61 +404,87 @@ def reason(error: RuntimeError) -> str:
     return lines[-1].removeprefix("ITK ERROR: ").removeprefix("sitk::ERROR: ")
 
 
-def source_of(
-    headers: Mapping[Path, DicomHeader], source: Path, *, gaps: Gaps
+def _source(
+    entries: Sequence[_Entry], source: Path, scratch: Path, *, gaps: Gaps
 ) -> SliceSource:
-    """Slices as a volume, in the order of their positions.
+    """Files of one series as a volume, its slices in the order of their positions.
 
     Args:
-      headers: of the slices, by file.
+      entries: of the files.
       source: the folder or file that the volume is named after.
+      scratch: a folder for the frames of multi-frame files.
       gaps: whether uneven stacks are refused.
 
     Raises:
       UserError: they are no stack of CT slices.
     """
-    members = {path: _member(path, header) for path, header in headers.items()}
-    _check_sizes(list(members.values()))
-    found = stack([m.place for m in members.values()], source, gaps=gaps)
+    entries = [slice_ for one in entries for slice_ in _slices_of(one, scratch)]
+    for entry in entries:
+        if entry.problem:
+            raise UserError(entry.problem)
+    _check_sizes(entries)
+    found = stack([one.place for one in entries], source, gaps=gaps)
     first = found.places[0]
     pixel_mm = first.pixel_mm or (1.0, 1.0)
-    _report(headers[first.path], found.uneven, first, source)
+    frames = {one.path: one.frame for one in entries if one.frame is not None}
+    header = _read_frame_header(first.path, frames).dataset
+    _report(header, found.uneven, first, source)
+    doubt = _tell_once(source)
     x, y, z = (float(mm) for mm in first.position_mm)
-    located = first.origin_mm is not None
-    opened = headers[first.path].dataset
     return SliceSource(
-        shape=(len(found.places), *members[first.path].shape),
-        read=lambda index: _read(found.places[index].path),
+        shape=(len(found.places), *entries[0].shape),
+        read=lambda index: _read(found.places[index].path, frames, doubt),
         spacing_mm=(found.gap_mm or pixel_mm[0], *pixel_mm),
         direction=tuple(float(v) for v in first.direction.ravel()),
         origin_mm=(x, y, z),
         positions_mm=np.stack([place.position_mm for place in found.places]),
         uneven=found.uneven,
-        header=opened,
+        header=header,
         spacing_known=first.pixel_mm is not None,
         spacing_stated=first.pixel_mm is not None,
-        positions_known=located,
+        positions_known=first.origin_mm is not None,
         name=source.resolve().name if source.is_dir() else source.stem,
-        format="dicom-series" if source.is_dir() else "dicom",
+        format="dicom-series" if source.is_dir() or frames else "dicom",
         paths=tuple(place.path for place in found.places),
-        integer=all(member.integer for member in members.values()),
+        integer=all(entry.integer for entry in entries),
     )
 
 
-def _check_sizes(members: Sequence[_Member]) -> None:
-    first = members[0]
-    for other in members[1:]:
+def _slices_of(entry: _Entry, scratch: Path) -> list[_Entry]:
+    """A file's slices: itself, or the frames of a multi-frame one."""
+    if not entry.multi_frame:
+        return [entry]
+    folder = scratch / entry.path.name
+    folder.mkdir()
+    return [
+        _entry(frame.path, read_header(frame.path), frame)
+        for frame in split_frames(entry.path, folder)
+    ]
+
+
+def _read_frame_header(path: Path, frames: Mapping[Path, Frame]) -> DicomHeader:
+    """A slice's header; that of a frame names the object that it is a frame of."""
+    header = read_header(path)
+    if (frame := frames.get(path)) is not None:
+        header.dataset.SOPClassUID = UID(frame.source_class)
+        header.dataset.SOPInstanceUID = UID(frame.source_instance)
+        header.dataset.ReferencedFrameNumber = frame.number
+    return header
+
+
+def _check_sizes(entries: Sequence[_Entry]) -> None:
+    first = entries[0]
+    for other in entries[1:]:
         if other.shape != first.shape:
             raise UserError(
-                f"{other.place.path}: mixed sizes (rows, columns) in one series: "
-                f"{other.shape} here, {first.shape} in {first.place.path.name}. Keep "
-                "slices of one kind in the folder."
+                f"{other.path}: mixed sizes (rows, columns) in one series: "
+                f"{other.shape} here, {first.shape} in {first.path.name}. Keep slices "
+                "of one kind in the folder."
             )
 
 
-def _report(header: DicomHeader, uneven: str, first: Place, source: Path) -> None:
+def _report(data: Dataset, uneven: str, first: Place, source: Path) -> None:
     """Logs what a reader should know of a series that is read all the same."""
-    data = header.dataset
     if uneven:
         logging.info("%s: uneven slices: %s", source, uneven)
     if not text_of(data, "RescaleIntercept"):
@@ -402,11 +497,4 @@ def _report(header: DicomHeader, uneven: str, first: Place, source: Path) -> Non
         logging.warning(
             "%s: no usable PixelSpacing; what is in mm needs --config.data.pixel_mm",
             source,
-        )
-    padding = padding_of(data, first.path)
-    if padding is not None and not padding.believed:
-        logging.warning(
-            "%s: PixelPaddingValue marks %g to %g HU, where tissue lies; not taken for "
-            "padding",
-            *(source, padding.low, padding.high),
         )

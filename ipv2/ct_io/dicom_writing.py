@@ -20,7 +20,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from pydicom.valuerep import PersonName, format_number_as_ds
 
 from ipv2.ct_io.dicom_carrying import carried
-from ipv2.ct_io.dicom_header import encodings_of, text_of
+from ipv2.ct_io.dicom_header import encodings_of, number_of, text_of
 from ipv2.ct_io.volume import Grid, hu_to_int16
 
 _CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
@@ -204,6 +204,8 @@ def _reference(source: Dataset) -> Dataset:
     item = Dataset()
     item.ReferencedSOPClassUID = UID(text_of(source, "SOPClassUID") or _CT_STORAGE)
     item.ReferencedSOPInstanceUID = UID(text_of(source, "SOPInstanceUID"))
+    if number := number_of(source, "ReferencedFrameNumber", 0):
+        item.ReferencedFrameNumber = int(number)
     item.PurposeOfReferenceCodeSequence = [purpose]
     return item
 

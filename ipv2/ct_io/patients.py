@@ -67,13 +67,13 @@ def tell_patients(patients: Mapping[str, Iterable[Item]]) -> None:
         for stated in ids:
             by_id.setdefault(stated, set()).add(patient)
         if len(ids) > 1:
-            logging.info(
+            logging.warning(
                 "folder %s holds PatientIDs %s; taken as one patient",
                 *(patient, ", ".join(sorted(ids))),
             )
     for stated, folders in by_id.items():
         if len(folders) > 1:
-            logging.info(
+            logging.warning(
                 "PatientID %r stands in %d folders (%s); each folder is taken as one "
                 "patient. Put what is of one person into one folder.",
                 *(stated, len(folders), ", ".join(sorted(folders)[:_NAMED])),

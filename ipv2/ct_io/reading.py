@@ -129,7 +129,7 @@ def _open(
       whole: whether all of it will be read, so that slices need not be had alone.
     """
     if path.is_dir():
-        return dicom_series.open_series(path, options)
+        return dicom_series.open_series(path, options, scratch)
     if path.stat().st_size == 0:
         raise UserError(f"{path}: an empty file. Copy it again from its source.")
     kind = format_of(path)
@@ -138,7 +138,7 @@ def _open(
     if kind == "dicom":
         if not is_dicom(path):
             raise UserError(f"{path}: named as DICOM, but its content is not DICOM.")
-        return dicom_series.open_slice(path)
+        return dicom_series.open_file(path, options, scratch)
     if kind == "png":
         check_png(path)
         return _open_png(path, options.window)

@@ -6,7 +6,7 @@
 | `gt`         | int16 (h, w)       | normal-dose slice of another breath, HU          |
 | `truth`      | int16 (h, w)       | normal-dose image in `lq`'s own breath, HU; only |
 |              |                    | where it is known exactly (simulated data)       |
-| `spacing_mm` | float32 (2,)       | size of a pixel: (row, column)                   |
+| `spacing_mm` | float32 (2,)       | size of a pixel: (row, column); NaN if unknown   |
 | `patient`    | text               | what train, val and test are split by            |
 | `name`       | text               | the volume: its file's or folder's name          |
 | `slice`      | int32              | index along the volume's normal                  |
@@ -82,7 +82,7 @@ def pair_record(
       lq: low-dose slice, (h, w), HU.
       gt: normal-dose slice, (h, w), HU.
       truth: (h, w), HU, or None for a record without it.
-      spacing_mm: (row, column).
+      spacing_mm: (row, column); None if it is not known.
       patient: what the splits are made by.
       name: the volume's name.
       slice_index: index along the volume's normal.
@@ -111,9 +111,13 @@ def pair_record(
 def place_record(
     *, spacing_mm: Any, patient: str, name: str, slice_index: int
 ) -> dict[str, Any]:
-    """The part of a record that says where a slice is from."""
-    spacing = np.asarray(spacing_mm, np.float32)
-    if spacing.shape != (2,) or not np.all(spacing > 0):
+    """The part of a record that says where a slice is from.
+
+    A spacing of None is kept as NaN, so that nothing takes it for a length.
+    """
+    unknown = (np.nan, np.nan)
+    spacing = np.asarray(unknown if spacing_mm is None else spacing_mm, np.float32)
+    if spacing_mm is not None and (spacing.shape != (2,) or not np.all(spacing > 0)):
         raise ValueError(
             f"{name}: spacing_mm is (row, column), both above 0 mm, got {spacing_mm}."
         )

@@ -1,4 +1,4 @@
-"""What the builders of pairs from files share: names, splits by patient, metadata.
+"""What the builders of pairs from files share: names and metadata.
 
 A dataset on disk belongs to one state of its sources: the configuration's name ends in
 a fingerprint of all files' names, sizes and times and of all options. A changed file or
@@ -9,18 +9,16 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import tensorflow_datasets as tfds
 from absl import logging
 
-from common.errors import UserError
-from ipv2.ct_io import Skipped, describe_skipped
+from ipv2.ct_io import Skipped, Volume, describe_skipped
 from ipv2.datasets import pair
-
-SPLITS = ("train", "val", "test")
+from ipv2.datasets.places import recorded
 
 Config = TypeVar("Config", bound=tfds.core.BuilderConfig)
 
@@ -30,8 +28,8 @@ class PairBuilder(
 ):
     """A builder whose configuration is made by a function, not known by a name.
 
-    `info.metadata` holds `source`, `patients` (of each split), `skipped` ([path,
-    reason] pairs) and `warning` ('' or that the splits share patients).
+    `info.metadata` holds `source`; `places` and `sha256`, see `places`; `skipped`,
+    [path, reason] pairs; and `warnings`.
     """
 
     CONFIG: ClassVar[type[tfds.core.BuilderConfig]]
@@ -61,28 +59,39 @@ class PairBuilder(
             disable_shuffling=True,
         )
 
-    def _describe(
-        self, *, source: str, patients: Mapping[str, Iterable[str]], warning: str
-    ) -> None:
-        """Puts into the metadata who is in which split, and what to beware of."""
-        self.info.metadata.update(
-            source=source,
-            patients={split: sorted(set(who)) for split, who in patients.items()},
-            warning=warning,
-        )
-        if warning:
-            logging.warning("%s: %s", source, warning)
+    def _recorded(
+        self, split: str, records: Iterable[Mapping[str, Any]]
+    ) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        """Numbers the records; the metadata keep what they are."""
+        yield from recorded(self.info.metadata, split, records)
 
-    def _record_skipped(self, skipped: Iterable[Skipped]) -> None:
-        self.info.metadata["skipped"] = [
-            [str(item.path), item.reason] for item in skipped
-        ]
+    def _keep_skipped(self, skipped: Iterable[Skipped]) -> None:
+        """Puts what was left out so far into the metadata, each path once."""
+        by_path = {str(item.path): item.reason for item in skipped}
+        self.info.metadata["skipped"] = [list(item) for item in sorted(by_path.items())]
 
     def _post_download_and_prepare_hook(self) -> None:
-        metadata = self.info.metadata
-        listed = [Skipped(path=Path(p), reason=r) for p, r in metadata["skipped"]]
-        if listed:
-            logging.warning("%s: %s", metadata["source"], describe_skipped(listed))
+        report(self)
+
+
+def skipped_of(builder: tfds.core.DatasetBuilder) -> list[Skipped]:
+    """What a built dataset left out; [] for one that is not of files."""
+    listed = builder.info.metadata.get("skipped", ())
+    return [Skipped(path=Path(path), reason=reason) for path, reason in listed]
+
+
+def report(builder: tfds.core.DatasetBuilder) -> None:
+    """Logs what a built dataset left out and warns of."""
+    metadata = builder.info.metadata
+    for warning in metadata["warnings"]:
+        logging.warning("%s: %s", metadata["source"], warning)
+    if listed := skipped_of(builder):
+        logging.warning("%s: %s", metadata["source"], describe_skipped(listed))
+
+
+def known_spacing(volume: Volume) -> tuple[float, float] | None:
+    """(row, column) in mm, or None if the file does not say."""
+    return volume.spacing_mm[1:] if volume.spacing_known else None
 
 
 def named(config: Config, source: str, fingerprint: str) -> Config:
@@ -114,44 +123,3 @@ def fingerprint_of(options: Mapping[str, Any], *sources: Path) -> str:
                 relative = path.relative_to(source.parent).as_posix()
                 state.append((relative, stat.st_size, stat.st_mtime_ns))
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def check_fractions(fractions: Sequence[float]) -> None:
-    """Raises UserError unless the shares of train, val, test make a whole."""
-    if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise UserError(
-            f"fractions of train, val, test add up to 1, none below 0; got {fractions}."
-        )
-
-
-def split_patients(
-    patients: Sequence[str], *, seed: int, fractions: Sequence[float]
-) -> dict[str, list[str]]:
-    """Patients dealt out to train, val, test: whole persons, by hash, none empty.
-
-    Patients are ordered by the hash of seed and name, so the result depends on neither
-    the order nor the place of the files. Each split with a fraction above 0 has at
-    least one; the rest follows the fractions.
-
-    Raises:
-      UserError: there are fewer patients than splits.
-    """
-    used = [s for s, f in zip(SPLITS, fractions, strict=True) if f > 0]
-    if len(patients) < len(used):
-        raise UserError(
-            f"{len(patients)} patients ({', '.join(sorted(patients))}) for "
-            f"{len(used)} splits ({', '.join(used)}), which are made by patient. Add "
-            "patients (a folder each below lq/ and gt/), set fractions of 0, name them "
-            "with `patients`, or ask for a split by slices (`by_slice`), which leaks."
-        )
-    ordered = sorted(
-        patients, key=lambda p: hashlib.sha256(f"{seed}:{p}".encode()).digest()
-    )
-    largest = SPLITS[max(range(len(SPLITS)), key=lambda index: fractions[index])]
-    result: dict[str, list[str]] = {}
-    for split, fraction in zip(SPLITS, fractions, strict=True):
-        if split != largest:
-            count = max(1, round(fraction * len(patients))) if fraction > 0 else 0
-            result[split], ordered = ordered[:count], ordered[count:]
-    result[largest] = ordered
-    return {split: sorted(result[split]) for split in SPLITS}

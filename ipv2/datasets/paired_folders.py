@@ -1,10 +1,11 @@
-"""A user's own pairs: root/lq and root/gt, by name, split by patient.
+"""A user's own pairs: root/lq and root/gt, by name.
 
-    config = paired_folders_config("data")
-    source = load_split(PairedFolders(config=config, data_dir="cache"), "train")
+    builder = PairedFolders(config=paired_folders_config("data"), data_dir="cache")
+    views = split_sources(builder, Deal(seed=0))        # {"train": ..., "val": ...}
 
-What can be read and how pairs are named: `ct_io`. Splits are made by
-patient (`ct_io.patient_of`), so that no person is in two of them.
+What can be read and how pairs are named: `ct_io`. The dataset on disk is every pair
+that can be used, patient by patient; train, val and test are views of it, so that
+dealing anew needs no new build, and only usable patients are dealt.
 """
 
 import dataclasses
@@ -16,9 +17,9 @@ from typing import Any
 import tensorflow_datasets as tfds
 from absl import logging
 
-from common.dataset import progress
+from common.dataset import load_split, progress
 from common.errors import UserError
-from ipv2.ct_io import ReadOptions
+from ipv2.ct_io import ReadOptions, Volume
 from ipv2.ct_io.listing import (
     LAYOUT,
     Item,
@@ -32,19 +33,25 @@ from ipv2.ct_io.matching import Match, match_slices
 from ipv2.ct_io.patients import patient_of, slice_number
 from ipv2.datasets import pair
 from ipv2.datasets.pair_builder import (
-    SPLITS,
     PairBuilder,
-    check_fractions,
     fingerprint_of,
+    known_spacing,
     named,
     options_of,
-    split_patients,
 )
+from ipv2.datasets.places import View, by_slice, places_of
+from ipv2.datasets.splits import SPLITS, Deal, deal_patients
 
+PAIRS = "pairs"
+"""The one TFDS split."""
 _DEFAULT = ReadOptions()
 _LEAK = (
     "split by slices, not by patients: the splits share patients, so scores on val and "
     "test are too good for new patients"
+)
+_NO_WINDOW = (
+    "a PNG has no HU. State the window the images were made with, centre and width in "
+    "HU (config.data.window); (127.5, 255) takes 8-bit grey levels as they are"
 )
 
 
@@ -55,10 +62,7 @@ class PairedFoldersConfig(tfds.core.BuilderConfig):
     root: str = ""
     reading: ReadOptions = _DEFAULT
     match: Match = "position"
-    seed: int = 0
-    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
-    patients: Mapping[str, Sequence[str]] | None = None
-    by_slice: bool = False
+    name_pattern: str = ""
 
 
 def paired_folders_config(
@@ -66,10 +70,7 @@ def paired_folders_config(
     *,
     reading: ReadOptions = _DEFAULT,
     match: Match = "position",
-    seed: int = 0,
-    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
-    patients: Mapping[str, Sequence[str]] | None = None,
-    by_slice: bool = False,
+    name_pattern: str = "",
 ) -> PairedFoldersConfig:
     """The builder's configuration for the present state of a folder.
 
@@ -78,44 +79,22 @@ def paired_folders_config(
       reading: how the files are read. PNG need a window; (127.5, 255) leaves 8-bit grey
         levels as they are.
       match: how slices of two breaths are matched, see `ct_io.match_slices`.
-      seed: of the order that patients are dealt out in.
-      fractions: of patients for train, val, test; 0 leaves a split out.
-      patients: instead: the patients of each split, by name. Others are left out.
-      by_slice: split each patient's slices instead, the first part for train, the last
-        for test. Only for a look at one or two patients: the scores leak.
+      name_pattern: which names pair, see `ct_io.paired_paths`; '': the same ones.
 
     Raises:
       UserError: an option is wrong, or a folder is missing.
     """
     root = Path(root).resolve()
-    check_fractions(fractions)
     if match not in ("position", "index"):
         raise UserError(f"match is 'position' or 'index', got {match!r}.")
-    if patients is not None:
-        _check_patients(patients)
-    if patients is not None and by_slice:
-        raise UserError("give either `patients` or `by_slice`, not both.")
     config = PairedFoldersConfig(
         name="",  # pyrefly: ignore[unexpected-keyword]: TFDS's own field
         root=str(root),
         reading=reading,
         match=match,
-        seed=seed,
-        fractions=fractions,
-        patients=patients,
-        by_slice=by_slice,
+        name_pattern=name_pattern,
     )
     return named(config, config.root, fingerprint(config))
-
-
-def _check_patients(patients: Mapping[str, Sequence[str]]) -> None:
-    named = [patient for group in patients.values() for patient in group]
-    twice = sorted({patient for patient in named if named.count(patient) > 1})
-    if not set(patients) <= set(SPLITS) or not named or twice:
-        raise UserError(
-            f"patients names those of each of {', '.join(SPLITS)}, each once; got "
-            f"splits {sorted(patients)}, {twice or 'nobody'} twice."
-        )
 
 
 def fingerprint(config: PairedFoldersConfig) -> str:
@@ -131,168 +110,104 @@ def fingerprint(config: PairedFoldersConfig) -> str:
     return fingerprint_of(options_of(config), *sides)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Plan:
-    """Which slices of which pairs a split takes: a range of each pair's matches."""
-
-    pairs: tuple[tuple[PairItem, str, range | None], ...]
-
-
 class PairedFolders(PairBuilder[PairedFoldersConfig]):
-    """Pairs of root/lq and root/gt.
+    """Pairs of root/lq and root/gt, in one TFDS split, patient by patient.
 
     Beside what `PairBuilder` tells, `info.metadata` holds `left_out`: slices without a
-    partner, by pair.
+    partner, by pair; and `unusable`: patients of whom every pair was left out.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("2.0.0")
     CONFIG = PairedFoldersConfig
     HAS_TRUTH = False
 
     def _split_generators(
         self, dl_manager: tfds.download.DownloadManager
-    ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
+    ) -> dict[str, Iterator[tuple[int, Mapping[str, Any]]]]:
         del dl_manager
-        skipped: dict[str, Skipped] = {}
-        plans = self._plan(skipped)
-        self.info.metadata["left_out"] = {}
-        self._describe(
-            source=self._config.root,
-            patients={
-                split: [patient for _, patient, _ in plan.pairs]
-                for split, plan in plans.items()
-            },
-            warning=_LEAK if self._config.by_slice else "",
-        )
-        self._record_skipped(_by_path(skipped))
-        return {
-            split: self._generate_examples(split, plan, skipped)
-            for split, plan in plans.items()
-        }
+        self.info.metadata.update(source=self._config.root, warnings=[], left_out={})
+        return {PAIRS: self._generate_examples()}
 
-    def _plan(self, skipped: dict[str, Skipped]) -> dict[str, _Plan]:
-        config = self._config
-        found = paired_paths(config.root)
-        skipped.update({str(item.path): item for item in found.skipped})
+    def _generate_examples(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        metadata = self.info.metadata
+        found = paired_paths(self._config.root)
+        skipped = list(found.skipped)
+        patients = self._patients(found.pairs, skipped)
+        yield from self._recorded(PAIRS, self._records(patients, skipped))
+        used = {place.patient for place in places_of(metadata, PAIRS)}
+        metadata["unusable"] = sorted(set(patients) - used)
+        self._keep_skipped(skipped)
+        if not used:
+            raise UserError(
+                f"{self._config.root}: no pair can be used.\n{_why_none(skipped)}"
+            )
+        self._check_unchanged()
+
+    def _patients(
+        self, pairs: Iterable[PairItem], skipped: list[Skipped]
+    ) -> dict[str, list[PairItem]]:
+        """The pairs of each patient, sorted; headers are read, no more."""
         by_patient: dict[str, list[PairItem]] = {}
-        for item in found.pairs:
+        for item in pairs:
             try:
                 patient = patient_of(Item(name=item.name, path=item.lq))
             except UserError as error:
-                skipped[str(item.lq)] = Skipped(path=item.lq, reason=str(error))
+                skipped.append(Skipped(path=item.lq, reason=str(error)))
                 continue
             by_patient.setdefault(patient, []).append(item)
-            if config.reading.window is None and item.lq.suffix.lower() == ".png":
-                raise UserError(
-                    f"{item.lq}: a PNG has no HU. State the window the images were "
-                    "made with, centre and width in HU (`window`); (127.5, 255) takes "
-                    "8-bit grey levels as they are."
-                )
-        if config.by_slice:
-            return self._plan_by_slice(by_patient, skipped)
-        splits = self._patients_by_split(by_patient, skipped)
-        return {
-            split: _Plan(tuple((i, p, None) for p in names for i in by_patient[p]))
-            for split, names in splits.items()
-            if names
-        }
+        return dict(sorted(by_patient.items()))
 
-    def _patients_by_split(
-        self, by_patient: Mapping[str, list[PairItem]], skipped: dict[str, Skipped]
-    ) -> dict[str, list[str]]:
-        config = self._config
-        if config.patients is None:
-            return split_patients(
-                list(by_patient), seed=config.seed, fractions=config.fractions
-            )
-        named = {p for group in config.patients.values() for p in group}
-        if unknown := sorted(named - set(by_patient)):
-            raise UserError(
-                f"{config.root}: no patient {unknown}; there are {sorted(by_patient)}. "
-                "Correct `patients`."
-            )
-        for patient in sorted(set(by_patient) - named):
-            for item in by_patient[patient]:
-                reason = f"patient {patient!r} is in no split of `patients`"
-                skipped[str(item.lq)] = Skipped(path=item.lq, reason=reason)
-        return {split: list(config.patients.get(split, ())) for split in SPLITS}
-
-    def _plan_by_slice(
-        self, by_patient: Mapping[str, list[PairItem]], skipped: dict[str, Skipped]
-    ) -> dict[str, _Plan]:
-        config = self._config
-        parts: dict[str, list[tuple[PairItem, str, range | None]]] = {}
-        for patient, items in by_patient.items():
-            counts = [
-                (item, len(matches))
-                for item, _, _, matches in self._read(items, skipped)
-            ]
-            total, start = sum(count for _, count in counts), 0
-            edges = [0]
-            for fraction in config.fractions:
-                edges.append(round(total * fraction) + edges[-1])
-            edges[-1] = total
-            for item, count in counts:
-                for index, split in enumerate(SPLITS):
-                    low = max(edges[index] - start, 0)
-                    high = min(edges[index + 1] - start, count)
-                    if low < high:
-                        parts.setdefault(split, []).append(
-                            (item, patient, range(low, high))
-                        )
-                start += count
-        return {split: _Plan(tuple(parts[split])) for split in SPLITS if split in parts}
-
-    def _read(
-        self, items: Iterable[PairItem], skipped: dict[str, Skipped]
-    ) -> Iterator[tuple[PairItem, Any, Any, list[tuple[int, int]]]]:
-        """Pairs whose slices match, as (item, lq, gt, matches)."""
-        config = self._config
-        bad: list[Skipped] = []
-        for item, lq, gt in read_pairs(items, bad, config.reading):
+    def _records(
+        self, patients: Mapping[str, Sequence[PairItem]], skipped: list[Skipped]
+    ) -> Iterator[dict[str, Any]]:
+        whose = {item.name: p for p, items in patients.items() for item in items}
+        items = [item for own in patients.values() for item in own]
+        steps = progress(items, title="pairs", total=len(items))
+        readable = self._with_window(steps, skipped)
+        for item, lq, gt in read_pairs(readable, skipped, self._config.reading):
             try:
-                lq.require_hu()
-                gt.require_hu()
-                matches, left_out = match_slices(lq, gt, by=config.match)
+                records = self._pair_records(item, lq, gt, whose[item.name])
             except UserError as error:
-                bad.append(Skipped(path=item.lq, reason=str(error)))
+                skipped.append(Skipped(path=item.lq, reason=str(error)))
                 continue
-            if left_out:
-                self.info.metadata.setdefault("left_out", {})[item.name] = left_out
-            yield item, lq, gt, matches
-        skipped.update({str(entry.path): entry for entry in bad})
+            skipped += [*lq.left_out, *gt.left_out]
+            yield from records
 
-    def _generate_examples(
-        self, split: str, plan: _Plan, skipped: dict[str, Skipped]
-    ) -> Iterator[tuple[int, dict[str, Any]]]:
-        parts = {item.name: (patient, part) for item, patient, part in plan.pairs}
-        items = [item for item, _, _ in plan.pairs]
-        key = 0
-        for item, lq, gt, matches in self._read(
-            progress(items, title=f"{split} pairs", total=len(items)), skipped
-        ):
-            patient, part = parts[item.name]
-            for number in part if part is not None else range(len(matches)):
-                i, j = matches[number]
-                yield (
-                    key,
-                    pair.pair_record(
-                        lq=lq.hu[i],
-                        gt=gt.hu[j],
-                        spacing_mm=lq.spacing_mm[1:],
-                        patient=patient,
-                        name=item.name or lq.name,
-                        slice_index=slice_number(lq, item.name, i),
-                    ),
-                )
-                key += 1
-        self._record_skipped(_by_path(skipped))
-        if not key:
-            raise UserError(
-                f"{self._config.root}: no pair of split {split!r} can be read.\n"
-                + describe_skipped(list(skipped.values()))
+    def _with_window(
+        self, items: Iterable[PairItem], skipped: list[Skipped]
+    ) -> Iterator[PairItem]:
+        """Those that are in HU, or are to be brought there."""
+        for item in items:
+            if self._config.reading.window is None and _is_png(item.lq):
+                skipped.append(Skipped(path=item.lq, reason=_NO_WINDOW))
+            else:
+                yield item
+
+    def _pair_records(
+        self, item: PairItem, lq: Volume, gt: Volume, patient: str
+    ) -> list[dict[str, Any]]:
+        """All records of a pair, known to be storable.
+
+        Raises:
+          UserError: the pair cannot be used.
+        """
+        lq.require_hu()
+        gt.require_hu()
+        matches, left_out = match_slices(lq, gt, by=self._config.match)
+        records = [
+            pair.pair_record(
+                lq=lq.hu[i],
+                gt=gt.hu[j],
+                spacing_mm=known_spacing(lq),
+                patient=patient,
+                name=item.name or lq.name,
+                slice_index=slice_number(lq, item.name, i),
             )
-        self._check_unchanged()
+            for i, j in matches
+        ]
+        if left_out:
+            self.info.metadata["left_out"][item.name] = left_out
+        return records
 
     def _check_unchanged(self) -> None:
         config = self._config
@@ -308,5 +223,46 @@ class PairedFolders(PairBuilder[PairedFoldersConfig]):
         super()._post_download_and_prepare_hook()
 
 
-def _by_path(skipped: Mapping[str, Skipped]) -> list[Skipped]:
-    return [skipped[path] for path in sorted(skipped)]
+def _is_png(path: Path) -> bool:
+    return path.suffix.lower() == ".png"
+
+
+def _why_none(skipped: Sequence[Skipped]) -> str:
+    """The reasons; that of PNG without a window once, however many there are."""
+    lacking = [item.path for item in skipped if item.reason == _NO_WINDOW]
+    others = [item for item in skipped if item.reason != _NO_WINDOW]
+    more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+    lines = [f"{lacking[0]}{more}: {_NO_WINDOW}."] if lacking else []
+    return "\n".join([*lines, describe_skipped(others)]).rstrip()
+
+
+def split_sources(builder: PairedFolders, deal: Deal) -> dict[str, View]:
+    """Train, val and test of a dataset of paired folders; built first if need be.
+
+    Args:
+      builder: of the dataset.
+      deal: who is in which split.
+
+    Returns:
+      A view for each split; one without patients is empty.
+
+    Raises:
+      UserError: the sources are wrong, or the patients cannot be dealt so.
+    """
+    source = load_split(builder, PAIRS)
+    metadata = builder.info.metadata
+    places = places_of(metadata, PAIRS)
+    if deal.by == "slice":
+        parts = dict(zip(SPLITS, by_slice(places, deal.fractions), strict=True))
+        warnings = (_LEAK,) if len(deal.wanted) > 1 else ()
+    else:
+        patients, warnings = deal_patients(
+            (place.patient for place in places), deal, unusable=metadata["unusable"]
+        )
+        parts = {
+            split: [place for place in places if place.patient in set(patients[split])]
+            for split in SPLITS
+        }
+    for warning in warnings:
+        logging.warning("%s: %s", metadata["source"], warning)
+    return {split: View(source, parts[split]) for split in SPLITS}

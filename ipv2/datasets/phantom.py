@@ -9,7 +9,7 @@ patient is drawn from the seed and its number.
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -20,7 +20,9 @@ from common.dataset import progress
 from common.errors import UserError
 from ipv2 import phantom
 from ipv2.datasets import pair
-from ipv2.datasets.pair_builder import SPLITS, fingerprint_of, named, options_of
+from ipv2.datasets.pair_builder import fingerprint_of, named, options_of
+from ipv2.datasets.places import recorded
+from ipv2.datasets.splits import SPLITS
 from ipv2.kernels.photon_noise import DoseParams, simulate_low_dose
 
 FIELD_MM = 400.0
@@ -83,9 +85,12 @@ def phantom_config(
 
 
 class Phantom(tfds.core.GeneratorBasedBuilder):
-    """Pairs of an analytic thorax whose truth is known."""
+    """Pairs of an analytic thorax whose truth is known.
 
-    VERSION = tfds.core.Version("1.0.0")
+    `info.metadata` holds `places` and `sha256`, see `places`.
+    """
+
+    VERSION = tfds.core.Version("1.1.0")
 
     def _create_builder_config(
         self, builder_config: PhantomConfig | None, version: Any
@@ -112,28 +117,31 @@ class Phantom(tfds.core.GeneratorBasedBuilder):
             builder=self,
             description="Pairs of an analytic thorax in two breaths and two doses.",
             features=tfds.features.FeaturesDict(features),
+            metadata=tfds.core.MetadataDict(),
             disable_shuffling=True,
         )
 
     def _split_generators(
         self, dl_manager: tfds.download.DownloadManager
-    ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
+    ) -> dict[str, Iterator[tuple[int, Mapping[str, Any]]]]:
         del dl_manager
         result, first = {}, 0
         for split, count in zip(SPLITS, self._config.patients, strict=True):
             if count:
-                result[split] = self._generate_examples(range(first, first + count))
+                result[split] = self._generate_examples(
+                    split, range(first, first + count)
+                )
             first += count
         return result
 
     def _generate_examples(
-        self, patients: range
-    ) -> Iterator[tuple[int, dict[str, Any]]]:
-        key = 0
-        for number in progress(patients, title="phantom patients", total=len(patients)):
-            for record in patient_records(self._config, number):
-                yield key, record
-                key += 1
+        self, split: str, patients: range
+    ) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        numbers = progress(patients, title="phantom patients", total=len(patients))
+        records = (
+            r for number in numbers for r in patient_records(self._config, number)
+        )
+        yield from recorded(self.info.metadata, split, records)
 
 
 def patient_records(config: PhantomConfig, number: int) -> list[dict[str, Any]]:

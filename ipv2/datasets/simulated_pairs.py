@@ -7,15 +7,15 @@ of x is in all three: once as it is, once displaced, once under the added noise.
     config = simulated_pairs_config("scans")           # or "sample_ct"
     source = load_split(SimulatedPairs(config=config, data_dir="cache"), "train")
 
-Splits are made by patient. A source of one patient is split into contiguous slabs of
-slices with a gap between them; scores are then for the same person, which
-`info.metadata["warning"]` says.
+Splits are made by patient. A source of one patient, or one that is to be split by
+slices, is split into contiguous slabs of slices with a gap between them; scores are
+then for the same person, which `info.metadata["warnings"]` says.
 """
 
 import dataclasses
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ import tensorflow_datasets as tfds
 from common.dataset import load_split, progress
 from common.errors import UserError
 from ipv2 import breath
-from ipv2.ct_io import ReadOptions, Volume, read_volume, stem_of
+from ipv2.ct_io import ReadOptions, Volume, hu_to_int16, read_volume, stem_of
 from ipv2.ct_io.listing import (
     Item,
     Skipped,
@@ -37,15 +37,15 @@ from ipv2.ct_io.listing import (
 from ipv2.ct_io.patients import patient_of, slice_number
 from ipv2.datasets import pair
 from ipv2.datasets.pair_builder import (
-    SPLITS,
     PairBuilder,
-    check_fractions,
     fingerprint_of,
+    known_spacing,
     named,
     options_of,
-    split_patients,
 )
+from ipv2.datasets.places import places_of
 from ipv2.datasets.sample_ct import SampleCt, SampleUnavailable
+from ipv2.datasets.splits import SPLITS, Deal, deal_patients
 from ipv2.kernels.photon_noise import DoseParams, simulate_low_dose
 
 SAMPLE_CT = "sample_ct"
@@ -53,9 +53,10 @@ _DEFAULT = ReadOptions()
 # Slices simulated at once: more is not faster on CPU, and memory grows with it.
 _BATCH = 8
 _NOISE = DoseParams(dose=0.02)
+_DEAL = Deal()
 _SAME_PATIENT = (
-    "one patient: the splits are slabs of the same chest, so scores on val and test "
-    "are too good for new patients"
+    "the splits are slabs of the same chest, so scores on val and test are too good "
+    "for new patients"
 )
 
 
@@ -68,7 +69,7 @@ class SimulatedPairsConfig(tfds.core.BuilderConfig):
     reading: ReadOptions = _DEFAULT
     slices: tuple[int, int] | None = None
     gap_slices: int = 2
-    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    deal: Deal = _DEAL
     seed: int = 0
     noise: DoseParams = _NOISE
     chest_mm: float = 5.0
@@ -83,7 +84,7 @@ def simulated_pairs_config(
     reading: ReadOptions = _DEFAULT,
     slices: tuple[int, int] | None = None,
     gap_slices: int = 2,
-    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    deal: Deal = _DEAL,
     seed: int = 0,
     noise: DoseParams = _NOISE,
     chest_mm: float | int = 5.0,
@@ -99,9 +100,9 @@ def simulated_pairs_config(
       reading: how the files are read.
       slices: (first, end) of each volume; None takes all.
       gap_slices: left out between the slabs of a single patient.
-      fractions: of patients, or of a single patient's slices, for train, val, test; 0
-        leaves a split out.
-      seed: of splits, breaths and noise.
+      deal: who is in which split; its fractions are also those of a single patient's
+        slices.
+      seed: of breaths and noise.
       noise: the scan that `lq` is, and at `input_dose` the source.
       chest_mm: see `breath.MotionParams`.
       lung_mm: see `breath.MotionParams`.
@@ -110,7 +111,6 @@ def simulated_pairs_config(
     Raises:
       UserError: an option is wrong, or the source is missing.
     """
-    check_fractions(fractions)
     if slices is not None and not 0 <= slices[0] < slices[1]:
         raise UserError(f"slices = {slices}; (first, end) with 0 <= first < end.")
     if gap_slices < 0 or seed < 0:
@@ -137,7 +137,7 @@ def simulated_pairs_config(
         reading=reading,
         slices=None if slices is None else (int(slices[0]), int(slices[1])),
         gap_slices=gap_slices,
-        fractions=fractions,
+        deal=deal,
         seed=seed,
         noise=noise,
         chest_mm=float(chest_mm),
@@ -168,42 +168,40 @@ class _Part:
 class SimulatedPairs(PairBuilder[SimulatedPairsConfig]):
     """Misaligned pairs with known truth."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
     CONFIG = SimulatedPairsConfig
     HAS_TRUTH = True
 
     def _split_generators(
         self, dl_manager: tfds.download.DownloadManager
-    ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
+    ) -> dict[str, Iterator[tuple[int, Mapping[str, Any]]]]:
         del dl_manager
-        plan, skipped = self._plan()
-        shared = len({part.patient for parts in plan.values() for part in parts}) == 1
-        self._describe(
-            source=self._config.source,
-            patients={
-                split: [part.patient for part in parts] for split, parts in plan.items()
-            },
-            warning=_SAME_PATIENT if shared and len(plan) > 1 else "",
-        )
-        self._record_skipped(skipped)
+        skipped: list[Skipped] = []
+        plan, warnings = self._plan(skipped)
+        self.info.metadata.update(source=self._config.source, warnings=list(warnings))
+        self._keep_skipped(skipped)
         return {
-            split: self._generate_examples(split, parts)
+            split: self._generate_examples(split, parts, skipped)
             for split, parts in plan.items()
         }
 
-    def _plan(self) -> tuple[dict[str, list[_Part]], list[Skipped]]:
+    def _plan(
+        self, skipped: list[Skipped]
+    ) -> tuple[dict[str, list[_Part]], tuple[str, ...]]:
         config = self._config
         by_patient: dict[str, list[_Part]] = {}
-        skipped: list[Skipped] = []
-        for item in self._items():
+        unusable = set()
+        for item in self._items(skipped):
+            patient = None
             try:
+                patient = SAMPLE_CT if config.source == SAMPLE_CT else patient_of(item)
                 # In full: a split must not be left with what cannot be used.
                 chosen = self._chosen(self._load(item))
-                patient = SAMPLE_CT if config.source == SAMPLE_CT else patient_of(item)
             except SampleUnavailable:
                 raise
             except UserError as error:
                 skipped.append(Skipped(path=item.path, reason=str(error)))
+                unusable |= {patient} - {None}
                 continue
             by_patient.setdefault(patient, []).append(_Part(item, patient, chosen))
         if not by_patient:
@@ -211,32 +209,34 @@ class SimulatedPairs(PairBuilder[SimulatedPairsConfig]):
                 f"{config.source}: no CT volume found that can be used.\n"
                 + describe_skipped(skipped)
             )
-        if len(by_patient) == 1:
-            ((_, parts),) = by_patient.items()
-            return self._slabs(parts), skipped
-        splits = split_patients(
-            list(by_patient), seed=config.seed, fractions=config.fractions
-        )
+        deal = config.deal
+        alone = len(by_patient) == 1 and not deal.names_patients
+        if alone or deal.by == "slice":
+            plan = self._slabs([part for own in by_patient.values() for part in own])
+            return plan, (_SAME_PATIENT,) if len(plan) > 1 else ()
+        dealt = deal_patients(by_patient, deal, unusable=unusable)
         plan = {
             split: [part for name in names for part in by_patient[name]]
-            for split, names in splits.items()
+            for split, names in dealt.patients.items()
             if names
         }
-        return plan, skipped
+        return plan, dealt.warnings
 
-    def _items(self) -> list[Item]:
+    def _items(self, skipped: list[Skipped]) -> list[Item]:
         path = Path(self._config.source)
         if self._config.source == SAMPLE_CT:
             return [Item(name=SAMPLE_CT, path=path)]
         if path.is_file():
             return [Item(name=stem_of(path), path=path)]
-        return list(list_volumes(path).items)
+        found = list_volumes(path)
+        skipped += found.unused
+        return list(found.items)
 
     def _slabs(self, parts: Sequence[_Part]) -> dict[str, list[_Part]]:
         plan: dict[str, list[_Part]] = {}
         for part in parts:
             ranges = slabs(
-                len(part.slices), self._config.fractions, self._config.gap_slices
+                len(part.slices), self._config.deal.fractions, self._config.gap_slices
             )
             for split, own in ranges.items():
                 slab = dataclasses.replace(
@@ -258,11 +258,21 @@ class SimulatedPairs(PairBuilder[SimulatedPairsConfig]):
         return chosen
 
     def _load(self, item: Item) -> Volume:
-        """The volume, known to be usable."""
+        """The volume, known to be usable.
+
+        Raises:
+          UserError: it is not.
+        """
         if self._config.source == SAMPLE_CT:
             return self._sample()
         volume = read_volume(item.path, self._config.reading)
         volume.require_hu()
+        hu_to_int16(volume.hu, name=volume.name)
+        if not volume.spacing_known:
+            raise UserError(
+                f"{volume.name}: the size of a pixel is not known, which breath and "
+                "noise are simulated with. Give it: config.data.pixel_mm=0.8, say."
+            )
         check_axial(volume)
         return volume
 
@@ -278,27 +288,49 @@ class SimulatedPairs(PairBuilder[SimulatedPairsConfig]):
         )
 
     def _generate_examples(
-        self, split: str, parts: Sequence[_Part]
-    ) -> Iterator[tuple[int, dict[str, Any]]]:
-        key = 0
+        self, split: str, parts: Sequence[_Part], skipped: list[Skipped]
+    ) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        yield from self._recorded(split, self._records(split, parts, skipped))
+        self._keep_skipped(skipped)
+        if not places_of(self.info.metadata, split):
+            raise UserError(
+                f"{self._config.source}: no volume of split {split!r} can be used.\n"
+                + describe_skipped(skipped)
+            )
+
+    def _records(
+        self, split: str, parts: Sequence[_Part], skipped: list[Skipped]
+    ) -> Iterator[dict[str, Any]]:
         for part in progress(parts, title=f"{split} volumes", total=len(parts)):
-            volume = self._load(part.item)
-            name = part.item.name or volume.name
-            lq, gt = simulate_pair(self._config, volume, name, part.slices)
-            for place, index in enumerate(part.slices):
-                yield (
-                    key,
-                    pair.pair_record(
-                        lq=lq[place],
-                        gt=gt[place],
-                        truth=volume.hu[index],
-                        spacing_mm=volume.spacing_mm[1:],
-                        patient=part.patient,
-                        name=name,
-                        slice_index=slice_number(volume, name, index),
-                    ),
-                )
-                key += 1
+            try:
+                volume = self._load(part.item)
+                records = self._part_records(part, volume)
+            except UserError as error:
+                skipped.append(Skipped(path=part.item.path, reason=str(error)))
+                continue
+            skipped += volume.left_out
+            yield from records
+
+    def _part_records(self, part: _Part, volume: Volume) -> list[dict[str, Any]]:
+        """The records of a part, known to be storable.
+
+        Raises:
+          UserError: a displaced image exceeds int16.
+        """
+        name = part.item.name or volume.name
+        lq, gt = simulate_pair(self._config, volume, name, part.slices)
+        return [
+            pair.pair_record(
+                lq=lq[place],
+                gt=gt[place],
+                truth=volume.hu[index],
+                spacing_mm=known_spacing(volume),
+                patient=part.patient,
+                name=name,
+                slice_index=slice_number(volume, name, index),
+            )
+            for place, index in enumerate(part.slices)
+        ]
 
 
 def check_axial(volume: Volume) -> None:
@@ -331,8 +363,8 @@ def slabs(count: int, fractions: Sequence[float], gap_slices: int) -> dict[str, 
     if left < len(used):
         raise UserError(
             f"{count} slices of one patient for {len(used)} splits with gaps of "
-            f"{gap_slices}. Add slices or patients, lower gap_slices, or set fractions "
-            "of 0."
+            f"{gap_slices}. Add slices or patients, or leave splits out: "
+            "config.data.split=(1.0, 0.0, 0.0) trains on all."
         )
     sizes = [max(1, round(fraction * left)) for _, fraction in used]
     largest = int(np.argmax(sizes))

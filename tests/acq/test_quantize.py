@@ -17,6 +17,7 @@ from acq.quantized import load_quantized
 from acq.teacher.opening import open_teacher
 from common.checkpoint import Checkpoints, load_manifest
 from common.errors import Interrupted, UserError
+from common.folder_lock import hold_folder
 from tests.acq.quantize_config import CLASSES, make_config
 
 
@@ -118,6 +119,44 @@ def test_a_run_stopped_in_either_phase_ends_in_the_same_export(
         load_manifest(w / "export")["sha256"] for w in (workdir, tmp_path / "cut")
     ]
     assert hashes[0] == hashes[1]
+
+
+@pytest.mark.slow
+def test_commands_that_failed_at_the_door_do_not_bind_the_next(whole, tmp_path):
+    _, other, _ = whole
+    config, workdir = make_config(tmp_path), tmp_path / "run"
+    config.teacher.source = "weights"
+    with pytest.raises(UserError, match=r"config\.teacher\.weights: needed"):
+        quantize(config, workdir)
+    config.teacher.source = "random"
+    config.generator.path = str(tmp_path)
+    with pytest.raises(UserError, match=r"config\.generator\.path: .* no checkpoint"):
+        quantize(config, workdir)
+    assert not (workdir / "config.json").exists()
+    config.generator.path = str(other / "generator")
+    config.baselines.run = ()
+    before = _listing(other)
+    assert quantize(config, workdir)["steps"] == 3
+    # Another run's generator is read and left as it is.
+    assert _listing(other) == before
+    config.seed = 1
+    with pytest.raises(UserError, match=r"config\.seed: the run has 0"):
+        quantize(config, workdir)
+
+
+def _listing(folder):
+    return [
+        (str(p), p.stat().st_mtime_ns) for p in [folder, *sorted(folder.rglob("*"))]
+    ]
+
+
+@pytest.mark.parametrize("task", [quantize, evaluate_run])
+def test_a_second_command_in_the_workdir_is_refused(tmp_path, task):
+    with (
+        hold_folder(tmp_path / "run", "--workdir"),
+        pytest.raises(UserError, match="--workdir: another command is at work"),
+    ):
+        task(make_config(tmp_path), tmp_path / "run")
 
 
 @pytest.mark.slow

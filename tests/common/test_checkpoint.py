@@ -52,6 +52,30 @@ def test_restore_refuses_a_damaged_checkpoint(tmp_path):
         saved.restore(_state(0))
 
 
+def _listing(folder):
+    """Every file and folder with its times and size."""
+    paths = [folder, *sorted(folder.rglob("*"))]
+    stats = [(str(path), path.stat()) for path in paths]
+    return [(p, s.st_mtime_ns, s.st_ctime_ns, s.st_size) for p, s in stats]
+
+
+def test_read_only_leaves_another_run_s_folder_as_it_is(tmp_path):
+    folder = tmp_path / "checkpoints"
+    with checkpoint.Checkpoints(folder, keep=3) as saved:
+        for step in (1, 2, 3):
+            saved.save(step, _state(step), {})
+    # What a run that is writing, or was killed at it, has there.
+    (folder / "4.orbax-checkpoint-tmp-7").mkdir()
+    before = _listing(tmp_path)
+    with checkpoint.Checkpoints(folder, read_only=True) as saved:
+        step, state, _ = saved.restore(_state(0))
+    assert step == 3 and _listing(tmp_path) == before
+    np.testing.assert_array_equal(state["w"], np.full((3,), 3.0))
+    # Opened to be written, the same folder is cleaned: the check can fail.
+    with checkpoint.Checkpoints(folder):
+        assert _listing(tmp_path) != before
+
+
 VARIABLES = {
     "params": {"conv": {"kernel": jnp.arange(6.0).reshape(2, 3), "bias": jnp.ones(3)}},
     "batch_stats": {"mean": jnp.zeros(3)},

@@ -91,9 +91,37 @@ def test_hold_config_writes_then_compares(tmp_path):
     c.hold_config(config, tmp_path, free=("data",))
     written = (tmp_path / "config.json").read_text()
     assert json.loads(written)["train"]["steps"] == 10
+    (tmp_path / "metrics.jsonl").touch()
     config.data.shuffle = False  # free to differ
     c.hold_config(config, tmp_path, free=("data",))
     config.train.lr = 0.5
-    with pytest.raises(UserError, match=r"config\.train\.lr: the run has 0\.001"):
-        c.hold_config(config, tmp_path, free=("data",))
+    for check in (c.refuse_other_config, c.hold_config):
+        with pytest.raises(UserError, match=r"config\.train\.lr: the run has 0\.001"):
+            check(config, tmp_path, free=("data",))
     assert (tmp_path / "config.json").read_text() == written
+
+
+def test_where_nothing_was_computed_another_config_begins(tmp_path):
+    config = _config()
+    c.hold_config(config, tmp_path, free=())
+    config.train.lr = 0.5
+    for name in ("data.json", ".lock", ".cache/index", "model/pairs/config.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "checkpoints").mkdir()
+    assert not c.anything_computed(tmp_path)
+    c.refuse_other_config(config, tmp_path, free=())
+    c.hold_config(config, tmp_path, free=())
+    assert json.loads((tmp_path / "config.json").read_text())["train"]["lr"] == 0.5
+    (tmp_path / "checkpoints" / "step").touch()
+    config.train.lr = 0.25
+    with pytest.raises(UserError, match="another config"):
+        c.refuse_other_config(config, tmp_path, free=())
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff", b"[]"])
+def test_a_foreign_config_beside_results_is_refused_in_words(tmp_path, content):
+    (tmp_path / "config.json").write_bytes(content)
+    (tmp_path / "results.json").touch()
+    with pytest.raises(UserError, match=r"config\.json: not the config of a run"):
+        c.refuse_other_config(_config(), tmp_path, free=())

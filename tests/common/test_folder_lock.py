@@ -18,7 +18,7 @@ _HOLD = """
 import sys
 from pathlib import Path
 from common.folder_lock import hold_folder
-with hold_folder(Path(sys.argv[1]), "task other"):
+with hold_folder(Path(sys.argv[1]), "--workdir"):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -41,10 +41,10 @@ def other(tmp_path):
 
 
 def test_a_second_process_is_refused_at_once_and_told_by_whom(tmp_path, other):
-    said = rf"another command works in this folder \(task other, process {other.pid}"
+    said = rf"--workdir: another command is at work in .*out \(process {other.pid} on"
     with (
         pytest.raises(UserError, match=said),
-        hold_folder(tmp_path / "out", "task mine"),
+        hold_folder(tmp_path / "out", "--workdir"),
     ):
         pass
     assert (tmp_path / "out" / LOCK).exists()
@@ -54,25 +54,25 @@ def test_the_lock_falls_with_a_killed_process(tmp_path, other):
     other.kill()
     other.wait()
     assert (tmp_path / "out" / LOCK).exists()
-    with hold_folder(tmp_path / "out", "task mine"):
-        assert "task mine" in (tmp_path / "out" / LOCK).read_text()
-        assert "task other" not in (tmp_path / "out" / LOCK).read_text()
+    with hold_folder(tmp_path / "out", "--workdir"):
+        now = (tmp_path / "out" / LOCK).read_text()
+        assert now.startswith(f"process {os.getpid()} on ") and now.count("\n") == 1
 
 
 def test_threads_of_one_process_are_two_commands(tmp_path):
     refused = []
 
     def second():
-        with pytest.raises(UserError), hold_folder(tmp_path, "task b"):
+        with pytest.raises(UserError), hold_folder(tmp_path, "x"):
             pass
         refused.append(True)
 
-    with hold_folder(tmp_path, "task a"):
+    with hold_folder(tmp_path, "x"):
         thread = threading.Thread(target=second)
         thread.start()
         thread.join()
     assert refused
-    with hold_folder(tmp_path, "task b"):
+    with hold_folder(tmp_path, "x"):
         pass
 
 
@@ -120,6 +120,6 @@ def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, caplog):
 def test_a_folder_that_cannot_be_is_refused_with_words(tmp_path):
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file/below"):
-        with pytest.raises(UserError, match=r"file.*: cannot be written to: .*Give"):
+        with pytest.raises(UserError, match=r"task: .*file.* cannot be written"):
             with hold_folder(folder, "task"):
                 pass

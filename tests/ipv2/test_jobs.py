@@ -343,8 +343,10 @@ def test_after_a_kill_the_next_command_puts_back_what_was_there(
 
 def test_two_commands_at_once_are_one_too_many(tmp_path):
     job = job_of(tmp_path, "a")
-    with hold_folder(tmp_path / "out", "task train"):
-        with pytest.raises(UserError, match=r"out: another command .*task train"):
+    with hold_folder(tmp_path / "out", "--workdir"):
+        with pytest.raises(
+            UserError, match=r"config\.x\.output: another command .*out"
+        ):
             run([job], writes())
         assert results(tmp_path).keys() == {".lock"}
     assert run([job], writes()).done
@@ -352,7 +354,7 @@ def test_two_commands_at_once_are_one_too_many(tmp_path):
 
 def test_an_output_that_cannot_be_written_to_is_told(tmp_path):
     put(tmp_path / "out")
-    with pytest.raises(UserError, match="out: cannot be written to"):
+    with pytest.raises(UserError, match=r"config\.x\.output: \S+out cannot be written"):
         run([job_of(tmp_path, "a")], writes())
     assert (tmp_path / "out").read_text() == "mine"
 

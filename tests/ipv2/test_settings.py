@@ -25,7 +25,10 @@ def test_rules_name_real_keys():
     [
         ("noise.dose", 1.5, "at most 1"),
         ("data.split", (0.5, 0.5, 0.5), "sum to 1"),
-        ("data.split", (0.0, 0.5, 0.5), "the first above 0"),
+        ("data.val_patients", ("p1", "p1"), "a tuple of names, each once"),
+        ("data.test_patients", ("",), "a tuple of names, each once"),
+        ("data.name_pattern", "lq_.+", "a regular expression with a group"),
+        ("data.name_pattern", "(", "a regular expression with a group"),
         ("data.window", (40.0, -1.0), "width above 0"),
         ("data.phantom_patients", (1, 1), "3 whole numbers"),
         ("model.name", "resnet", "redcnn"),

@@ -10,6 +10,7 @@ from flax import linen as nn
 from common.checkpoint import load_manifest, load_variables
 from common.devices import AXIS
 from common.errors import UserError
+from common.folder_lock import hold_folder
 from common.pipeline import train_batches
 from configs import ipv2_redcnn
 from ipv2 import settings, train
@@ -22,6 +23,7 @@ from ipv2.purification import PurifyParams
 from ipv2.result_table import format_results
 from ipv2.tasks import TASKS
 from ipv2.train_step import create_state, make_examples, make_train_step
+from tests.ipv2.pair_folders import config_of, write_pairs, write_png
 
 SIZE = 64
 
@@ -218,9 +220,90 @@ def test_evaluate_uses_the_exported_network(run):
     assert evaluated["output"] == results["output"]
 
 
-def test_evaluate_without_an_export_says_so(tmp_path):
+def test_evaluate_without_an_export_says_so_and_leaves_nothing(tmp_path):
     with pytest.raises(UserError, match="no exported network here"):
-        evaluate_run(_smoke(tmp_path), tmp_path)
+        evaluate_run(_smoke(tmp_path), tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
+
+
+def _folder_config(tmp_path, **changes):
+    """On tmp_path/root, unpurified: what takes longest is compiled for others."""
+    config = config_of(tmp_path, **changes)
+    config.model.name = "cnn10"
+    config.purify.version = "none"
+    return config
+
+
+@pytest.mark.slow
+def test_a_run_on_folders_begins_after_failed_commands_and_stays_with_its_data(
+    tmp_path,
+):
+    root, work = tmp_path / "root", tmp_path / "work"
+    root.mkdir()
+    config = _folder_config(tmp_path)
+    with pytest.raises(UserError, match=r"lq: no such folder"):
+        train.train(config, work)
+    write_png(root, "P", size=64)
+    with pytest.raises(UserError, match="State the window"):
+        train.train(config, work)
+    assert not (work / "config.json").exists()
+    # Another size in the split that is tested: it is measured all the same.
+    write_pairs(root, "ABC", size=64)
+    write_pairs(root, "D", size=48)
+    config.data.window = (-600.0, 1500.0)
+    config.data.test_patients = ("C", "D")
+    results = train.train(config, work)
+    assert results["n_slices"] == 4 and results["output"]["psnr_db"]["full"] > 0
+    record = json.loads((work / "data.json").read_text())
+    assert record["datasets"]["paired_folders"]["patients"] == {
+        "train": ["A", "B", "P"],
+        "val": [],
+        "test": ["C", "D"],
+    }
+
+    assert train.train(config, work) == results
+    write_pairs(root, "E", size=64)
+    with pytest.raises(UserError, match="patient 'E' is new, in train"):
+        train.train(config, work)
+
+    # The whole of another folder, as an external test set.
+    write_pairs(tmp_path / "other", "XY", size=64)
+    config.data.root = str(tmp_path / "other")
+    config.data.split, config.data.test_patients = (0.0, 0.0, 1.0), ()
+    assert evaluate_run(config, work)["n_slices"] == 4
+    assert json.loads((work / "results.json").read_text()) == results
+
+
+@pytest.mark.slow
+def test_a_run_that_holds_nobody_out_ends_without_numbers(tmp_path, capsys):
+    write_pairs(tmp_path / "root", "A", size=64)
+    config = _folder_config(tmp_path, data__split=(1.0, 0.0, 0.0))
+    TASKS["train"](config, tmp_path / "work")
+    assert "nothing was held out to measure" in capsys.readouterr().out
+    assert load_manifest(tmp_path / "work" / "export")["step"] == 4
+    with pytest.raises(UserError, match=r"config\.data\.split: nobody is held out"):
+        evaluate_run(config, tmp_path / "work")
+    with pytest.raises(UserError, match=r"config\.data\.split: nobody is held out"):
+        TASKS["compare"](config, tmp_path / "grid")
+
+
+@pytest.mark.parametrize("task", ["train", "compare"])
+def test_a_second_command_in_the_workdir_is_refused(tmp_path, task):
+    with (
+        hold_folder(tmp_path / "work", "--workdir"),
+        pytest.raises(UserError, match="--workdir: another command is at work"),
+    ):
+        TASKS[task](_smoke(tmp_path), tmp_path / "work")
+
+
+@pytest.mark.slow
+def test_evaluate_waits_for_no_other_command(run):
+    folder, _ = run
+    with (
+        hold_folder(folder / "work", "--workdir"),
+        pytest.raises(UserError, match="--workdir: another command is at work"),
+    ):
+        evaluate_run(_smoke(folder), folder / "work")
 
 
 @pytest.mark.slow

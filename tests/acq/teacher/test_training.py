@@ -87,6 +87,8 @@ def test_a_killed_training_goes_on_to_the_same_teacher(
         patch.setattr(loop, "_stop_now", lambda stop, step: next(stops))
         with pytest.raises(Interrupted, match="after step 2 of 4"):
             training.prepare_teacher(_config(), tmp_path / "killed")
+    with pytest.raises(UserError, match=r"config\.digits\.learning_rate: the run has"):
+        training.prepare_teacher(_config(learning_rate=0.5), tmp_path / "killed")
     again = training.prepare_teacher(_config(), tmp_path / "killed")
     for one, other in zip(
         _leaves(whole.variables), _leaves(again.variables), strict=True

@@ -1,5 +1,6 @@
 import numpy as np
 import PIL.Image
+import pydicom
 import pytest
 
 from common.errors import UserError
@@ -227,3 +228,127 @@ def test_slices_are_counted_without_reading_them(tmp_path):
     }
     file = listing.Item(name="x", path=tmp_path / "single" / "x.dcm")
     assert listing.count_slices(file) == 1
+
+
+def reasons(root, found):
+    return {one.path.relative_to(root).as_posix(): one.reason for one in found.unused}
+
+
+def test_every_file_is_a_volume_or_not_used_for_a_reason(tmp_path):
+    make_series(tmp_path / "p1", 3, names=["1.dcm", "2.dcm", "3.dcm"])
+    write(tmp_path / "p2" / "scan.mhd")
+    (tmp_path / "p1" / "LICENSE").write_text("free")
+    (tmp_path / "p1" / ".DS_Store").write_bytes(b"x")
+    (tmp_path / "p1" / "empty.txt").touch()
+    (tmp_path / "p2" / "gone").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "p2" / "other.raw").write_bytes(b"raw")
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM")
+    found = listing.list_volumes(tmp_path)
+    assert [item.name for item in found.items] == ["p1", "p2/scan"]
+    none = "no CT image by its name or content"
+    assert reasons(tmp_path, found) == {
+        "DICOMDIR": "a DICOM directory, which lists other files",
+        ".cache": "a hidden folder",
+        "p1/.DS_Store": "a hidden file",
+        "p1/LICENSE": none,
+        "p1/empty.txt": "an empty file",
+        "p2/gone": "a link to nothing",
+        "p2/other.raw": none,
+    }
+
+
+def test_links_to_folders_are_followed_once(tmp_path):
+    make_series(tmp_path / "elsewhere" / "p1", 3)
+    root = tmp_path / "root"
+    make_series(root / "p2", 3)
+    (root / "p1").symlink_to(tmp_path / "elsewhere" / "p1")
+    (root / "p2" / "back").symlink_to(root)  # a loop
+    found = listing.list_volumes(root)
+    assert [item.name for item in found.items] == ["p1", "p2"]
+    (reason,) = reasons(root, found).values()
+    assert reason == f"a link to {root}, which is looked into already"
+
+
+@pytest.mark.parametrize("name", ["3.dcm", "IM003", "1.2.840.3"])
+@pytest.mark.parametrize("content", [b"", b"\0" * 900])
+def test_a_damaged_slice_is_never_lost_without_a_word(tmp_path, name, content):
+    names = [name.replace("3", str(i)) for i in (1, 2, 3)]
+    make_series(tmp_path / "s", 3, names=names)
+    (tmp_path / "s" / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"{name}: .*Copy the file again"):
+        ct_io.read_volume(tmp_path / "s")
+
+
+@pytest.mark.parametrize("kind", ["implicit", "explicit", "meta"])
+def test_files_without_a_preamble_are_read(tmp_path, kind):
+    hu = make_series(tmp_path / "s", 3)
+    for path in (tmp_path / "s").iterdir():
+        content = path.read_bytes()
+        if kind == "meta":
+            path.write_bytes(content[132:])
+            continue
+        data = pydicom.dcmread(path)
+        del data.file_meta
+        data.preamble = None
+        data["PixelData"].VR = "OW"
+        data.save_as(path, implicit_vr=kind == "implicit", little_endian=True)
+    assert listing.list_volumes(tmp_path).unused == ()
+    np.testing.assert_array_equal(ct_io.read_volume(tmp_path / "s").hu, hu)
+
+
+def test_names_pair_by_a_pattern(tmp_path):
+    for side, kind in (("lq", "quarter"), ("gt", "full")):
+        for patient in ("L067", "L096"):
+            write(tmp_path / side / f"{kind}_{patient}.nii")
+    write(tmp_path / "lq" / "phantom.nii")
+    with pytest.raises(UserError, match=r"config\.data\.name_pattern='"):
+        listing.paired_paths(tmp_path)
+    found = listing.paired_paths(tmp_path, name_pattern="(?:quarter|full)_(.+)")
+    assert [pair.name for pair in found.pairs] == ["L067", "L096"]
+    assert found.pairs[0].gt == tmp_path / "gt" / "full_L067.nii"
+    (left,) = found.skipped
+    assert left.path.name == "phantom.nii" and "name_pattern" in left.reason
+
+
+def test_one_id_in_all_folders_is_told_and_folders_decide(tmp_path, caplog):
+    by_patient = {}
+    for name in ("A", "B"):
+        make_series(tmp_path / name / "scan", 2, patient="Anonymous")
+    for item in listing.list_volumes(tmp_path).items:
+        by_patient.setdefault(ct_io.patient_of(item), []).append(item)
+    assert sorted(by_patient) == ["A", "B"]
+    ct_io.tell_patients(by_patient)
+    assert "'Anonymous' stands in 2 folders (A, B)" in caplog.text
+
+
+def test_many_of_one_reason_are_counted(tmp_path):
+    many = [ct_io.Skipped(path=tmp_path / f"{i}.txt", reason="no") for i in range(9)]
+    one = ct_io.Skipped(path=tmp_path / "a.nii", reason=f"{tmp_path / 'a.nii'}: cut")
+    text = listing.describe_skipped([*many, one], word="files not used")
+    assert text.splitlines() == [
+        "10 files not used:",
+        f"  9 times: no: {tmp_path}/0.txt, {tmp_path}/1.txt, {tmp_path}/2.txt, ...",
+        f"  {tmp_path}/a.nii: cut",
+    ]
+
+
+@pytest.mark.parametrize("name", ["A.NII", "A.NII.GZ", "A.MHA", "A.MHD", "A.NRRD"])
+def test_capitals_are_read_and_written(tmp_path, name):
+    write(tmp_path / "a" / name.lower())
+    volume = ct_io.read_volume(tmp_path / "a" / name.lower())
+    path = ct_io.write_volume(volume, tmp_path / "b" / name)
+    assert path.name in {one.name for one in path.parent.iterdir()}
+    (item,) = listing.list_volumes(tmp_path / "b").items
+    np.testing.assert_array_equal(ct_io.read_volume(item.path).hu, volume.hu)
+
+
+def test_a_raw_file_beside_a_header_is_never_overwritten(tmp_path):
+    write(tmp_path / "scan.mhd")
+    volume = ct_io.read_volume(tmp_path / "scan.mhd")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "scan.raw").write_bytes(b"mine")
+    with pytest.raises(UserError, match=r"scan\.raw: exists already"):
+        ct_io.write_volume(volume, tmp_path / "out" / "scan.mhd")
+    assert (tmp_path / "out" / "scan.raw").read_bytes() == b"mine"
+    assert not (tmp_path / "out" / "scan.mhd").exists()

@@ -11,8 +11,14 @@ import pytest
 from common import dataset
 from common.errors import UserError
 from ipv2 import ct_io
-from ipv2.datasets.pair_builder import split_patients
-from ipv2.datasets.paired_folders import PairedFolders, paired_folders_config
+from ipv2.datasets.paired_folders import (
+    PAIRS,
+    PairedFolders,
+    paired_folders_config,
+    split_sources,
+)
+from ipv2.datasets.places import Place
+from ipv2.datasets.splits import Deal
 from tests.ipv2.ct_files import make_series
 
 
@@ -46,28 +52,41 @@ def builder_of(tmp_path, **options):
     return PairedFolders(config=config, data_dir=str(tmp_path / "cache"))
 
 
-def read_all(builder):
-    dataset.prepare(builder)
+def read_pairs(builder):
+    """All records."""
+    return list(dataset.load_split(builder, PAIRS))
+
+
+def read_all(builder, **deal):
+    """The records of each split."""
+    views = split_sources(builder, Deal(**deal))
     return {
-        split: [
-            {key: value for key, value in record.items()}
-            for record in dataset.load_split(builder, split)
-        ]
-        for split in builder.info.splits
+        split: [view[index] for index in range(len(view))]
+        for split, view in views.items()
     }
+
+
+def patients_of(records):
+    return {record["patient"].decode() for record in records}
+
+
+def reasons_of(builder, folder):
+    """What was left out: reason by path below a folder."""
+    listed = builder.info.metadata["skipped"]
+    return {os.path.relpath(path, folder): reason for path, reason in listed}
 
 
 def test_records_are_the_files_split_by_patient(tmp_path, capfd):
     truth = make_root(tmp_path / "root")
     builder = builder_of(tmp_path)
-    splits = read_all(builder)
+    named = {"val_patients": ("p3",), "test_patients": ("p0",)}
+    splits = read_all(builder, **named)
     assert {split: len(records) for split, records in splits.items()} == {
         "train": 9,
         "val": 3,
         "test": 3,
     }
-    seen = {}
-    for split, records in splits.items():
+    for records in splits.values():
         for number, record in enumerate(records):
             name, index = record["name"].decode(), int(record["slice"])
             assert index == number % 3
@@ -76,30 +95,50 @@ def test_records_are_the_files_split_by_patient(tmp_path, capfd):
             np.testing.assert_array_equal(record["gt"], gt[index])
             assert record["lq"].dtype == np.int16
             np.testing.assert_array_equal(record["spacing_mm"], np.float32([0.7, 0.8]))
-            seen.setdefault(record["patient"].decode(), set()).add(split)
-    assert sorted(seen) == ["p0", "p1", "p2", "p3", "p4"]
-    assert all(len(where) == 1 for where in seen.values())
+    assert patients_of(splits["train"]) == {"p1", "p2", "p4"}
+    assert patients_of(splits["val"]) == {"p3"}
+    assert patients_of(splits["test"]) == {"p0"}
     metadata = builder.info.metadata
-    assert metadata["skipped"] == [] and metadata["warning"] == ""
-    assert sorted(
-        itertools.chain.from_iterable(metadata["patients"].values())
-    ) == sorted(seen)
+    assert metadata["skipped"] == [] and metadata["warnings"] == []
+    assert [Place(*place) for place in metadata["places"][PAIRS]] == [
+        Place(f"p{i}", f"p{i}/scan", 3 * i, 3 * i + 3, 4, 6, True) for i in range(5)
+    ]
     assert capfd.readouterr().out == ""
+
+
+def test_dealing_anew_needs_no_new_build(tmp_path, monkeypatch):
+    make_root(tmp_path / "root")
+    builder = builder_of(tmp_path)
+    dataset.prepare(builder)
+    monkeypatch.setattr(PairedFolders, "download_and_prepare", None)
+    seen = [
+        {split: patients_of(of) for split, of in read_all(builder, **deal).items()}
+        for deal in ({}, {"seed": 1}, {"fractions": (0.0, 0.0, 1.0)})
+    ]
+    assert seen[0] != seen[1]
+    assert seen[2] == {
+        "train": set(),
+        "val": set(),
+        "test": {f"p{i}" for i in range(5)},
+    }
+    for split in seen:
+        assert sorted(itertools.chain.from_iterable(split.values())) == [
+            f"p{i}" for i in range(5)
+        ]
 
 
 def test_formats_and_breaths_mix_and_what_is_left_out_is_recorded(tmp_path):
     root = tmp_path / "root"
     lq = make_series(root / "lq" / "a", 4, start=0.0, patient="")
     gt = make_series(root / "gt" / "a", 5, start=-2.5, patient="")
-    names = {"patients": {"train": ["a"]}}
-    builder = builder_of(tmp_path, **names)
-    records = read_all(builder)["train"]
+    builder = builder_of(tmp_path)
+    records = read_pairs(builder)
     np.testing.assert_array_equal([r["lq"] for r in records], lq)
     np.testing.assert_array_equal([r["gt"] for r in records], gt[1:])
     assert builder.info.metadata["left_out"] == {
         "a": "1 of 5 gt slices (IM005 at -2.5 mm) without a partner"
     }
-    by_index = read_all(builder_of(tmp_path, match="index", **names))["train"]
+    by_index = read_pairs(builder_of(tmp_path, match="index"))
     np.testing.assert_array_equal([r["gt"] for r in by_index], gt[:4])
 
 
@@ -109,12 +148,12 @@ def test_bad_items_are_skipped_counted_and_listed(tmp_path, caplog):
     write(tmp_path / "root" / "lq" / "p7.nii")
     write(tmp_path / "root" / "lq" / "p3" / "other.nii", start=900.0)
     write(tmp_path / "root" / "gt" / "p3" / "other.nii")
-    everyone = {"patients": {"train": [f"p{i}" for i in range(5)]}}
-    builder = builder_of(tmp_path, **everyone)
-    assert len(read_all(builder)["train"]) == 12
-    reread = builder_of(tmp_path, **everyone)
-    for metadata in (builder.info.metadata, reread.info.metadata):
-        reasons = {os.path.relpath(p, tmp_path): r for p, r in metadata["skipped"]}
+    builder = builder_of(tmp_path)
+    assert len(read_pairs(builder)) == 12
+    assert builder.info.metadata["unusable"] == ["p1"]
+    reread = builder_of(tmp_path)
+    for one in (builder, reread):
+        reasons = reasons_of(one, tmp_path)
         assert sorted(reasons) == [
             "root/gt/p1/scan.nii",
             "root/lq/p3/other.nii",
@@ -126,14 +165,79 @@ def test_bad_items_are_skipped_counted_and_listed(tmp_path, caplog):
     assert "3 skipped:" in caplog.text and "scan.nii" in caplog.text
 
 
-def test_a_split_of_bad_items_only_fails_with_their_reasons(tmp_path):
+def write_pair(root, name, lq, gt, **options):
+    """Writes a pair of HU arrays as NIfTI."""
+    for side, hu in (("lq", lq), ("gt", gt)):
+        volume = ct_io.Volume(
+            **{"hu": hu.astype(np.float32), "spacing_mm": (1.0, 0.76, 0.76)} | options
+        )
+        ct_io.write_volume(volume, root / side / name / "scan.nii.gz", overwrite=True)
+
+
+def test_all_kinds_of_bad_partners_are_left_out_and_the_rest_goes_on(tmp_path):
+    """Folders as they come: every odd pair is one line, the good ones are used."""
+    root, rng = tmp_path / "root", np.random.default_rng(0)
+    gt = rng.integers(-1000, 1000, (4, 20, 20)).astype(np.float32)
+    lq = gt + np.rint(rng.normal(0, 40, gt.shape)).astype(np.float32)
+    for patient in "ABCD":
+        write_pair(root, patient, lq, gt)
+    write_pair(root, "size", lq[:, :16], gt[:, :16])
+    write_pair(root, "half", lq[:, :16], gt[:, :16])
+    write_pair(root, "big", lq, np.where(gt > 900, 40000, gt))
+    for patient in ("one_side", "trunc", "empty", "junk", "nan"):
+        write_pair(root, patient, lq, gt)
+    write_pair(root, "flip", lq, gt)
+    flipped = (-1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
+    other = tmp_path / "other"
+    write_pair(other, "flip", lq, gt, direction=flipped)
+    write_pair(other, "size", lq, gt)
+    write_pair(other, "nan", np.where(gt == gt[2, 5, 5], np.nan, lq), gt)
+    for name in ("flip", "size", "nan"):
+        os.replace(
+            other / "lq" / name / "scan.nii.gz", root / "lq" / name / "scan.nii.gz"
+        )
+    (root / "gt" / "one_side" / "scan.nii.gz").unlink()
+    for name, content in (("trunc", None), ("empty", b""), ("junk", b"hello")):
+        path = root / "gt" / name / "scan.nii.gz"
+        path.write_bytes(path.read_bytes()[:900] if content is None else content)
+    builder = builder_of(tmp_path)
+    assert patients_of(read_pairs(builder)) == {"A", "B", "C", "D", "half"}
+    reasons = " ".join(sorted(reasons_of(builder, root)))
+    for name in ("size", "big", "one_side", "trunc", "empty", "junk", "flip", "nan"):
+        assert f"{name}/scan.nii.gz" in reasons
+    assert len(reasons_of(builder, root)) == 8
+    assert "int16" in reasons_of(builder, root)["lq/big/scan.nii.gz"]
+
+
+def test_the_only_damaged_patient_never_empties_a_split(tmp_path):
+    make_root(tmp_path / "root", 4)
+    whole = read_all(builder_of(tmp_path))
+    (held_out,) = patients_of(whole["test"])
+    (tmp_path / "root" / "lq" / held_out / "scan.nii").write_bytes(b"x")
+    splits = read_all(builder_of(tmp_path))
+    assert all(len(records) for records in splits.values())
+    assert sum(len(records) for records in splits.values()) == 9
+
+
+def test_a_folder_of_bad_pairs_only_fails_with_their_reasons(tmp_path):
     make_root(tmp_path / "root", 3)
     for index in range(3):
         (tmp_path / "root" / "gt" / f"p{index}" / "scan.nii").write_bytes(b"x")
     builder = builder_of(tmp_path)
-    with pytest.raises(UserError, match=r"(?s)no pair of split .*scan\.nii"):
+    with pytest.raises(UserError, match=r"(?s)no pair can be used.*p2/scan\.nii"):
         dataset.prepare(builder)
     assert not dataset.is_prepared(builder)
+
+
+def test_unknown_spacing_is_kept_as_unknown(tmp_path):
+    for side in ("lq", "gt"):
+        (tmp_path / "root" / side).mkdir(parents=True)
+        PIL.Image.new("L", (6, 4), 9).save(tmp_path / "root" / side / "p1_1.png")
+    builder = builder_of(tmp_path, reading=ct_io.ReadOptions(window=(127.5, 255.0)))
+    (record,) = read_pairs(builder)
+    assert np.isnan(record["spacing_mm"]).all()
+    (place,) = builder.info.metadata["places"][PAIRS]
+    assert place == ["p1", "p1_1", 0, 1, 4, 6, False]
 
 
 def test_changed_files_are_built_again_and_unchanged_ones_are_not(tmp_path):
@@ -145,7 +249,7 @@ def test_changed_files_are_built_again_and_unchanged_ones_are_not(tmp_path):
     new = write(tmp_path / "root" / "lq" / "p2" / "scan.nii", seed=99)
     second = builder_of(tmp_path)
     assert not dataset.is_prepared(second)
-    records = list(itertools.chain.from_iterable(read_all(second).values()))
+    records = read_pairs(second)
     got = [r["lq"] for r in records if r["patient"] == b"p2"]
     np.testing.assert_array_equal(got, new)
 
@@ -156,13 +260,10 @@ def test_each_option_has_its_own_dataset(tmp_path):
         builder_of(tmp_path, **options).data_dir
         for options in (
             {},
-            {"seed": 1},
             {"match": "index"},
+            {"name_pattern": "(.+)"},
             {"reading": ct_io.ReadOptions(window=(0.0, 1.0))},
             {"reading": ct_io.ReadOptions(series="lung")},
-            {"fractions": (0.5, 0.25, 0.25)},
-            {"patients": {"train": ["p0"]}},
-            {"by_slice": True},
         )
     ]
     assert len(set(names)) == len(names)
@@ -177,19 +278,21 @@ def test_files_that_change_during_the_build_stop_it(tmp_path):
     assert not dataset.is_prepared(builder)
 
 
-def test_two_patients_need_a_decision(tmp_path):
+def test_two_patients_need_a_decision(tmp_path, caplog):
     make_root(tmp_path / "root", 2, count=10)
-    with pytest.raises(
-        UserError, match=r"2 patients \(p0, p1\) for 3 splits.*by_slice"
-    ):
-        dataset.prepare(builder_of(tmp_path))
-    two = read_all(builder_of(tmp_path, fractions=(0.5, 0.0, 0.5)))
+    builder = builder_of(tmp_path)
+    with pytest.raises(UserError, match=r"2 patient\(s\) \(p0, p1\) for 3 splits"):
+        read_all(builder)
+    # By the hash of seed 0 both are for test, and train takes nobody from there.
+    with pytest.raises(UserError, match=r"nobody for train.*another config\.seed"):
+        read_all(builder, fractions=(0.5, 0.0, 0.5))
+    two = read_all(builder, seed=1, fractions=(0.5, 0.0, 0.5))
     assert {split: len(records) for split, records in two.items()} == {
         "train": 10,
+        "val": 0,
         "test": 10,
     }
-    leaky = builder_of(tmp_path, by_slice=True)
-    splits = read_all(leaky)
+    splits = read_all(builder, by="slice")
     where = {
         split: [(r["patient"].decode(), int(r["slice"])) for r in records]
         for split, records in splits.items()
@@ -199,7 +302,7 @@ def test_two_patients_need_a_decision(tmp_path):
         "val": [(p, 8) for p in ("p0", "p1")],
         "test": [(p, 9) for p in ("p0", "p1")],
     }
-    assert "too good for new patients" in leaky.info.metadata["warning"]
+    assert "too good for new patients" in caplog.text
 
 
 def test_by_slice_cuts_through_single_slice_files(tmp_path):
@@ -208,64 +311,47 @@ def test_by_slice_cuts_through_single_slice_files(tmp_path):
             path = tmp_path / "root" / side / f"p1_{index:03d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             PIL.Image.new("L", (6, 4), index).save(path)
-    builder = builder_of(
-        tmp_path, by_slice=True, reading=ct_io.ReadOptions(window=(127.5, 255.0))
-    )
-    splits = read_all(builder)
+    builder = builder_of(tmp_path, reading=ct_io.ReadOptions(window=(127.5, 255.0)))
+    splits = read_all(builder, by="slice")
     got = {split: [int(r["slice"]) for r in splits[split]] for split in splits}
     assert got == {"train": list(range(8)), "val": [8], "test": [9]}
     assert all(np.all(r["lq"] == r["slice"]) for r in splits["train"])
 
 
-def test_png_needs_a_window(tmp_path):
+def test_png_need_a_window_which_is_said_once(tmp_path):
     for side in ("lq", "gt"):
         (tmp_path / "root" / side).mkdir(parents=True)
-        PIL.Image.new("L", (6, 4)).save(tmp_path / "root" / side / "p1_1.png")
-    with pytest.raises(UserError, match=r"p1_1\.png: a PNG has no HU.*`window`"):
+        for index in range(5):
+            path = tmp_path / "root" / side / f"p1_{index}.png"
+            PIL.Image.new("L", (6, 4)).save(path)
+    with pytest.raises(
+        UserError, match=r"p1_0\.png and 4 more: a PNG has no HU\. State the window"
+    ) as error:
         dataset.prepare(builder_of(tmp_path))
+    assert str(error.value).count("config.data.window") == 1
 
 
-def test_explicit_patients(tmp_path):
-    make_root(tmp_path / "root")
-    lists = {"train": ["p3", "p0"], "test": ["p1"]}
-    builder = builder_of(tmp_path, patients=lists)
-    splits = read_all(builder)
-    got = {split: {r["patient"].decode() for r in splits[split]} for split in splits}
-    assert got == {"train": {"p0", "p3"}, "test": {"p1"}}
-    assert len(builder.info.metadata["skipped"]) == 2
-    assert "in no split" in builder.info.metadata["skipped"][0][1]
-    with pytest.raises(UserError, match=r"no patient \['p9'\]; there are \['p0'"):
-        dataset.prepare(builder_of(tmp_path, patients={"train": ["p9"]}))
+def test_a_stray_png_is_left_out_and_the_rest_goes_on(tmp_path):
+    make_root(tmp_path / "root", 2)
+    for side in ("lq", "gt"):
+        PIL.Image.new("L", (6, 4)).save(tmp_path / "root" / side / "p9.png")
+    builder = builder_of(tmp_path)
+    assert patients_of(read_pairs(builder)) == {"p0", "p1"}
+    assert "State the window" in reasons_of(builder, tmp_path / "root")["lq/p9.png"]
 
 
-@pytest.mark.parametrize(
-    ("options", "text"),
-    [
-        ({"fractions": (0.5, 0.1, 0.1)}, "add up to 1"),
-        ({"fractions": (1.2, -0.1, -0.1)}, "none below 0"),
-        ({"match": "name"}, "'position' or 'index'"),
-        ({"patients": {"valid": ["p0"]}}, "train, val, test"),
-        ({"patients": {"train": ["p0"], "test": ["p0"]}}, r"\['p0'\] twice"),
-        ({"patients": {"train": ["p0"]}, "by_slice": True}, "not both"),
-    ],
-)
-def test_wrong_options_are_refused(tmp_path, options, text):
+def test_an_unknown_match_is_refused_where_types_are_not_executed(tmp_path):
     make_root(tmp_path / "root", 1)
-    if options.get("match") == "name":
-        # The annotation already refuses it where types are executed.
-        code = (
-            "from ipv2.datasets.paired_folders import paired_folders_config\n"
-            "from common.errors import UserError\n"
-            f"try: paired_folders_config({str(tmp_path / 'root')!r}, match='name')\n"
-            "except UserError as error: print(error)\n"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        )
-        assert text in done.stdout
-        return
-    with pytest.raises(UserError, match=text):
-        paired_folders_config(tmp_path / "root", **options)
+    code = (
+        "from ipv2.datasets.paired_folders import paired_folders_config\n"
+        "from common.errors import UserError\n"
+        f"try: paired_folders_config({str(tmp_path / 'root')!r}, match='name')\n"
+        "except UserError as error: print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert "'position' or 'index'" in done.stdout
 
 
 def test_missing_folder_says_what_is_expected(tmp_path):
@@ -276,29 +362,9 @@ def test_missing_folder_says_what_is_expected(tmp_path):
 def test_builder_and_source_can_be_pickled_for_worker_processes(tmp_path):
     make_root(tmp_path / "root")
     builder = builder_of(tmp_path)
-    source = dataset.load_split(builder, "train")
+    source = split_sources(builder, Deal())["train"]
     again = pickle.loads(pickle.dumps(source))
-    np.testing.assert_array_equal(again[4]["lq"], source[4]["lq"])
-
-
-@pytest.mark.parametrize("count", [3, 4, 5, 7, 10, 100])
-@pytest.mark.parametrize(
-    "fractions", [(0.8, 0.1, 0.1), (0.4, 0.4, 0.2), (0.34, 0.33, 0.33), (0.1, 0.1, 0.8)]
-)
-def test_every_patient_is_in_one_split_and_none_is_empty(count, fractions):
-    patients = [f"p{index}" for index in range(count)]
-    splits = split_patients(patients, seed=0, fractions=fractions)
-    assert sorted(itertools.chain.from_iterable(splits.values())) == sorted(patients)
-    for split, fraction in zip(("train", "val", "test"), fractions, strict=True):
-        # One of each is given whatever the fractions; the rest is rounded.
-        assert abs(len(splits[split]) - fraction * count) <= 1.5 and splits[split]
-
-
-def test_the_deal_depends_on_the_seed_not_on_the_order():
-    patients = [f"p{index}" for index in range(20)]
-    deal = split_patients(patients, seed=0, fractions=(0.5, 0.25, 0.25))
-    assert deal == split_patients(patients[::-1], seed=0, fractions=(0.5, 0.25, 0.25))
-    assert deal != split_patients(patients, seed=1, fractions=(0.5, 0.25, 0.25))
+    np.testing.assert_array_equal(again[2]["lq"], source[2]["lq"])
 
 
 @pytest.mark.slow
@@ -308,11 +374,12 @@ def test_tensorflow_is_never_imported_and_nothing_is_printed(tmp_path):
         "import sys\n"
         "from common import dataset\n"
         "from ipv2.datasets import paired_folders, sample_ct\n"
+        "from ipv2.datasets.splits import Deal\n"
         f"root, cache = {str(tmp_path / 'root')!r}, {str(tmp_path / 'cache')!r}\n"
         "config = paired_folders.paired_folders_config(root)\n"
         "builder = paired_folders.PairedFolders(config=config, data_dir=cache)\n"
-        "assert len(dataset.load_split(builder, 'train')) == 3\n"
-        "dataset.load_split(builder, 'val')[0]\n"
+        "assert len(dataset.load_split(builder, 'pairs')) == 9\n"
+        "paired_folders.split_sources(builder, Deal())['val'][0]\n"
         "assert 'tensorflow' not in sys.modules\n"
     )
     done = subprocess.run(

@@ -1,6 +1,7 @@
 """Simulated pairs: schema, untouched truth, moved partner, splits that do not leak."""
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from common.dataset import load_split
@@ -11,6 +12,7 @@ from ipv2.datasets.simulated_pairs import (
     simulated_pairs_config,
     slabs,
 )
+from ipv2.datasets.splits import Deal
 from ipv2.kernels.photon_noise import DoseParams
 
 SIZE = 64
@@ -18,6 +20,7 @@ MM = 400 / SIZE
 
 
 def write_chest(path, seed=0, count=12, **options):
+    """Writes a phantom's chest, or with `hu` those values; returns its HU."""
     patient = phantom.create_patient(seed)
     position = phantom.slice_positions(patient, count)
     slices = phantom.render(
@@ -45,7 +48,9 @@ def build(tmp_path, source, **options):
 def single(tmp_path_factory):
     folder = tmp_path_factory.mktemp("single")
     hu = write_chest(folder / "chest.nii")
-    builder = build(folder, folder / "chest.nii", fractions=(0.5, 0.25, 0.25))
+    builder = build(
+        folder, folder / "chest.nii", deal=Deal(fractions=(0.5, 0.25, 0.25))
+    )
     records = {
         split: list(load_split(builder, split)) for split in ("train", "val", "test")
     }
@@ -57,7 +62,7 @@ def test_one_patient_is_split_into_slabs_with_gaps_and_says_so(single):
     _, builder, records = single
     index = {split: [int(r["slice"]) for r in part] for split, part in records.items()}
     assert index == {"train": [0, 1, 2, 3], "val": [6, 7], "test": [10, 11]}
-    assert "same chest" in builder.info.metadata["warning"]
+    assert "same chest" in builder.info.metadata["warnings"][0]
 
 
 @pytest.mark.slow
@@ -86,7 +91,7 @@ def test_gt_is_moved_by_millimetres_inside_and_not_at_the_table(single):
 def test_noise_of_a_slice_does_not_depend_on_what_is_chosen_with_it(single, tmp_path):
     _, builder, records = single
     source = builder.builder_config.source
-    other = build(tmp_path, source, slices=(2, 5), fractions=(1.0, 0.0, 0.0))
+    other = build(tmp_path, source, slices=(2, 5), deal=Deal(fractions=(1.0, 0.0, 0.0)))
     again = list(load_split(other, "train"))
     assert [int(r["slice"]) for r in again] == [2, 3, 4]
     for key in ("lq", "gt", "truth"):
@@ -106,14 +111,14 @@ def test_patients_are_kept_apart_and_bad_volumes_are_listed(tmp_path):
         direction=(0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
     )
     write_chest(root / "p0" / "oblong.nii", count=2, spacing_mm=(5.0, 3.0, 4.0))
-    builder = build(tmp_path, root, fractions=(0.4, 0.3, 0.3))
+    builder = build(tmp_path, root)
     patients = [
         {record["patient"].decode() for record in load_split(builder, split)}
         for split in ("train", "val", "test")
     ]
     assert set.union(*patients) == {"p0", "p1", "p2"}
     assert [len(group) for group in patients] == [1, 1, 1]
-    assert builder.info.metadata["warning"] == ""
+    assert builder.info.metadata["warnings"] == []
     reasons = " ".join(reason for _, reason in builder.info.metadata["skipped"])
     assert "square pixels" in reasons and "not axial" in reasons
 
@@ -124,7 +129,11 @@ def test_all_of_the_noise_model_is_simulated(single, tmp_path):
     source = builder.builder_config.source
     noise = DoseParams(dose=0.02, cutoff=0.5)
     soft = build(
-        tmp_path, source, slices=(0, 2), noise=noise, fractions=(1.0, 0.0, 0.0)
+        tmp_path,
+        source,
+        slices=(0, 2),
+        noise=noise,
+        deal=Deal(fractions=(1.0, 0.0, 0.0)),
     )
     (first, *_), (sharp, *_) = list(load_split(soft, "train")), records["train"]
     body = breath.body_mask(first["truth"], (MM, MM))
@@ -143,7 +152,7 @@ def test_through_plane_takes_the_partner_from_another_slice(tmp_path):
         through_slices=1,
         chest_mm=0,
         lung_mm=0,
-        fractions=(1.0, 0.0, 0.0),
+        deal=Deal(fractions=(1.0, 0.0, 0.0)),
     )
     records = list(load_split(builder, "train"))
     assert [int(r["slice"]) for r in records] == [0, 1, 2]
@@ -192,7 +201,6 @@ def test_slabs_cover_the_slices(count, fractions, gap, expected):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"fractions": (0.5, 0.1, 0.1)}, "add up to 1"),
         ({"slices": (4, 2)}, "first < end"),
         ({"gap_slices": -1}, "gap_slices = -1"),
         ({"lung_mm": 99}, "lung_mm = 99"),
@@ -201,6 +209,54 @@ def test_slabs_cover_the_slices(count, fractions, gap, expected):
 def test_bad_options_are_refused(options, message):
     with pytest.raises(UserError, match=message):
         simulated_pairs_config("sample_ct", **options)
+
+
+@pytest.mark.slow
+def test_what_cannot_be_stored_or_measured_is_left_out_and_the_rest_goes_on(tmp_path):
+    root = tmp_path / "scans"
+    hu = write_chest(root / "p0" / "scan.nii", count=2)
+    beyond = np.where(hu > 100, np.float32(40000), hu)
+    write_chest(root / "p1" / "scan.mha", hu=beyond, count=2, integer=False)
+    # The values fit; the spline between them, which the other breath is, does not.
+    stripes = np.arange(SIZE) // 4 % 2 == 0
+    edges = np.where((hu > -500) & stripes, np.float32(32700), hu)
+    write_chest(root / "p2" / "scan.mha", hu=edges, count=2, integer=False)
+    (root / "p3").mkdir()
+    PIL.Image.new("L", (SIZE, SIZE), 99).save(root / "p3" / "scan.png")
+    builder = build(
+        tmp_path,
+        root,
+        reading=ct_io.ReadOptions(window=(-600.0, 1500.0), trust_hu=True),
+        deal=Deal(fractions=(0.0, 0.0, 1.0)),
+    )
+    records = list(load_split(builder, "test"))
+    assert {record["patient"] for record in records} == {b"p0"}
+    reasons = {p.split("/")[-2]: r for p, r in builder.info.metadata["skipped"]}
+    assert "int16" in reasons["p1"] and "int16" in reasons["p2"]
+    assert "config.data.pixel_mm" in reasons["p3"]
+
+
+@pytest.mark.slow
+def test_named_patients_are_held_out_and_slices_can_be_split(tmp_path):
+    root = tmp_path / "scans"
+    for index in range(2):
+        write_chest(root / f"p{index}" / "scan.nii", seed=index, count=6)
+    named = build(tmp_path, root, deal=Deal(test_patients=("p0",)))
+    got = {
+        split: {record["patient"] for record in load_split(named, split)}
+        for split in ("train", "test")
+    }
+    assert got == {"train": {b"p1"}, "test": {b"p0"}}
+    shares = (0.5, 0.0, 0.5)
+    sliced = build(
+        tmp_path, root, gap_slices=0, deal=Deal(by="slice", fractions=shares)
+    )
+    for split, slices in (("train", [0, 1, 2]), ("test", [3, 4, 5])):
+        records = list(load_split(sliced, split))
+        for patient in (b"p0", b"p1"):
+            own = [int(r["slice"]) for r in records if r["patient"] == patient]
+            assert own == slices
+    assert "same chest" in sliced.info.metadata["warnings"][0]
 
 
 def test_bad_sources_are_refused(tmp_path):

@@ -1,0 +1,454 @@
+"""Classic CT slices to one multi-frame file: Legacy Converted Enhanced CT.
+
+DICOM PS3.3, A.70. What classic CT says of a slice goes to the functional groups
+(C.7.6.16), as text where it is text: once where all slices agree, else per frame.
+Attributes of patient, study, series and equipment stay at the top; those that have no
+home in a multi-frame object go to the Unassigned Converted Attributes, shared or per
+frame, from where a converter back finds them. Private attributes go there too.
+"""
+
+import dataclasses
+import datetime
+import tempfile
+import uuid
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pydicom
+from pydicom import Dataset
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataset import FileMetaDataset
+from pydicom.tag import BaseTag, Tag
+from pydicom.uid import (
+    UID,
+    ExplicitVRLittleEndian,
+    LegacyConvertedEnhancedCTImageStorage,
+)
+
+from common.errors import UserError
+
+# A value that explicit VR encodes has 32 bits of length, the last even one.
+_MOST_BYTES = (1 << 32) - 2
+
+# Functional groups, and the classic attributes that they take under their own names.
+_GROUPS: Mapping[str, tuple[str, ...]] = {
+    "PixelMeasuresSequence": (
+        *("PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
+    ),
+    "PlanePositionSequence": ("ImagePositionPatient",),
+    "PlaneOrientationSequence": ("ImageOrientationPatient",),
+    "PixelValueTransformationSequence": (
+        *("RescaleIntercept", "RescaleSlope", "RescaleType"),
+    ),
+    "FrameVOILUTSequence": (
+        *("WindowCenter", "WindowWidth"),
+        *("WindowCenterWidthExplanation", "VOILUTFunction"),
+    ),
+    "IrradiationEventIdentificationSequence": ("IrradiationEventUID",),
+    "DerivationImageSequence": (
+        *("DerivationDescription", "DerivationCodeSequence", "SourceImageSequence"),
+    ),
+    "CTImageFrameTypeSequence": ("ImageType",),
+}
+_GROUP_OF = {Tag(name): group for group, names in _GROUPS.items() for name in names}
+# Said anew of the whole object.
+_DROPPED = frozenset(
+    Tag(name)
+    for name in (
+        *("SOPClassUID", "SOPInstanceUID", "InstanceCreationDate", "PixelData"),
+        *("InstanceCreationTime", "NumberOfFrames"),
+    )
+)
+# Attributes of modules of the whole object (Table A.70-1): these groups, less the
+# first names, plus the second.
+_TOP_GROUPS = (0x0008, 0x0010, 0x0012, 0x0028, 0x0032, 0x0038, 0x0040, 0x2050)
+_NOT_TOP = frozenset(
+    Tag(name)
+    for name in (
+        *("AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime"),
+        *("ReferencedImageSequence", "AnatomicRegionSequence"),
+        "PrimaryAnatomicStructureSequence",
+    )
+)
+_TOP = frozenset(
+    Tag(name)
+    for name in (
+        *("BodyPartExamined", "ProtocolName", "PatientPosition", "DeviceSerialNumber"),
+        *("DeviceUID", "GantryID", "SoftwareVersions", "SpatialResolution"),
+        *("DateOfLastCalibration", "TimeOfLastCalibration", "ContrastBolusAgent"),
+        *("ContrastBolusRoute", "ContrastBolusVolume", "ContrastBolusStartTime"),
+        *("ContrastBolusStopTime", "ContrastBolusTotalDose", "ContrastFlowRate"),
+        *("ContrastFlowDuration", "ContrastBolusIngredient", "StudyInstanceUID"),
+        *("ContrastBolusIngredientConcentration", "SeriesInstanceUID", "StudyID"),
+        *("SeriesNumber", "AcquisitionNumber", "Laterality", "FrameOfReferenceUID"),
+        *("PositionReferenceIndicator", "ImageComments"),
+    )
+)
+# Of one object there is one.
+_ALIKE = (
+    *("SpecificCharacterSet", "PatientName", "PatientID", "StudyInstanceUID"),
+    *("SeriesInstanceUID", "FrameOfReferenceUID", "Modality", "SamplesPerPixel"),
+    *("PhotometricInterpretation", "Rows", "Columns", "BitsAllocated", "BitsStored"),
+    *("HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit"),
+)
+# Type 2: archives want these to be there, if only empty.
+_MAY_BE_EMPTY = (
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate"),
+    *("StudyTime", "AccessionNumber", "ReferringPhysicianName", "StudyID"),
+    *("SeriesNumber", "Manufacturer", "PositionReferenceIndicator"),
+)
+
+
+def join_slices(
+    paths: Sequence[Path], target: Path, *, source_series: str = ""
+) -> None:
+    """Writes classic CT slices as one Legacy Converted Enhanced CT file.
+
+    Each frame keeps the reference to the image that its slice was made of, in its
+    Derivation Image group. The slices themselves are not named as conversion source:
+    they are scratch, which nobody else will find. Frames stand in the order of the
+    slices. Where all slices state position and orientation, a dimension (C.7.6.17)
+    numbers them from 1 by their position along the normal.
+
+    Memory holds the headers; the pixels pass through a temporary file beside the
+    target.
+
+    Args:
+      paths: the slices: explicit little endian, 16 bits, of one series and one matrix.
+      target: the file, replaced if it exists; its folder exists.
+      source_series: SeriesInstanceUID of the images that the slices were made of, of
+        the same study; with it SourceImageEvidenceSequence lists those images, which
+        the standard asks for (C.8.16.2).
+
+    Raises:
+      UserError: the pixels are more than a DICOM file holds, 4 GiB, or the slices
+        differ in what a multi-frame file has once: patient, series, matrix, encoding
+        and padding of pixels, character set.
+      ValueError: there are no slices, or they are not encoded as said.
+      OSError: a file cannot be read or written.
+    """
+    with (
+        warnings.catch_warnings(),
+        tempfile.TemporaryFile(dir=target.parent) as pixels,
+    ):
+        # pydicom warns of values that break the standard, which are passed on.
+        warnings.simplefilter("ignore")
+        survey = _survey(paths, pixels)
+        data = _whole(survey)
+        if source_series and survey.sources:
+            _add_evidence(data, survey.sources, source_series)
+        ranks = survey.ranks()
+        if None not in ranks:
+            _add_dimension(data)
+        shared = [group for group in _GROUPS if survey.agrees(_GROUPS[group])]
+        others = [group for group in _GROUPS if group not in shared]
+        first = survey.item(survey.same.values())
+        groups = _groups(survey, first, shared)
+        tags = [tag for tag in survey.same if _home(tag) == "unassigned"]
+        if tags:
+            groups.UnassignedSharedConvertedAttributesSequence = [
+                survey.item(_with_creators(tags, first))
+            ]
+        data.SharedFunctionalGroupsSequence = [groups]
+        data.PerFrameFunctionalGroupsSequence = [
+            _frame(survey, header, others, rank)
+            for header, rank in zip(_headers(paths), ranks, strict=True)
+        ]
+        pixels.seek(0)
+        data.PixelData = pixels
+        data["PixelData"].VR = "OW"
+        data.save_as(target, enforce_file_format=True)
+
+
+@dataclasses.dataclass(kw_only=True)
+class _Survey:
+    """What all slices say, and what they don't agree on.
+
+    Attributes:
+      charset: the character sets of their text, as pydicom names them.
+      same: elements that all slices have, with the same value.
+      seen: tags that some slice has.
+      lossy: whether the pixels of some slice were compressed with loss.
+      content: the earliest ContentDate and ContentTime, as text.
+      kinds: FrameType of the slices, each once, in their order.
+      places: ImagePositionPatient, mm, of each slice; None if a slice has none.
+      axes: ImageOrientationPatient of each slice; None if a slice has none.
+      sources: SOPClassUID by SOPInstanceUID of the images they were made of.
+    """
+
+    charset: str | list[str]
+    same: dict[BaseTag, DataElement | RawDataElement]
+    seen: set[BaseTag]
+    lossy: bool = False
+    content: tuple[str, str] = ("", "")
+    kinds: list[list[str]] = dataclasses.field(default_factory=list)
+    places: list[list[float] | None] = dataclasses.field(default_factory=list)
+    axes: list[list[float] | None] = dataclasses.field(default_factory=list)
+    sources: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def agrees(self, names: Iterable[str]) -> bool:
+        """Whether all slices say the same of these attributes, if only nothing."""
+        return all(
+            Tag(name) in self.same or Tag(name) not in self.seen for name in names
+        )
+
+    def item(self, elements: Iterable[DataElement | RawDataElement] = ()) -> Dataset:
+        """A data set that writes the slices' elements as the bytes that they are."""
+        data = Dataset(parent_encoding=self.charset)
+        data.set_original_encoding(False, True, self.charset)
+        for element in elements:
+            data[element.tag] = element
+        return data
+
+    def ranks(self) -> list[int] | list[None]:
+        """The slices' ranks along the first normal, from 1; None if one is unknown."""
+        axes = self.axes[0]
+        if axes is None or None in self.axes or None in self.places:
+            return [None] * len(self.places)
+        normal = np.cross(axes[:3], axes[3:])
+        heights = np.asarray(self.places, np.float64) @ normal
+        return (np.unique(heights, return_inverse=True)[1] + 1).tolist()
+
+
+def _headers(paths: Sequence[Path]) -> Iterator[Dataset]:
+    for path in paths:
+        yield pydicom.dcmread(path, stop_before_pixels=True)
+
+
+def _survey(paths: Sequence[Path], pixels: IO[bytes]) -> _Survey:
+    """Reads the slices once; their pixels go to a file, one after the other."""
+    if not paths:
+        raise ValueError("no slices to join")
+    survey = None
+    for path in paths:
+        data = pydicom.dcmread(path)
+        if data.file_meta.TransferSyntaxUID != ExplicitVRLittleEndian:
+            raise ValueError(f"{path}: encoded as {data.file_meta.TransferSyntaxUID}")
+        stored = data.get_item("PixelData").value
+        if len(stored) != data.Rows * data.Columns * 2:
+            raise ValueError(
+                f"{path}: {len(stored)} bytes of pixels for {data.Rows} x "
+                f"{data.Columns} of 16 bits"
+            )
+        if len(stored) * len(paths) > _MOST_BYTES:
+            raise UserError(
+                f"{path}: {len(paths)} slices of {data.Rows} x {data.Columns} are more "
+                "than the 4 GiB that one DICOM file holds. Write a classic series."
+            )
+        pixels.write(stored)
+        del data.PixelData
+        if survey is None:
+            survey = _Survey(
+                charset=data.original_character_set,
+                same=dict(data.items()),
+                seen=set(data.keys()),
+            )
+        _compare(survey, data)
+        unlike = [name for name in _ALIKE if not survey.agrees([name])]
+        if unlike:
+            raise UserError(
+                f"{path}: another {unlike[0]} than in {paths[0].name}; a multi-frame "
+                "file has one for all frames. Write a classic series."
+            )
+    assert survey is not None  # there are paths
+    return survey
+
+
+def _compare(survey: _Survey, data: Dataset) -> None:
+    """Adds what a slice says to the survey."""
+    # First, while elements are bytes: pydicom parses those that are looked at.
+    survey.seen.update(data.keys())
+    for tag, element in list(survey.same.items()):
+        other = data.get_item(tag) if tag in data else None
+        if other is None or (other.VR, other.value) != (element.VR, element.value):
+            del survey.same[tag]
+    survey.lossy |= data.get("LossyImageCompression") == "01"
+    content = str(data.get("ContentDate") or ""), str(data.get("ContentTime") or "")
+    if all(content) and (content < survey.content or not all(survey.content)):
+        survey.content = content
+    if (kind := _frame_type(data)) not in survey.kinds:
+        survey.kinds.append(kind)
+    for source in data.get("SourceImageSequence") or ():
+        survey.sources[source.ReferencedSOPInstanceUID] = source.ReferencedSOPClassUID
+    survey.places.append(_numbers(data, "ImagePositionPatient", 3))
+    survey.axes.append(_numbers(data, "ImageOrientationPatient", 6))
+
+
+def _numbers(data: Dataset, name: str, count: int) -> list[float] | None:
+    """The numbers of an attribute; None if it is not there, or has not so many."""
+    values = data.get(name)
+    if values is None or not isinstance(values, Sequence) or len(values) != count:
+        return None
+    return [float(value) for value in values]
+
+
+def _home(tag: BaseTag) -> str:
+    """Where an attribute goes: '', 'top', 'unassigned', or a functional group."""
+    if tag in _DROPPED or tag.element == 0:
+        return ""
+    if tag in _GROUP_OF:
+        return _GROUP_OF[tag]
+    whole = tag.group in _TOP_GROUPS and tag not in _NOT_TOP
+    return "top" if whole or tag in _TOP else "unassigned"
+
+
+def _whole(survey: _Survey) -> Dataset:
+    """The attributes of the object as a whole, but for the functional groups."""
+    data = survey.item(e for tag, e in survey.same.items() if _home(tag) == "top")
+    for name in _MAY_BE_EMPTY:
+        if name not in data:
+            setattr(data, name, None)
+    now = datetime.datetime.now()
+    moment = (now.strftime("%Y%m%d"), now.strftime("%H%M%S"))
+    data.SOPClassUID = LegacyConvertedEnhancedCTImageStorage
+    data.SOPInstanceUID = _uid()
+    data.InstanceCreationDate, data.InstanceCreationTime = moment
+    content = survey.content if all(survey.content) else moment
+    data.ContentDate, data.ContentTime = content
+    data.InstanceNumber = 1
+    data.NumberOfFrames = len(survey.places)
+    if survey.lossy:
+        data.LossyImageCompression = "01"
+    firsts = {kind[0] for kind in survey.kinds}
+    data.ImageType = [
+        *(firsts if len(firsts) == 1 else ["MIXED"]),
+        *survey.kinds[0][1:],
+    ]
+    _describe_pixels(data)
+    data.PresentationLUTShape = "IDENTITY"
+    data.AcquisitionContextSequence = []
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = data.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.file_meta = meta
+    return data
+
+
+def _add_evidence(data: Dataset, sources: Mapping[str, str], series: str) -> None:
+    """Lists the source images, for archives that look for what an object refers to."""
+    instances = []
+    for instance, sop_class in sources.items():
+        item = Dataset()
+        item.ReferencedSOPClassUID = sop_class
+        item.ReferencedSOPInstanceUID = instance
+        instances.append(item)
+    of_series = Dataset()
+    of_series.SeriesInstanceUID = series
+    of_series.ReferencedSOPSequence = instances
+    study = Dataset()
+    study.StudyInstanceUID = data.StudyInstanceUID
+    study.ReferencedSeriesSequence = [of_series]
+    data.SourceImageEvidenceSequence = [study]
+
+
+def _describe_pixels(data: Dataset) -> None:
+    """Adds the attributes that go with ImageType, C.8.16.2."""
+    data.PixelPresentation = "MONOCHROME"
+    data.VolumetricProperties = "VOLUME"
+    data.VolumeBasedCalculationTechnique = "NONE"
+
+
+def _add_dimension(data: Dataset) -> None:
+    """Says that frames are counted along their position, C.7.6.17."""
+    organization = Dataset()
+    organization.DimensionOrganizationUID = _uid()
+    data.DimensionOrganizationSequence = [organization]
+    index = Dataset()
+    index.DimensionOrganizationUID = organization.DimensionOrganizationUID
+    index.DimensionIndexPointer = Tag("ImagePositionPatient")
+    index.FunctionalGroupPointer = Tag("PlanePositionSequence")
+    index.DimensionDescriptionLabel = "position along the normal"
+    data.DimensionIndexSequence = [index]
+
+
+def _frame_type(data: Dataset) -> list[str]:
+    """The four values of FrameType, C.8.16.1; the second is always PRIMARY.
+
+    Values of a classic ImageType beyond the third are of the maker's choice.
+    """
+    kind = data.get("ImageType") or []
+    values = [kind] if isinstance(kind, str) else list(kind)
+    first, _, flavour = (values + [""] * 3)[:3]
+    return [first or "DERIVED", "PRIMARY", flavour or "VOLUME", "NONE"]
+
+
+def _groups(survey: _Survey, slice_: Dataset, groups: Iterable[str]) -> Dataset:
+    """Functional groups of what a slice, or all slices, say."""
+    found = survey.item()
+    for group in groups:
+        item = survey.item(
+            slice_.get_item(name) for name in _GROUPS[group] if name in slice_
+        )
+        if group == "CTImageFrameTypeSequence":
+            item = survey.item()
+            item.FrameType = _frame_type(slice_)
+            _describe_pixels(item)
+        if group == "DerivationImageSequence" and len(item):
+            _complete_derivation(item)
+        if len(item):
+            setattr(found, group, [item])
+    return found
+
+
+def _complete_derivation(item: Dataset) -> None:
+    """Adds what a derivation must have, C.7.6.16.2.6, and a classic slice may lack."""
+    if "SourceImageSequence" not in item:
+        item.SourceImageSequence = []
+    if "DerivationCodeSequence" not in item:
+        code = Dataset()
+        code.CodeValue = "110001"
+        code.CodingSchemeDesignator = "DCM"
+        code.CodeMeaning = "Image Processing"
+        item.DerivationCodeSequence = [code]
+
+
+def _frame(
+    survey: _Survey, header: Dataset, groups: Iterable[str], rank: int | None
+) -> Dataset:
+    """An item of PerFrameFunctionalGroupsSequence."""
+    found = _groups(survey, header, groups)
+    content = survey.item()
+    moment = header.get("AcquisitionDateTime") or (
+        f"{header.get('AcquisitionDate') or ''}{header.get('AcquisitionTime') or ''}"
+        if header.get("AcquisitionDate")
+        else ""
+    )
+    if moment:
+        content.FrameAcquisitionDateTime = moment
+    number = str(header.get("AcquisitionNumber") or "")
+    if number.isdigit() and int(number) < 1 << 16:
+        content.FrameAcquisitionNumber = int(number)
+    if rank is not None:
+        content.DimensionIndexValues = [rank]
+    found.FrameContentSequence = [content]
+    tags = [
+        tag
+        for tag in header.keys()
+        if tag not in survey.same and _home(tag) in ("top", "unassigned")
+    ]
+    if tags:
+        found.UnassignedPerFrameConvertedAttributesSequence = [
+            survey.item(_with_creators(tags, header))
+        ]
+    return found
+
+
+def _with_creators(
+    tags: Sequence[BaseTag], data: Dataset
+) -> Iterator[DataElement | RawDataElement]:
+    """The elements, private ones together with those that say whose they are."""
+    for tag in tags:
+        yield data.get_item(tag)
+        if tag.is_private and not tag.is_private_creator:
+            creator = tag.private_creator
+            if creator in data:
+                yield data.get_item(creator)
+
+
+def _uid() -> UID:
+    # PS3.5, B.2: 2.25 and a UUID as an integer needs no registered root.
+    return UID(f"2.25.{uuid.uuid4().int}")
