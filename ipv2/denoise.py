@@ -40,7 +40,13 @@ from ipv2.denoiser import channels_of, make_denoise
 from ipv2.job import Job
 from ipv2.jobs import Destination, Work, conclude, run_jobs
 from ipv2.records import Asked
-from ipv2.scans import check_slices, identities, list_jobs, reading_of
+from ipv2.scans import (
+    check_neighbours,
+    check_slices,
+    identities,
+    list_jobs,
+    reading_of,
+)
 from ipv2.stored_hu import restored, stored_range
 from ipv2.tiling import Tiling, create_tiling
 from ipv2.trained import Trained, load_trained
@@ -134,6 +140,7 @@ def _denoise_one(
     (source,), (place,) = job.sources, work.places
     with open_volume(source, settings.read_options(config)) as volume:
         check_slices(volume, volume.shape)
+        check_neighbours(volume, channels_of(trained.denoiser.model))
         work.leave_out(volume.left_out)
         with slice_writer(
             volume,

@@ -23,12 +23,14 @@ from ipv2.ct_io import (
     SliceSource,
     Volume,
     count_slices,
+    format_of,
     list_volumes,
     open_volume,
     read_volume,
     stem_of,
     suffix_of,
 )
+from ipv2.ct_io.dicom_header import read_header
 from ipv2.embedded_scans import write_embedded
 from ipv2.job import Job, Target, fitting_name
 from ipv2.records import Asked
@@ -76,6 +78,15 @@ def check_slices(grid: Grid, shape: tuple[int, int, int]) -> None:
         raise UserError(
             f"{grid.name}: slices of {shape[1]} x {shape[2]} pixels; at least 16 x 16 "
             "are needed."
+        )
+
+
+def check_neighbours(grid: Grid, channels: int) -> None:
+    """Raises UserError if neighbouring slices are needed and not evenly spaced."""
+    if channels > 1 and grid.uneven:
+        raise UserError(
+            f"{grid.name}: {grid.uneven}. The network looks at {channels} neighbouring "
+            "slices, which have to be evenly spaced; use one that looks at one slice."
         )
 
 
@@ -165,7 +176,11 @@ def list_jobs(source: Path, output: Path, *, key: str = "config.output") -> List
     for item in found.items:
         # A series in the input folder itself goes under that folder's name.
         below = source.name if item.path == source else item.path.relative_to(source)
-        target = Target(path=output / below, series=item.path.is_dir())
+        frames = _frames(item.path)
+        if frames:  # they become the slices of a series
+            below = item.name
+        series = item.path.is_dir() or frames > 0
+        target = Target(path=output / below, series=series)
         record = fitting_name(target.path.name, ".json")
         jobs.append(
             Job(
@@ -173,11 +188,23 @@ def list_jobs(source: Path, output: Path, *, key: str = "config.output") -> List
                 sources=(item.path,),
                 targets=(target,),
                 record=target.path.with_name(record),
-                slices=count_slices(item),
+                slices=frames or count_slices(item),
             )
         )
     require_jobs_apart(jobs, key=key)
     return Listed(jobs, found.unused)
+
+
+def _frames(path: Path) -> int:
+    """How many frames a multi-frame DICOM file has, 0 if it is none, or damaged."""
+    if path.is_dir() or format_of(path) != "dicom":
+        return 0
+    try:
+        header = read_header(path)
+    except UserError:
+        return 0  # told when it is read
+    several = "SharedFunctionalGroupsSequence" in header.dataset or header.frames > 1
+    return header.frames if several else 0
 
 
 def require_apart(output: Path, inputs: Sequence[Path], *, key: str) -> None:

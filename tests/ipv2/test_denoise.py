@@ -307,6 +307,23 @@ def test_neighbouring_slices_go_in_with_the_slice(tmp_path):
     assert np.abs(found - reversed_stack).max() > 5
 
 
+@pytest.mark.slow
+def test_neighbours_of_uneven_slices_are_refused(denoised, tmp_path, caplog):
+    export_network(tmp_path / "run", name="cnn10", channels=3)
+    for index, z in enumerate((0.0, 5.0, 15.0)):
+        data = make_slice(chest(1)[0] + 1024, position=(0, 0, z), instance=index + 1)
+        save(data, tmp_path / f"in/a/IM{index}")
+    changes = {"data.gaps": "allow"}
+    with pytest.raises(UserError, match="no volume could be denoised"):
+        denoise(
+            config_of(tmp_path / "in", tmp_path / "out", **changes), tmp_path / "run"
+        )
+    assert "looks at 3 neighbouring slices" in caplog.text
+    denoise(
+        config_of(tmp_path / "in", tmp_path / "out", **changes), denoised[0] / "run"
+    )
+
+
 def test_tiles_show_no_seams(denoised, tmp_path):
     folder, apply = denoised
     hu = chest(2)

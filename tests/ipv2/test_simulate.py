@@ -22,6 +22,7 @@ from ipv2.scans import check_scan
 from ipv2.simulate import simulate, simulated_slices
 from ipv2.stored_hu import padding, stored_range
 from tests.ipv2.ct_files import make_slice, save
+from tests.ipv2.ct_io.enhanced_ct import make_enhanced
 from tests.oracles.thorax import thorax
 
 SIZE = 64
@@ -551,6 +552,17 @@ def test_a_link_of_the_output_does_not_lead_into_the_input(tmp_path):
         config = config_of(tmp_path / "in", tmp_path / "out", overwrite=True)
         simulate(config, tmp_path)
     assert (tmp_path / "in/p1/a.mha").read_bytes() == before
+
+
+def test_a_multi_frame_file_becomes_a_series_of_its_name(quick, tmp_path):
+    stored = np.rint(chest(2) + 1024).astype(np.uint16)
+    save(make_enhanced(stored, spacing=("0.80", "0.80")), tmp_path / "scan.dcm")
+    quick("scan.dcm")
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["scan", "scan.json"]
+    found = read_volume(tmp_path / "out/scan")
+    np.testing.assert_array_equal(found.hu, stored.astype(np.float32) - 1024)
+    quick("scan.dcm")
 
 
 def test_an_output_beside_an_input_file_is_fine(quick, tmp_path):
