@@ -19,7 +19,8 @@ Variants: each recipe's docstring lists them; every recipe has `smoke` (seconds)
 
 The same command again resumes an interrupted run, or says that it is complete.
 Exit status: 0 done; 1 the run failed or was interrupted; 2 the command, config or
-input is wrong.
+input is wrong; 3 done, but volumes were skipped and --config.strict=True asked to be
+told.
 """
 
 import difflib
@@ -35,7 +36,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from common.config import ConfigDict, refuse_unknown_keys
-from common.errors import Interrupted, RunFailed, UserError
+from common.errors import Incomplete, Interrupted, RunFailed, UserError
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Recipe: configs/NAME.py[:variant[,variant...]].", lock_config=True
@@ -145,6 +146,9 @@ def run() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except Incomplete as error:
+        print(f"incomplete: {error}", file=sys.stderr)
+        sys.exit(3)
     except (RunFailed, Interrupted) as error:
         print(f"stopped: {error}", file=sys.stderr)
         sys.exit(1)

@@ -15,3 +15,10 @@ class RunFailed(RuntimeError):
 
 class Interrupted(RuntimeError):
     """A run stopped by a signal after its checkpoint was written; status 1."""
+
+
+class Incomplete(RuntimeError):
+    """A run that did its work but left some of the input out; status 3.
+
+    Raised at the end, and only where `config.strict` asks for it.
+    """

@@ -14,16 +14,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from absl import logging
 
 from common.config import ConfigDict
-from common.errors import UserError
+from common.errors import Incomplete, UserError
 from common.files import write_atomically
 from common.progress import Progress
 from ipv2 import settings
 from ipv2.calibration import Calibration, calibrate
-from ipv2.ct_io import Skipped, Volume, describe_skipped, match_slices
-from ipv2.scans import Job, input_of, list_jobs, read_scan
+from ipv2.ct_io import Item, Skipped, Volume, match_slices
+from ipv2.jobs import tell_left_out
+from ipv2.scans import evenly_spaced, find_scans, input_of, read_scan
 
 # Read from at most so many volumes, and kept of each so many slices that all together
 # come to more than a calibration looks at.
@@ -41,26 +41,31 @@ def calibrate_scans(config: ConfigDict, workdir: Path) -> None:
     Raises:
       UserError: the config is wrong, no volume can be used, or they show nothing to
         calibrate on.
+      Incomplete: `config.strict`, and a volume was skipped.
     """
     settings.check_simulate(config)
-    jobs = list_jobs(input_of(config, workdir), workdir / "low_dose")
-    lows = _low_jobs(config, workdir)
-    jobs = [job for job in jobs if lows is None or job.name in lows]
-    if not jobs:
+    items, unused = _found(input_of(config, workdir))
+    lows = None
+    if config.data.low:
+        low_items, low_unused = _found(Path(config.data.low))
+        lows = {item.name: item.path for item in low_items}
+        unused += low_unused
+        items = [item for item in items if item.name in lows]
+    if not items:
         raise UserError(
             f"config.data.low: no volume of {config.data.low} has the name of one of "
             f"{config.data.input}"
         )
-    places = np.linspace(0, len(jobs) - 1, min(_VOLUMES, len(jobs))).round()
-    jobs = [jobs[int(place)] for place in places]
+    items = [items[place] for place in evenly_spaced(len(items), _VOLUMES)]
     skipped: list[Skipped] = []
     parts: list[tuple[np.ndarray, ...]] = []
     spacing: list[float] = []
-    with Progress("calibrate", len(jobs), "volumes") as progress:
-        for job in jobs:
+    with Progress("calibrate", len(items), "volumes") as progress:
+        for item in items:
             try:
-                low = None if lows is None else lows[job.name]
-                images, mm = _slices(job, low, config, math.ceil(_SLICES / len(jobs)))
+                low = None if lows is None else lows[item.name]
+                count = math.ceil(_SLICES / len(items))
+                images, mm = _slices(item.path, low, config, count, unused)
                 if parts and images[0].shape[1:] != parts[0][0].shape[1:]:
                     raise UserError(
                         f"slices of {images[0].shape[1:]} pixels, others have "
@@ -69,10 +74,9 @@ def calibrate_scans(config: ConfigDict, workdir: Path) -> None:
                 parts.append(images)
                 spacing.extend([mm] * len(images[0]))
             except UserError as error:
-                skipped.append(Skipped(path=job.source, reason=str(error)))
-            progress.update(note=job.name)
-    if skipped:
-        logging.warning(describe_skipped(skipped))
+                skipped.append(Skipped(path=item.path, reason=str(error)))
+            progress.update(note=item.name)
+    tell_left_out(skipped, unused)
     if not parts:
         raise UserError("no volume to calibrate on; see the list above")
     stacks = tuple(np.concatenate(stack) for stack in zip(*parts, strict=True))
@@ -86,6 +90,8 @@ def calibrate_scans(config: ConfigDict, workdir: Path) -> None:
     print("\n".join([*scanner.describe(), "", "to use it:", *overrides(scanner)]))
     record = json.dumps(dataclasses.asdict(scanner), indent=2)
     write_atomically(workdir / "calibration.json", record + "\n")
+    if config.strict and skipped:
+        raise Incomplete(f"{len(skipped)} skipped, see the list above; config.strict")
 
 
 def overrides(scanner: Calibration) -> list[str]:
@@ -111,25 +117,24 @@ def _doses(config: ConfigDict) -> tuple[float, float]:
     return config.data.low_dose, config.input_dose
 
 
-def _low_jobs(config: ConfigDict, workdir: Path) -> dict[str, Job] | None:
-    if not config.data.low:
-        return None
-    jobs = list_jobs(Path(config.data.low), workdir / "low_dose")
-    return {job.name: job for job in jobs}
+def _found(source: Path) -> tuple[list[Item], list[Skipped]]:
+    found = find_scans(source)
+    return list(found.items), list(found.unused)
 
 
 def _slices(
-    job: Job, low: Job | None, config: ConfigDict, count: int
+    path: Path, low: Path | None, config: ConfigDict, count: int, unused: list[Skipped]
 ) -> tuple[tuple[np.ndarray, ...], float]:
     """Evenly spaced slices of a volume, or of (low, normal) of a pair; pixel size."""
-    normal = read_scan(job.source, config)
+    normal = read_scan(path, config)
     volumes: Sequence[Volume] = (normal,)
     places = [(index,) for index in range(len(normal.hu))]
     if low is not None:
-        low_volume = read_scan(low.source, config)
+        low_volume = read_scan(low, config)
         volumes = (low_volume, normal)
         places, _ = match_slices(low_volume, normal)
-    chosen = np.linspace(0, len(places) - 1, min(count, len(places))).round()
-    index = np.asarray(places)[chosen.astype(int)]
+    for volume in volumes:
+        unused.extend(volume.left_out)
+    index = np.asarray(places)[evenly_spaced(len(places), count)]
     images = tuple(v.hu[index[:, side]] for side, v in enumerate(volumes))
     return images, normal.spacing_mm[2]

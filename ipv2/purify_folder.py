@@ -1,39 +1,60 @@
 """Task purify: a folder of pairs in, a folder of purified pairs out.
 
 Reads `root/lq` and `root/gt`; writes `output/lq_bar`, `output/gt_bar` and
-`output/lung_mask` under the input's names and in its format. A pair whose three files
-are there is not done again, so an interrupted command goes on.
+`output/lung_mask` under the input's names and in its format, and a record of each pair
+to `output/records`, which says how the three were made. A pair that was made as it is
+asked for now is not made again, so an interrupted command goes on; see `jobs` for what
+else may lie there.
 """
 
 import dataclasses
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 
-from common.config import ConfigDict, hold_config
+from common.config import ConfigDict
 from common.errors import UserError
-from common.progress import Progress
+from common.version import VERSION
 from ipv2 import settings
 from ipv2.ct_io import (
+    Item,
     PairItem,
     Skipped,
     Volume,
-    describe_skipped,
+    count_slices,
     match_slices,
     paired_paths,
-    read_pairs,
+    read_volume,
     with_hu,
     write_volume,
 )
+from ipv2.job import Job, Target, fitting_name
+from ipv2.jobs import Destination, Work, conclude, run_jobs
 from ipv2.purification import PurifyParams, purify
+from ipv2.records import Asked
+from ipv2.scans import (
+    identities,
+    reading_of,
+    require_apart,
+    require_jobs_apart,
+    require_spacing,
+    settings_of,
+)
 from ipv2.train_step import example_rngs
 
+# Raised when the same pair gives other results: those of two are not mixed.
+MODEL = "ipv2 purification 1"
+
 _SIDES = ("lq_bar", "gt_bar", "lung_mask")
+_KEY = "config.purify.output"
+# Of `config.purify`: all that decides a result.
+_SETTINGS = ("version", "variant", "window", "t", "remove_background", "align_contour")
+_NOISE = ("add_noise", "remove_noise")
 
 
 def purify_folder(config: ConfigDict, workdir: Path) -> None:
@@ -44,57 +65,94 @@ def purify_folder(config: ConfigDict, workdir: Path) -> None:
       workdir: not written to: the output folder holds all there is.
 
     Raises:
-      UserError: the config is wrong, there is no pair, or none could be purified.
+      UserError: the config is wrong, there is no pair, what lies in the output was made
+        otherwise, or no pair could be purified.
+      Incomplete: `config.strict`, and a pair or a volume without partner was skipped.
     """
     del workdir
     settings.check(config)
     root, output = _folders(config)
-    # Which options made what lies there; other ones must not be mixed in.
-    kept = ConfigDict({key: config[key] for key in ("seed", "purify", "noise")})
-    hold_config(kept, output, free=("purify.output", "purify.overwrite"))
+    require_apart(output, [root, root / "lq", root / "gt"], key=_KEY)
+    output = output.resolve()
+    found = paired_paths(root, name_pattern=config.data.name_pattern)
+    jobs = [_job(root, output, pair) for pair in found.pairs]
+    require_jobs_apart(jobs, key=_KEY)
+    tally = run_jobs(
+        "purify",
+        jobs,
+        lambda job, work: _purify_one(job, work, config),
+        lambda job: _asked(job, config),
+        Destination(
+            folder=output, section="config.purify", overwrite=config.purify.overwrite
+        ),
+        skipped=found.skipped,
+        unused=found.unused,
+        items="pairs",
+    )
+    print(
+        f"{tally.done} pairs purified, {tally.there} there before, {tally.skipped} "
+        "skipped"
+    )
+    conclude(tally, f"{root}: no pair could be purified", strict=config.strict)
 
-    found = paired_paths(root)
-    skipped = list(found.skipped)
-    waiting = [
-        pair
-        for pair in found.pairs
-        if config.purify.overwrite
-        or not all(path.exists() for path in _paths(output, pair).values())
-    ]
-    there = len(found.pairs) - len(waiting)
-    if there:
-        logging.info("%d of %d pairs are there already", there, len(found.pairs))
 
+def _asked(job: Job, config: ConfigDict) -> Asked:
+    """What decides the results of one pair."""
+    terms, leave = reading_of(
+        settings.read_options(config), job.sources, mm=settings.needs_spacing(config)
+    )
+    keys = ("seed", "data.match", "noise", *(f"purify.{k}" for k in _SETTINGS + _NOISE))
+    return Asked(
+        {
+            "task": MODEL,
+            "software_version": VERSION,
+            "name": job.name,
+            **identities(job.sources, ["lq", "gt"]),
+            **settings_of(config, *keys),
+            **terms,
+        },
+        leave,
+    )
+
+
+def _purify_one(job: Job, work: Work, config: ConfigDict) -> dict[str, Any]:
+    """Reads, purifies and writes a pair; returns what it was made of."""
+    options = settings.read_options(config)
     params = settings.purify_params(config)
-    done = 0
-    with Progress("purify", len(waiting), "pairs") as progress:
-        for pair, lq, gt in _each(waiting, skipped, progress, config):
-            try:
-                volumes = purify_pair(lq, gt, params, config, name=pair.name)
-                for side, path in _paths(output, pair).items():
-                    write_volume(
-                        volumes[side],
-                        path,
-                        format=volumes[side].format,
-                        overwrite=True,
-                        series_description=f"IPv2 {side} {params.variant}",
-                        derivation_description=f"image purification, {params.version}",
-                    )
-            except UserError as error:
-                skipped.append(Skipped(path=pair.lq, reason=str(error)))
-                continue
-            done += 1
-    if skipped:
-        logging.warning(describe_skipped(skipped))
-    print(f"{done} pairs purified, {there} there before, {len(skipped)} skipped")
-    if not done and not there:
-        raise UserError(f"{root}: no pair could be purified; see the list above")
+    lq, gt = (read_volume(source, options) for source in job.sources)
+    for volume in (lq, gt):
+        work.leave_out(volume.left_out)
+    results, left_out = purify_pair(
+        lq, gt, params, config, name=job.name, on_slices=work.count
+    )
+    if left_out:
+        work.leave_out([Skipped(path=job.sources[0], reason=left_out)])
+    for side, place in zip(_SIDES, work.places, strict=True):
+        write_volume(
+            results[side],
+            place,
+            format=results[side].format,
+            series_description=f"IPv2 {side} {params.variant}",
+            derivation_description=(
+                f"image purification, {params.version}, {params.variant}, software "
+                f"version {VERSION}"
+            ),
+        )
+    return {"sources": [str(source) for source in job.sources]}
 
 
 def purify_pair(
-    lq: Volume, gt: Volume, params: PurifyParams, config: ConfigDict, *, name: str
-) -> dict[str, Volume]:
+    lq: Volume,
+    gt: Volume,
+    params: PurifyParams,
+    config: ConfigDict,
+    *,
+    name: str,
+    on_slices: Callable[[int], None] = lambda count: None,
+) -> tuple[dict[str, Volume], str]:
     """Returns `lq_bar`, `gt_bar` and `lung_mask` of two volumes, slice by slice.
+
+    And, in words, how many slices have no partner; '' if none.
 
     Args:
       lq: low-dose volume.
@@ -102,29 +160,38 @@ def purify_pair(
       params: of the purification.
       config: a checked IPv2 config; `seed`, `data.match` and `evaluate.batch_size`.
       name: of the pair; the noise of a slice follows from seed, name and slice alone.
+      on_slices: called with the number of slices that were just finished.
 
     Raises:
       UserError: the volumes do not fit, or are not what the variant works on.
     """
     matches, left_out = match_slices(lq, gt, by=config.data.match)
-    if left_out:
-        logging.warning("%s: %s", name, left_out)
-    lq = _take(lq, [i for i, _ in matches])
-    gt = _take(gt, [j for _, j in matches])
-    params = _for_unit(params, lq)
+    lq = lq.take([i for i, _ in matches])
+    gt = gt.take([j for _, j in matches])
+    simulates = settings.needs_spacing(config)
+    params = _for_unit(params, lq, simulates)
+    if simulates:
+        require_spacing(lq)
 
     number = np.uint32(zlib.crc32(name.encode()))
     places = number + np.asarray([i for i, _ in matches], np.uint32)
     rngs = example_rngs(config.seed, jnp.asarray(places))
-    batches = _batches(lq, gt, rngs, params, config.evaluate.batch_size)
+    batches = []
+    try:
+        for batch in _batches(lq, gt, rngs, params, config.evaluate.batch_size):
+            batches.append(batch)
+            on_slices(len(batch[0]))
+    except ValueError as error:  # images that a noise model does not take, for one
+        raise UserError(f"{name}: {error}") from error
     lq_bar, gt_bar, weight = (
         np.concatenate(parts) for parts in zip(*batches, strict=True)
     )
-    return {
+    volumes = {
         "lq_bar": with_hu(lq, lq_bar),
         "gt_bar": with_hu(gt, gt_bar),
         "lung_mask": dataclasses.replace(with_hu(lq, weight > 0.5), unit="mask"),
     }
+    return volumes, left_out
 
 
 def _batches(
@@ -141,10 +208,10 @@ def _batches(
         yield tuple(np.asarray(array)[:real] for array in pair)
 
 
-def _for_unit(params: PurifyParams, volume: Volume) -> PurifyParams:
+def _for_unit(params: PurifyParams, volume: Volume, simulates: bool) -> PurifyParams:
     if volume.unit == "HU":
         return params
-    if params.variant == "robust" or params.add_noise == "physical":
+    if params.variant == "robust" or simulates:
         raise UserError(
             f"{volume.name}: grey levels, not HU: the robust masks and the physical "
             "noise need HU. Give the window the images were made with, "
@@ -160,28 +227,6 @@ def _for_unit(params: PurifyParams, volume: Volume) -> PurifyParams:
     return dataclasses.replace(params, units="grey")
 
 
-def _take(volume: Volume, indices: list[int]) -> Volume:
-    """The volume's slices `indices`, which ascend without a gap, on their own grid."""
-    if indices == list(range(len(volume.hu))):
-        return volume
-    first, last = indices[0], indices[-1]
-    if indices != list(range(first, last + 1)):
-        raise UserError(
-            f"{volume.name}: the slices that have a partner ({indices[0]} to "
-            f"{indices[-1]}) are not one piece, so they are no volume. Pair by index "
-            "(--config.data.match=index), or resample one of the two."
-        )
-    part = slice(first, last + 1)
-    x, y, z = (float(v) for v in volume.position_mm(first))
-    return dataclasses.replace(
-        volume,
-        hu=volume.hu[part],
-        origin_mm=(x, y, z),
-        paths=volume.paths[part] if len(volume.paths) > 1 else volume.paths,
-        slice_tags=volume.slice_tags[part],
-    )
-
-
 def _folders(config: ConfigDict) -> tuple[Path, Path]:
     root, output = config.data.root, config.purify.output
     missing = [
@@ -193,31 +238,27 @@ def _folders(config: ConfigDict) -> tuple[Path, Path]:
         raise UserError(f"task purify needs {' and '.join(missing)}")
     if config.purify.version == "none":
         raise UserError("config.purify.version: got 'none', accepted: 'v1' or 'v2'")
-    if Path(output).resolve() == Path(root).resolve():
-        raise UserError(
-            "config.purify.output: is config.data.root; give another folder"
-        )
     return Path(root), Path(output)
 
 
-def _paths(output: Path, pair: PairItem) -> dict[str, Path]:
+def _job(root: Path, output: Path, pair: PairItem) -> Job:
     """Where the results of a pair go: under the input's names, the mask under lq's."""
-    folder = Path(pair.name).parent
-    names = (pair.lq.name, pair.gt.name, pair.lq.name)
-    # A series that lies in lq/ itself has no name: its results lie in lq_bar/ itself.
-    return {
-        side: output / side / folder / name if pair.name else output / side
-        for side, name in zip(_SIDES, names, strict=True)
-    }
-
-
-def _each(
-    pairs: list[PairItem],
-    skipped: list[Skipped],
-    progress: Progress,
-    config: ConfigDict,
-) -> Iterator[tuple[PairItem, Volume, Volume]]:
-    """Reads one pair after the other and counts them, unreadable ones too."""
-    for pair in pairs:
-        yield from read_pairs([pair], skipped, settings.read_options(config))
-        progress.update(note=pair.name)
+    sources = {"lq_bar": pair.lq, "gt_bar": pair.gt, "lung_mask": pair.lq}
+    targets = tuple(
+        # A series that lies in lq/ itself: its results lie in lq_bar/ itself.
+        Target(
+            path=output / side / source.relative_to(root / source_side),
+            series=source.is_dir(),
+        )
+        for (side, source), source_side in zip(
+            sources.items(), ("lq", "gt", "lq"), strict=True
+        )
+    )
+    record = output / "records" / pair.name
+    return Job(
+        name=pair.name,
+        sources=(pair.lq, pair.gt),
+        targets=targets,
+        record=record.with_name(fitting_name(record.name, ".json")),
+        slices=count_slices(Item(name=pair.name, path=pair.lq)),
+    )

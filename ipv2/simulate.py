@@ -2,24 +2,28 @@
 
 Reads `config.data.input`: a file, the folder of a DICOM series, or a folder of many
 volumes. Writes each under its own name and in its own format below `config.output`,
-and beside it NAME.json, which says how it was made. A volume whose NAME.json is there
-is not made again, so an interrupted command goes on.
+and beside it NAME.json, which says how it was made. A volume that was made as it is
+asked for now is not made again, so an interrupted command goes on; see `jobs` for what
+else may lie there.
 
 What a slice becomes:
 - HU plus noise, see `kernels.photon_noise`. The noise follows from seed, volume name
   and slice number alone. A volume's name is its path below the input folder without
   the extension.
-- Padding stays what it is: pixels of exactly -1024 HU (what readers make of padding)
-  that are connected to the image's border through such pixels. Scanners leave out the
-  corners outside the field of view, and there is no noise where nothing was measured.
-- Clipped to the range that the input was stored in, see `stored_hu`.
+- Padding stays what it is, see `stored_hu.restored`: scanners leave out the corners
+  outside the field of view, and there is no noise where nothing was measured.
+- Clipped to the range that the input's volume is stored in, see `stored_hu`.
 
-With `config.calibrate` every volume's noise model is calibrated on the volume itself.
+Slices are read twice, for that range and for the work, and written one after the
+other, so memory does not grow with the series; see `ct_io.reading` for the rare formats
+where it does. With `config.calibrate` every volume's noise model is calibrated on
+slices of the volume itself, evenly spaced and no more than 48.
 """
 
 import dataclasses
+import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,23 +34,30 @@ from absl import logging
 
 from common.config import ConfigDict
 from common.errors import UserError
+from common.version import VERSION
 from ipv2 import settings
 from ipv2.calibration import calibrate
-from ipv2.ct_io import (
-    PADDING_HU,
-    Volume,
-    at_dose,
-    slice_number,
-    with_hu,
-    write_volume,
-)
-from ipv2.jobs import Count, run_jobs
+from ipv2.ct_io import Grid, Slice, SliceSource, at_dose, slice_number, slice_writer
+from ipv2.job import Job
+from ipv2.jobs import Destination, Work, conclude, run_jobs
 from ipv2.kernels.photon_noise import DoseParams, simulate_low_dose
-from ipv2.scans import Job, check_scan, input_of, list_jobs, read_scan
-from ipv2.stored_hu import padding, stored_range
+from ipv2.records import Asked
+from ipv2.scans import (
+    evenly_spaced,
+    identities,
+    input_of,
+    list_jobs,
+    open_scan,
+    reading_of,
+    settings_of,
+)
+from ipv2.stored_hu import restored, stored_range
 
 # Raised when the same seed gives other noise: results of two are not mixed.
 MODEL = "ipv2 low-dose simulation 1"
+
+# More than a calibration looks at.
+_CALIBRATION_SLICES = 48
 
 
 def simulate(config: ConfigDict, workdir: Path) -> None:
@@ -59,58 +70,77 @@ def simulate(config: ConfigDict, workdir: Path) -> None:
     Raises:
       UserError: the config is wrong, there is no volume, what lies in the output was
         made otherwise, or no volume could be simulated.
+      Incomplete: `config.strict`, and a volume was skipped.
     """
     settings.check_simulate(config)
     source = input_of(config, workdir)
     output = Path(config.output) if config.output else workdir / "low_dose"
-    jobs = list_jobs(source, output)
-    done, there, skipped = run_jobs(
+    jobs, unused = list_jobs(source, output)
+    tally = run_jobs(
         "simulate",
         jobs,
-        lambda job, replace, count: _simulate_one(job, config, replace, count),
+        lambda job, work: _simulate_one(job, work, config),
         lambda job: _asked(job, config),
-        section="config",
-        overwrite=config.overwrite,
+        Destination(
+            folder=output.resolve(), section="config", overwrite=config.overwrite
+        ),
+        unused=unused,
     )
     print(
-        f"{done} volumes simulated at dose {config.dose:g}, {there} there before, "
-        f"{skipped} skipped: {output}"
+        f"{tally.done} volumes simulated at dose {config.dose:g}, {tally.there} there "
+        f"before, {tally.skipped} skipped: {output}"
     )
-    if not done and not there:
-        raise UserError(f"{source}: no volume could be simulated; see the list above")
+    conclude(tally, f"{source}: no volume could be simulated", strict=config.strict)
 
 
-def _simulate_one(
-    job: Job, config: ConfigDict, replace: bool, count: Count
-) -> dict[str, Any]:
+def _asked(job: Job, config: ConfigDict) -> Asked:
+    """What decides the result of one volume."""
+    terms, leave = reading_of(settings.read_options(config), job.sources, mm=True)
+    keys = ("seed", "dose", "input_dose", "calibrate", "noise")
+    return Asked(
+        {
+            "task": MODEL,
+            "software_version": VERSION,
+            "name": job.name,
+            **identities(job.sources, ["source"]),
+            **settings_of(config, *keys),
+            **terms,
+        },
+        leave,
+    )
+
+
+def _simulate_one(job: Job, work: Work, config: ConfigDict) -> dict[str, Any]:
     """Reads, simulates and writes a volume; returns its noise model."""
-    volume = read_scan(job.source, config)
-    scan = scan_of(volume, config)
-    result = simulate_volume(
-        volume,
-        scan,
-        name=job.name,
-        seed=config.seed,
-        batch_size=config.batch_size,
-        on_slices=count,
-    )
-    fraction = scan.dose / scan.input_dose
-    result = dataclasses.replace(
-        result,
-        headers=tuple(at_dose(header, fraction) for header in result.headers),
-    )
-    write_volume(
-        result,
-        job.target,
-        format=result.format,
-        overwrite=replace,
-        series_description=series_description(volume, scan),
-        derivation_description=derivation_description(volume, scan, config.seed),
-    )
-    return {"scan": dataclasses.asdict(scan)}
+    (source,), (place,) = job.sources, work.places
+    with open_scan(source, config) as volume:
+        work.leave_out(volume.left_out)
+        scan = scan_of(volume, config)
+        fraction = scan.dose / scan.input_dose
+        with slice_writer(
+            volume,
+            volume.shape,
+            place,
+            format=volume.format,
+            series_description=series_description(volume, scan),
+            derivation_description=derivation_description(
+                scan, config.seed, volume.shape
+            ),
+        ) as write:
+            for original, hu in simulated_slices(
+                volume,
+                scan,
+                name=job.name,
+                seed=config.seed,
+                batch_size=config.batch_size,
+            ):
+                header = original.header
+                write(hu, None if header is None else at_dose(header, fraction))
+                work.count(1)
+    return {"source": str(source), "scan": dataclasses.asdict(scan)}
 
 
-def scan_of(volume: Volume, config: ConfigDict) -> DoseParams:
+def scan_of(volume: SliceSource, config: ConfigDict) -> DoseParams:
     """The noise model: the config's, or with `config.calibrate` the volume's own.
 
     Raises:
@@ -119,8 +149,9 @@ def scan_of(volume: Volume, config: ConfigDict) -> DoseParams:
     asked = settings.simulated_dose_params(config)
     if not config.calibrate:
         return asked
+    places = evenly_spaced(volume.shape[0], _CALIBRATION_SLICES)
     scanner = calibrate(
-        volume.hu,
+        np.stack([volume.read(int(place)).hu for place in places]),
         volume.spacing_mm[2],
         dose=config.input_dose,
         electronic_variance=config.noise.electronic_variance,
@@ -130,75 +161,74 @@ def scan_of(volume: Volume, config: ConfigDict) -> DoseParams:
     return scanner.dose_params(config.dose, config.input_dose)
 
 
-def simulate_volume(
-    volume: Volume,
-    scan: DoseParams,
-    *,
-    name: str,
-    seed: int,
-    batch_size: int = 8,
-    on_slices: Callable[[int], None] = lambda count: None,
-) -> Volume:
-    """The volume at the dose of `scan`.
+def simulated_slices(
+    volume: SliceSource, scan: DoseParams, *, name: str, seed: int, batch_size: int = 8
+) -> Iterator[tuple[Slice, np.ndarray]]:
+    """Every slice of a volume and what it becomes at the dose of `scan`.
 
     Args:
-      volume: as `check_scan` wants it.
+      volume: as `scans.check_scan` wants it.
       scan: the noise model.
       name: of the volume; the noise of a slice follows from seed, name and slice alone.
       seed: of the noise.
       batch_size: slices at once; the last batch is filled up and cut, so that one size
         is compiled. Single slices go alone.
-      on_slices: called with the number of slices that were just finished.
+
+    Yields:
+      The slice as it was read, and HU (rows, columns).
 
     Raises:
-      UserError: the volume is not one that rays can be traced through.
+      UserError: a slice is damaged, or rays cannot be traced through the volume.
     """
-    check_scan(volume)
-    count = len(volume.hu)
+    count = volume.shape[0]
     size = 1 if count == 1 else batch_size
-    numbers = [slice_number(volume, name, index) for index in range(count)]
-    rng = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
-    rngs = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
-        rng, jnp.asarray(numbers, jnp.uint32)
-    )
-    low, high = stored_range(volume.hu)
-    result = np.empty_like(volume.hu)
+    rngs = _slice_rngs(volume, name, seed)
+    limits = stored_range(*_extremes(volume))
     for start in range(0, count, size):
         real = min(size, count - start)
+        slices = [volume.read(index) for index in range(start, start + real)]
+        filled = [slices[min(place, real - 1)].hu for place in range(size)]
         places = np.minimum(np.arange(start, start + size), count - 1)
-        hu = jnp.asarray(volume.hu[places])
         try:
-            noisy = simulate_low_dose(rngs[places], hu, volume.spacing_mm[2], scan)
+            noisy = simulate_low_dose(
+                rngs[places], jnp.asarray(np.stack(filled)), volume.spacing_mm[2], scan
+            )
         except ValueError as error:  # a fan's source within the image, for one
             raise UserError(f"{name}: {error}") from error
-        noisy = jnp.where(padding(hu), PADDING_HU, jnp.clip(noisy, low, high))
-        result[start : start + real] = noisy[:real]
-        on_slices(real)
-    return with_hu(volume, result)
+        for original, hu in zip(slices, np.asarray(noisy)[:real], strict=True):
+            yield original, restored(original, hu, limits)
 
 
-def _asked(job: Job, config: ConfigDict) -> dict[str, Any]:
-    """What decides the result, as its record holds it."""
-    return {
-        "model": MODEL,
-        "source": str(job.source),
-        "name": job.name,
-        "seed": config.seed,
-        "dose": config.dose,
-        "input_dose": config.input_dose,
-        "calibrate": config.calibrate,
-        "noise": config.noise.to_dict(),
-    }
+def _slice_rngs(volume: SliceSource, name: str, seed: int) -> jax.Array:
+    """A key for each slice."""
+    numbers = range(volume.shape[0])
+    if len(numbers) == 1:
+        numbers = [slice_number(volume.load(), name, 0)]
+    rng = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
+        rng, jnp.asarray(numbers, jnp.uint32)
+    )
 
 
-def series_description(volume: Volume, scan: DoseParams) -> str:
+def _extremes(volume: SliceSource) -> tuple[float, float]:
+    """The lowest and the highest HU of a volume."""
+    low, high = math.inf, -math.inf
+    for index in range(volume.shape[0]):
+        hu = volume.read(index).hu
+        low, high = min(low, float(hu.min())), max(high, float(hu.max()))
+    return low, high
+
+
+def series_description(volume: Grid, scan: DoseParams) -> str:
     """SeriesDescription: the input's, cut so that the dose always fits."""
     own = f" (simulated {100 * scan.dose:g} % dose)"
     before = volume.description or volume.name
     return before[: 64 - len(own)] + own
 
 
-def derivation_description(volume: Volume, scan: DoseParams, seed: int) -> str:
+def derivation_description(
+    scan: DoseParams, seed: int, shape: tuple[int, int, int]
+) -> str:
     """DerivationDescription: the model and all of its parameters."""
     fraction = scan.dose / scan.input_dose
     kernel = f"filter {scan.filter_name}, cutoff {scan.cutoff:g}"
@@ -212,6 +242,6 @@ def derivation_description(volume: Volume, scan: DoseParams, seed: int) -> str:
         f"{scan.dose:g} of normal, source {scan.input_dose:g}; {scan.photons:g} "
         f"photons a ray at normal dose; electronic variance "
         f"{scan.electronic_variance:g}; water {scan.mu_water_per_mm:g} /mm; "
-        f"{scan.views or max(volume.hu.shape[1:])} views; {kernel}; seed {seed}. Tube "
+        f"{scan.views or max(shape[1:])} views; {kernel}; seed {seed}. Tube "
         f"current, exposure and CTDIvol are the source's times {fraction:g}."
     )

@@ -5,13 +5,39 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32
 
-from ipv2.ct_io import PADDING_HU
+from ipv2.ct_io import PADDING_HU, Slice
 from ipv2.kernels import bit_mask
 from ipv2.kernels.flood_fill import flood_fill
 
 # 12 bits from -1024 HU; else what int16 holds from there, above what marks padding.
 _TWELVE_BITS = (PADDING_HU, 3071.0)
 _SIXTEEN_BITS = (-1999.0, 32767.0 + PADDING_HU)
+# What readers take for padding wherever it stands, see `ct_io`.
+_ALWAYS_PADDING = -2000.0
+
+
+def restored(
+    original: Slice, hu: np.ndarray, limits: tuple[float, float]
+) -> np.ndarray:
+    """A result as the input's file would hold it.
+
+    Clipped to a range. What was not measured is what it was. Where the file marks
+    padding, that alone is meant: it gets its own value back where every reader knows it
+    again, -2000 HU and less; values that only PixelPaddingValue marked become -1024 HU,
+    since that attribute, which is in stored values, goes with the input's. Where the
+    file marks none, it is the pixels of -1024 HU that `padding` finds.
+
+    Args:
+      original: the slice that was read.
+      hu: float32 (rows, columns), what was made of it.
+      limits: (lowest, highest) HU, see `stored_range`.
+    """
+    hu = np.clip(hu, *limits)
+    outside = original.stored != original.hu
+    if not outside.any() and (original.hu == PADDING_HU).any():
+        outside = np.asarray(padding(jnp.asarray(original.hu[None])))[0]
+    kept = np.where(original.stored <= _ALWAYS_PADDING, original.stored, PADDING_HU)
+    return np.where(outside, kept, hu).astype(np.float32)
 
 
 @jax.jit
@@ -55,16 +81,17 @@ def _moved(mask: Bool[Array, "b h w"], axis: int, step: int) -> Array:
     return jax.lax.slice_in_dim(jnp.pad(mask, width), start, start + length, axis=axis)
 
 
-def stored_range(hu: np.ndarray) -> tuple[float, float]:
+def stored_range(lowest: float, highest: float) -> tuple[float, float]:
     """(lowest, highest) HU to store: where the scanner of the input clips, so it is.
 
     12 bits from -1024 HU, as most scanners store, wherever the input keeps to them: air
     that is as noisy as that clips. An input beyond either end has an own scale: then
     int16, above -2000, which readers take for padding.
+
+    Args:
+      lowest: value of the input, HU.
+      highest: value of the input, HU.
     """
     ends = zip(_TWELVE_BITS, _SIXTEEN_BITS, strict=True)
     (low, lower), (high, higher) = ends
-    return (
-        low if hu.min() >= low else lower,
-        high if hu.max() <= high else higher,
-    )
+    return (low if lowest >= low else lower, high if highest <= high else higher)

@@ -8,7 +8,7 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from common.errors import UserError
+from common.errors import Incomplete, UserError
 from configs import simulate as recipe
 from ipv2 import calibrate_scans as task
 from ipv2 import settings, simulate
@@ -126,11 +126,29 @@ def test_each_volume_on_itself(asked, tmp_path):
     config = config_of(
         path, calibrate=True, dose=0.1, input_dose=0.5, output=str(tmp_path / "out")
     )
-    scan = simulate.scan_of(simulate.read_scan(path, config), config)
-    assert scan == FOUND.dose_params(0.1, 0.5)
+    with simulate.open_scan(path, config) as volume:
+        assert simulate.scan_of(volume, config) == FOUND.dose_params(0.1, 0.5)
     ((images, spacing, options),) = asked
     assert images.shape == (4, SIZE, SIZE) and spacing == 2.0
     assert options["dose"] == 0.5
+
+
+def test_a_long_volume_is_calibrated_on_some_of_its_slices(asked, tmp_path):
+    path = write(tmp_path / "a.mha", 95)
+    config = config_of(path, calibrate=True)
+    with simulate.open_scan(path, config) as volume:
+        simulate.scan_of(volume, config)
+    ((images, _, _),) = asked
+    # Every other one: they carry their numbers.
+    np.testing.assert_array_equal(images[:, 0, 0] + 1000, np.arange(0, 95, 2))
+
+
+def test_skipped_volumes_are_told_where_asked(asked, tmp_path):
+    write(tmp_path / "in/a.mha")
+    (tmp_path / "in/b.mha").write_bytes(b"nothing")
+    with pytest.raises(Incomplete, match="1 skipped"):
+        task.calibrate_scans(config_of(tmp_path / "in", strict=True), tmp_path / "work")
+    assert (tmp_path / "work/calibration.json").is_file()
 
 
 @pytest.mark.parametrize(

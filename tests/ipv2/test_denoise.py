@@ -1,6 +1,8 @@
 """Task denoise: formats, DICOM, padding, 2.5-D, tiles, resumption, messages."""
 
+import errno
 import json
+import os
 import shutil
 
 import numpy as np
@@ -17,10 +19,12 @@ from ipv2.ct_io import (
     ReadOptions,
     Slice,
     Volume,
+    image_writing,
     read_volume,
     write_volume,
 )
-from ipv2.denoise import denoise, restored
+from ipv2.denoise import denoise
+from ipv2.stored_hu import restored
 from tests.ipv2.ct_files import make_series, make_slice, save
 from tests.ipv2.exports import config_of, export_network
 from tests.oracles.thorax import thorax
@@ -80,7 +84,7 @@ def denoised(tmp_path_factory):
     write_volume(volume_of(chest() + 0.25, integer=False), root / "p3/scan.nrrd")
     # GE's mark of padding, -3024 HU; and one that only PixelPaddingValue tells.
     write_series(root / "p2/series", chest(seed=5), outside=-2000)
-    write_series(root / "p2/tagged", chest(seed=6), outside=3000, padding=3000)
+    write_series(root / "p2/tagged", chest(seed=6), outside=-500, padding=-500)
     save(make_slice(chest(1)[0] + 1024), root / "p4/one/a.dcm")
     (root / "p5").mkdir()
     (root / "p5/bad.nrrd").write_bytes(b"not an image")
@@ -120,11 +124,12 @@ def test_names_formats_and_records(denoised):
     } | {f"p2/{s}/IM{i}" for s in ("series", "tagged") for i in range(COUNT)}
     record = json.loads((out / "p3/scan.mha.json").read_text())
     manifest = load_manifest(folder / "run/export")
-    assert record["network"] == {
+    assert record["asked"]["network"] == {
         "model": manifest["model"],
         "sha256": manifest["sha256"],
     }
-    assert record["software_version"] == VERSION
+    assert record["asked"]["software_version"] == VERSION
+    assert record["made"]["manifest"]["step"] == 7
     assert sitk.ReadImage(out / "p3/scan.nrrd").GetPixelID() == sitk.sitkFloat32
     assert sitk.ReadImage(out / "p1/scan.nii.gz").GetPixelID() == sitk.sitkInt16
 
@@ -153,14 +158,14 @@ def test_what_was_not_measured_is_told_from_clipped_air():
     wanted[7, 7], wanted[7, 6] = -1024, 3071
     marked = wanted.copy()
     wanted[0, :16] = wanted[1:5, 0:4] = wanted[16:, 31] = -1024
-    found = restored(Slice(hu=hu, stored=hu), result)
+    found = restored(Slice(hu=hu, stored=hu), result, (-1024, 3071))
     np.testing.assert_array_equal(found, wanted)
     # A file that marks padding, by a value or a tag, means that and no more.
     stored = hu.copy()
     stored[0, 0], stored[5, 5] = -2048, 1976
     hu[5, 5] = PADDING_HU
     marked[0, 0], marked[5, 5] = -2048, -1024
-    found = restored(Slice(hu=hu, stored=stored), result)
+    found = restored(Slice(hu=hu, stored=stored), result, (-1024, 3071))
     np.testing.assert_array_equal(found, marked)
 
 
@@ -253,12 +258,12 @@ def test_an_interrupted_series_leaves_no_trace_and_is_made_again(
     config = config_of(tmp_path / "in", tmp_path / "out")
     written = 0
 
-    def stop(original, result):
+    def stop(*arguments):
         nonlocal written
         written += 1
         if written == 5:
             raise KeyboardInterrupt
-        return restored(original, result)
+        return restored(*arguments)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("ipv2.denoise.restored", stop)
@@ -300,6 +305,23 @@ def test_neighbouring_slices_go_in_with_the_slice(tmp_path):
     np.testing.assert_allclose(found, result, rtol=0, atol=ROUNDING)
     reversed_stack = np.clip(apply(stack[..., ::-1]), -1024, 3071)
     assert np.abs(found - reversed_stack).max() > 5
+
+
+@pytest.mark.slow
+def test_neighbours_of_uneven_slices_are_refused(denoised, tmp_path, caplog):
+    export_network(tmp_path / "run", name="cnn10", channels=3)
+    for index, z in enumerate((0.0, 5.0, 15.0)):
+        data = make_slice(chest(1)[0] + 1024, position=(0, 0, z), instance=index + 1)
+        save(data, tmp_path / f"in/a/IM{index}")
+    changes = {"data.gaps": "allow"}
+    with pytest.raises(UserError, match="no volume could be denoised"):
+        denoise(
+            config_of(tmp_path / "in", tmp_path / "out", **changes), tmp_path / "run"
+        )
+    assert "looks at 3 neighbouring slices" in caplog.text
+    denoise(
+        config_of(tmp_path / "in", tmp_path / "out", **changes), denoised[0] / "run"
+    )
 
 
 def test_tiles_show_no_seams(denoised, tmp_path):
@@ -350,8 +372,8 @@ def test_grey_levels_are_refused_and_nothing_is_left(denoised, tmp_path, caplog)
     config = config_of(tmp_path / "in", tmp_path / "out")
     with pytest.raises(UserError, match="no volume could be denoised"):
         denoise(config, denoised[0] / "run")
-    assert "grey levels, not HU" in caplog.text
-    assert list((tmp_path / "out").iterdir()) == []
+    assert "a.nii" in caplog.text
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_result_that_is_not_finite_is_told(tmp_path, caplog):
@@ -385,6 +407,67 @@ def test_the_output_is_never_in_the_input(denoised):
     for output in (folder / "in", folder / "in/p1/out"):
         with pytest.raises(UserError, match=r"config\.denoise\.output: .*another"):
             denoise(config_of(folder / "in", output), folder / "run")
+
+
+def test_the_data_of_a_user_s_header_are_never_replaced_unasked(denoised, tmp_path):
+    write_volume(volume_of(chest(1)), tmp_path / "in/scan.mhd")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/scan.raw").write_bytes(b"mine")
+    config = config_of(tmp_path / "in", tmp_path / "out")
+    with pytest.raises(UserError, match=r"out/scan\.raw: is there, without"):
+        denoise(config, denoised[0] / "run")
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["scan.raw"]
+    assert (tmp_path / "out/scan.raw").read_bytes() == b"mine"
+
+
+def test_slices_of_another_stay_with_or_without_leave_to_overwrite(denoised, tmp_path):
+    make_series(tmp_path / "in/a", 2, size=SIZE)
+    make_series(tmp_path / "out/a", 5, size=SIZE)
+    before = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    for overwrite in (False, True):
+        changes = {"denoise.overwrite": overwrite}
+        config = config_of(tmp_path / "in", tmp_path / "out", **changes)
+        with pytest.raises(UserError, match=r"out/a/IM00\d: is "):
+            denoise(config, denoised[0] / "run")
+    after = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    assert after == before and len(after) == 5
+
+
+def test_a_source_that_changed_is_another_source(denoised, tmp_path):
+    hu = chest(1)
+    write_volume(volume_of(hu), tmp_path / "in/a.mha")
+    config = config_of(tmp_path / "in", tmp_path / "out")
+    denoise(config, denoised[0] / "run")
+    write_volume(volume_of(hu + 1), tmp_path / "in/a.mha", overwrite=True)
+    with pytest.raises(
+        UserError, match=r"(?s)source\.sha256: .*denoise\.overwrite=True"
+    ):
+        denoise(config, denoised[0] / "run")
+    config.denoise.overwrite = True
+    denoise(config, denoised[0] / "run")
+    result = expected(denoised[1], hu + 1)
+    found = read_volume(tmp_path / "out/a.mha").hu
+    np.testing.assert_allclose(found, result, rtol=0, atol=ROUNDING)
+
+
+def test_a_full_disk_stops_one_volume_and_not_the_rest(
+    denoised, tmp_path, monkeypatch, caplog
+):
+    for name in ("a.mha", "b.nii", "c.mha"):
+        write_volume(volume_of(chest(2)), tmp_path / "in" / name)
+    tobytes = image_writing._stored
+
+    def full(grid, hu):
+        if grid.format == "nifti" and hu.any():  # not the header's image
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return tobytes(grid, hu)
+
+    monkeypatch.setattr(image_writing, "_stored", full)
+    denoise(config_of(tmp_path / "in", tmp_path / "out"), denoised[0] / "run")
+    assert f"{tmp_path / 'in/b.nii'}: No space left on device" in caplog.text
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        *("a.mha", "a.mha.json", "c.mha", "c.mha.json")
+    ]
 
 
 def test_a_user_s_file_is_never_replaced_unasked(denoised, tmp_path):
@@ -476,8 +559,9 @@ def test_what_sees_the_whole_slice_is_cut_by_default_and_flows_are_integrated(
     config = config_of(tmp_path / "a.mha", tmp_path / "out", **{"flow.steps": 8})
     denoise(config, tmp_path / "run")
     record = json.loads((tmp_path / "out/a.mha.json").read_text())
-    assert record["tiling"]["tile"] == 32 and record["tiling"]["overlap"] == 8
-    assert record["network"]["flow"] == {"sampler": "euler", "steps": 8}
+    asked = record["asked"]
+    assert asked["tiling"]["tile"] == 32 and asked["tiling"]["overlap"] == 8
+    assert asked["network"]["flow"] == {"sampler": "euler", "steps": 8}
     found = read_volume(tmp_path / "out/a.mha").hu
     # A corner that one tile alone covers is what that tile gives.
     corner = expected(apply, hu[:, :32, :32])[:, :20, :20]

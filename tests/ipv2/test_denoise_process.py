@@ -1,4 +1,4 @@
-"""Task denoise as a process: the command line, its end, and its memory."""
+"""Task denoise as a process: the command line, its end, and memory; simulate's too."""
 
 import os
 import shutil
@@ -31,9 +31,9 @@ def command(folder, source):
     ]
 
 
-def launch(folder, source="in"):
+def launch(folder, *arguments):
     return subprocess.run(
-        command(folder, source),
+        [*command(folder, "in"), *arguments],
         cwd=ROOT,
         env=ENVIRONMENT,
         capture_output=True,
@@ -54,9 +54,8 @@ def test_the_command_denoises_stops_cleanly_and_goes_on(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     )
-    while not (tmp_path / "out/a.json").exists() or not any(
-        path.name.startswith(".b.") for path in (tmp_path / "out").iterdir()
-    ):
+    making = "out/.making/*/new/0/.b.*"
+    while not (tmp_path / "out/a.json").exists() or not any(tmp_path.glob(making)):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)  # waiting for another process, not for a guess
     process.send_signal(signal.SIGTERM)
@@ -66,12 +65,18 @@ def test_the_command_denoises_stops_cleanly_and_goes_on(tmp_path):
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["a", "a.json"]
 
+    (tmp_path / "in/c.mha").write_bytes(b"nothing")
     for path in sorted((tmp_path / "in/b").iterdir())[:-4]:
         path.unlink()
     done = launch(tmp_path)
     assert done.returncode == 0, done.stderr
     assert "1 volumes denoised with redcnn" in done.stdout
-    assert "1 there before, 0 skipped" in done.stdout
+    assert "1 there before, 1 skipped" in done.stdout
+    strict = launch(tmp_path, "--config.strict=True")
+    assert strict.returncode == 3 and "Traceback" not in strict.stderr
+    assert strict.stderr.splitlines()[-1].startswith("incomplete: 1 skipped")
+    (tmp_path / "in/c.mha").unlink()
+    assert launch(tmp_path, "--config.strict=True").returncode == 0
     assert "/s" in done.stderr  # the progress line
     assert len(list((tmp_path / "out/b").iterdir())) == 4
     wanted = np.clip(apply(a[..., None]), -1024, 3071)
@@ -129,5 +134,46 @@ def test_memory_does_not_grow_with_the_series(tmp_path):
     # After 40 slices, 200 may take no more: they are 52 MB as float32 and 26 as int16.
     # What is kept of each, its path and place, is about 0.2 MB; a batch is 2 slices of
     # 0.25 MB. Measured: 1.2 MB.
+    grown = float(done.stdout.split()[-1])
+    assert grown < 15
+
+
+_SIMULATE = f"""{MEMORY}
+import sys
+from configs import simulate as recipe
+from ipv2.simulate import simulate
+short, long, output = map(Path, sys.argv[1:])
+config = recipe.get_config()
+config.dose, config.batch_size, config.noise.views = 0.5, 2, 4
+config.data.input, config.output = str(short), str(output)
+simulate(config, output)
+before = memory_mb("VmRSS")
+forget_peak()
+config.data.input = str(long)
+simulate(config, output)
+print(memory_mb("VmHWM") - before)
+"""
+
+
+@pytest.mark.slow
+def test_memory_of_simulate_does_not_grow_with_the_series(tmp_path):
+    make_series(tmp_path / "long", 200, size=256, spacing=(0.8, 0.8))
+    shutil.copytree(
+        tmp_path / "long",
+        tmp_path / "short",
+        ignore=lambda _, names: [n for n in names if int(n[2:]) <= 160],
+    )
+    folders = (tmp_path / name for name in ("short", "long", "out"))
+    done = subprocess.run(
+        [sys.executable, "-c", _SIMULATE, *folders],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name, count in (("short", 40), ("long", 200)):
+        assert len(list((tmp_path / "out" / name).iterdir())) == count
+    # As for denoise above. Measured: MEASURED MB.
     grown = float(done.stdout.split()[-1])
     assert grown < 15

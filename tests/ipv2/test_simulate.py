@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import shutil
+import zlib
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import PIL.Image
@@ -10,14 +13,16 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
-from common.errors import UserError
+from common.errors import Incomplete, UserError
 from configs import simulate as recipe
 from ipv2 import settings
-from ipv2.ct_io import PADDING_HU, Volume, read_volume, write_volume
+from ipv2.ct_io import PADDING_HU, Volume, open_volume, read_volume, write_volume
+from ipv2.kernels.photon_noise import simulate_low_dose
 from ipv2.scans import check_scan
-from ipv2.simulate import simulate, simulate_volume
+from ipv2.simulate import simulate, simulated_slices
 from ipv2.stored_hu import padding, stored_range
 from tests.ipv2.ct_files import make_slice, save
+from tests.ipv2.ct_io.enhanced_ct import make_enhanced
 from tests.oracles.thorax import thorax
 
 SIZE = 64
@@ -43,17 +48,25 @@ def volume_of(hu, **fields):
 def write_series(folder, hu, **attributes):
     """The HU as a scanner would store them, padded outside its circle."""
     for index, image in enumerate(hu):
-        stored = np.where(OUTSIDE, 3000, image + 1024).astype(np.int32)
+        # -1524 HU, where no tissue lies, but which the tag alone tells to be padding.
+        stored = np.where(OUTSIDE, -500, image + 1024).astype(np.int32)
         data = make_slice(
             stored,
             position=(0, 0, 5.0 * index),
             spacing=(MM, MM),
-            padding=3000,
+            padding=-500,
+            signed=True,
+            bits=16,
             instance=index + 1,
         )
         for key, value in (SCAN | attributes).items():
             setattr(data, key, value)
         data.CTDIvol = 10.6
+        phantom = pydicom.Dataset()
+        phantom.CodeValue = "113691"
+        phantom.CodingSchemeDesignator = "DCM"
+        phantom.CodeMeaning = "IEC Body Dosimetry Phantom"
+        data.CTDIPhantomTypeCodeSequence = [phantom]
         data.IrradiationEventUID = "1.2.3.4"
         data.AcquisitionUID = "1.2.3.5"  # younger than SimpleITK's dictionary
         save(data, folder / f"IM{index}")
@@ -121,18 +134,45 @@ def test_hu_are_kept_and_noise_is_added(simulated, name):
         assert abs(added[region].mean()) < 4 * added[region].std() / count**0.5 + 0.5
     assert added[soft].std() > added[lung].std()
     record = json.loads((simulated / "out" / f"{name}.json").read_text())
-    assert record["dose"] == record["scan"]["dose"] == 0.1
-    assert record["scan"]["photons"] == 1.5e5 and record["seed"] == 0
+    asked, scan = record["asked"], record["made"]["scan"]
+    assert asked["config.dose"] == scan["dose"] == 0.1
+    assert scan["photons"] == 1.5e5 and asked["config.seed"] == 0
 
 
 @pytest.mark.slow
-def test_written_hu_are_the_simulated_ones_to_rounding(simulated):
-    config = config_of(simulated / "in", simulated / "out")
-    volume = read_volume(simulated / "in/p1/scan.nii.gz")
-    scan = settings.simulated_dose_params(config)
-    result = simulate_volume(volume, scan, name="p1/scan", seed=0, batch_size=2)
-    written = read_volume(simulated / "out/p1/scan.nii.gz").hu
-    np.testing.assert_allclose(written, result.hu, atol=0.5)
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [
+        ("p1/scan.nii.gz", -1024, 3071),
+        ("p3/scan.nrrd", -1024, 3071),
+        ("wide.mha", -1999, 31743),
+    ],
+)
+def test_slices_one_by_one_are_the_volume_at_once(simulated, tmp_path, name, low, high):
+    """To the bit: the range is the whole volume's, and batches are the same."""
+    hu = chest(seed=6)
+    hu[0, 5, 5], hu[2, 9, 9] = -1500, 4000
+    path = simulated / "in" / name
+    if name == "wide.mha":
+        path = write_volume(volume_of(hu), tmp_path / name)
+    volume = read_volume(path)
+    scan = settings.simulated_dose_params(config_of("", ""))
+    rng = jax.random.fold_in(jax.random.key(7), zlib.crc32(b"p/a"))
+    rngs = jax.vmap(jax.random.fold_in, (None, 0))(rng, jnp.arange(COUNT))
+    whole = []
+    for places in ([0, 1], [2, 2]):
+        images = jnp.asarray(volume.hu[jnp.asarray(places)])
+        noisy = simulate_low_dose(rngs[jnp.asarray(places)], images, MM, scan)
+        clipped = jnp.clip(noisy, low, high)
+        whole += [*jnp.where(padding(images), PADDING_HU, clipped)]
+    with open_volume(path) as source:
+        found = [
+            hu
+            for _, hu in simulated_slices(
+                source, scan, name="p/a", seed=7, batch_size=2
+            )
+        ]
+    np.testing.assert_array_equal(found, np.stack(whole[:COUNT]))
 
 
 @pytest.mark.slow
@@ -218,29 +258,33 @@ def test_padding_reaches_the_border_and_clipped_air_is_none():
     ],
 )
 def test_what_the_input_keeps_to_is_kept_to(hu, expected):
-    assert stored_range(np.array(hu, np.float32)) == expected
+    assert stored_range(*hu) == expected
 
 
 @pytest.mark.slow
-def test_noise_is_the_slice_s_whatever_the_batch_and_its_neighbours():
-    volume = volume_of(chest(4))
+def test_noise_is_the_slice_s_whatever_the_batch_and_its_neighbours(tmp_path):
     scan = settings.simulated_dose_params(config_of("", ""))
-    one, two = (
-        simulate_volume(volume, scan, name="a", seed=0, batch_size=size).hu
-        for size in (3, 2)
-    )
+    path = write_volume(volume_of(chest(4)), tmp_path / "a.mha")
+    flat = write_volume(volume_of(np.repeat(chest(1), 2, axis=0)), tmp_path / "f.mha")
+
+    def simulated_hu(path, name="a", seed=0, size=2):
+        with open_volume(path) as source:
+            slices = simulated_slices(
+                source, scan, name=name, seed=seed, batch_size=size
+            )
+            return np.stack([hu for _, hu in slices])
+
+    one, two = (simulated_hu(path, size=size) for size in (3, 2))
     # Sums in another order, in float32 HU of up to 1000.
     np.testing.assert_allclose(one, two, atol=0.05)
-    again = simulate_volume(volume, scan, name="a", seed=0, batch_size=2).hu
-    np.testing.assert_array_equal(two, again)
-    flat = volume_of(np.repeat(chest(1), 2, axis=0))
+    np.testing.assert_array_equal(two, simulated_hu(path))
+    slices = simulated_hu(flat)
     for other in (
-        simulate_volume(volume, scan, name="b", seed=0, batch_size=2).hu,
-        simulate_volume(volume, scan, name="a", seed=1, batch_size=2).hu,
-        np.repeat(simulate_volume(flat, scan, name="a", seed=0, batch_size=2).hu, 2, 0),
+        simulated_hu(path, name="b"),
+        simulated_hu(path, seed=1),
+        np.repeat(slices, 2, 0),
     ):
         assert np.std((two - other)[1]) > 1
-    slices = simulate_volume(flat, scan, name="a", seed=0, batch_size=2).hu
     assert np.std(slices[0] - slices[1]) > 1
 
 
@@ -266,8 +310,142 @@ def test_the_same_command_goes_on_with_what_is_missing(simulated, capsys, caplog
 @pytest.mark.slow
 def test_other_options_are_not_mixed_in(simulated):
     changed = config_of(simulated / "in", simulated / "out", dose=0.2, seed=3)
-    with pytest.raises(UserError, match=r"(?s)dose: 0\.1 there, 0\.2 asked.*overwrite"):
+    said = r"(?s)config\.dose: 0\.1 there, 0\.2 asked.*config\.overwrite=True"
+    with pytest.raises(UserError, match=said):
         simulate(changed, simulated / "work")
+
+
+@pytest.fixture
+def quick(tmp_path):
+    """Simulates at dose 1, which adds no noise and compiles nothing."""
+
+    def run(source, **changes):
+        config = config_of(tmp_path / source, tmp_path / "out", dose=1.0, **changes)
+        simulate(config, tmp_path / "work")
+
+    return run
+
+
+def test_another_window_or_pixel_size_is_another_result(quick, tmp_path):
+    PIL.Image.new("L", (SIZE, SIZE), 99).save(tmp_path / "a.png")
+    stated = {"data.window": (-600.0, 1500.0), "data.pixel_mm": 0.8}
+    quick("a.png", **stated)
+    quick("a.png", **stated)
+    for key, value, said in (
+        ("window", (-500.0, 1500.0), r"window: \[-600\.0, 1500\.0\] there, \[-500"),
+        ("pixel_mm", 0.7, r"pixel_mm: 0\.8 there, 0\.7 asked"),
+    ):
+        with pytest.raises(UserError, match=rf"config\.data\.{said}"):
+            quick("a.png", **stated | {f"data.{key}": value})
+
+
+def test_the_corrected_command_goes_on(quick, tmp_path, caplog, capsys):
+    """What a message asks for is no other result for what was made without it."""
+    write_volume(volume_of(chest(1)), tmp_path / "in/a.mha")
+    PIL.Image.new("L", (SIZE, SIZE), 99).save(tmp_path / "in/b.png")
+    quick("in")
+    assert "--config.data.window" in caplog.text
+    quick("in", **{"data.window": (-600.0, 1500.0), "data.pixel_mm": 0.8})
+    told = capsys.readouterr().out
+    assert "1 volumes simulated at dose 1, 1 there before, 0 skipped" in told
+
+
+def test_another_series_of_the_folder_is_another_result(quick, tmp_path):
+    for series, start in (("1.2.3", 0), ("1.2.4", 1)):
+        write_series(tmp_path / "tmp", chest(2, start), SeriesInstanceUID=series)
+        for path in (tmp_path / "tmp").iterdir():
+            (tmp_path / "in").mkdir(exist_ok=True)
+            path.rename(tmp_path / "in" / f"{start}{path.name}")
+    quick("in", **{"data.series": "1.2.3"})
+    quick("in", **{"data.series": "1.2.3"})
+    with pytest.raises(UserError, match=r"data\.series: '1\.2\.3' there, '1\.2\.4' "):
+        quick("in", **{"data.series": "1.2.4"})
+
+
+def _replaced(folder):
+    write_volume(volume_of(chest(2, seed=9)), folder / "a.mha", overwrite=True)
+
+
+def _newer(folder):
+    """The same number of bytes."""
+    content = bytearray((folder / "b.nii").read_bytes())
+    content[-1] ^= 1
+    (folder / "b.nii").write_bytes(content)
+
+
+def _with_a_slice_less(folder):
+    (folder / "c/IM1").unlink()
+
+
+def _with_other_values_beside(folder):
+    content = (folder / "d.raw").read_bytes()
+    (folder / "d.raw").write_bytes(content[::-1])
+
+
+@pytest.mark.parametrize(
+    "change", [_replaced, _newer, _with_a_slice_less, _with_other_values_beside]
+)
+def test_a_source_that_changed_is_another_source(quick, tmp_path, change):
+    for name in ("a.mha", "b.nii", "d.mhd"):
+        write_volume(volume_of(chest(1)), tmp_path / "in" / name)
+    write_series(tmp_path / "in/c", chest(2))
+    quick("in")
+    # Elsewhere, with the same names, sizes and times, they are the same.
+    shutil.move(tmp_path / "in", tmp_path / "moved")
+    quick("moved")
+    change(tmp_path / "moved")
+    with pytest.raises(UserError, match=r"source\.sha256: '[0-9a-f]+' there"):
+        quick("moved")
+    quick("moved", overwrite=True)
+    quick("moved")
+
+
+def test_files_that_are_no_results_are_told_from_them(quick, tmp_path):
+    """Three text files named as results, and one named as a record."""
+    for name in "abc":
+        write_volume(volume_of(chest(1)), tmp_path / "in" / f"{name}.nii.gz")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/a.nii.gz").write_text("notes")
+    (tmp_path / "out/c.nii.gz.json").write_text('{"mine": 1}')
+    with pytest.raises(UserError, match=r"(?s)a\.nii\.gz: is there.*gz\.json: not a"):
+        quick("in")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "a.nii.gz",
+        "c.nii.gz.json",
+    ]
+    assert (tmp_path / "out/a.nii.gz").read_text() == "notes"
+
+
+def test_the_longest_names_are_simulated(quick, tmp_path):
+    long = "n" * 248 + ".nii.gz"  # as long as a name can be
+    write_volume(volume_of(chest(1)), tmp_path / "in/short.nii.gz")
+    (tmp_path / "in/short.nii.gz").rename(tmp_path / "in" / long)
+    quick("in")
+    np.testing.assert_array_equal(
+        read_volume(tmp_path / "out" / long).hu, read_volume(tmp_path / "in" / long).hu
+    )
+    quick("in")
+
+
+def test_skipped_volumes_are_told_where_asked(quick, tmp_path):
+    write_volume(volume_of(chest(1)), tmp_path / "in/a.mha")
+    (tmp_path / "in/b.mha").write_bytes(b"nothing")
+    quick("in")
+    with pytest.raises(Incomplete, match="1 skipped"):
+        quick("in", strict=True)
+    (tmp_path / "in/b.mha").unlink()
+    quick("in", strict=True)
+
+
+def test_padding_comes_back_as_it_was(quick, tmp_path):
+    """-2000 HU, which every reader knows, as it was; what a tag marked, at -1024 HU."""
+    hu = np.where(OUTSIDE, -2000, chest(2)).astype(np.float32)
+    write_volume(volume_of(hu), tmp_path / "in/a.nii")
+    write_series(tmp_path / "in/b", chest(2))
+    quick("in")
+    stored = sitk.GetArrayFromImage(sitk.ReadImage(tmp_path / "out/a.nii"))
+    np.testing.assert_array_equal(stored, hu)
+    assert np.all(read_volume(tmp_path / "out/b").hu[:, OUTSIDE] == PADDING_HU)
 
 
 @pytest.mark.slow
@@ -351,11 +529,54 @@ def test_the_output_is_never_in_the_input(tmp_path):
     for output in (root, root / "out", tmp_path / "in/../in"):
         with pytest.raises(UserError, match=r"config\.output: .*give another"):
             simulate(config_of(root, output), tmp_path)
-    with pytest.raises(UserError, match="written upon itself"):
+    for source in (root, path, root / "../in"):
+        with pytest.raises(UserError, match=r"config\.output: \S+ holds the input"):
+            simulate(config_of(source, tmp_path), tmp_path)
+    with pytest.raises(UserError, match=rf"config\.output: {root} is the input folder"):
         simulate(config_of(path, root), tmp_path)
-    with pytest.raises(UserError, match="written upon itself"):
-        write_series(tmp_path / "series", chest(1))
+    (tmp_path / "link").symlink_to(root)
+    with pytest.raises(UserError, match=rf"{root}/out lies in the input folder {root}"):
+        simulate(config_of(root, tmp_path / "link/out"), tmp_path)
+    write_series(tmp_path / "series", chest(1))
+    with pytest.raises(UserError, match=r"holds the input folder"):
         simulate(config_of(tmp_path / "series", tmp_path), tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "link", "series"]
+
+
+def test_a_link_of_the_output_does_not_lead_into_the_input(tmp_path):
+    write_volume(volume_of(chest(1)), tmp_path / "in/p1/a.mha")
+    before = (tmp_path / "in/p1/a.mha").read_bytes()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/p1").symlink_to(tmp_path / "in/p1")
+    with pytest.raises(UserError, match=r"config\.output: \S+ would be written upon"):
+        config = config_of(tmp_path / "in", tmp_path / "out", overwrite=True)
+        simulate(config, tmp_path)
+    assert (tmp_path / "in/p1/a.mha").read_bytes() == before
+
+
+def test_a_multi_frame_file_becomes_a_series_of_its_name(quick, tmp_path):
+    stored = np.rint(chest(2) + 1024).astype(np.uint16)
+    save(make_enhanced(stored, spacing=("0.80", "0.80")), tmp_path / "scan.dcm")
+    quick("scan.dcm")
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["scan", "scan.json"]
+    found = read_volume(tmp_path / "out/scan")
+    np.testing.assert_array_equal(found.hu, stored.astype(np.float32) - 1024)
+    quick("scan.dcm")
+
+
+def test_an_output_beside_an_input_file_is_fine(quick, tmp_path):
+    write_volume(volume_of(chest(1)), tmp_path / "a.mha")
+    quick("a.mha")
+    assert read_volume(tmp_path / "out/a.mha").shape == (1, SIZE, SIZE)
+
+
+def test_two_volumes_of_one_place_are_refused(quick, tmp_path):
+    """The values of both would go to a.raw."""
+    write_volume(volume_of(chest(1)), tmp_path / "in/a.mhd")
+    shutil.copy(tmp_path / "in/a.mhd", tmp_path / "in/a.MHD")
+    with pytest.raises(UserError, match=r"a\.MHD and \S+a\.mhd would both .*a\.raw"):
+        quick("in")
 
 
 def test_a_folder_without_ct_says_so(tmp_path):
@@ -369,14 +590,15 @@ def test_a_folder_without_ct_says_so(tmp_path):
     [
         ({"spacing_mm": (5.0, 1.0, 1.1)}, "pixels of 1 x 1.1 mm"),
         ({"spacing_known": False}, "no pixel size"),
-        ({"unit": "grey"}, "HU are needed"),
-        ({"hu": np.full((1, 64, 64), 9, np.float32)}, "9 to 9 are grey levels"),
+        ({"unit": "mask"}, "HU are needed"),
+        ({"unit": "grey"}, "--config.data.window"),
         ({"hu": np.full((1, 8, 64), -9, np.float32)}, "at least 16 x 16"),
     ],
 )
 def test_what_cannot_be_simulated_says_why(fields, said):
     with pytest.raises(UserError, match=said):
-        check_scan(dataclasses.replace(volume_of(chest(1)), **fields))
+        volume = dataclasses.replace(volume_of(chest(1)), **fields)
+        check_scan(volume, volume.shape)
 
 
 def test_every_variant_is_accepted():
