@@ -35,6 +35,7 @@ def get_base() -> ConfigDict:
     config.data.window = (0.0, 0.0)  # (centre, width) in HU of PNG; (0, 0): grey levels
     config.data.pixel_mm = 0.0  # size of a pixel, for files that do not say; 0: unknown
     config.data.gaps = "refuse"  # unevenly spaced slices: refuse, allow (2-D work only)
+    config.data.multiframe = False  # write a DICOM series as one multi-frame file
     config.data.trust_hu = False  # take values for HU that do not look like it
     config.data.split = (0.8, 0.1, 0.1)  # train, val, test; by a hash of the names
     config.data.split_by = "patient"  # patient, slice (which leaks: for one patient)

@@ -57,6 +57,7 @@ def get_config(variant: str = "default") -> ConfigDict:
     config.data.window = (0.0, 0.0)  # (centre, width) in HU of PNG
     config.data.pixel_mm = 0.0  # size of a pixel, for files that do not say; 0: unknown
     config.data.gaps = "refuse"  # unevenly spaced slices: refuse, allow
+    config.data.multiframe = False  # write a DICOM series as one multi-frame file
     config.data.trust_hu = False  # take values for HU that do not look like it
     config.data.low = ""  # task calibrate: the same patients at a lower dose
     config.data.low_dose = 0.25  # that dose

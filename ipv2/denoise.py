@@ -46,6 +46,7 @@ from ipv2.scans import (
     identities,
     list_jobs,
     reading_of,
+    written_as,
 )
 from ipv2.stored_hu import restored, stored_range
 from ipv2.tiling import Tiling, create_tiling
@@ -128,6 +129,7 @@ def _asked(job: Job, config: ConfigDict, trained: Trained, tiling: Tiling) -> As
             "network": trained.identity,
             "tiling": tiling._asdict(),
             **terms,
+            **written_as(job, config),
         },
         leave,
     )
@@ -147,6 +149,7 @@ def _denoise_one(
             volume.shape,
             place,
             format=volume.format,
+            multi_frame=config.data.multiframe,
             series_description=series_description(volume, trained),
             derivation_description=derivation_description(trained, applier.tiling),
         ) as write:

@@ -44,6 +44,7 @@ from ipv2.scans import (
     require_jobs_apart,
     require_spacing,
     settings_of,
+    written_as,
 )
 from ipv2.train_step import example_rngs
 
@@ -110,6 +111,7 @@ def _asked(job: Job, config: ConfigDict) -> Asked:
             **identities(job.sources, ["lq", "gt"]),
             **settings_of(config, *keys),
             **terms,
+            **written_as(job, config),
         },
         leave,
     )
@@ -132,6 +134,7 @@ def _purify_one(job: Job, work: Work, config: ConfigDict) -> dict[str, Any]:
             results[side],
             place,
             format=results[side].format,
+            multi_frame=config.data.multiframe,
             series_description=f"IPv2 {side} {params.variant}",
             derivation_description=(
                 f"image purification, {params.version}, {params.variant}, software "

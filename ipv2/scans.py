@@ -301,6 +301,13 @@ def settings_of(config: ConfigDict, *keys: str) -> dict[str, object]:
     }
 
 
+def written_as(job: Job, config: ConfigDict) -> dict[str, object]:
+    """How results are written, where the config departs from the plain way."""
+    if config.data.multiframe and any(target.series for target in job.targets):
+        return {"config.data.multiframe": True}
+    return {}
+
+
 def identities(sources: Sequence[Path], names: Sequence[str]) -> dict[str, object]:
     """What the sources are, under the names of their parts."""
     return {

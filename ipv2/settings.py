@@ -113,6 +113,7 @@ _READING = {
     "data.pixel_mm": c.number(at_least=0),
     "data.gaps": c.one_of("refuse", "allow"),
     "data.trust_hu": c.boolean(),
+    "data.multiframe": c.boolean(),
 }
 _SCANNER = {
     "noise.photons": c.number(at_least=1),

@@ -50,6 +50,7 @@ from ipv2.scans import (
     open_scan,
     reading_of,
     settings_of,
+    written_as,
 )
 from ipv2.stored_hu import restored, stored_range
 
@@ -105,6 +106,7 @@ def _asked(job: Job, config: ConfigDict) -> Asked:
             **identities(job.sources, ["source"]),
             **settings_of(config, *keys),
             **terms,
+            **written_as(job, config),
         },
         leave,
     )
@@ -122,6 +124,7 @@ def _simulate_one(job: Job, work: Work, config: ConfigDict) -> dict[str, Any]:
             volume.shape,
             place,
             format=volume.format,
+            multi_frame=config.data.multiframe,
             series_description=series_description(volume, scan),
             derivation_description=derivation_description(
                 scan, config.seed, volume.shape

@@ -14,6 +14,8 @@ _TWELVE_BITS = (PADDING_HU, 3071.0)
 _SIXTEEN_BITS = (-1999.0, 32767.0 + PADDING_HU)
 # What readers take for padding wherever it stands, see `ct_io`.
 _ALWAYS_PADDING = -2000.0
+# Of int16: a stored -32768 with an intercept of -1024 lies below it, and is padding.
+_LOWEST = -32768.0
 
 
 def restored(
@@ -23,9 +25,10 @@ def restored(
 
     Clipped to a range. What was not measured is what it was. Where the file marks
     padding, that alone is meant: it gets its own value back where every reader knows it
-    again, -2000 HU and less; values that only PixelPaddingValue marked become -1024 HU,
-    since that attribute, which is in stored values, goes with the input's. Where the
-    file marks none, it is the pixels of -1024 HU that `padding` finds.
+    again, -2000 HU and less, as far as int16 goes; values that only PixelPaddingValue
+    marked become -1024 HU, since that attribute, which is in stored values, goes with
+    the input's. Where the file marks none, it is the pixels of -1024 HU that `padding`
+    finds.
 
     Args:
       original: the slice that was read.
@@ -36,7 +39,8 @@ def restored(
     outside = original.stored != original.hu
     if not outside.any() and (original.hu == PADDING_HU).any():
         outside = np.asarray(padding(jnp.asarray(original.hu[None])))[0]
-    kept = np.where(original.stored <= _ALWAYS_PADDING, original.stored, PADDING_HU)
+    marked = np.maximum(original.stored, _LOWEST)
+    kept = np.where(marked <= _ALWAYS_PADDING, marked, PADDING_HU)
     return np.where(outside, kept, hu).astype(np.float32)
 
 

@@ -37,7 +37,8 @@ from ipv2.trained import UNIT
 
 # What a resumed run may change: nothing that decides its parameters.
 FREE_TO_CHANGE = (
-    *("task", "strict", "data.cache", "purify.output", "purify.overwrite"),
+    *("task", "strict", "data.cache", "data.multiframe"),
+    *("purify.output", "purify.overwrite"),
     *("compare", "denoise"),
 )
 
