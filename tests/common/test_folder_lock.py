@@ -1,60 +1,125 @@
-import signal
+"""A folder is one command's, and free again however that command ends."""
+
+import errno
+import fcntl
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from common.errors import UserError
-from common.folder_lock import hold_folder
+from common.folder_lock import LOCK, hold_folder
 
 ROOT = Path(__file__).parents[2]
-HOLDER = """
+_HOLD = """
 import sys
 from pathlib import Path
 from common.folder_lock import hold_folder
-with hold_folder(Path(sys.argv[1]), "--workdir"):
+with hold_folder(Path(sys.argv[1]), "task other"):
     print("held", flush=True)
     sys.stdin.read()
 """
 
 
-def test_a_second_command_is_refused_at_once_and_lets_in_after_the_first(tmp_path):
-    folder = tmp_path / "run"
-    with hold_folder(folder, "--workdir"):
-        with (
-            pytest.raises(UserError, match="--workdir: another command is at work in"),
-            hold_folder(folder, "--workdir"),
-        ):
-            pass
-        # Another folder is free.
-        with hold_folder(tmp_path / "other", "--workdir"):
-            pass
-    with hold_folder(folder, "--workdir"):
-        pass
-
-
-def test_the_lock_falls_with_a_killed_process(tmp_path):
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(tmp_path)],
+@pytest.fixture
+def other(tmp_path):
+    """Another process that holds the folder."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _HOLD, str(tmp_path / "out")],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-    ) as process:
-        assert process.stdout.readline() == "held\n"
-        with pytest.raises(UserError), hold_folder(tmp_path, "--workdir"):
-            pass
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    with hold_folder(tmp_path, "--workdir"):
-        pass
+    )
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate()
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path):
-    (tmp_path / "file").touch()
+def test_a_second_process_is_refused_at_once_and_told_by_whom(tmp_path, other):
+    said = rf"another command works in this folder \(task other, process {other.pid}"
     with (
-        pytest.raises(UserError, match=r"--workdir: .*cannot be written"),
-        hold_folder(tmp_path / "file" / "run", "--workdir"),
+        pytest.raises(UserError, match=said),
+        hold_folder(tmp_path / "out", "task mine"),
     ):
         pass
+    assert (tmp_path / "out" / LOCK).exists()
+
+
+def test_the_lock_falls_with_a_killed_process(tmp_path, other):
+    other.kill()
+    other.wait()
+    assert (tmp_path / "out" / LOCK).exists()
+    with hold_folder(tmp_path / "out", "task mine"):
+        assert "task mine" in (tmp_path / "out" / LOCK).read_text()
+        assert "task other" not in (tmp_path / "out" / LOCK).read_text()
+
+
+def test_threads_of_one_process_are_two_commands(tmp_path):
+    refused = []
+
+    def second():
+        with pytest.raises(UserError), hold_folder(tmp_path, "task b"):
+            pass
+        refused.append(True)
+
+    with hold_folder(tmp_path, "task a"):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join()
+    assert refused
+    with hold_folder(tmp_path, "task b"):
+        pass
+
+
+def test_nothing_is_left_but_what_came_in(tmp_path):
+    with hold_folder(tmp_path / "a/empty", "task"):
+        assert (tmp_path / "a/empty").is_dir()
+    assert not (tmp_path / "a/empty").exists()
+    with pytest.raises(KeyboardInterrupt), hold_folder(tmp_path / "full", "task"):
+        (tmp_path / "full/x").touch()
+        raise KeyboardInterrupt
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["x"]
+    (tmp_path / "there").mkdir()
+    with hold_folder(tmp_path / "there", "task"):
+        pass
+    assert list((tmp_path / "there").iterdir()) == []
+
+
+def test_a_lock_that_was_removed_meanwhile_is_not_taken_for_one(tmp_path, monkeypatch):
+    """The holder removes its file between our opening and our locking it."""
+    flock, calls = fcntl.flock, []
+
+    def slow(descriptor, how):
+        if not calls:
+            (tmp_path / LOCK).unlink()
+        calls.append(descriptor)
+        flock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", slow)
+    with hold_folder(tmp_path, "task"):
+        assert len(calls) == 2
+        with pytest.raises(UserError), hold_folder(tmp_path, "task"):
+            pass
+
+
+def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, caplog):
+    def refuse(descriptor, how):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with hold_folder(tmp_path, "task"):
+        pass
+    assert "its file system has no locks" in caplog.text
+
+
+def test_a_folder_that_cannot_be_is_refused_with_words(tmp_path):
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file/below"):
+        with pytest.raises(UserError, match=r"file.*: cannot be written to: .*Give"):
+            with hold_folder(folder, "task"):
+                pass
