@@ -12,7 +12,9 @@ IPv1 (arXiv 2510.07492) and IPv2 (arXiv 2602.19314), on `*b h w` arrays:
 D is the dark mask (air inside and outside the body), N a low-dose simulation, W a weak
 denoiser. Two variants of the masks:
 
-* `reference`: the published steps on 8-bit grey images, faults included;
+* `reference`: the published steps on 8-bit grey images, faults included. Grey levels
+  given as float32 are rounded to 8 bits first and come back as whole levels; HU are
+  blended as they are, under masks made in the window;
 * `robust` (default): `ipv2.anatomy` on HU. D(x) = outside air or lung of x, and
   CM_lung = lung(lq) or lung(gt).
 
@@ -26,11 +28,12 @@ Masks are constants: gradients flow through the blends, N and W alone.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float32, Num, UInt32
 
 from ipv2.anatomy import AnatomyParams, Words, segment_words
@@ -172,7 +175,7 @@ def purify_v1(
 
     Args:
         lq: low-dose images, HU float32, or grey levels with `params.units='grey'`
-            (uint8 stays uint8, rounded to nearest with ties up).
+            (uint8 stays uint8, rounded to nearest with ties to even).
         gt: normal-dose images of the other breath, same shape and dtype.
         t: share of gt blended into lq outside the dark regions, 0 ... 1.
         params: of the masks; noise options do not apply.
@@ -183,7 +186,12 @@ def purify_v1(
     params = params or PurifyParams()
     _check_pair(lq, gt, params)
     _check_t(t)
-    return _blend_v1(common_mask(lq, gt, params), lq, gt, t)
+    x, y = _published_levels(lq, params), _published_levels(gt, params)
+    mask = common_mask(x, y, params)
+    if x.dtype != jnp.uint8:
+        return _blend_v1(mask, x, y, t)
+    found = _look_up_v1(mask, x, y, _blended_levels(float(t)))
+    return _in_dtype(found, lq.dtype)
 
 
 def purify_v2(
@@ -210,13 +218,14 @@ def purify_v2(
     """
     params = params or PurifyParams()
     _check_pair(lq, gt, params)
+    x, y = _published_levels(lq, params), _published_levels(gt, params)
     if params.remove_background:
-        mask = remove_background(lq, gt, params)
+        mask = remove_background(x, y, params)
     else:
-        mask = common_mask(lq, gt, params)
-    noisy_gt = add_noise(rng, gt, spacing_mm, params)
-    quiet_lq = remove_noise(lq, params)
-    return _blend_v2(mask, lq, gt, noisy_gt, quiet_lq)
+        mask = common_mask(x, y, params)
+    noisy_gt = add_noise(rng, y, spacing_mm, params)
+    quiet_lq = remove_noise(x, params)
+    return _in_dtype(_blend_v2(mask, x, y, noisy_gt, quiet_lq), lq.dtype)
 
 
 def common_mask(
@@ -244,10 +253,9 @@ def remove_background(
 ) -> Float32[Array, "*b h w"]:
     """``CM_lung``: the common mask without the outside air, as a weight.
 
-    Reference: as OpenCV's floodFill does from seed (0, 0) with default tolerances, the
-    4-connected pixels of the seed's own value leave the mask. 254 and 255 are different
-    values: a fill that starts where both images are dark (254) stops where one is
-    (255). A seed that is not dark removes nothing.
+    Reference: the dark pixels 4-connected to corner (0, 0) leave the mask, those where
+    both images are dark (254) and those where one is (255) alike: the published fill
+    runs on a copy of CM thresholded at 200. A corner that is not dark removes nothing.
 
     Robust: lung(lq) or lung(gt); with `align_contour`, also where one of the two has
     outside air and the other has not.
@@ -273,7 +281,8 @@ def add_noise(
 
     `physical` adds photon noise in HU. `reference` is the published recipe on 8-bit
     grey levels: it stretches each image from its minimum to its maximum, so that HU
-    are lost, and takes square images only. `none` returns the image.
+    are lost, darkens images whose body reaches outside the inscribed circle (by 70 grey
+    levels on average on one), and takes square images only. `none` returns the image.
     """
     params = params or PurifyParams()
     _check_image("image", image, params)
@@ -361,6 +370,29 @@ def _blend_v1(mask: Array, lq: Array, gt: Array, t: Array) -> Purified:
     return Purified(_like(lq_bar, lq), _like(gt_bar, gt), mask)
 
 
+@lru_cache(maxsize=8)
+def _blended_levels(t: float) -> np.ndarray:
+    """(3, 256, 256) IPv1's 8-bit lq_bar for CM = 0, 254, 255, each lq and each gt.
+
+    As the published script has it: float32 weights, the share T in float64, rounded
+    half to even. At T = 0.1 one pair of levels in ten is a tie up to the last bit of
+    float64, which float32 does not see.
+    """
+    weight = np.array([0, 254, 255], np.float32)[:, None, None] / np.float32(255)
+    level = np.arange(256, dtype=np.uint8)
+    lq, gt = level[None, :, None], level[None, None, :]
+    blend = weight * gt + (1 - weight) * ((1 - t) * lq + t * gt)
+    return np.rint(blend).astype(np.uint8)
+
+
+@jax.jit
+def _look_up_v1(mask: Array, lq: Array, gt: Array, levels: Array) -> Purified:
+    plane = jnp.where(mask == 1, 2, (mask > 0).astype(jnp.int32))
+    lq_bar = levels[plane, lq.astype(jnp.int32), gt.astype(jnp.int32)]
+    gt_bar = mask * lq.astype(jnp.float32) + (1 - mask) * gt.astype(jnp.float32)
+    return Purified(lq_bar, _like(gt_bar, gt), mask)
+
+
 @jax.jit
 def _blend_v2(
     mask: Array, lq: Array, gt: Array, noisy_gt: Array, quiet_lq: Array
@@ -372,11 +404,9 @@ def _blend_v2(
 
 @partial(jax.jit, static_argnums=2)
 def _reference_fill(both: Array, one: Array, height: int) -> tuple[Array, Array]:
-    """Both parts of the sum without what floodFill reaches from corner (0, 0)."""
+    """Both parts of the sum without what a fill reaches from corner (0, 0)."""
     corner = bit_mask.like(bit_mask.corner(height, both.shape[-1]), both)
-    starts_in_both = jnp.any((both & corner) != 0, axis=(-2, -1))
-    passable = bit_mask.where(starts_in_both, both, one)
-    outside = flood_fill.flood_fill(corner, passable)
+    outside = flood_fill.flood_fill(corner, both | one)
     return both & ~outside, one & ~outside
 
 
@@ -427,6 +457,21 @@ def _to_grey(image: Array, params: PurifyParams) -> Array:
     return jnp.round(jnp.clip(level, 0, 255)).astype(jnp.uint8)
 
 
+def _published_levels(image: Array, params: PurifyParams) -> Array:
+    """What the blend works on: the published steps read and write 8-bit files."""
+    if params.variant == "reference" and params.units == "grey":
+        return image if image.dtype == jnp.uint8 else _to_grey(image, params)
+    return image
+
+
+def _in_dtype(pair: Purified, dtype: Any) -> Purified:
+    if pair.lq_bar.dtype == dtype:
+        return pair
+    return pair._replace(
+        lq_bar=pair.lq_bar.astype(dtype), gt_bar=pair.gt_bar.astype(dtype)
+    )
+
+
 def _from_hu(hu: Array, like: Array, params: PurifyParams) -> Array:
     if params.units == "grey":
         centre, width = params.window
@@ -435,12 +480,10 @@ def _from_hu(hu: Array, like: Array, params: PurifyParams) -> Array:
 
 
 def _like(value: Array, image: Array) -> Array:
-    """`value` in the dtype of `image`; 8 bits are rounded to nearest, ties up."""
+    """`value` in the dtype of `image`; 8 bits are rounded half to even, as OpenCV."""
     if image.dtype != jnp.uint8:
         return value.astype(image.dtype)
-    # Values are multiples of 1/2550 for T in tenths: the small excess lifts a tie that
-    # float32 rounded down (by 3e-5 at most) and nothing else.
-    return jnp.clip(jnp.floor(value + (0.5 + 1e-4)), 0, 255).astype(jnp.uint8)
+    return jnp.clip(jnp.round(value), 0, 255).astype(jnp.uint8)
 
 
 def _check_choice(name: str, value: object, accepted: tuple[object, ...]) -> None:

@@ -27,6 +27,7 @@ from ipv2.ct_io.dicom_header import (
     text_of,
 )
 from ipv2.ct_io.dicom_padding import PaddingRange, pad, padding_of
+from ipv2.ct_io.frame_splitting import Frame, split_frames
 from ipv2.ct_io.volume import (
     Gaps,
     ReadOptions,
@@ -275,7 +276,10 @@ def _entry(path: Path, header: DicomHeader, frame: Frame | None = None) -> _Entr
         number_of(header.dataset, "RescaleSlope", 1.0),
         number_of(header.dataset, "RescaleIntercept", 0.0),
     )
-    shape = number_of(header.dataset, "Rows", 0), number_of(header.dataset, "Columns", 0)
+    shape = (
+        number_of(header.dataset, "Rows", 0),
+        number_of(header.dataset, "Columns", 0),
+    )
     several = header.frames > 1 or "SharedFunctionalGroupsSequence" in header.dataset
     return _Entry(
         place=place_of(path, header.dataset),

@@ -13,11 +13,14 @@ import numpy as np
 from pydicom import Dataset
 
 from common.errors import UserError
-from ipv2.ct_io.dicom_header import is_dicom
+from ipv2.ct_io.dicom_header import is_dicom, text_of
 from ipv2.ct_io.dicom_writing import SeriesWriter
 from ipv2.ct_io.formats import SUFFIXES, stem_of, suffix_of
+from ipv2.ct_io.frame_joining import join_slices
 from ipv2.ct_io.image_writing import image_writer
 from ipv2.ct_io.volume import Format, Grid, Volume
+
+_FRAMES = "frames.dcm"
 
 
 def write_volume(
@@ -26,6 +29,7 @@ def write_volume(
     *,
     format: Format | None = None,
     overwrite: bool = False,
+    multi_frame: bool = False,
     series_description: str | None = None,
     derivation_description: str = "",
 ) -> Path:
@@ -48,6 +52,8 @@ def write_volume(
       format: in place of what the path's extension says; 'dicom-series' for a folder
         that is called 'scan.nii', say.
       overwrite: whether what is there may be replaced.
+      multi_frame: whether a DICOM series is written as one multi-frame file in its
+        folder, a Legacy Converted Enhanced CT, in place of a file a slice.
       series_description: for DICOM; by default the input's and ' (derived)'.
       derivation_description: for DICOM: what was done to the image.
 
@@ -63,6 +69,7 @@ def write_volume(
         path,
         format=format,
         overwrite=overwrite,
+        multi_frame=multi_frame,
         series_description=series_description,
         derivation_description=derivation_description,
     ) as write:
@@ -82,6 +89,7 @@ def slice_writer(
     *,
     format: Format | None = None,
     overwrite: bool = False,
+    multi_frame: bool = False,
     series_description: str | None = None,
     derivation_description: str = "",
 ) -> Iterator[Write]:
@@ -96,6 +104,7 @@ def slice_writer(
       path: as for `write_volume`, as are the rest.
       format: as there.
       overwrite: as there.
+      multi_frame: as there.
       series_description: as there.
       derivation_description: as there.
 
@@ -154,12 +163,24 @@ def slice_writer(
         if written != shape[0]:
             raise ValueError(f"{path}: {written} of {shape[0]} slices were written")
         if kind == "dicom-series":
-            _replace_folder(staging, path)
+            _replace_folder(_joined(staging, grid) if multi_frame else staging, path)
         else:
             # The header that names the data (MHD) last: it never points at old data.
             for file in reversed(output_files(path, kind)):
                 staged = staging / (_plain_name(path) if file == path else file.name)
                 os.replace(staged, file)
+
+
+def _joined(slices: Path, grid: Grid) -> Path:
+    """A folder beside that of the slices, with one file of them all, in their order."""
+    folder = slices.with_name("joined")
+    folder.mkdir()
+    names = _slice_names(grid, len(list(slices.iterdir())))
+    source = "" if grid.header is None else text_of(grid.header, "SeriesInstanceUID")
+    join_slices(
+        [slices / name for name in names], folder / _FRAMES, source_series=source
+    )
+    return folder
 
 
 def output_files(path: Path, kind: Format) -> tuple[Path, ...]:

@@ -1,20 +1,66 @@
 """The low-dose recipe that the IPv2 authors published, for parity.
 
-It is not physics: `photon_noise` is.
-"""
+It is not physics: `photon_noise` is. Three steps, each a function of its own:
 
-import math
+    p = line_integrals(x)        radon of the stretched image, over 500
+    n = draw_counts(I exp(-p))   Poisson + normal
+    N(x) = reconstruct(n)        filtered backprojection, stretched again, 8 bit
+"""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, Real, UInt8
 
-from ipv2.kernels import projection
 from ipv2.kernels.photon_counts import sample_counts, slice_keys
-from ipv2.kernels.photon_noise import SMALLEST, scan_geometry
-from ipv2.kernels.reconstruction_filter import filter_response
+from ipv2.kernels.photon_noise import SMALLEST
+from ipv2.kernels.rotation_radon import (
+    RotationTables,
+    create_rotation_tables,
+    rotate_and_sum,
+    smear_back,
+)
 from ipv2.kernels.slice_loop import slice_by_slice
+
+# What the recipe divides line integrals by, in place of an attenuation.
+_SCALE = 500
+
+
+def unattenuated_counts(mas: float | int) -> float:
+    """Counts of a ray that nothing attenuates, ``(0.015 mAs + 0.1002) 200,000``."""
+    return (0.015 * mas + 0.1002) * 200 * 1000
+
+
+def line_integrals(
+    tables: RotationTables, image: Float32[Array, "n n"]
+) -> Float32[Array, "v n"]:
+    """Line integrals of a square grey image, (views, bins).
+
+    ``p = radon((x - min x) / (max x - min x)) / 500``, x all of the square: what lies
+    outside the inscribed circle is in the sums, of those views that meet it.
+    """
+    return rotate_and_sum(tables, _min_max(image)) / _SCALE
+
+
+def draw_counts(key: Array, mean: Float32[Array, "v n"]) -> Float32[Array, "v n"]:
+    """Counts of rays: ``Poisson(mean) + Normal(0, 0.05 sqrt(mean))``."""
+    normal = jax.random.normal(key, (2, *mean.shape))
+    return sample_counts(normal[0], mean) + 0.05 * jnp.sqrt(mean) * normal[1]
+
+
+def reconstruct(
+    tables: RotationTables, counts: Float32[Array, "v n"], photons: Array
+) -> UInt8[Array, "n n"]:
+    """The 8-bit image of counts.
+
+    ``y = fbp(500 p')``, ``p' = -ln(counts / photons)``, 0 where counts <= 0, zero
+    outside the inscribed circle; then ``255 (y - min y) / (max y - min y)``, truncated.
+    # Departs from IPv2: the logarithm is not taken of counts <= 0. No result differs.
+    """
+    positive = counts > 0
+    ratio = jnp.where(positive, counts, photons) / photons
+    result = smear_back(tables, -_SCALE * jnp.log(ratio))
+    return (255 * _min_max(result)).astype(jnp.uint8)
 
 
 def _min_max(image: Float32[Array, "h w"]) -> Float32[Array, "h w"]:
@@ -25,37 +71,23 @@ def _min_max(image: Float32[Array, "h w"]) -> Float32[Array, "h w"]:
 
 
 def _reference(
-    geometry: projection.Geometry,
-    response: Array,
-    photons: Array,
-    key: Array,
-    image: Float32[Array, "h w"],
-) -> UInt8[Array, "h w"]:
-    circle = jnp.asarray(projection.inscribed_circle(geometry.shape))
-    line = projection.project(geometry, jnp.where(circle, _min_max(image), 0.0)) / 500
-    mean = photons * jnp.exp(-line)
-
-    normal = jax.random.normal(key, (2, *line.shape))
-    seen = sample_counts(normal[0], mean) + 0.05 * jnp.sqrt(mean) * normal[1]
-    positive = seen > 0
-    line = jnp.where(positive, -jnp.log(jnp.where(positive, seen, 1.0) / photons), 0.0)
-    result = projection.backproject(geometry, 500 * line, response)
-    result = jnp.where(circle, result * (math.pi / geometry.views), 0.0)
-    return jnp.round(255 * _min_max(result)).astype(jnp.uint8)
+    tables: RotationTables, unattenuated: Array, key: Array, image: Array
+) -> UInt8[Array, "n n"]:
+    mean = unattenuated * jnp.exp(-line_integrals(tables, image))
+    return reconstruct(tables, draw_counts(key, mean), unattenuated)
 
 
 @jax.jit
 def _jit_reference(
-    geometry: projection.Geometry,
-    response: Array,
+    tables: RotationTables,
+    unattenuated: Array,
     keys: Array,
-    images: Float32[Array, "b h w"],
-    photons: Array,
-) -> UInt8[Array, "b h w"]:
+    images: Float32[Array, "b n n"],
+) -> UInt8[Array, "b n n"]:
     return slice_by_slice(
         lambda constants, *one: _reference(*constants, *one),
         (keys, images),
-        (geometry, response, photons),
+        (tables, unattenuated),
     )
 
 
@@ -64,22 +96,36 @@ def simulate_reference_noise(
     image: Real[Array | np.ndarray, "..."],
     *,
     mas: float | int = 2.5,
-    geometry: projection.Geometry | None = None,
+    tables: RotationTables | None = None,
 ) -> UInt8[Array, "..."]:
     """The low-dose recipe published with IPv2, its faults included, for parity.
 
     x = min-max of each image; p = radon(x) / 500 at as many views as the image has
-    rows; I = (0.015 mAs + 0.1002) 200,000; lam = I exp(-p); n ~ Poisson(lam) +
-    Normal(0, 0.05 sqrt(lam)); p' = -ln(n / I), 0 where n <= 0; FBP (Hann, linear
-    interpolation) of 500 p', zero outside the inscribed circle, min-max, 8 bit.
-    # Departs from IPv2: the noise is seeded, the logarithm is not taken of n <= 0, and
-    # what lies outside the inscribed circle is not projected.
+    rows; I = (0.015 mAs + 0.1002) 200,000; n ~ Poisson(I exp(-p)) +
+    Normal(0, 0.05 sqrt(I exp(-p))); p' = -ln(n / I), 0 where n <= 0; FBP (Hann, linear
+    interpolation) of 500 p', zero outside the inscribed circle, min-max, truncated to
+    8 bits. Projection and reconstruction are scikit-image's (`rotation_radon`).
+
+    Given the draws of NumPy's legacy generator, what the published scripts made of
+    seven images is matched but for 0 to 7 of 65,536 pixels, which are one grey level
+    off: float32 and float64 differ by up to 4e-4 levels, and truncation cuts between
+    them. The draws are JAX's here, so images agree in distribution.
+
+    Faults that are kept, besides what `photon_noise` does otherwise: every image is
+    stretched between its own extremes, twice, so that grey levels are not those of the
+    input. Where the body reaches outside the inscribed circle, the views that meet it
+    are brighter than the circle explains, the circle's rim is reconstructed too bright,
+    and the second stretch darkens everything else: by 70 grey levels on average on
+    ellipses that do, by 4 on ellipses that stay inside.
+    # Departs from IPv2: the noise is seeded; an image of one level is 0, not 0 / 0.
+
+    Time on 2 CPU cores: 0.3 s an image of 256 x 256, eight times that at 512 x 512.
 
     Args:
       rng: one key, folded with each slice's position in the batch; or keys of shape *b.
       image: `*b n n` square grey images in any unit, at least 16 pixels.
       mas: the recipe's exposure; 2.5 is called 2 % there and is 13.8 % of the flux.
-      geometry: from `scan_geometry`; None looks it up.
+      tables: from `create_rotation_tables`; None looks them up.
 
     Returns:
       `*b n n` images of 8 bits.
@@ -94,12 +140,10 @@ def simulate_reference_noise(
             f"(*b, n, n) of at least {SMALLEST} pixels."
         )
     size = shape[-1]
-    if geometry is None:
-        geometry = scan_geometry((size, size), None)
-    response = filter_response("hann", geometry.padded, linear_interpolation=True)
     flat = jnp.asarray(image, jnp.float32).reshape(-1, size, size)
-    photons = jnp.asarray((0.015 * mas + 0.1002) * 200 * 1000, jnp.float32)
-    keys = slice_keys(rng, shape[:-2])
-    return _jit_reference(geometry, jnp.asarray(response), keys, flat, photons).reshape(
-        shape
-    )
+    return _jit_reference(
+        tables or create_rotation_tables(size),
+        jnp.asarray(unattenuated_counts(mas), jnp.float32),
+        slice_keys(rng, shape[:-2]),
+        flat,
+    ).reshape(shape)

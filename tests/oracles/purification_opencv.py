@@ -1,9 +1,7 @@
 """The published purification steps on 8-bit grey images, with OpenCV.
 
-Written from the description of the published scripts' behaviour, faults included. Two
-things it does not say are decided here, and the reference variant follows:
-`cv2.floodFill` runs with its default tolerances, so that 254 and 255 are different
-regions; and results are rounded to the nearest grey level, ties up.
+Written from the description of the published scripts' behaviour, faults included;
+`tests/data/ip_reference` holds what the scripts themselves wrote.
 """
 
 import cv2
@@ -29,10 +27,10 @@ def common_mask(lq: np.ndarray, gt: np.ndarray) -> np.ndarray:
 
 
 def remove_background(mask: np.ndarray) -> np.ndarray:
-    """CM_lung: what a flood fill of 0 from corner (0, 0) leaves of CM."""
-    mask = mask.copy()
-    cv2.floodFill(mask, None, (0, 0), 0, flags=4)
-    return mask
+    """CM_lung: CM without what a fill from (0, 0) reaches on a copy, 254 like 255."""
+    _, filled = cv2.threshold(mask, 200, 255, cv2.THRESH_BINARY)
+    cv2.floodFill(filled, None, (0, 0), 128, flags=4)
+    return np.where(filled == 128, 0, mask).astype(np.uint8)
 
 
 def purify_v1(
@@ -40,9 +38,10 @@ def purify_v1(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """lq_bar, gt_bar and CM, 8 bits."""
     mask = common_mask(lq, gt)
-    weight, x, y = mask / 255, lq.astype(float), gt.astype(float)
-    lq_bar = weight * y + (1 - weight) * ((1 - t) * x + t * y)
-    gt_bar = weight * x + (1 - weight) * y
+    weight = mask.astype(np.float32) / np.float32(255)
+    # uint8 times a float of Python: the share T is blended in float64.
+    lq_bar = weight * gt + (1 - weight) * ((1 - t) * lq + t * gt)
+    gt_bar = weight * lq + (1 - weight) * gt
     return _round(lq_bar), _round(gt_bar), mask
 
 
@@ -54,14 +53,14 @@ def purify_v2(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """lq_bar, gt_bar and CM_lung, 8 bits, from N(gt) and W(lq) made elsewhere."""
     mask = remove_background(common_mask(lq, gt))
-    weight, x, y = mask / 255, lq.astype(float), gt.astype(float)
-    noisy = y if noisy_gt is None else noisy_gt.astype(float)
-    quiet = x if quiet_lq is None else quiet_lq.astype(float)
-    lq_bar = weight * noisy + (1 - weight) * x
-    gt_bar = weight * quiet + (1 - weight) * y
+    weight = mask.astype(np.float32) / np.float32(255)
+    noisy = gt if noisy_gt is None else noisy_gt
+    quiet = lq if quiet_lq is None else quiet_lq
+    lq_bar = weight * noisy + (1 - weight) * lq
+    gt_bar = weight * quiet + (1 - weight) * gt
     return _round(lq_bar), _round(gt_bar), mask
 
 
 def _round(value: np.ndarray) -> np.ndarray:
-    # 1e-9: float64 may leave a tie (T in tenths) just below one half.
-    return np.clip(np.floor(value + 0.5 + 1e-9), 0, 255).astype(np.uint8)
+    """As `cv2.imwrite`: half to even."""
+    return np.clip(np.rint(value), 0, 255).astype(np.uint8)

@@ -205,3 +205,30 @@ def test_slices_are_taken_where_they_lie(tmp_path):
     np.testing.assert_allclose(file.take([1, 2]).origin_mm[2], -97.5)
     with pytest.raises(UserError, match="not one piece"):
         file.take([1, 3])
+
+
+def test_a_series_goes_through_one_file_of_frames_and_back(tmp_path):
+    make_series(tmp_path / "s", 4, step=1.5)
+    volume = ct_io.read_volume(tmp_path / "s")
+    out = ct_io.write_volume(volume, tmp_path / "out", multi_frame=True)
+    (file,) = out.iterdir()
+    frames = pydicom.dcmread(file)
+    assert frames.NumberOfFrames == 4
+    for read in (ct_io.read_volume(out), ct_io.read_volume(file)):
+        np.testing.assert_array_equal(read.hu, volume.hu)
+        np.testing.assert_array_equal(read.positions_mm, volume.positions_mm)
+        assert read.spacing_mm == volume.spacing_mm
+    again = ct_io.write_volume(ct_io.read_volume(out), tmp_path / "again")
+    slices = [pydicom.dcmread(path) for path in sorted(again.iterdir())]
+    wanted = {
+        str(pydicom.dcmread(path).ImagePositionPatient)
+        for path in (tmp_path / "s").iterdir()
+    }
+    assert {str(one.ImagePositionPatient) for one in slices} == wanted
+    for one in slices:
+        (source,) = one.SourceImageSequence
+        assert source.ReferencedSOPInstanceUID == frames.SOPInstanceUID
+        number = source.ReferencedFrameNumber
+        group = frames.PerFrameFunctionalGroupsSequence[number - 1]
+        place = group.PlanePositionSequence[0].ImagePositionPatient
+        assert place == one.ImagePositionPatient
