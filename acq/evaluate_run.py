@@ -29,7 +29,7 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
       UserError: there are no data to evaluate on, or no teacher.
     """
     check(config)
-    with hold_workdir(workdir):
+    with hold_workdir(workdir, "task evaluate"):
         return _evaluate(config, workdir)
 
 

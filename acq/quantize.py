@@ -74,7 +74,7 @@ def quantize(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """
     check(config)
     _batch_size(config)
-    with hold_workdir(workdir):
+    with hold_workdir(workdir, "task quantize"):
         refuse_other_config(config, workdir, free=FREE_TO_CHANGE)
         if (finished := finished_results(workdir)) is not None:
             return finished

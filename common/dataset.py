@@ -7,6 +7,7 @@ files are array_record, and TFDS's bucket is never tried.
 import contextlib
 import io
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import tensorflow_datasets as tfds
@@ -14,6 +15,7 @@ from absl import logging
 from tqdm import tqdm
 
 from common.errors import UserError
+from common.folder_lock import hold_folder
 from common.pipeline import Source
 
 T = TypeVar("T")
@@ -43,7 +45,8 @@ def prepare(builder: tfds.core.DatasetBuilder) -> None:
       builder: a TFDS builder.
 
     Raises:
-      UserError: its sources are wrong; the message is the builder's.
+      UserError: its sources are wrong, the message is the builder's; or another command
+        is building it, or its folder cannot be written to.
     """
     if is_prepared(builder):
         return
@@ -51,7 +54,10 @@ def prepare(builder: tfds.core.DatasetBuilder) -> None:
     config = tfds.download.DownloadConfig(try_download_gcs=False)
     # TFDS nests three bars and announces itself on stdout; `progress` is our one line.
     tfds.disable_progress_bar()
-    with contextlib.redirect_stdout(io.StringIO()):
+    with (
+        hold_folder(Path(builder.data_path).parent, f"building {builder.name}"),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
         builder.download_and_prepare(download_config=config, file_format="array_record")
 
 

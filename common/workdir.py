@@ -9,13 +9,17 @@ from common.folder_lock import hold_folder
 
 
 @contextlib.contextmanager
-def hold_workdir(workdir: Path) -> Iterator[None]:
+def hold_workdir(workdir: Path, what: str) -> Iterator[None]:
     """Keeps other commands out of a run's folder; of several processes one does.
+
+    Args:
+      workdir: the run's folder.
+      what: the command, for the message that another one gets: 'task train'.
 
     Raises:
       UserError: another command is at work in it, or it cannot be written.
     """
     with contextlib.ExitStack() as stack:
         if is_first_process():
-            stack.enter_context(hold_folder(workdir, "--workdir"))
+            stack.enter_context(hold_folder(workdir, what))
         yield

@@ -59,7 +59,7 @@ def compare(config: ConfigDict, workdir: Path) -> None:
       UserError, RunFailed, Interrupted: as `train`.
     """
     settings.check(config)
-    with hold_workdir(workdir):
+    with hold_workdir(workdir, "task compare"):
         _compare(config, workdir)
 
 

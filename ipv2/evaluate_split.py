@@ -114,7 +114,7 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     settings.check(config)
     # Before a folder is made or locked that holds no run.
     load_manifest(workdir / "export")
-    with hold_workdir(workdir):
+    with hold_workdir(workdir, "task evaluate"):
         results = evaluate_export(config, workdir / "export")
         if is_first_process():
             path = workdir / "evaluation.json"

@@ -59,7 +59,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
       Interrupted: a signal came; the checkpoint is written.
     """
     settings.check(config)
-    with hold_workdir(workdir):
+    with hold_workdir(workdir, "task train"):
         refuse_other_config(config, workdir, free=FREE_TO_CHANGE)
         if (finished := finished_results(workdir)) is not None:
             refuse_other_data(config, workdir)

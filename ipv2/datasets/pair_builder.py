@@ -29,7 +29,8 @@ class PairBuilder(
     """A builder whose configuration is made by a function, not known by a name.
 
     `info.metadata` holds `source`; `places` and `sha256`, see `places`; `skipped`,
-    [path, reason] pairs; and `warnings`.
+    volumes that could not be used, and `unused`, files that are none, each as [path,
+    reason] pairs; and `warnings`.
     """
 
     CONFIG: ClassVar[type[tfds.core.BuilderConfig]]
@@ -65,18 +66,28 @@ class PairBuilder(
         """Numbers the records; the metadata keep what they are."""
         yield from recorded(self.info.metadata, split, records)
 
-    def _keep_skipped(self, skipped: Iterable[Skipped]) -> None:
+    def _keep_left_out(
+        self, skipped: Iterable[Skipped], unused: Iterable[Skipped]
+    ) -> None:
         """Puts what was left out so far into the metadata, each path once."""
-        by_path = {str(item.path): item.reason for item in skipped}
-        self.info.metadata["skipped"] = [list(item) for item in sorted(by_path.items())]
+        for key, items in (("skipped", skipped), ("unused", unused)):
+            by_path = {str(item.path): item.reason for item in items}
+            self.info.metadata[key] = [list(item) for item in sorted(by_path.items())]
 
     def _post_download_and_prepare_hook(self) -> None:
         report(self)
 
 
-def skipped_of(builder: tfds.core.DatasetBuilder) -> list[Skipped]:
-    """What a built dataset left out; [] for one that is not of files."""
-    listed = builder.info.metadata.get("skipped", ())
+def skipped_of(
+    builder: tfds.core.DatasetBuilder, key: str = "skipped"
+) -> list[Skipped]:
+    """What a built dataset left out; [] for one that is not of files.
+
+    Args:
+      builder: of the dataset.
+      key: 'skipped' for volumes, 'unused' for other files.
+    """
+    listed = builder.info.metadata.get(key, ())
     return [Skipped(path=Path(path), reason=reason) for path, reason in listed]
 
 
@@ -85,8 +96,10 @@ def report(builder: tfds.core.DatasetBuilder) -> None:
     metadata = builder.info.metadata
     for warning in metadata["warnings"]:
         logging.warning("%s: %s", metadata["source"], warning)
-    if listed := skipped_of(builder):
-        logging.warning("%s: %s", metadata["source"], describe_skipped(listed))
+    for key in ("unused", "skipped"):
+        if listed := skipped_of(builder, key):
+            said = describe_skipped(listed, word=key)
+            logging.warning("%s: %s", metadata["source"], said)
 
 
 def known_spacing(volume: Volume) -> tuple[float, float] | None:

@@ -10,7 +10,7 @@ dealing anew needs no new build, and only usable patients are dealt.
 
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from ipv2.ct_io.listing import (
     read_pairs,
 )
 from ipv2.ct_io.matching import Match, match_slices
-from ipv2.ct_io.patients import patient_of, slice_number
+from ipv2.ct_io.patients import patient_of, slice_number, tell_patients
 from ipv2.datasets import pair
 from ipv2.datasets.pair_builder import (
     PairBuilder,
@@ -130,17 +130,20 @@ class PairedFolders(PairBuilder[PairedFoldersConfig]):
 
     def _generate_examples(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
         metadata = self.info.metadata
-        found = paired_paths(self._config.root)
+        config = self._config
+        found = paired_paths(config.root, name_pattern=config.name_pattern)
         skipped = list(found.skipped)
         patients = self._patients(found.pairs, skipped)
         yield from self._recorded(PAIRS, self._records(patients, skipped))
-        used = {place.patient for place in places_of(metadata, PAIRS)}
+        places = places_of(metadata, PAIRS)
+        used = {place.patient for place in places}
         metadata["unusable"] = sorted(set(patients) - used)
-        self._keep_skipped(skipped)
+        self._keep_left_out(skipped, found.unused)
         if not used:
             raise UserError(
-                f"{self._config.root}: no pair can be used.\n{_why_none(skipped)}"
+                f"{config.root}: no pair can be used.\n{_why_none(skipped)}"
             )
+        tell_patients(_used_items(patients, {place.name for place in places}))
         self._check_unchanged()
 
     def _patients(
@@ -221,6 +224,16 @@ class PairedFolders(PairBuilder[PairedFoldersConfig]):
         for name, left_out in self.info.metadata["left_out"].items():
             logging.info("%s: %s", name, left_out)
         super()._post_download_and_prepare_hook()
+
+
+def _used_items(
+    patients: Mapping[str, Sequence[PairItem]], names: Collection[str]
+) -> dict[str, list[Item]]:
+    """The low-dose volumes of each patient that are in the dataset."""
+    return {
+        patient: [Item(name=i.name, path=i.lq) for i in items if i.name in names]
+        for patient, items in patients.items()
+    }
 
 
 def _is_png(path: Path) -> bool:

@@ -29,12 +29,13 @@ from common.errors import UserError
 from ipv2 import breath
 from ipv2.ct_io import ReadOptions, Volume, hu_to_int16, read_volume, stem_of
 from ipv2.ct_io.listing import (
+    Found,
     Item,
     Skipped,
     describe_skipped,
     list_volumes,
 )
-from ipv2.ct_io.patients import patient_of, slice_number
+from ipv2.ct_io.patients import patient_of, slice_number, tell_patients
 from ipv2.datasets import pair
 from ipv2.datasets.pair_builder import (
     PairBuilder,
@@ -177,21 +178,22 @@ class SimulatedPairs(PairBuilder[SimulatedPairsConfig]):
     ) -> dict[str, Iterator[tuple[int, Mapping[str, Any]]]]:
         del dl_manager
         skipped: list[Skipped] = []
-        plan, warnings = self._plan(skipped)
+        found = self._found()
+        plan, warnings = self._plan(found.items, skipped)
         self.info.metadata.update(source=self._config.source, warnings=list(warnings))
-        self._keep_skipped(skipped)
+        self._keep_left_out(skipped, found.unused)
         return {
-            split: self._generate_examples(split, parts, skipped)
+            split: self._generate_examples(split, parts, skipped, found.unused)
             for split, parts in plan.items()
         }
 
     def _plan(
-        self, skipped: list[Skipped]
+        self, items: Sequence[Item], skipped: list[Skipped]
     ) -> tuple[dict[str, list[_Part]], tuple[str, ...]]:
         config = self._config
         by_patient: dict[str, list[_Part]] = {}
         unusable = set()
-        for item in self._items(skipped):
+        for item in items:
             patient = None
             try:
                 patient = SAMPLE_CT if config.source == SAMPLE_CT else patient_of(item)
@@ -209,6 +211,8 @@ class SimulatedPairs(PairBuilder[SimulatedPairsConfig]):
                 f"{config.source}: no CT volume found that can be used.\n"
                 + describe_skipped(skipped)
             )
+        if config.source != SAMPLE_CT:
+            tell_patients({p: [o.item for o in own] for p, own in by_patient.items()})
         deal = config.deal
         alone = len(by_patient) == 1 and not deal.names_patients
         if alone or deal.by == "slice":
@@ -222,15 +226,13 @@ class SimulatedPairs(PairBuilder[SimulatedPairsConfig]):
         }
         return plan, dealt.warnings
 
-    def _items(self, skipped: list[Skipped]) -> list[Item]:
+    def _found(self) -> Found:
         path = Path(self._config.source)
         if self._config.source == SAMPLE_CT:
-            return [Item(name=SAMPLE_CT, path=path)]
+            return Found(items=(Item(name=SAMPLE_CT, path=path),), unused=())
         if path.is_file():
-            return [Item(name=stem_of(path), path=path)]
-        found = list_volumes(path)
-        skipped += found.unused
-        return list(found.items)
+            return Found(items=(Item(name=stem_of(path), path=path),), unused=())
+        return list_volumes(path)
 
     def _slabs(self, parts: Sequence[_Part]) -> dict[str, list[_Part]]:
         plan: dict[str, list[_Part]] = {}
@@ -288,10 +290,14 @@ class SimulatedPairs(PairBuilder[SimulatedPairsConfig]):
         )
 
     def _generate_examples(
-        self, split: str, parts: Sequence[_Part], skipped: list[Skipped]
+        self,
+        split: str,
+        parts: Sequence[_Part],
+        skipped: list[Skipped],
+        unused: Sequence[Skipped],
     ) -> Iterator[tuple[int, Mapping[str, Any]]]:
         yield from self._recorded(split, self._records(split, parts, skipped))
-        self._keep_skipped(skipped)
+        self._keep_left_out(skipped, unused)
         if not places_of(self.info.metadata, split):
             raise UserError(
                 f"{self._config.source}: no volume of split {split!r} can be used.\n"

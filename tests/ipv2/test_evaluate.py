@@ -42,6 +42,16 @@ def make_slice(seed=0, size=48, truth=True, lung=True):
     return item | (known if truth else {})
 
 
+def test_an_unknown_pixel_size_gives_no_millimetres():
+    items = [
+        make_slice(seed) | {"spacing_mm": np.float32([np.nan] * 2)} for seed in range(2)
+    ]
+    results = evaluate(items)
+    assert results["output"]["contour_mm"] is None
+    assert np.isfinite(results["output"]["psnr_db"]["full"])
+    assert format_results(results).splitlines()[5].split()[-1] == "-"
+
+
 def halve_noise(scale, hu):
     """A denoiser that knows the phantom: keeps `scale` of what differs from it."""
     clean = jnp.asarray(make_slice(size=hu.shape[2])["truth"], jnp.float32)

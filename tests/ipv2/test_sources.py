@@ -9,6 +9,7 @@ from ipv2 import train
 from ipv2.sources import fingerprints, open_sources, training_record
 from ipv2.stacks import Stacks
 from tests.ipv2.pair_folders import config_of, write_pairs, write_png
+from tests.processes import run_processes
 
 PATIENTS = ("A", "B", "C", "D")
 
@@ -57,6 +58,10 @@ def test_physical_noise_needs_the_size_of_a_pixel(tmp_path):
     with pytest.raises(UserError, match=r"config\.data\.pixel_mm") as error:
         open_sources(config)
     assert "add_noise" in str(error.value)
+    stated = config.copy_and_resolve_references()
+    stated.data.pixel_mm = 0.8
+    source = open_sources(stated).train
+    np.testing.assert_array_equal(source[0]["spacing_mm"], np.float32([0.8, 0.8]))
     for purify in ({"add_noise": "reference"}, {"version": "v1"}, {"version": "none"}):
         other = config.copy_and_resolve_references()
         other.purify.update(purify)
@@ -112,3 +117,11 @@ def test_fingerprints_follow_files_and_build_nothing(root, tmp_path):
     write_pairs(root, ("E",))
     assert fingerprints(config) != before
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.slow
+def test_all_processes_see_what_one_has_built(root, tmp_path):
+    one, other = run_processes(
+        "tests.ipv2.sources_worker", tmp_path, processes=2, devices=1
+    )
+    assert one == other and '"train"' in one

@@ -1,9 +1,12 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
 from common import dataset
 from common.errors import UserError
+from common.folder_lock import hold_folder
 from ipv2.datasets import pair
 
 
@@ -114,3 +117,22 @@ def test_a_pair_of_two_sizes_is_refused():
 def test_spacing_must_be_two_positive_numbers():
     with pytest.raises(ValueError, match="spacing_mm"):
         pair.place_record(spacing_mm=(1, 0), patient="p", name="v", slice_index=0)
+
+
+def test_two_commands_do_not_build_one_dataset_at_once(tmp_path):
+    builder = TinyPairs(data_dir=str(tmp_path))
+    with (
+        hold_folder(Path(builder.data_path).parent, "building tiny_pairs"),
+        pytest.raises(UserError, match=r"another command works .*building tiny_pairs"),
+    ):
+        dataset.prepare(builder)
+    dataset.prepare(builder)
+    assert dataset.is_prepared(builder)
+
+
+def test_an_unknown_spacing_is_nan_and_a_wrong_one_is_refused():
+    place = {"patient": "p", "name": "v", "slice_index": 0}
+    assert np.isnan(pair.place_record(spacing_mm=None, **place)["spacing_mm"]).all()
+    for wrong in ((0.0, 1.0), (1.0,), (np.nan, 1.0)):
+        with pytest.raises(ValueError, match="above 0 mm"):
+            pair.place_record(spacing_mm=wrong, **place)

@@ -207,6 +207,25 @@ def test_all_kinds_of_bad_partners_are_left_out_and_the_rest_goes_on(tmp_path):
         assert f"{name}/scan.nii.gz" in reasons
     assert len(reasons_of(builder, root)) == 8
     assert "beyond what HU reach" in reasons_of(builder, root)["gt/big/scan.nii.gz"]
+    trusting = builder_of(tmp_path, reading=ct_io.ReadOptions(trust_hu=True))
+    assert patients_of(read_pairs(trusting)) == {"A", "B", "C", "D", "half"}
+    assert "int16" in reasons_of(trusting, root)["lq/big/scan.nii.gz"]
+
+
+def test_names_pair_by_a_pattern_and_other_files_are_listed_as_unused(tmp_path):
+    root = tmp_path / "root"
+    for patient in ("L067", "L096"):
+        lq = write(root / "lq" / f"quarter_{patient}.nii", seed=1)
+        write(root / "gt" / f"full_{patient}.nii", seed=2)
+    (root / "gt" / "notes.txt").write_text("seen")
+    builder = builder_of(tmp_path, name_pattern="(?:quarter|full)_(.+)")
+    records = read_pairs(builder)
+    assert patients_of(records) == {"L067", "L096"}
+    np.testing.assert_array_equal(records[1]["lq"], lq[1])
+    metadata = builder_of(tmp_path, name_pattern="(?:quarter|full)_(.+)").info.metadata
+    assert metadata["skipped"] == []
+    ((path, _),) = metadata["unused"]
+    assert path.endswith("notes.txt")
 
 
 def test_the_only_damaged_patient_never_empties_a_split(tmp_path):
