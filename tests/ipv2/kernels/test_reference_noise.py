@@ -106,7 +106,7 @@ def test_a_body_wider_than_the_circle_is_darkened_by_its_own_rim(name, low, high
     assert low < shift < high and low < stored < high
 
 
-def test_an_image_of_one_level_becomes_noise_around_nothing():
+def test_an_image_of_one_level_becomes_noise_from_0_to_255():
     """0, not 0 / 0."""
     flat = np.full((64, 64), 80, np.uint8)
     noisy = reference_noise.simulate_reference_noise(jax.random.key(0), flat)
