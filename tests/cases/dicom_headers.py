@@ -127,7 +127,7 @@ HEADERS = (
     Case(
         name="intercept_with_comma",
         build=each(raw_text("RescaleIntercept", "-1024,0")),
-        outcome="refused",
+        outcome="either",
         says="(?i)intercept|0028.1052",
     ),
     Case(

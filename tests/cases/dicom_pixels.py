@@ -136,12 +136,14 @@ def big_endian(folder: Path, source: Source) -> Truth:
     return dict(zip(names, source.hu.astype(np.float64), strict=True))
 
 
-def resized(change: Callable[[np.ndarray], np.ndarray]) -> Build:
-    """The plain series on another matrix."""
+def resized(
+    change: Callable[[np.ndarray], np.ndarray], *, count: int | None = None
+) -> Build:
+    """The plain series, or the first slices of it, on another matrix."""
 
     def build(folder: Path, source: Source) -> Truth:
-        slices = source.slices()
-        hu = [change(image) for image in source.hu]
+        slices = source.slices()[:count]
+        hu = [change(image) for image in source.hu[:count]]
         for data, image in zip(slices, hu, strict=True):
             store(data, image)
         return write(folder, slices, np.array(hu))
@@ -212,7 +214,7 @@ _ENCODINGS: dict[str, Build] = {
     "nonsquare_matrix": resized(lambda hu: hu[:, :100]),
     "odd_size": resized(lambda hu: hu[:127, :97]),
     "tiny_64": resized(lambda hu: hu[::2, ::2]),
-    "big_1024": resized(lambda hu: np.kron(hu, np.ones((8, 8), int))),
+    "big_1024": resized(lambda hu: np.kron(hu, np.ones((8, 8), int)), count=1),
 }
 _PADDING: dict[str, Build] = {
     "padding_-2000": padded(-2000, intercept=0),
