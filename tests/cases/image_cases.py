@@ -294,6 +294,9 @@ _EITHER: dict[str, Build] = {
     "packed_unsaid": edited(by_sitk("scan.nii"), packed_twice),
     "mhd_negative_spacing": mhd_line(lambda line: line.replace("= ", "= -", 1)),
     "mhd_zero_spacing": mhd_line(lambda line: "ElementSpacing = 0 0 0"),
+    "beyond_int16": by_sitk(
+        "scan.nii.gz", kind=np.int32, change=lambda hu: np.where(hu > 200, 40000, hu)
+    ),
     "long_name": renamed(by_sitk("scan.nii.gz"), "scan.nii.gz", f"{_LONG}.nii.gz"),
 }
 _REFUSED: dict[str, tuple[Build, str]] = {
@@ -334,14 +337,6 @@ _REFUSED: dict[str, tuple[Build, str]] = {
             ),
         ),
         "(?i)channel|colour|RGB",
-    ),
-    "beyond_int16": (
-        by_sitk(
-            "scan.nii.gz",
-            kind=np.int32,
-            change=lambda hu: np.where(hu > 200, 40000, hu),
-        ),
-        "int16|trust_hu",
     ),
     "half_nii_gz": (halved("scan.nii.gz"), "scan"),
     "half_nii": (halved("scan.nii"), "scan"),

@@ -34,8 +34,10 @@ def _nifti(source: Path, result: Path) -> tuple[np.ndarray, list[str]]:
         for image in (before, after)
     )
     known = before.header["sform_code"] or before.header["qform_code"]
-    if known and not np.allclose(old[:3], new[:3], rtol=1e-5, atol=1e-4):
-        problems.append(f"affine {new[:3].tolist()}, was {old[:3].tolist()}")
+    axes = [*range(min(before.ndim, 3)), 3]  # of two dimensions, the third says nothing
+    old, new = old[:3, axes], new[:3, axes]
+    if known and not np.allclose(old, new, rtol=1e-5, atol=1e-4):
+        problems.append(f"affine {new.tolist()}, was {old.tolist()}")
     zooms = zip(
         before.header.get_zooms()[:3], after.header.get_zooms()[:3], strict=False
     )
