@@ -46,7 +46,7 @@ def chest(count: int = COUNT, *, size: int = SIZE, seed: int = 0) -> np.ndarray:
     hu = np.rint(thorax(size).hu).astype(int) + noise
     hu[:, size // 2 : size // 2 + 4, size // 2 - 2 : size // 2 + 2] = 0  # water
     for index in range(count):  # which slice, and which side
-        hu[index, 4:8, 6:14] = 100 + 10 * index
+        hu[index, 4:8, 6:14] = 100 + 10 * (index % 130)
     return hu
 
 
@@ -62,7 +62,7 @@ def synthetic(count: int = COUNT, *, size: int = SIZE, seed: int = 0) -> Source:
     return Source(hu=hu, headers=tuple(headers))
 
 
-def real(folder: Path) -> Source:
+def real(folder: Path, *, size: int = SIZE) -> Source:
     """The middle slices of a real series, thinned out to the size of the others."""
     found = [pydicom.dcmread(path) for path in sorted(folder.rglob("*.dcm"))]
     found = [data for data in found if "ImagePositionPatient" in data]
@@ -71,8 +71,8 @@ def real(folder: Path) -> Source:
     headers, images = [], []
     for data in found[start : start + COUNT]:
         data.remove_private_tags()
-        every = data.Rows // SIZE
-        image = decoded(data)[::every, ::every][:SIZE, :SIZE]
+        every = data.Rows // size
+        image = decoded(data)[::every, ::every][:size, :size]
         data.PixelSpacing = [float(value) * every for value in data.PixelSpacing]
         data.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
         images.append(np.rint(image).astype(int).clip(-1023, 3071))

@@ -27,11 +27,13 @@ class Bench:
 
     Attributes:
       source: the plain series.
+      small: the same with fewer pixels, for `purify`, whose compiling takes long.
       folder: to build and write in.
       network: a workdir with the exported network.
     """
 
     source: Source
+    small: Source
     folder: Path
     network: Path
 

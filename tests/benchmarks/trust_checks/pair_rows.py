@@ -125,10 +125,11 @@ def purified_series_row(case: Case, bench: Bench) -> Row:
     """A DICOM case on both sides of a pair: each slice of lq_bar keeps its place."""
     folder = Path(tempfile.mkdtemp(dir=bench.folder))
     root, output = folder / "in", folder / "out"
-    few = Source(hu=bench.source.hu[:2], headers=bench.source.headers[:2])
+    source = bench.small
+    few = Source(hu=source.hu[:2], headers=source.headers[:2])
     for side in ("lq", "gt"):
         writing.plain(root / side / GOOD, few)
-        truth = case.build(root / side / ODD, bench.source)
+        truth = case.build(root / side / ODD, source)
     keys = purify_keys(root, output) | dict(case.keys)
     ran = run_keys("purify", folder / "work", keys)
     ran = ran._replace(text=ran.text.replace(str(folder), ""))

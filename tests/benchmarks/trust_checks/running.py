@@ -48,13 +48,15 @@ class Ran(NamedTuple):
         return f"{self.end}: {lines[-1].strip()[:200]}" if lines else self.end
 
 
-def run(task: str, config: ConfigDict, workdir: Path) -> Ran:
+def run(
+    task: str, config: ConfigDict, workdir: Path, tasks: Mapping[str, Any] = TASKS
+) -> Ran:
     """Runs a task to its end, whatever that is."""
     said = io.StringIO()
     end = "done"
     with _captured(said):
         try:
-            TASKS[task](config, workdir)
+            tasks[task](config, workdir)
         except UserError as error:
             end, words = "refused", f"error: {error}"
         except (RunFailed, Interrupted) as error:
