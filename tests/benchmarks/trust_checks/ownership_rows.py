@@ -113,7 +113,7 @@ def blocked(task: str, bench: Bench, folder: Path) -> list[str]:
     made = output / ("lq_bar" if task == "purify" else ".") / "B/scan.nii.gz"
     if not problems and not made.exists():
         problems.append("the rest of the batch is not done")
-    if not problems and "A" not in ran.text.split("skipped:")[-1]:
+    if not problems and "/A" not in ran.text:
         problems.append("is not named")
     if (output / "lq_bar/A/scan.nii.gz").exists():
         problems.append("half of a result was written")
