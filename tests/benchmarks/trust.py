@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 # Nearly all time is compilation, see tests/conftest.py.
@@ -33,7 +33,7 @@ os.environ.setdefault(
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
-from tests.benchmarks.trust_checks.batch_rows import Bench, batch_row
+from tests.benchmarks.trust_checks.batch_rows import Bench, batch_rows
 from tests.benchmarks.trust_checks.command_rows import COMMANDS, MEMORY_ROWS
 from tests.benchmarks.trust_checks.conformance_rows import conformance_rows
 from tests.benchmarks.trust_checks.ownership_rows import OWNERSHIP
@@ -43,6 +43,7 @@ from tests.benchmarks.trust_checks.rows import Row, counts
 from tests.benchmarks.trust_checks.running import export_shift
 from tests.benchmarks.trust_checks.scenarios import scenario_rows
 from tests.benchmarks.trust_checks.stale_rows import STALE
+from tests.cases.case import Case
 from tests.cases.dicom_cases import DICOM_CASES
 from tests.cases.image_cases import IMAGE_CASES
 from tests.cases.pair_cases import PAIR_CASES, SIZE
@@ -79,14 +80,12 @@ def create_bench(folder: Path, series: Path | None = None) -> Bench:
 
 def all_rows(bench: Bench, only: str = "") -> Iterator[Row]:
     """Every row, or those whose case holds a word."""
-    for case in (*DICOM_CASES, *IMAGE_CASES):
-        if only not in case.name:
-            continue
-        for task in case.tasks:
-            if task == "purify":
-                yield purified_series_row(case, bench)
-            else:
-                yield batch_row(case, task, bench)
+    chosen = [case for case in (*DICOM_CASES, *IMAGE_CASES) if only in case.name]
+    for task, cases in batches(chosen):
+        yield from batch_rows(cases, task, bench)
+    for case in chosen:
+        if "purify" in case.tasks:
+            yield purified_series_row(case, bench)
     for case in PAIR_CASES:
         if only in case.name:
             yield from (pair_row(case, task, bench) for task in case.tasks)
@@ -94,6 +93,17 @@ def all_rows(bench: Bench, only: str = "") -> Iterator[Row]:
     yield from scenario_rows([s for s in scenarios if only in s.name], bench)
     if only in "dciodvfy":
         yield from conformance_rows(bench)
+
+
+def batches(cases: Sequence[Case]) -> Iterator[tuple[str, list[Case]]]:
+    """The cases that can be run together: those of a task and the same keys."""
+    groups: dict[tuple[str, str], list[Case]] = {}
+    for case in cases:
+        for task in case.tasks:
+            if task != "purify":
+                groups.setdefault((task, repr(case.keys)), []).append(case)
+    for (task, _), group in groups.items():
+        yield task, group
 
 
 def _arguments() -> argparse.Namespace:

@@ -136,7 +136,7 @@ def purified_series_row(case: Case, bench: Bench) -> Row:
     problems = [] if ran.end == "done" else [ran.last]
     is_read = any(p.is_file() for p in output.rglob(f"*/{ODD}/*"))
     if not problems and case.outcome == "refused":
-        problems += refusal_problems(case, ran, is_read)
+        problems += refusal_problems(case, ODD, ran, is_read)
     elif not problems:
         for name, want in truth.items():
             problems += _purified_slice_problems(root, output, name, want)
