@@ -49,6 +49,9 @@ from tests.cases.image_cases import IMAGE_CASES
 from tests.cases.pair_cases import PAIR_CASES, SIZE
 from tests.cases.source import real, synthetic
 
+# Cases in a batch: few enough that one which stops it costs little.
+_TOGETHER = 16
+
 
 def main() -> int:
     """Prints the table; returns the exit status."""
@@ -103,7 +106,8 @@ def batches(cases: Sequence[Case]) -> Iterator[tuple[str, list[Case]]]:
             if task != "purify":
                 groups.setdefault((task, repr(case.keys)), []).append(case)
     for (task, _), group in groups.items():
-        yield task, group
+        for start in range(0, len(group), _TOGETHER):
+            yield task, group[start : start + _TOGETHER]
 
 
 def _arguments() -> argparse.Namespace:
