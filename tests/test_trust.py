@@ -1,0 +1,50 @@
+"""The main difficult cases on task denoise; all of them on all tasks if slow."""
+
+import dataclasses
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks.trust import batches, create_bench
+from tests.benchmarks.trust_checks.batch_rows import batch_rows
+from tests.cases.dicom_cases import DICOM_CASES
+from tests.cases.image_cases import IMAGE_CASES
+
+ROOT = Path(__file__).parents[1]
+CASES = {case.name: case for case in (*DICOM_CASES, *IMAGE_CASES)}
+# One or two of each kind.
+MAIN = (
+    *("plain", "slope_varies", "signed_12_bits_masked", "big_endian", "jpeg_ls"),
+    *("padding_-2000", "padding_-32768", "padding_0_is_water", "intercept_0"),
+    *("uneven_70_64_86", "drift_0.7_mm", "tilt_3_degrees", "location_opposite"),
+    *("slice_missing", "slice_missing_allowed", "same_position", "spacing_missing"),
+    *("spacing_garbage", "no_orientation", "name_ir_149", "numbers_of_64_bits"),
+    *("lossy_jpeg_2000", "derived_before", "last_empty", "last_head_destroyed"),
+    *("scout_alone", "linked_folder", "looped_folder", "junk", "frames_shuffled"),
+    *("capital_nii", "mhd_no_spacing", "plus_1024", "colours", "dangling_link"),
+)
+
+
+def test_the_main_difficult_cases_come_out_right_or_are_refused_well(tmp_path):
+    bench = create_bench(tmp_path.resolve())
+    chosen = [dataclasses.replace(CASES[name], tasks=("denoise",)) for name in MAIN]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # builders write what the standard forbids
+        rows = [
+            row
+            for task, cases in batches(chosen)
+            for row in batch_rows(cases, task, bench)
+        ]
+    assert len(rows) == len(MAIN)
+    wrong = [str(row) for row in rows if row.verdict == "wrong"]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.slow
+def test_the_whole_table_has_nothing_wrong():
+    command = [sys.executable, "-m", "tests.benchmarks.trust"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
