@@ -9,7 +9,7 @@ that fails leaves what was there before (`staging`). One command at a time works
 folder.
 
 Ctrl-C and SIGTERM leave nothing half-made; what SIGKILL leaves, the next command in the
-folder puts right.
+folder puts right. Until then it lies in the hidden folder `.making`.
 """
 
 import contextlib
