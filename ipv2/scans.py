@@ -203,8 +203,7 @@ def _frames(path: Path) -> int:
         header = read_header(path)
     except UserError:
         return 0  # told when it is read
-    several = "SharedFunctionalGroupsSequence" in header.dataset or header.frames > 1
-    return header.frames if several else 0
+    return header.frames if header.is_multi_frame else 0
 
 
 def require_apart(output: Path, inputs: Sequence[Path], *, key: str) -> None:

@@ -95,6 +95,11 @@ class DicomHeader:
         return int(text) if text.isdigit() else 1
 
     @property
+    def is_multi_frame(self) -> bool:
+        """Whether it holds frames that are slices each."""
+        return self.frames > 1 or "SharedFunctionalGroupsSequence" in self.dataset
+
+    @property
     def is_ct(self) -> bool:
         """Whether it is CT: by its modality, else by the kind of object."""
         return self.modality == "CT" or (

@@ -27,6 +27,7 @@ from ipv2.ct_io.dicom_header import (
     text_of,
 )
 from ipv2.ct_io.dicom_padding import PaddingRange, pad, padding_of
+from ipv2.ct_io.formats import last_line
 from ipv2.ct_io.frame_splitting import Frame, split_frames
 from ipv2.ct_io.volume import (
     Gaps,
@@ -280,15 +281,14 @@ def _entry(path: Path, header: DicomHeader, frame: Frame | None = None) -> _Entr
         number_of(header.dataset, "Rows", 0),
         number_of(header.dataset, "Columns", 0),
     )
-    several = header.frames > 1 or "SharedFunctionalGroupsSequence" in header.dataset
     return _Entry(
         place=place_of(path, header.dataset),
         series=header.series,
         description=header.description,
         shape=(int(shape[0]), int(shape[1])),
         integer=all(value.is_integer() for value in rescale),
-        multi_frame=several,
-        problem="" if several else _problem(path, header),
+        multi_frame=header.is_multi_frame,
+        problem="" if header.is_multi_frame else _problem(path, header),
         frame=frame,
     )
 
@@ -357,7 +357,7 @@ def _read(
     except RuntimeError as error:
         raise UserError(
             f"{path}: SimpleITK cannot read its pixels (transfer syntax "
-            f"{header.transfer_syntax}): {reason(error)}. {_AGAIN}"
+            f"{header.transfer_syntax}): {last_line(error)}. {_AGAIN}"
         ) from error
     stored = sitk.GetArrayFromImage(image)[0]
     check_finite(stored, name=str(path))
@@ -396,12 +396,6 @@ def _mark_lossy(header: DicomHeader) -> None:
     data.LossyImageCompression = "01"
     data.LossyImageCompressionMethod = method
     data.LossyImageCompressionRatio = f"{whole / max(header.pixel_bytes or 1, 1):.2f}"
-
-
-def reason(error: RuntimeError) -> str:
-    """The last line of a SimpleITK error, which is the one that says why."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1].removeprefix("ITK ERROR: ").removeprefix("sitk::ERROR: ")
 
 
 def _source(

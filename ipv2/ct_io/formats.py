@@ -44,3 +44,9 @@ def format_of(path: Path) -> Format | None:
     if suffix := suffix_of(path):
         return SUFFIXES[suffix]
     return "dicom" if is_dicom(path) else None
+
+
+def last_line(error: RuntimeError) -> str:
+    """The last line of a SimpleITK error, which is the one that says why."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1].removeprefix("ITK ERROR: ").removeprefix("sitk::ERROR: ")

@@ -16,7 +16,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from common.errors import UserError
-from ipv2.ct_io.formats import IMAGE_IO
+from ipv2.ct_io.formats import IMAGE_IO, last_line
 from ipv2.ct_io.volume import Format, Grid, check_finite, hu_to_int16
 
 _COUNT = {
@@ -168,4 +168,9 @@ def _write(image: sitk.Image, path: Path, kind: Format) -> None:
     writer = sitk.ImageFileWriter()
     writer.SetImageIO(IMAGE_IO[kind])
     writer.SetFileName(str(path))
-    writer.Execute(image)
+    try:
+        writer.Execute(image)
+    except RuntimeError as error:  # SimpleITK's word for a full disk, say
+        raise OSError(
+            f"{path.name}: SimpleITK cannot write it: {last_line(error)}"
+        ) from error

@@ -22,7 +22,14 @@ from common.errors import UserError
 from ipv2.ct_io import dicom_series
 from ipv2.ct_io.dicom_header import is_dicom
 from ipv2.ct_io.dicom_padding import pad_low
-from ipv2.ct_io.formats import IMAGE_IO, SUFFIXES, format_of, stem_of, suffix_of
+from ipv2.ct_io.formats import (
+    IMAGE_IO,
+    SUFFIXES,
+    format_of,
+    last_line,
+    stem_of,
+    suffix_of,
+)
 from ipv2.ct_io.hu_check import check_hu
 from ipv2.ct_io.image_header import check_nifti, check_png, states_spacing
 from ipv2.ct_io.unpacking import unpack_image, unpack_nifti
@@ -295,7 +302,7 @@ def peek(path: Path) -> tuple[int, str]:
 def _unreadable(path: Path, image_io: str, error: RuntimeError) -> UserError:
     return UserError(
         f"{path}: cannot be read as {image_io.removesuffix('ImageIO')}: "
-        f"{dicom_series.reason(error)}. It is damaged, truncated, or of another kind "
+        f"{last_line(error)}. It is damaged, truncated, or of another kind "
         "than its name says; copy it again from its source."
     )
 
