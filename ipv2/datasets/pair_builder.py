@@ -8,6 +8,7 @@ option gives another name, and so another build; the old one stays until it is r
 import dataclasses
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import tensorflow_datasets as tfds
 from absl import logging
 
+from common.errors import UserError
 from ipv2.ct_io import Skipped, Volume, describe_skipped
 from ipv2.datasets import pair
 from ipv2.datasets.places import recorded
@@ -74,6 +76,18 @@ class PairBuilder(
             by_path = {str(item.path): item.reason for item in items}
             self.info.metadata[key] = [list(item) for item in sorted(by_path.items())]
 
+    def _check_unchanged(self, fingerprint: str) -> None:
+        """Raises UserError if the sources' state is no longer the configuration's.
+
+        Args:
+          fingerprint: of the configuration, now.
+        """
+        if not self._config.name.endswith(fingerprint):
+            raise UserError(
+                f"{self.info.metadata['source']}: files changed while the dataset was "
+                "built. Run it again when they are at rest."
+            )
+
     def _post_download_and_prepare_hook(self) -> None:
         report(self)
 
@@ -126,13 +140,39 @@ def fingerprint_of(options: Mapping[str, Any], *sources: Path) -> str:
 
     Args:
       options: anything that JSON holds.
-      sources: files, or folders with all below them; hidden files do not count.
+      sources: files, or folders with all below them, links followed; hidden files do
+        not count. A header stands for all files beside it, one of which is its data.
     """
     state: list[Any] = [sorted(options.items())]
     for source in sources:
-        for path in [source] if source.is_file() else sorted(source.rglob("*")):
-            if path.is_file() and not path.name.startswith("."):
-                stat = path.stat()
-                relative = path.relative_to(source.parent).as_posix()
-                state.append((relative, stat.st_size, stat.st_mtime_ns))
+        for path in sorted(_files_of(source)):
+            stat = path.stat()
+            relative = path.relative_to(source.parent).as_posix()
+            state.append((relative, stat.st_size, stat.st_mtime_ns))
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _files_of(source: Path) -> Iterator[Path]:
+    """The files that a source is made of; hidden ones are not."""
+    if source.is_file():
+        beside = source.suffix.lower() in _HEADERS
+        paths = source.parent.iterdir() if beside else [source]
+        yield from (path for path in paths if _counts(path))
+        return
+    seen = set()
+    for folder, below, _ in os.walk(source, followlinks=True):
+        stat = os.stat(folder)
+        if (stat.st_dev, stat.st_ino) in seen:  # a link back, or a second one
+            below.clear()
+            continue
+        seen.add((stat.st_dev, stat.st_ino))
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        yield from (path for path in Path(folder).iterdir() if _counts(path))
+
+
+_HEADERS = (".mhd", ".nhdr", ".nrrd")
+"""Of files whose values may lie in another file."""
+
+
+def _counts(path: Path) -> bool:
+    return path.is_file() and not path.name.startswith(".")

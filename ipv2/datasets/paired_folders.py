@@ -144,7 +144,7 @@ class PairedFolders(PairBuilder[PairedFoldersConfig]):
                 f"{config.root}: no pair can be used.\n{_why_none(skipped)}"
             )
         tell_patients(_used_items(patients, {place.name for place in places}))
-        self._check_unchanged()
+        self._check_unchanged(fingerprint(config))
 
     def _patients(
         self, pairs: Iterable[PairItem], skipped: list[Skipped]
@@ -211,14 +211,6 @@ class PairedFolders(PairBuilder[PairedFoldersConfig]):
         if left_out:
             self.info.metadata["left_out"][item.name] = left_out
         return records
-
-    def _check_unchanged(self) -> None:
-        config = self._config
-        if not config.name.endswith(fingerprint(config)):
-            raise UserError(
-                f"{config.root}: files changed while the dataset was built. Run it "
-                "again when they are at rest."
-            )
 
     def _post_download_and_prepare_hook(self) -> None:
         for name, left_out in self.info.metadata["left_out"].items():

@@ -303,6 +303,7 @@ class SimulatedPairs(PairBuilder[SimulatedPairsConfig]):
                 f"{self._config.source}: no volume of split {split!r} can be used.\n"
                 + describe_skipped(skipped)
             )
+        self._check_unchanged(fingerprint(self._config))
 
     def _records(
         self, split: str, parts: Sequence[_Part], skipped: list[Skipped]

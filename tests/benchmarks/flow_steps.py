@@ -87,7 +87,7 @@ def measure(
     like = jax.eval_shape(lambda: trained.init(jax.random.key(0)))
     variables = load_variables(workdir / "export", like)
     sources = open_sources(config)
-    test = sources.test if len(sources.test) else sources.val
+    test = sources.held_out
     stack = Stacks(test, channels_of(trained.model))[0]["lq"]
     image = jnp.moveaxis(jnp.asarray(stack, jnp.float32), 0, -1)
     batch = jnp.stack([image] * config.evaluate.batch_size)

@@ -1,5 +1,7 @@
 """Simulated pairs: schema, untouched truth, moved partner, splits that do not leak."""
 
+import os
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -182,6 +184,30 @@ def test_configuration_follows_the_files(tmp_path):
     assert len(names - {first}) == len(changed)
     write_chest(tmp_path / "chest.nii", count=3)
     assert simulated_pairs_config(tmp_path / "chest.nii").name != first
+
+
+def test_configuration_follows_data_beside_a_header_and_behind_links(tmp_path):
+    write_chest(tmp_path / "real" / "chest.mhd", count=2)
+    (data,) = [p for p in (tmp_path / "real").iterdir() if p.suffix != ".mhd"]
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / "p1").symlink_to(tmp_path / "real")
+    (tmp_path / "real" / "loop").symlink_to(tmp_path / "scans")
+    sources = (tmp_path / "real" / "chest.mhd", tmp_path / "scans")
+    before = [simulated_pairs_config(source).name for source in sources]
+    assert [simulated_pairs_config(source).name for source in sources] == before
+    os.utime(data, (0, 0))
+    after = [simulated_pairs_config(source).name for source in sources]
+    assert all(a != b for a, b in zip(after, before, strict=True))
+
+
+def test_files_that_change_during_the_build_stop_it(tmp_path):
+    write_chest(tmp_path / "chest.nii", count=2)
+    builder = build(
+        tmp_path, tmp_path / "chest.nii", deal=Deal(fractions=(1.0, 0.0, 0.0))
+    )
+    write_chest(tmp_path / "chest.nii", count=3)
+    with pytest.raises(UserError, match="files changed while"):
+        load_split(builder, "train")
 
 
 @pytest.mark.parametrize(
