@@ -31,7 +31,9 @@ class Row:
 def row(case: str, task: str, problems: Sequence[str], *, refused: bool = False) -> Row:
     """A row from a list of problems: none is right, or refused well."""
     if problems:
-        why = "; ".join(problems[:3])
+        # What is only written otherwise comes after what is wrong.
+        first = sorted(problems, key=lambda problem: "other text" in problem)
+        why = "; ".join(first[:3])
         return Row(case=case, task=task, verdict="wrong", why=" ".join(why.split()))
     return Row(case=case, task=task, verdict="refused well" if refused else "right")
 
