@@ -156,7 +156,7 @@ def _denoise_one(
             for original, hu in denoised_slices(volume, applier):
                 write(hu, original.header)
                 work.count(1)
-    return {"source": str(source), "manifest": _short(trained.manifest)}
+    return {"sources": [str(source)], "manifest": _short(trained.manifest)}
 
 
 def denoised_slices(

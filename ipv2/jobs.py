@@ -217,7 +217,8 @@ class _Run:
             lines = differences(record, asked)
             if lines and self.output.has_some(record):
                 place = job.targets[0].path
-                return record, "\n".join([f"{place}: was made otherwise:", *lines])
+                lines = [f"{place}: was made otherwise:", *lines, *_moved(record, job)]
+                return record, "\n".join(lines)
             if self.output.is_whole(record):
                 return record, ""
             why = f"is not what {job.record.name} says was written"
@@ -340,6 +341,12 @@ class _Run:
             for name in self.output.unchanged(before)
             if name not in files
         ]
+
+
+def _moved(record: Record, job: Job) -> list[str]:
+    """A line for other sources than those that a result was made of."""
+    before, now = record.made.get("sources"), [str(path) for path in job.sources]
+    return [] if before in (None, now) else [f"  made of {before}, asked for {now}"]
 
 
 def _staged(target: Target, staged: Path) -> list[Path]:

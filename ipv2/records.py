@@ -62,7 +62,7 @@ def read_record(path: Path) -> Record | None:
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a record of a task: {error}.") from error

@@ -140,7 +140,7 @@ def _simulate_one(job: Job, work: Work, config: ConfigDict) -> dict[str, Any]:
                 header = original.header
                 write(hu, None if header is None else at_dose(header, fraction))
                 work.count(1)
-    return {"source": str(source), "scan": dataclasses.asdict(scan)}
+    return {"sources": [str(source)], "scan": dataclasses.asdict(scan)}
 
 
 def scan_of(volume: SliceSource, config: ConfigDict) -> DoseParams:

@@ -32,6 +32,7 @@ class Place:
 
     Attributes:
       path: its file.
+      name: what messages call it: the file, or the frame of a file.
       origin_mm: ImagePositionPatient (x, y, z); None where it is not stated.
       cosines: ImageOrientationPatient, rows then columns; None where it is not stated,
         or its two directions are no unit vectors at a right angle.
@@ -40,10 +41,16 @@ class Place:
     """
 
     path: Path
+    name: str
     origin_mm: tuple[float, float, float] | None
     cosines: tuple[float, ...] | None
     pixel_mm: tuple[float, float] | None
     gap_mm: float | None
+
+    @property
+    def short_name(self) -> str:
+        """The name without its folder."""
+        return self.name.rpartition("/")[2]
 
     @property
     def direction(self) -> np.ndarray:
@@ -62,8 +69,14 @@ class Place:
         return float(self.position_mm @ self.direction[:, 2])
 
 
-def place_of(path: Path, header: Dataset) -> Place:
-    """Where a slice lies, by its header."""
+def place_of(path: Path, header: Dataset, *, name: str) -> Place:
+    """Where a slice lies, by its header.
+
+    Args:
+      path: its file.
+      header: of it.
+      name: what messages call it.
+    """
     origin = numbers_of(header, "ImagePositionPatient")
     cosines = numbers_of(header, "ImageOrientationPatient")
     spacing = numbers_of(header, "PixelSpacing")
@@ -75,6 +88,7 @@ def place_of(path: Path, header: Dataset) -> Place:
     finite = row > 0 and column > 0 and np.isfinite([row, column]).all()
     return Place(
         path=path,
+        name=name,
         origin_mm=_three(origin),
         cosines=cosines if _are_orthonormal(cosines) else None,
         pixel_mm=(row, column) if finite else None,
@@ -129,7 +143,7 @@ def stack(places: Sequence[Place], source: Path, *, gaps: Gaps) -> Stack:
     for place in places:
         if place.origin_mm is None:
             raise UserError(
-                f"{place.path}: states no ImagePositionPatient, so the order and the "
+                f"{place.name}: states no ImagePositionPatient, so the order and the "
                 f"distances of the {len(places)} slices in {source} are unknown. Give "
                 "a series with positions, or each slice as a file of its own."
             )
@@ -157,8 +171,8 @@ def _check_alike(first: Place, other: Place) -> None:
             a or (), b or (), rtol=0, atol=near
         ):
             raise UserError(
-                f"{other.path}: mixed {what} in one series: {b} here, {a} in "
-                f"{first.path.name}. Keep slices of one kind in the folder."
+                f"{other.name}: mixed {what} in one series: {b} here, {a} in "
+                f"{first.short_name}. Keep slices of one kind in the folder."
             )
 
 
@@ -166,7 +180,7 @@ def _check_apart(places: Sequence[Place], steps: np.ndarray, source: Path) -> No
     for (low, high), step in zip(itertools.pairwise(places), steps, strict=True):
         if step < 1e-3:
             raise UserError(
-                f"{source}: {low.path.name} and {high.path.name} stand at the same "
+                f"{source}: {low.short_name} and {high.short_name} stand at the same "
                 f"position ({low.along_mm:.2f} mm along the normal). Keep one of them, "
                 "or split the folder if it holds several phases."
             )
@@ -222,6 +236,6 @@ def _shear_problem(places: Sequence[Place]) -> str:
 def _between(places: Sequence[Place], index: int) -> str:
     low, high = places[index], places[index + 1]
     return (
-        f"between {low.path.name} ({low.along_mm:.2f} mm) and {high.path.name} "
+        f"between {low.short_name} ({low.along_mm:.2f} mm) and {high.short_name} "
         f"({high.along_mm:.2f} mm)"
     )

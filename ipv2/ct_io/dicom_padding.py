@@ -1,6 +1,5 @@
 """Which pixels of a DICOM slice lie outside the field of view."""
 
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -63,11 +62,15 @@ def pad(hu: np.ndarray, padding: PaddingRange | None) -> np.ndarray:
     return pad_low(np.where(padding.marks(hu), np.float32(PADDING_HU), hu))
 
 
-def padding_of(header: Dataset, path: Path) -> PaddingRange | None:
+def padding_of(header: Dataset, *, name: str) -> PaddingRange | None:
     """What PixelPaddingValue, to PixelPaddingRangeLimit, marks; None if there is none.
 
     Both are stored values, before rescale. Their own sign is ambiguous (US or SS), so
     they wrap to the pixels' sign.
+
+    Args:
+      header: of a slice.
+      name: what messages call the slice.
 
     Raises:
       UserError: they are no whole numbers.
@@ -93,7 +96,7 @@ def padding_of(header: Dataset, path: Path) -> PaddingRange | None:
         low, high = sorted((hu(texts[0]), hu(texts[1] or texts[0])))
     except ValueError as error:
         raise UserError(
-            f"{path}: PixelPaddingValue {texts[0]!r} and PixelPaddingRangeLimit "
+            f"{name}: PixelPaddingValue {texts[0]!r} and PixelPaddingRangeLimit "
             f"{texts[1]!r} should be whole numbers. Repair the tags."
         ) from error
     return PaddingRange(low, high)

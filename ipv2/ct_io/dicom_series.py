@@ -165,7 +165,7 @@ def open_file(path: Path, options: ReadOptions, scratch: Path) -> SliceSource:
     header = read_header(path)
     if not header.is_ct and header.has_pixels:
         raise UserError(_not_ct(path, header))
-    return _source([_entry(path, header)], path, scratch, gaps=options.gaps)
+    return _source([_entry(path, header, str(path))], path, scratch, gaps=options.gaps)
 
 
 def _not_ct(path: Path, header: DicomHeader) -> str:
@@ -188,7 +188,7 @@ def _ct_entries(folder: Path) -> tuple[list[_Entry], list[Skipped]]:
     for path in files.dicom:
         header = _whole_header(path)
         if header.has_pixels and header.is_ct:
-            entries.append(_entry(path, header))
+            entries.append(_entry(path, header, str(path)))
         elif header.has_pixels:
             reason = f"DICOM of modality {header.modality or 'not stated'!r}, not CT"
             left_out.append(Skipped(path=path, reason=reason))
@@ -271,7 +271,9 @@ def _choose(folder: Path, entries: Sequence[_Entry], series: str) -> list[_Entry
             )
 
 
-def _entry(path: Path, header: DicomHeader, frame: Frame | None = None) -> _Entry:
+def _entry(
+    path: Path, header: DicomHeader, name: str, frame: Frame | None = None
+) -> _Entry:
     """What is kept of a file, with what is wrong with it as a slice."""
     rescale = (
         number_of(header.dataset, "RescaleSlope", 1.0),
@@ -282,105 +284,105 @@ def _entry(path: Path, header: DicomHeader, frame: Frame | None = None) -> _Entr
         number_of(header.dataset, "Columns", 0),
     )
     return _Entry(
-        place=place_of(path, header.dataset),
+        place=place_of(path, header.dataset, name=name),
         series=header.series,
         description=header.description,
         shape=(int(shape[0]), int(shape[1])),
         integer=all(value.is_integer() for value in rescale),
         multi_frame=header.is_multi_frame,
-        problem="" if header.is_multi_frame else _problem(path, header),
+        problem="" if header.is_multi_frame else _problem(name, header),
         frame=frame,
     )
 
 
-def _problem(path: Path, header: DicomHeader) -> str:
+def _problem(name: str, header: DicomHeader) -> str:
     """Why a file's pixels are no HU of one slice, '' if nothing speaks against it."""
     data = header.dataset
     if not header.complete:
-        return f"{path}: truncated DICOM file. {_AGAIN}"
+        return f"{name}: truncated DICOM file. {_AGAIN}"
     if not header.has_pixels:
         return (
-            f"{path}: a DICOM file without pixels (a report, a directory or a plan). "
+            f"{name}: a DICOM file without pixels (a report, a directory or a plan). "
             "Give a CT slice or the folder of a series."
         )
     photometric = text_of(data, "PhotometricInterpretation") or "MONOCHROME2"
     samples = number_of(data, "SamplesPerPixel", 1)
     if samples != 1 or photometric != "MONOCHROME2":
         return (
-            f"{path}: {photometric} with {samples:g} values a pixel; CT slices have "
+            f"{name}: {photometric} with {samples:g} values a pixel; CT slices have "
             "one grey value (MONOCHROME2). Give the original series, not a screenshot."
         )
     kind = text_of(data, "RescaleType")
     if kind not in ("", "HU", "US"):
         return (
-            f"{path}: its pixels are {kind!r} (RescaleType), not HU. Give the HU "
+            f"{name}: its pixels are {kind!r} (RescaleType), not HU. Give the HU "
             "series."
         )
     if {"LOCALIZER", "SCOUT"} & set(text_of(data, "ImageType").upper().split("\\")):
         return (
-            f"{path}: a localizer (ImageType {text_of(data, 'ImageType')!r}), whose "
+            f"{name}: a localizer (ImageType {text_of(data, 'ImageType')!r}), whose "
             "pixels are sums along rays, not HU. Leave it out."
         )
     if number_of(data, "RescaleSlope", 1.0) == 0.0:
-        return f"{path}: RescaleSlope is 0; every pixel would be the same."
-    return _shortage(path, header)
+        return f"{name}: RescaleSlope is 0; every pixel would be the same."
+    return _shortage(name, header)
 
 
-def _shortage(path: Path, header: DicomHeader) -> str:
+def _shortage(name: str, header: DicomHeader) -> str:
     """Whether pixels are missing, in words; '' if not."""
     data = header.dataset
     bits = number_of(data, "BitsAllocated", 16.0)
     rows, columns = number_of(data, "Rows", 0.0), number_of(data, "Columns", 0.0)
     want, there = int(rows * columns * bits / 8), header.pixel_bytes or 0
     if not rows * columns:
-        return f"{path}: states no Rows and Columns. {_AGAIN}"
+        return f"{name}: states no Rows and Columns. {_AGAIN}"
     if not header.is_packed and there < want:
         return (
-            f"{path}: truncated: {there} bytes of pixels where {rows:g} x {columns:g} "
+            f"{name}: truncated: {there} bytes of pixels where {rows:g} x {columns:g} "
             f"pixels of {bits:g} bits need {want}. {_AGAIN}"
         )
     return ""
 
 
 def _read(
-    path: Path,
+    place: Place,
     frames: Mapping[Path, Frame],
-    doubt: Callable[[Path, PaddingRange], None],
+    doubt: Callable[[Place, PaddingRange], None],
 ) -> Slice:
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(str(path))
+    reader.SetFileName(str(place.path))
     reader.SetOutputPixelType(sitk.sitkFloat32)
-    header = _read_frame_header(path, frames)
+    header = _read_frame_header(place.path, frames)
     try:
         image = reader.Execute()
     except RuntimeError as error:
         raise UserError(
-            f"{path}: SimpleITK cannot read its pixels (transfer syntax "
+            f"{place.name}: SimpleITK cannot read its pixels (transfer syntax "
             f"{header.transfer_syntax}): {last_line(error)}. {_AGAIN}"
         ) from error
     stored = sitk.GetArrayFromImage(image)[0]
-    check_finite(stored, name=str(path))
+    check_finite(stored, name=place.name)
     _mark_lossy(header)
-    padding = padding_of(header.dataset, path)
+    padding = padding_of(header.dataset, name=place.name)
     if padding is not None and not padding.is_believed(stored):
-        doubt(path, padding)
+        doubt(place, padding)
         padding = None
     return Slice(hu=pad(stored, padding), stored=stored, header=header.dataset)
 
 
-def _tell_once(source: Path) -> Callable[[Path, PaddingRange], None]:
+def _tell_once(source: Path) -> Callable[[Place, PaddingRange], None]:
     """What logs the first padding of a series that is not believed."""
-    told: list[Path] = []
+    told: list[Place] = []
 
-    def tell(path: Path, padding: PaddingRange) -> None:
+    def tell(place: Place, padding: PaddingRange) -> None:
         if not told:
             logging.warning(
                 "%s: PixelPaddingValue marks %g to %g HU, which lie among the values "
                 "of tissue (%s); not taken for padding",
-                *(source, padding.low, padding.high, path.name),
+                *(source, padding.low, padding.high, place.short_name),
             )
-        told.append(path)
+        told.append(place)
 
     return tell
 
@@ -427,7 +429,7 @@ def _source(
     x, y, z = (float(mm) for mm in first.position_mm)
     return SliceSource(
         shape=(len(found.places), *entries[0].shape),
-        read=lambda index: _read(found.places[index].path, frames, doubt),
+        read=lambda index: _read(found.places[index], frames, doubt),
         spacing_mm=(found.gap_mm or pixel_mm[0], *pixel_mm),
         direction=tuple(float(v) for v in first.direction.ravel()),
         origin_mm=(x, y, z),
@@ -451,7 +453,12 @@ def _slices_of(entry: _Entry, scratch: Path) -> list[_Entry]:
     folder = scratch / entry.path.name
     folder.mkdir()
     return [
-        _entry(frame.path, read_header(frame.path), frame)
+        _entry(
+            frame.path,
+            read_header(frame.path),
+            f"{entry.path}, frame {frame.number}",
+            frame,
+        )
         for frame in split_frames(entry.path, folder)
     ]
 
@@ -471,8 +478,9 @@ def _check_sizes(entries: Sequence[_Entry]) -> None:
     for other in entries[1:]:
         if other.shape != first.shape:
             raise UserError(
-                f"{other.path}: mixed sizes (rows, columns) in one series: "
-                f"{other.shape} here, {first.shape} in {first.path.name}. Keep slices "
+                f"{other.place.name}: mixed sizes (rows, columns) in one series: "
+                f"{other.shape} here, {first.shape} in {first.place.short_name}. Keep "
+                "slices "
                 "of one kind in the folder."
             )
 

@@ -6,6 +6,7 @@ come. The file is, byte by byte, what SimpleITK makes of the whole volume.
 """
 
 import contextlib
+import errno
 import gzip
 import re
 import struct
@@ -100,11 +101,18 @@ def header_of(image: sitk.Image, count: int, path: Path, kind: Format) -> bytes:
     _write(image, unpacked, kind)
     content = unpacked.read_bytes()
     unpacked.unlink()
+    values = sitk.GetArrayViewFromImage(image).tobytes()
+    data = content
     if kind == "mhd":
-        path.with_suffix(".raw").unlink()
+        raw = path.with_suffix(".raw")
+        data = raw.read_bytes()
+        raw.unlink()
+    if not data.endswith(values):
+        # SimpleITK tells of a full disk on the console alone.
+        raise OSError(errno.ENOSPC, f"{path.name} cannot be written whole")
+    if kind == "mhd":
         return _with_count(content, kind, count)
-    values = image.GetNumberOfPixels() * image.GetSizeOfPixelComponent()
-    return _with_count(content[:-values], kind, count)
+    return _with_count(content[: -len(values)], kind, count)
 
 
 def _without_spacing(header: bytes, kind: Format) -> bytes:

@@ -6,28 +6,25 @@ A patient's u is the SHA-256 of seed and name, as a number in [0, 1). With share
     val if u < f_val, test if u >= 1 - f_test, else train
 
 so that a patient's split follows from the name alone, and adding patients moves none.
-The one exception are small data sets, in which a split that is wanted would stay empty:
-it takes the patient whose u lies nearest to its interval, of the other held-out split
-where that has two or more, else of train. Since val lies below train and test above it,
-the two never want the same patient of train, unless it is the last.
+Val or test may stay empty in a small data set, which a warning says; the other one is
+then measured on.
 
-What adding patients can then do: whoever filled a held-out split may go back, and of
-two patients of one held-out split one may fill the other. **Nobody goes from train to a
-held-out split**: train gives val its lowest u only while val has nobody of its own and
-test fewer than two, which more patients can only end, and a newcomer is the lowest u
-or leaves it to who was. The same holds for test and the highest u. Train itself is
-never filled, since that could not hold then.
+Two exceptions keep small data sets of use, each with a warning that names the patient:
+- Nobody is held out: test takes the highest u of train (val, without test, the lowest).
+  More patients can only send this one back to train, once somebody's own u is held out
+  or a newcomer's is the highest: **nobody goes from train to a held-out split**.
+- Nobody is left for train (of four patients at equal shares one set in five, at 0.8 one
+  in 600): it takes the nearest of the held-out ones, who goes back when patients come.
 """
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from common.errors import UserError
 
 SPLITS = ("train", "val", "test")
-_OTHER = {"val": "test", "test": "val"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,8 +100,7 @@ def deal_patients(
       unusable: patients of whom nothing can be used; naming them is no mistake.
 
     Raises:
-      UserError: there are fewer patients than splits, none for train, or a name that
-        nobody has.
+      UserError: there are fewer patients than splits, or a name that nobody has.
     """
     names = sorted(set(patients))
     if deal.names_patients:
@@ -144,29 +140,51 @@ def _deal_hashed(names: list[str], deal: Deal) -> Dealt:
         low, high = u < val, test > 0 and u >= 1 - test
         result["val" if low else "test" if high else "train"].append(name)
     warnings = []
-    for split in ("val", "test"):
-        if split not in deal.wanted or result[split]:
-            continue
-        donor = "train" if len(result[_OTHER[split]]) < 2 else _OTHER[split]
-        if not result[donor]:
-            continue
-        # Val's interval lies below all others, test's above them.
-        nearest = min if split == "val" else max
-        taken = nearest(result[donor], key=place.__getitem__)
-        result[donor].remove(taken)
-        result[split].append(taken)
-        warnings.append(
-            f"{split} would be empty and takes patient {taken!r} from {donor}; with "
-            f"more patients this one may go back. config.data.{split}_patients names "
-            "who stays"
-        )
-    if empty := [split for split in deal.wanted if not result[split]]:
-        raise UserError(
-            f"{len(names)} patients ({_listed(names)}) and nobody for "
-            f"{', '.join(empty)}: by the hash of their names and config.seed="
-            f"{deal.seed} all are elsewhere. Give another config.seed. Or: {_WAYS_OUT}"
-        )
+    held_out = [split for split in ("val", "test") if split in deal.wanted]
+    if held_out and "train" in deal.wanted and not any(result[s] for s in held_out):
+        warnings.append(_fill_held_out(result, place, held_out[-1]))
+    if "train" in deal.wanted and not result["train"]:
+        warnings.append(_fill_train(result, place, deal))
+    warnings += [
+        f"{split} is empty: by the hash of their names none of {len(names)} patients "
+        f"is in it. config.data.{split}_patients names who is"
+        for split in held_out
+        if not result[split]
+    ]
     return Dealt({split: sorted(result[split]) for split in SPLITS}, tuple(warnings))
+
+
+def _fill_held_out(
+    result: dict[str, list[str]], place: Mapping[str, float], split: str
+) -> str:
+    """Gives a held-out split, where all are for train, one; says so in a sentence."""
+    # Val's interval lies below train's, test's above it.
+    nearest = min if split == "val" else max
+    taken = nearest(result["train"], key=place.__getitem__)
+    result["train"].remove(taken)
+    result[split].append(taken)
+    return (
+        f"nobody would be held out: {split} takes patient {taken!r} from train; with "
+        f"more patients this one may go back. config.data.{split}_patients names who "
+        "stays"
+    )
+
+
+def _fill_train(
+    result: dict[str, list[str]], place: Mapping[str, float], deal: Deal
+) -> str:
+    """Gives train, which nobody is in, a held-out patient; says so in a sentence."""
+    _, val, test = deal.fractions
+    distance = {name: max(val - u, u - (1 - test)) for name, u in place.items()}
+    donor = max(("val", "test"), key=lambda split: len(result[split]))
+    taken = min(result[donor], key=distance.__getitem__)
+    result[donor].remove(taken)
+    result["train"].append(taken)
+    return (
+        f"train would be empty and takes patient {taken!r} from {donor}; with more "
+        "patients this one goes back, and a network trained before has then seen it. "
+        "Name who is held out: config.data.val_patients, config.data.test_patients"
+    )
 
 
 _WAYS_OUT = (

@@ -232,7 +232,7 @@ _NO_HU: dict[str, tuple[Build, str]] = {
     "slope_0": (setting(RescaleSlope="0"), "(?i)slope"),
     "no_rescale": (without("RescaleSlope", "RescaleIntercept"), "trust_hu"),
     "intercept_0": (setting(RescaleIntercept="0"), "trust_hu"),
-    "intercept_empty": (setting(RescaleIntercept=None), "trust_hu|(?i)intercept"),
+    "intercept_empty": (setting(RescaleIntercept=None), "(?i)trust_hu|intercept"),
     "fractions_0_to_1": (in_fractions, "trust_hu"),
     "tiny_8": (resized(lambda hu: hu[::16, ::16]), "16"),
 }

@@ -160,6 +160,6 @@ MULTIFRAME = (
         name="frames_without_groups",
         build=_file(groups=False),
         outcome="refused",
-        says=r"(?i)frame|functional",
+        says=r"(?i)frame|ImagePositionPatient",
     ),
 )

@@ -82,8 +82,11 @@ def _together(cases: Sequence[Case], task: str, bench: Bench) -> list[tuple[Row,
         batch.append(ran.last)
     elif ran.end != "done":
         batch.append(f"the batch ended: {ran.last}")
-    for name, want in good.items():
-        batch += _beside(task, output / GOOD / name, want)
+    if cases[0].keys.get("data.multiframe"):
+        batch += _frames(cases[0], task, root / GOOD, output / GOOD, good)
+    else:
+        for name, want in good.items():
+            batch += _beside(task, output / GOOD / name, want)
     rows = []
     for case, name, truth in zip(cases, names, truths, strict=True):
         said = ran._replace(text=_about(name, ran.text))
@@ -163,8 +166,10 @@ def read_problems(
 
 def _frames(case: Case, task: str, root: Path, output: Path, truth: Truth) -> list[str]:
     """Frames come out each where it was, as a classic series or as frames."""
-    ((name, want),) = truth.items()
-    before = list(checks.frames_of(root / name))
+    before = [frame for name in truth for frame in checks.frames_of(root / name)]
+    hu = [
+        image for want in truth.values() for image in want.reshape(-1, *want.shape[-2:])
+    ]
     files = [p for p in output.rglob("*") if p.is_file()]
     files = [path for path in files if path.suffix != ".json"]
     after = [frame for path in files for frame in checks.frames_of(path)]
@@ -173,12 +178,12 @@ def _frames(case: Case, task: str, root: Path, output: Path, truth: Truth) -> li
     problems = []
     if case.keys.get("data.multiframe") and len(files) != 1:
         problems.append(f"{len(files)} files in place of one multi-frame file")
-    for frame, hu in zip(before, want, strict=True):
+    for frame, want in zip(before, hu, strict=True):
         same = [f for f in after if f.position == frame.position]
         if len(same) != 1 or same[0].orientation != frame.orientation:
             problems.append(f"{len(same)} frames at {frame.position}")
         else:
-            problems += checks.hu_problems(task, same[0].hu, hu)
+            problems += checks.hu_problems(task, same[0].hu, want)
     return problems
 
 

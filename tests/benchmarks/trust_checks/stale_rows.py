@@ -149,7 +149,7 @@ def patients_stay(bench: Bench, folder: Path) -> list[str]:
         problems = completion(run_keys("train", folder / f"work{count}", keys))
         if problems:
             return problems
-        splits.append(_splits(cache))
+        splits.append(_splits(folder / f"work{count}"))
     before, after = splits
     if not before:
         return ["no data set says which patients are in which split"]
@@ -160,11 +160,12 @@ def patients_stay(bench: Bench, folder: Path) -> list[str]:
     ]
 
 
-def _splits(cache: Path) -> dict[str, str]:
-    """The split of each patient, as the built data set tells it."""
+def _splits(workdir: Path) -> dict[str, str]:
+    """The split of each patient, as the run tells it."""
     found: dict[str, str] = {}
-    for path in cache.rglob("metadata.json"):
-        told = json.loads(path.read_text()).get("patients", {})
+    run = json.loads((workdir / "data.json").read_text())
+    for dataset in run["datasets"].values():
+        told = dataset["patients"]
         found |= {patient: split for split, names in told.items() for patient in names}
     return found
 

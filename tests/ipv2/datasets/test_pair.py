@@ -123,7 +123,9 @@ def test_two_commands_do_not_build_one_dataset_at_once(tmp_path):
     builder = TinyPairs(data_dir=str(tmp_path))
     with (
         hold_folder(Path(builder.data_path).parent, "building tiny_pairs"),
-        pytest.raises(UserError, match=r"another command works .*building tiny_pairs"),
+        pytest.raises(
+            UserError, match=r"building tiny_pairs: another command is at work"
+        ),
     ):
         dataset.prepare(builder)
     dataset.prepare(builder)
