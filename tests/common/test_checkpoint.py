@@ -71,9 +71,10 @@ def test_read_only_leaves_another_run_s_folder_as_it_is(tmp_path):
         step, state, _ = saved.restore(_state(0))
     assert step == 3 and _listing(tmp_path) == before
     np.testing.assert_array_equal(state["w"], np.full((3,), 3.0))
-    # Opened to be written, the same folder is cleaned: the check can fail.
-    with checkpoint.Checkpoints(folder):
-        assert _listing(tmp_path) != before
+    # Opened to be written, and written to, the same folder changes: the check can fail.
+    with checkpoint.Checkpoints(folder) as saved:
+        saved.save(4, _state(4), {})
+    assert _listing(tmp_path) != before
 
 
 VARIABLES = {
