@@ -21,7 +21,7 @@ from ipv2 import settings
 from ipv2.denoiser import Denoiser, channels_of, make_denoise
 from ipv2.evaluate import evaluate_slices
 from ipv2.purification import PurifyParams, purify, regions
-from ipv2.sources import Sources, open_sources
+from ipv2.sources import Sources, open_sources, require_even_slices
 from ipv2.stacks import Stacks
 from ipv2.train_step import example_rngs
 from ipv2.trained import load_trained
@@ -133,6 +133,7 @@ def evaluate_export(config: ConfigDict, export: Path) -> dict[str, Any]:
       UserError: the folder holds no exported network.
     """
     trained = load_trained(config, export)
+    require_even_slices(config, channels_of(trained.denoiser.model))
     sources = open_sources(config)
     return evaluate_held_out(trained.denoiser, trained.variables, sources, config)
 

@@ -268,6 +268,21 @@ def _builders(
     return {name: embedded[name] for name in data.embedded}
 
 
+def require_even_slices(config: ConfigDict, channels: int) -> None:
+    """Raises UserError if a network sees neighbours and slices may stand unevenly.
+
+    Args:
+      config: a checked IPv2 config.
+      channels: neighbouring slices that the network sees, 1 for the slice alone.
+    """
+    if channels > 1 and config.data.gaps == "allow":
+        raise UserError(
+            f"config.data.gaps: got 'allow', accepted: 'refuse' with a network that "
+            f"sees {channels} neighbouring slices (config.model.channels), which have "
+            "to be evenly spaced"
+        )
+
+
 def training_record(shape: tuple[int, ...]) -> Callable[[dict[str, Any]], dict]:
     """Returns what makes a training example of a record: its arrays, checked.
 

@@ -25,7 +25,12 @@ from ipv2.denoiser import Denoiser, channels_of
 from ipv2.evaluate_split import evaluate, evaluate_held_out, scalars_of
 from ipv2.result_table import format_results
 from ipv2.run_data import hold_data, refuse_other_data
-from ipv2.sources import Sources, open_sources, training_record
+from ipv2.sources import (
+    Sources,
+    open_sources,
+    require_even_slices,
+    training_record,
+)
 from ipv2.stacks import Stacks
 from ipv2.train_step import (
     TrainState,
@@ -185,6 +190,7 @@ def _train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
 def _open_sources(config: ConfigDict) -> Sources:
     """The data, known to hold something to train on."""
+    require_even_slices(config, config.model.channels)
     named = config.data.val_patients or config.data.test_patients
     given = config.data.root or config.data.normal_dose
     # Before a long build.

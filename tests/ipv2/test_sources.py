@@ -125,3 +125,9 @@ def test_all_processes_see_what_one_has_built(root, tmp_path):
         "tests.ipv2.sources_worker", tmp_path, processes=2, devices=1
     )
     assert one == other and '"train"' in one
+
+
+def test_uneven_slices_are_for_networks_that_see_one(root, tmp_path):
+    config = config_of(tmp_path, data__gaps="allow", model__channels=3)
+    with pytest.raises(UserError, match=r"config\.data\.gaps: got 'allow'.*sees 3"):
+        train.train(config, tmp_path / "run")
