@@ -45,6 +45,7 @@ from ipv2.scans import (
     check_slices,
     identities,
     list_jobs,
+    original_description,
     reading_of,
     written_as,
 )
@@ -188,7 +189,7 @@ def denoised_slices(
 def series_description(grid: Grid, trained: Trained) -> str:
     """SeriesDescription: the input's, cut so that network, hash and version fit."""
     own = f" (denoised: {trained.name} {trained.sha256[:8]}, ipv2 {VERSION})"
-    before = grid.description or grid.name
+    before = original_description(grid)
     return before[: 64 - len(own)] + own
 
 

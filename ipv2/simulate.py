@@ -48,6 +48,7 @@ from ipv2.scans import (
     input_of,
     list_jobs,
     open_scan,
+    original_description,
     reading_of,
     settings_of,
     written_as,
@@ -225,7 +226,7 @@ def _extremes(volume: SliceSource) -> tuple[float, float]:
 def series_description(volume: Grid, scan: DoseParams) -> str:
     """SeriesDescription: the input's, cut so that the dose always fits."""
     own = f" (simulated {100 * scan.dose:g} % dose)"
-    before = volume.description or volume.name
+    before = original_description(volume)
     return before[: 64 - len(own)] + own
 
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ipv2.ct_io import suffix_of
+from ipv2.ct_io import folder_files, suffix_of
 
 # Of MHD and NRRD: where the values are, if not in the same file; see `_detached`.
 _DATA_FILE = {
@@ -50,14 +50,7 @@ def identity_of(source: Path) -> dict[str, Any]:
 def _files(source: Path) -> list[Path]:
     if not source.is_dir():
         return [source, *_detached(source)]
-    # Files beside the slices that are volumes of their own are not of the series.
-    return sorted(
-        path
-        for path in source.iterdir()
-        if not path.name.startswith(".")
-        and suffix_of(path) in (".dcm", ".ima", "")
-        and path.is_file()
-    )
+    return list(folder_files(source).dicom)
 
 
 def _detached(path: Path) -> list[Path]:

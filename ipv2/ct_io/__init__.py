@@ -22,6 +22,7 @@ What is wrong with a file is a `common.errors.UserError` that names it.
 """
 
 from ipv2.ct_io.dicom_dose import at_dose
+from ipv2.ct_io.dicom_series import folder_files
 from ipv2.ct_io.formats import SUFFIXES, format_of, stem_of, suffix_of
 from ipv2.ct_io.listing import (
     Found,
@@ -67,6 +68,7 @@ __all__ = [
     "at_dose",
     "count_slices",
     "describe_skipped",
+    "folder_files",
     "format_of",
     "hu_to_int16",
     "list_volumes",

@@ -87,8 +87,11 @@ def _explicit(
 ) -> DataElement | RawDataElement | None:
     """A raw element as explicit little endian has it; None if it is not to be kept."""
     vr = raw.VR if raw.VR not in (None, "UN") else dictionary_VR(raw.tag)
-    if raw.value is None:  # stayed on disk: far larger than any of these attributes
+    if raw.value is None and raw.length:
+        # It stayed on disk: far larger than any of these attributes.
+        logging.warning("%s: %d bytes; not kept", keyword_for_tag(raw.tag), raw.length)
         return None
+    raw = raw._replace(value=raw.value or b"")
     if vr == "SQ":
         kept = keyword_for_tag(raw.tag) in _KEPT_SEQUENCES
         return source[raw.tag] if kept else None

@@ -97,7 +97,8 @@ class DicomHeader:
     @property
     def is_multi_frame(self) -> bool:
         """Whether it holds frames that are slices each."""
-        return self.frames > 1 or "SharedFunctionalGroupsSequence" in self.dataset
+        groups = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+        return self.frames > 1 or any(name in self.dataset for name in groups)
 
     @property
     def is_ct(self) -> bool:
@@ -218,7 +219,9 @@ def numbers_of(dataset: Dataset, keyword: str) -> tuple[float, ...]:
     """The numbers of an element; () where there is none or one of them is no number."""
     text = _raw_text(dataset, keyword) or text_of(dataset, keyword)
     try:
-        return tuple(float(part) for part in text.split("\\")) if text else ()
+        if not text or "_" in text:  # Python's float takes 1_0 for 10
+            return ()
+        return tuple(float(part) for part in text.split("\\"))
     except ValueError:
         return ()
 

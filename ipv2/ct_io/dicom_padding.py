@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+import SimpleITK as sitk
 from pydicom import Dataset
 
 from common.errors import UserError
@@ -12,8 +13,6 @@ from ipv2.ct_io.volume import PADDING_HU
 # Scanners mark the outside of the field of view with -2000, -2048, -3024, -3072; no
 # tissue, and no noise around air worth its name, lies there.
 _ALWAYS_PADDING_HU = -2000.0
-# Above it lies lung, then all other tissue.
-_HIGHEST_PADDING_HU = -900.0
 
 
 class PaddingRange(NamedTuple):
@@ -31,15 +30,31 @@ class PaddingRange(NamedTuple):
         """Whether padding is what the values can mean in a slice.
 
         The standard wants a value that the image proper does not contain (PS3.3,
-        C.7.5.1.1.2). So no tissue may lie there: it is the HU of air or less, or beyond
-        all other pixels. 0 in HU data, which is water, lies among them.
+        C.7.5.1.1.2). So the marked pixels are darker than all of CT, or beyond all
+        other pixels, or all but one in a hundred are joined to the image's border: 0 in
+        HU data, which is water, lies all over the body, -905 all over the lung.
         """
-        if self.high <= _HIGHEST_PADDING_HU:
+        marked = self.marks(hu)
+        if self.high <= PADDING_HU or not marked.any():
             return True
-        others = hu[~self.marks(hu)]
-        if not others.size:
-            return False
-        return bool(self.low > others.max() or self.high < others.min())
+        others = hu[~marked]
+        if others.size and (self.low > others.max() or self.high < others.min()):
+            return True
+        joined = np.count_nonzero(_joined_to_border(marked))
+        return joined >= 0.99 * np.count_nonzero(marked)
+
+
+def _joined_to_border(mask: np.ndarray) -> np.ndarray:
+    """The pixels of a mask that are 4-connected to the border through it."""
+    border = mask.copy()
+    border[1:-1, 1:-1] = False
+    marker, whole = (
+        sitk.GetImageFromArray(one.astype(np.uint8)) for one in (border, mask)
+    )
+    joined = sitk.BinaryReconstructionByDilation(
+        marker, whole, foregroundValue=1, fullyConnected=False
+    )
+    return sitk.GetArrayFromImage(joined) > 0
 
 
 def pad_low(hu: np.ndarray) -> np.ndarray:

@@ -359,7 +359,8 @@ def _read(
     except RuntimeError as error:
         raise UserError(
             f"{place.name}: SimpleITK cannot read its pixels (transfer syntax "
-            f"{header.transfer_syntax}): {last_line(error)}. {_AGAIN}"
+            f"{header.transfer_syntax}): {last_line(error)}. They are damaged, or the "
+            f"header breaks the standard. {_AGAIN}"
         ) from error
     stored = sitk.GetArrayFromImage(image)[0]
     check_finite(stored, name=place.name)

@@ -289,10 +289,10 @@ def _frame(
         for tag in header.keys()
         if tag not in survey.same and _home(tag) in ("top", "unassigned")
     ]
-    if tags:
-        found.UnassignedPerFrameConvertedAttributesSequence = [
-            survey.item(_with_creators(tags, header))
-        ]
+    # Type 2: empty where all is shared, as in a file of one frame.
+    found.UnassignedPerFrameConvertedAttributesSequence = (
+        [survey.item(_with_creators(tags, header))] if tags else []
+    )
     return found
 
 

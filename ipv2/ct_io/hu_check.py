@@ -8,14 +8,17 @@ it does not prove that the rest is.
 import numpy as np
 
 from common.errors import UserError
-from ipv2.ct_io.volume import SliceSource
+from ipv2.ct_io.volume import PADDING_HU, Slice, SliceSource
 
 _SLICES = 5
 # Fewer pixels are no image to judge.
 _LEAST_PIXELS = 256
 # Higher than what a scanner's 16 bits hold, and than metal in an extended HU scale.
 _HIGHEST_HU = 32767.0
+_METAL_HU = 4000.0
 _NO_AIR_HU = -200.0
+# Noise alone spans more; but for air alone, which a scanner may clip.
+_LEAST_SPAN_HU, _NEAR_AIR_HU = 100.0, -900.0
 # Where fat and soft tissue lie in HU + 1024, and a range as wide that bone in HU fills
 # more: fewer and fewer of its pixels reach higher values.
 _RAISED = (874.0, 1174.0)
@@ -30,7 +33,7 @@ def check_hu(source: SliceSource) -> None:
     """
     count = source.shape[0]
     places = np.unique(np.linspace(0, count - 1, min(_SLICES, count)).round())
-    values = np.concatenate([source.read(int(i)).hu.ravel() for i in places])
+    values = np.concatenate([_measured(source.read(int(i))) for i in places])
     if values.size < _LEAST_PIXELS:
         return
     if problem := problem_of(values):
@@ -38,6 +41,11 @@ def check_hu(source: SliceSource) -> None:
             f"{source.paths[0] if len(source.paths) == 1 else source.name}: {problem} "
             "If they are HU all the same: --config.data.trust_hu=True"
         )
+
+
+def _measured(found: Slice) -> np.ndarray:
+    """The pixels that are not padding, nor may be: it would pass for air."""
+    return found.hu[(found.hu == found.stored) & (found.hu != PADDING_HU)]
 
 
 def problem_of(values: np.ndarray) -> str:
@@ -58,8 +66,16 @@ def problem_of(values: np.ndarray) -> str:
             f"{span} are grey levels, not HU (air is -1000, water 0). Give the HU, or "
             "for PNG the window: --config.data.window='(-600.0, 1500.0)', say."
         )
-    if high > _HIGHEST_HU:
-        return f"{span} are beyond what HU reach ({_HIGHEST_HU:g}). Check the rescale."
+    if high - low < _LEAST_SPAN_HU and low > _NEAR_AIR_HU:
+        return (
+            f"{span} span less than {_LEAST_SPAN_HU:g}, which no CT image in HU does. "
+            "Give the HU, or scale the values back."
+        )
+    if high > _HIGHEST_HU or np.mean(values > _METAL_HU) > 0.05:
+        return (
+            f"{span} are beyond what HU reach ({_HIGHEST_HU:g}; above {_METAL_HU:g} "
+            "there is nothing but metal). Check the rescale."
+        )
     raised, between = (_share(values, *edges) for edges in (_RAISED, _BETWEEN))
     if (
         np.quantile(values, 0.001) > _NO_AIR_HU

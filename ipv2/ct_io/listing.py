@@ -147,7 +147,8 @@ def _listed(files: FolderFiles) -> list[Path]:
 
 def _is_image(path: Path) -> bool:
     """Whether a file is a volume of its own by its name; a damaged one too."""
-    return SUFFIXES.get(suffix_of(path), "dicom") != "dicom"
+    there = path.is_file() or not path.exists()  # a link to nothing is told as one
+    return there and SUFFIXES.get(suffix_of(path), "dicom") != "dicom"
 
 
 def _files_of(image: Path) -> list[Path]:

@@ -83,8 +83,11 @@ def _slice_name(volume: Volume, index: int) -> str:
 
 def _by_position(lq: Volume, gt: Volume) -> list[tuple[int, int]]:
     where_lq, where_gt = _positions(lq, lq.normal), _positions(gt, lq.normal)
-    distance = np.abs(where_lq[:, None] - where_gt[None, :])
-    nearest_gt, nearest_lq = distance.argmin(1), distance.argmin(0)
+    distance = np.abs(where_lq[:, None] - where_gt[None, :]).round(3)
+    # Of two equally near slices the lower one of gt, and so the upper one of lq: an
+    # offset of half a slice then pairs all, not every other.
+    nearest_gt = distance.argmin(1)
+    nearest_lq = len(distance) - 1 - distance[::-1].argmin(0)
     steps_lq, steps_gt = _steps(where_lq, lq), _steps(where_gt, gt)
     return [
         (i, int(j))

@@ -195,3 +195,27 @@ def test_a_garbled_number_is_carried_as_it_is(tmp_path):
     now = derived(data, tmp_path)
     assert now.get_item(Tag("Exposure")).value.strip() == b"150.5"
     assert now.get_item(Tag("SliceLocation")).value.strip() == b"1,5"
+
+
+@pytest.mark.parametrize("hu", [-905, -1000])
+def test_a_value_of_lung_or_air_is_no_padding_unless_at_the_border(tmp_path, hu):
+    stored = stored_slice(1, size=32)
+    stored[::5, ::3] = hu + 1024  # all over the image
+    path = save(make_slice(stored, padding=hu + 1024), tmp_path / "a.dcm")
+    np.testing.assert_array_equal(ct_io.read_volume(path).hu[0], stored - 1024)
+    stored = stored_slice(1, size=32)
+    stored[:4] = hu + 1024
+    path = save(make_slice(stored, padding=hu + 1024), tmp_path / "b.dcm")
+    assert np.all(ct_io.read_volume(path).hu[0, :4] == -1024)
+
+
+@pytest.mark.parametrize("syntax", ["explicit", "implicit"])
+def test_empty_elements_stay_empty(tmp_path, syntax):
+    data = make_slice(stored_slice(1))
+    for keyword in ("Laterality", "PatientComments", "PregnancyStatus"):
+        setattr(data, keyword, None)
+    if syntax == "implicit":
+        data.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    now = derived(data, tmp_path)
+    for keyword in ("Laterality", "PatientComments", "PregnancyStatus"):
+        assert keyword in now and now[keyword].is_empty, keyword

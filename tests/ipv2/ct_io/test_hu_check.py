@@ -23,6 +23,9 @@ NOISY = np.rint(CHEST + np.random.default_rng(0).normal(0, 100, CHEST.shape))
         (lambda hu: (np.clip(hu, -1024, 3071) + 1024) / 4095, r"0 \.\.\. 1"),
         (lambda hu: np.clip((hu + 1350) / 1500 * 255, 0, 255), "grey levels"),
         (lambda hu: np.where(hu > 500, 40000, hu), "beyond what HU reach"),
+        (lambda hu: (hu - hu.mean()) / hu.std(), "span less than 100"),
+        (lambda hu: 20 * (1 + np.maximum(hu, -1024) / 1000), "less than 100|grey"),
+        (lambda hu: (np.maximum(hu, -1024) + 1024) * 12, "above 4000"),
     ],
 )
 def test_what_is_no_hu_is_named(hu, change, what):
@@ -74,3 +77,13 @@ def test_a_localizer_in_a_folder_of_its_own_is_refused(tmp_path, kind):
     save(data, tmp_path / "s" / "a.dcm")
     with pytest.raises(UserError, match=rf"a\.dcm: a localizer .*{kind}"):
         ct_io.read_volume(tmp_path / "s")
+
+
+@pytest.mark.parametrize("padding", [-2000, -3024])
+def test_padding_does_not_pass_for_air(tmp_path, padding):
+    """HU + 1024 whose field of view is a circle."""
+    y, x = np.mgrid[:64, :64] - 31.5
+    stored = np.where(np.hypot(x, y) > 31, padding, np.maximum(CHEST, -1024) + 1024)
+    data = make_slice(stored.astype(int), signed=True, bits=16, intercept="0")
+    with pytest.raises(UserError, match=r"HU \+ 1024.*trust_hu"):
+        ct_io.read_volume(save(data, tmp_path / "a.dcm"))

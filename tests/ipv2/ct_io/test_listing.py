@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import PIL.Image
 import pydicom
@@ -176,7 +178,7 @@ def test_slices_of_two_thicknesses_are_used_once():
     # Halfway between two thin slices: one of them, not both.
     between = volume_of(4, step=2.0, start=0.5)
     assert ct_io.match_slices(thin, between)[0] == [
-        (2 * index, index) for index in range(4)
+        (2 * index + 1, index) for index in range(4)
     ]
 
 
@@ -242,6 +244,7 @@ def test_every_file_is_a_volume_or_not_used_for_a_reason(tmp_path):
     (tmp_path / "p1" / "empty.txt").touch()
     (tmp_path / "p2" / "gone").symlink_to(tmp_path / "nowhere")
     (tmp_path / "p2" / "other.raw").write_bytes(b"raw")
+    os.mkfifo(tmp_path / "p2" / "pipe.nii.gz")
     (tmp_path / ".cache").mkdir()
     (tmp_path / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM")
     found = listing.list_volumes(tmp_path)
@@ -255,6 +258,7 @@ def test_every_file_is_a_volume_or_not_used_for_a_reason(tmp_path):
         "p1/empty.txt": "an empty file",
         "p2/gone": "a link to nothing",
         "p2/other.raw": none,
+        "p2/pipe.nii.gz": "no regular file",
     }
 
 

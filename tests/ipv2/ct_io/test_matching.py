@@ -50,3 +50,9 @@ def test_fields_of_view_beside_each_other_are_no_pair(axis):
     shift[axis] = 15.0
     gt = dataclasses.replace(lq, positions_mm=lq.positions_mm + shift)
     assert len(ct_io.match_slices(lq, gt)[0]) == 6
+
+
+def test_an_offset_of_half_a_slice_pairs_all():
+    lq, gt = volume_at(np.arange(2.5, 52, 5)), volume_at(np.arange(0.0, 50, 5))
+    pairs, left_out = ct_io.match_slices(lq, gt)
+    assert pairs == [(index, index) for index in range(10)] and not left_out
