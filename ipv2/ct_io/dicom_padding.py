@@ -41,7 +41,7 @@ class PaddingRange(NamedTuple):
         if others.size and (self.low > others.max() or self.high < others.min()):
             return True
         joined = np.count_nonzero(_joined_to_border(marked))
-        return joined >= 0.99 * np.count_nonzero(marked)
+        return bool(joined >= 0.99 * np.count_nonzero(marked))
 
 
 def _joined_to_border(mask: np.ndarray) -> np.ndarray:

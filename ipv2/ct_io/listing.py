@@ -202,9 +202,8 @@ def paired_paths(
         sides[side] = _unique(_keyed(found.items, name_pattern, skipped), skipped)
     for side, other in (("lq", "gt"), ("gt", "lq")):
         for name in sorted(sides[side].keys() - sides[other].keys()):
-            reason = (
-                f"no {name or 'series'!r} in {root / other}: {side} without {other}"
-            )
+            # The name is the path's, so that many of them group.
+            reason = f"nothing of its name in {root / other}: {side} without {other}"
             skipped.append(Skipped(path=sides[side][name], reason=reason))
     pairs = tuple(
         PairItem(name=name, lq=sides["lq"][name], gt=sides["gt"][name])
