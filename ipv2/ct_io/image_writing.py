@@ -40,6 +40,8 @@ _META_LINES = {
 # Those that SimpleITK does not read, but writes with values of its own.
 _META_UNREAD = ("AnatomicalOrientation", "CenterOfRotation")
 _NRRD_LINES = ("space", "space directions", "space origin")
+# From these SimpleITK takes an origin, which it writes in a space.
+_NRRD_LIMITS = {"axis mins", "axis maxs", "axismins", "axismaxs"}
 # What places the voxels of a NIfTI file.
 _NIFTI_GEOMETRY = (
     *("dim", "pixdim", "xyzt_units", "qform_code", "sform_code"),
@@ -151,6 +153,8 @@ def _with_meta_geometry(
 ) -> bytes:
     """A MetaImage header with the lines of geometry that its source has, if any."""
     for line, names in _META_LINES.items():
+        if line == "TransformMatrix" and grid.direction != Grid.direction:
+            continue  # a negative spacing states it too
         kept = stated is None or any(name in stated for name in names)
         if not kept or (line == "ElementSpacing" and not grid.spacing_stated):
             header = _without_line(header, line)
@@ -201,7 +205,7 @@ def _with_nrrd_geometry(
       shape: (slices, rows, columns).
       stated: the fields of the source's header; None without a source.
     """
-    if stated is None:
+    if stated is None or _NRRD_LIMITS & stated.keys():
         for line in () if grid.spacing_stated else _NRRD_LINES:
             header = _without_line(header, line)
         return header

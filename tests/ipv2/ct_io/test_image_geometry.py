@@ -178,6 +178,14 @@ def test_meta_image_states_it_under_the_usual_name(tmp_path, said, written):
     assert meta_lines(copied(path)) == written
 
 
+def test_a_direction_stated_by_a_negative_spacing_is_written(tmp_path):
+    path = meta(tmp_path / "a.mha", {"ElementSpacing": "-0.5 0.75 2"})
+    assert meta_lines(copied(path)) == {
+        "ElementSpacing": "0.5 0.75 2",
+        "TransformMatrix": "-1 0 0 0 1 0 0 0 1",
+    }
+
+
 def nrrd(path, lines, sizes="5 4 3"):
     text = f"NRRD0004\ntype: short\ndimension: {len(sizes.split())}\nsizes: {sizes}\n"
     text += "endian: little\nencoding: raw\n"
@@ -233,6 +241,12 @@ def test_nrrd_spacings_follow_the_axes_that_are_written(tmp_path, sizes, said, w
     assert nrrd_lines(out) == {"spacings": written}
     np.testing.assert_array_equal(ct_io.read_volume(out).hu, volume.hu)
     assert ct_io.read_volume(out).spacing_mm == volume.spacing_mm
+
+
+def test_an_origin_stated_by_the_limits_of_axes_is_written(tmp_path):
+    limits = {"spacings": "1 1 2", "axis mins": "1 2 3"}
+    out = copied(nrrd(tmp_path / "a.nrrd", limits))
+    assert nrrd_lines(out)["space origin"] == "(1.5,2.5,4)"
 
 
 def test_another_format_takes_the_geometry_as_it_was_read(tmp_path):
