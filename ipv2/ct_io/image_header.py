@@ -65,9 +65,7 @@ def states_spacing(path: Path, kind: Format) -> bool:
       kind: its format.
     """
     if kind == "nifti":
-        # Unchecked: nibabel, too, takes 1 where a file says 0.
-        with ImageOpener(str(path)) as file:
-            header: Any = nibabel.Nifti1Header.from_fileobj(file, check=False)
+        header: Any = nifti_header(path)
         dimensions = int(header["dim"][0])
         sizes = np.asarray(header["pixdim"][1 : min(dimensions, 3) + 1], float)
         return bool(
@@ -98,6 +96,13 @@ def _are_nonzero(texts: Sequence[str]) -> bool:
     return values.size > 0 and bool((np.isfinite(values) & (values != 0)).all())
 
 
+def nifti_header(path: Path) -> nibabel.Nifti1Header:
+    """The header of a NIfTI file, as it stands in the file."""
+    # Unchecked: nibabel, too, takes 1 where a file says 0.
+    with ImageOpener(str(path)) as file:
+        return nibabel.Nifti1Header.from_fileobj(file, check=False)
+
+
 def text_fields(path: Path, kind: Format) -> tuple[dict[str, str], int]:
     """The fields of the text header of MHA, MHD or NRRD, and where it ends.
 
@@ -108,6 +113,12 @@ def text_fields(path: Path, kind: Format) -> tuple[dict[str, str], int]:
     Returns:
       Values by name, both in small letters; the header's length in bytes.
     """
+    texts, end = header_texts(path, kind)
+    return {name: text.lower() for name, text in texts.items()}, end
+
+
+def header_texts(path: Path, kind: Format) -> tuple[dict[str, str], int]:
+    """As `text_fields`, with the values in the letters of the file."""
     separator = ": " if kind == "nrrd" else "="
     fields: dict[str, str] = {}
     with path.open("rb") as file:
@@ -117,7 +128,7 @@ def text_fields(path: Path, kind: Format) -> tuple[dict[str, str], int]:
                 break
             key, found, value = text.partition(separator)
             if found and not text.startswith("#"):
-                fields[key.strip().lower()] = value.strip().lower()
+                fields[key.strip().lower()] = value.strip()
             if "elementdatafile" in fields:  # the last line of a MetaImage's header
                 break
         return fields, file.tell()

@@ -2,7 +2,9 @@
 
 SimpleITK writes whole images only. Here it writes the header, of an image of the first
 one or two slices, in which the number of slices is then set; the values follow as they
-come. The file is, byte by byte, what SimpleITK makes of the whole volume.
+come. The file is, byte by byte, what SimpleITK makes of the whole volume; but where the
+volume was read from a file of the same format, its header states the geometry that the
+file states, and no more.
 """
 
 import contextlib
@@ -13,11 +15,13 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import SimpleITK as sitk
 
 from common.errors import UserError
 from ipv2.ct_io.formats import IMAGE_IO, last_line
+from ipv2.ct_io.image_header import header_texts, nifti_header
 from ipv2.ct_io.volume import Format, Grid, check_finite, hu_to_int16
 
 _COUNT = {
@@ -25,12 +29,26 @@ _COUNT = {
     "mhd": rb"(?m)^(DimSize = \d+ \d+ )\d+$",
     "nrrd": rb"(?m)^(sizes: \d+ \d+ )\d+$",
 }
-# The lines that state distances; of NRRD, those that need them.
-_SPACING = {
-    "mha": rb"(?m)^Element(Spacing|Size) = .*\n",
-    "mhd": rb"(?m)^Element(Spacing|Size) = .*\n",
-    "nrrd": rb"(?m)^space( directions| origin)?: .*\n",
+# The lines of geometry of MetaImage, and the names under which a source may state each.
+_META_LINES = {
+    "Offset": ("offset", "position", "origin"),
+    "TransformMatrix": ("transformmatrix", "rotation", "orientation"),
+    "AnatomicalOrientation": ("anatomicalorientation",),
+    "CenterOfRotation": ("centerofrotation",),
+    "ElementSpacing": ("elementspacing", "elementsize"),
 }
+# Those that SimpleITK does not read, but writes with values of its own.
+_META_UNREAD = ("AnatomicalOrientation", "CenterOfRotation")
+_NRRD_LINES = ("space", "space directions", "space origin")
+# From these SimpleITK takes an origin, which it writes in a space.
+_NRRD_LIMITS = {"axis mins", "axis maxs", "axismins", "axismaxs"}
+# What places the voxels of a NIfTI file.
+_NIFTI_GEOMETRY = (
+    *("dim", "pixdim", "xyzt_units", "qform_code", "sform_code"),
+    *("quatern_b", "quatern_c", "quatern_d"),
+    *("qoffset_x", "qoffset_y", "qoffset_z"),
+    *("srow_x", "srow_y", "srow_z"),
+)
 # Of `pixdim[1]`, and of `qform_code` and `sform_code`.
 _NIFTI_SIZES, _NIFTI_FORMS = 80, 252
 # Of the third of the eight int16 of `dim`, the first of which is at byte 40.
@@ -80,8 +98,7 @@ def _write_header(
     if grid.format == kind:
         _set_tags(image, grid.tags, kind)
     header = header_of(image, shape[0], path, kind)
-    if not grid.spacing_stated:
-        header = _without_spacing(header, kind)
+    header = _with_own_geometry(header, grid, shape, kind)
     if kind == "mhd":
         path.write_bytes(header)
         return b""
@@ -115,15 +132,104 @@ def header_of(image: sitk.Image, count: int, path: Path, kind: Format) -> bytes:
     return _with_count(content[: -len(values)], kind, count)
 
 
-def _without_spacing(header: bytes, kind: Format) -> bytes:
-    """A header that does not state the distances between voxels."""
+def _with_own_geometry(
+    header: bytes, grid: Grid, shape: tuple[int, int, int], kind: Format
+) -> bytes:
+    """A header that states the geometry that the grid's own file states."""
+    own = grid.paths[0] if grid.format == kind and len(grid.paths) == 1 else None
     if kind == "nifti":
-        changed = bytearray(header)
-        struct.pack_into("=3f", changed, _NIFTI_SIZES, 0.0, 0.0, 0.0)
-        # Neither form: both would state the distances too.
-        struct.pack_into("=2h", changed, _NIFTI_FORMS, 0, 0)
-        return bytes(changed)
-    return re.sub(_SPACING[kind], b"", header)
+        source = None if own is None else nifti_header(own)
+        if source is not None and _nifti_shape(source) == shape:
+            return _with_nifti_geometry(header, source)
+        return header if grid.spacing_stated else _without_nifti_spacing(header)
+    stated = None if own is None else header_texts(own, kind)[0]
+    if kind == "nrrd":
+        return _with_nrrd_geometry(header, grid, shape, stated)
+    return _with_meta_geometry(header, grid, stated)
+
+
+def _with_meta_geometry(
+    header: bytes, grid: Grid, stated: Mapping[str, str] | None
+) -> bytes:
+    """A MetaImage header with the lines of geometry that its source has, if any."""
+    for line, names in _META_LINES.items():
+        if line == "TransformMatrix" and grid.direction != Grid.direction:
+            continue  # a negative spacing states it too
+        kept = stated is None or any(name in stated for name in names)
+        if not kept or (line == "ElementSpacing" and not grid.spacing_stated):
+            header = _without_line(header, line)
+    for line in _META_UNREAD:
+        if text := (stated or {}).get(line.lower()):
+            new = f"{line} = {text}\n".encode("latin-1")
+            before, old, after = header.partition(f"{line} = ".encode())
+            header = before + new + after.partition(b"\n")[2] if old else header
+    return header
+
+
+def _nifti_shape(source: nibabel.Nifti1Header) -> tuple[int, ...]:
+    """(slices, rows, columns) of a file; axes that it does not state have length 1."""
+    axes = int(source["dim"][0])
+    sizes = [int(size) for size in source["dim"][1 : axes + 1]]
+    return tuple([*sizes, 1, 1][:3][::-1])
+
+
+def _with_nifti_geometry(header: bytes, source: nibabel.Nifti1Header) -> bytes:
+    little = source.as_byteswapped("<").structarr
+    changed = bytearray(header)
+    fields = np.ndarray((), little.dtype, changed)
+    for name in _NIFTI_GEOMETRY:
+        fields[name] = little[name]
+    return bytes(changed)
+
+
+def _without_nifti_spacing(header: bytes) -> bytes:
+    """A header that does not state the distances between voxels."""
+    changed = bytearray(header)
+    struct.pack_into("=3f", changed, _NIFTI_SIZES, 0.0, 0.0, 0.0)
+    # Neither form: both would state the distances too.
+    struct.pack_into("=2h", changed, _NIFTI_FORMS, 0, 0)
+    return bytes(changed)
+
+
+def _with_nrrd_geometry(
+    header: bytes,
+    grid: Grid,
+    shape: tuple[int, int, int],
+    stated: Mapping[str, str] | None,
+) -> bytes:
+    """A NRRD header with the lines of geometry that its source has.
+
+    Args:
+      header: SimpleITK's.
+      grid: of the volume.
+      shape: (slices, rows, columns).
+      stated: the fields of the source's header; None without a source.
+    """
+    if stated is None or _NRRD_LIMITS & stated.keys():
+        for line in () if grid.spacing_stated else _NRRD_LINES:
+            header = _without_line(header, line)
+        return header
+    if "space directions" not in stated or not grid.spacing_stated:
+        header = _without_line(header, "space directions")
+    if "space origin" not in stated:
+        header = _without_line(header, "space origin")
+    if "space dimension" in stated:  # axes without a name; both are never stated
+        header = re.sub(rb"(?m)^space: .*$", b"space dimension: 3", header)
+    elif "space" not in stated:
+        header = _without_line(header, "space")
+    columns_rows = [str(size) for size in shape[:0:-1]]
+    axes_agree = stated.get("sizes", "").split()[:2] == columns_rows
+    if "space directions" in stated or "spacings" not in stated or not axes_agree:
+        return header
+    # An axis that the source does not have is one of unknown spacing.
+    spacings = [*stated["spacings"].split(), "nan"][:3]
+    line = f"spacings: {' '.join(spacings)}\n".encode()
+    return header.removesuffix(b"\n") + line + b"\n"
+
+
+def _without_line(header: bytes, name: str) -> bytes:
+    """A text header without a field."""
+    return re.sub(rb"(?m)^%s(:| =) .*\n" % name.encode(), b"", header)
 
 
 def _set_tags(image: sitk.Image, tags: Mapping[str, str], kind: Format) -> None:
