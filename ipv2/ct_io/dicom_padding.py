@@ -13,6 +13,7 @@ from ipv2.ct_io.volume import PADDING_HU
 # Scanners mark the outside of the field of view with -2000, -2048, -3024, -3072; no
 # tissue, and no noise around air worth its name, lies there.
 _ALWAYS_PADDING_HU = -2000.0
+_DARKEST_TISSUE_HU = -900.0
 
 
 class PaddingRange(NamedTuple):
@@ -31,8 +32,8 @@ class PaddingRange(NamedTuple):
 
         The standard wants a value that the image proper does not contain (PS3.3,
         C.7.5.1.1.2). So the marked pixels are darker than all of CT, or beyond all
-        other pixels, or all but one in a hundred are joined to the image's border: 0 in
-        HU data, which is water, lies all over the body, -905 all over the lung.
+        other pixels; or as dark as lung and, but for one in a hundred, joined to the
+        image's border. 0 in HU data, which is water, is none of it.
         """
         marked = self.marks(hu)
         if self.high <= PADDING_HU or not marked.any():
@@ -40,6 +41,8 @@ class PaddingRange(NamedTuple):
         others = hu[~marked]
         if others.size and (self.low > others.max() or self.high < others.min()):
             return True
+        if self.high > _DARKEST_TISSUE_HU:
+            return False
         joined = np.count_nonzero(_joined_to_border(marked))
         return bool(joined >= 0.99 * np.count_nonzero(marked))
 
