@@ -28,7 +28,7 @@ from common.folder_lock import hold_folder
 from common.progress import Progress
 from ipv2.ct_io import Skipped, describe_skipped
 from ipv2.job import Job, Target
-from ipv2.records import Asked, Output, Record, differences, read_record
+from ipv2.records import Asked, Output, Record, differences
 from ipv2.staging import Move, install, recover, staging
 
 _MOST_TOLD = 10
@@ -205,7 +205,7 @@ class _Run:
     def _look(self, job: Job, asked: Asked) -> tuple[Record | None, str]:
         """The record of what is there, and what speaks against replacing that."""
         try:
-            record = read_record(job.record)
+            record = self.output.record_of(job)
         except UserError as error:
             if not self.to.overwrite or job.record.is_dir():
                 return None, str(error)
