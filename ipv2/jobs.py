@@ -248,7 +248,7 @@ class _Run:
         try:
             yield
         except (UserError, OSError) as error:
-            self.skipped.append(Skipped(path=job.sources[0], reason=_words(error)))
+            self.skipped.append(Skipped(path=job.sources[0], reason=words(error)))
 
     def make(
         self,
@@ -368,7 +368,8 @@ def _names_in(sources: Sequence[Path]) -> frozenset[str]:
     return frozenset(path.name for folder in folders for path in folder.iterdir())
 
 
-def _words(error: UserError | OSError) -> str:
+def words(error: UserError | OSError) -> str:
+    """The reason to tell for what could not be read or written."""
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}"
@@ -382,7 +383,7 @@ def _told(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(
             f"{folder}: what an interrupted command left here cannot be put right: "
-            f"{_words(error)}"
+            f"{words(error)}"
         ) from error
 
 
