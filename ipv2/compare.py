@@ -100,8 +100,9 @@ def _compare(config: ConfigDict, workdir: Path) -> None:
 
 def _is_comparison(results: Mapping[str, Any]) -> bool:
     """Whether these are results by network and pairs."""
-    return all(
+    return bool(results) and all(
         isinstance(by_pair, dict)
+        and by_pair
         and all(isinstance(one, dict) and is_measured(one) for one in by_pair.values())
         for by_pair in results.values()
     )
