@@ -76,7 +76,8 @@ def quantize(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     _batch_size(config)
     with hold_workdir(workdir, "task quantize"):
         refuse_other_config(config, workdir, free=FREE_TO_CHANGE)
-        if (finished := finished_results(workdir)) is not None:
+        finished = finished_results(workdir, "quantize", lambda r: "quantized" in r)
+        if finished is not None:
             return finished
         return _quantize(config, workdir)
 

@@ -191,6 +191,14 @@ RECORDS = ("config.json", "data.json")
 """What says of a run how it was begun, and is nothing that it computed."""
 
 
+# Where runs write what they compute, of all tasks.
+_RESULTS = (
+    *("results.json", "report.html", "comparison.txt", "baselines.json"),
+    *("metrics.jsonl", "data.json"),
+)
+_RESULT_FOLDERS = ("checkpoints", "export", "generator", "tensorboard")
+
+
 def anything_computed(workdir: Path) -> bool:
     """Whether a run's folder holds more than `RECORDS` and hidden files."""
     return any(
@@ -207,7 +215,8 @@ def refuse_other_config(
     """Raises if the folder holds results of a run with another config.
 
     Where nothing was computed yet, any config may begin: a command that failed at the
-    door does not bind the next.
+    door does not bind the next. What lies where results go in a folder that is of no
+    run is somebody's, and is not replaced.
 
     Args:
       config: the run's whole config.
@@ -215,13 +224,22 @@ def refuse_other_config(
       free: sections or keys that may differ between the start and a resumption.
 
     Raises:
-      UserError: the folder holds results of other values.
+      UserError: the folder holds results of other values, or of no run.
     """
     path = workdir / "config.json"
     # In this order: a process that replaces the file has computed nothing before.
-    if not anything_computed(workdir) or not path.exists():
+    computed, in_the_way = anything_computed(workdir), _in_the_way(workdir)
+    if not _is_there(path):
+        if in_the_way is not None:
+            raise UserError(
+                f"{workdir} holds files that are not of a run: {in_the_way} lies where "
+                "results go, without a config.json. Give another --workdir."
+            )
         return
-    ours, theirs = dict(flatten(_as_json(config))), dict(flatten(_read_record(path)))
+    run = _read_record(path)
+    if not computed:
+        return
+    ours, theirs = dict(flatten(_as_json(config))), dict(flatten(run))
     differing = [
         f"  config.{key}: the run has {theirs.get(key)!r}, "
         f"this command {ours.get(key)!r}"
@@ -237,6 +255,24 @@ def refuse_other_config(
         )
 
 
+def _in_the_way(workdir: Path) -> Path | None:
+    """The first of what lies where results go, hidden files and empty folders aside."""
+    for path in (workdir / name for name in _RESULTS):
+        if _is_there(path):
+            return path
+    for folder in (workdir / name for name in _RESULT_FOLDERS):
+        if not folder.is_dir() and _is_there(folder):
+            return folder
+        for path in sorted(folder.rglob("*")):
+            if not path.is_dir() and not path.name.startswith("."):
+                return path
+    return None
+
+
+def _is_there(path: Path) -> bool:
+    return path.exists() or path.is_symlink()
+
+
 def hold_config(config: ConfigDict, workdir: Path, *, free: tuple[str, ...]) -> None:
     """Writes `workdir/config.json`, or checks that this run is the one begun there.
 
@@ -248,7 +284,7 @@ def hold_config(config: ConfigDict, workdir: Path, *, free: tuple[str, ...]) -> 
       free: sections or keys that may differ between the start and a resumption.
 
     Raises:
-      UserError: the folder holds results of other values.
+      UserError: the folder holds results of other values, or of no run.
     """
     refuse_other_config(config, workdir, free=free)
     path = workdir / "config.json"
@@ -264,9 +300,10 @@ def _as_json(config: ConfigDict) -> dict[str, Any]:
 def _read_record(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError):
+    except (OSError, ValueError, RecursionError):
         found = None
-    if not isinstance(found, dict):
+    # Every config of this software has a seed.
+    if not isinstance(found, dict) or "seed" not in found:
         raise UserError(
             f"{path}: not the config of a run of this software. Give another --workdir."
         )

@@ -4,7 +4,9 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import socket
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from common.errors import UserError
 LOCK = ".lock"
 """The file in a folder that is locked while a command works there."""
 
+_OURS = re.compile(rb"(process \d+ on [^\n]*\n)?")
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
@@ -31,7 +34,8 @@ def hold_folder(folder: Path, what: str) -> Iterator[None]:
       what: the flag or key that names it, for messages.
 
     Raises:
-      UserError: another command holds the folder, or it cannot be written to.
+      UserError: another command holds the folder, it cannot be written to, or its
+        `.lock` is not of this software.
     """
     try:
         made = _make(folder)
@@ -45,7 +49,8 @@ def hold_folder(folder: Path, what: str) -> Iterator[None]:
         yield
     finally:
         # While it is held, so that what is removed is the own one.
-        (folder / LOCK).unlink(missing_ok=True)
+        if _is(folder / LOCK, descriptor):
+            (folder / LOCK).unlink()
         os.close(descriptor)
         if made and not any(folder.iterdir()):
             folder.rmdir()
@@ -61,7 +66,7 @@ def _make(folder: Path) -> bool:
 def _lock(path: Path, what: str) -> int:
     """The descriptor of the locked file."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = _open(path, what)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -84,13 +89,35 @@ def _lock(path: Path, what: str) -> int:
         if _is(path, descriptor):
             break
         os.close(descriptor)  # who held it removed it in between
+    if not _OURS.fullmatch(os.pread(descriptor, 1000, 0)):
+        os.close(descriptor)
+        raise _foreign(path, what)
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
     return descriptor
 
 
+def _open(path: Path, what: str) -> int:
+    """The descriptor of the lock's file; no link is followed."""
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise _foreign(path, what)
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    descriptor = os.open(path, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _foreign(path, what)
+    return descriptor
+
+
+def _foreign(path: Path, what: str) -> UserError:
+    return UserError(
+        f"{what}: {path} is not the lock of a command of this software. Move or "
+        "remove it yourself, or give another folder."
+    )
+
+
 def _is(path: Path, descriptor: int) -> bool:
     try:
-        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+        return os.path.samestat(os.lstat(path), os.fstat(descriptor))
     except FileNotFoundError:
         return False

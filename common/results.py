@@ -1,24 +1,48 @@
 """A run's `results.json`: written last, so that a folder with it is a complete run."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from absl import logging
 
+from common.errors import UserError
 from common.files import write_atomically
 
 _NAME = "results.json"
 
 
-def finished_results(workdir: Path) -> dict[str, Any] | None:
-    """Returns the results of a complete run, and says that it is; None of another."""
+def finished_results(
+    workdir: Path, task: str, is_of_task: Callable[[Mapping[str, Any]], bool]
+) -> dict[str, Any] | None:
+    """Returns the results of a complete run, and says that it is; None of another.
+
+    Args:
+      workdir: the run's folder.
+      task: the name of the task that asks, for the message.
+      is_of_task: whether results are of that task.
+
+    Raises:
+      UserError: the file is damaged, or not of this task.
+    """
     path = workdir / _NAME
-    if not path.exists():
+    if not (path.exists() or path.is_symlink()):
         return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path}: damaged, or not of this software ({error}). Give another "
+            "--workdir."
+        ) from error
+    if not isinstance(found, dict) or not is_of_task(found):
+        raise UserError(
+            f"{path}: not the results of task {task}. {workdir} holds a run of another "
+            "task, or files that are not of a run. Give another --workdir."
+        )
     logging.info("%s is complete: %s", workdir, path)
-    return json.loads(path.read_text(encoding="utf-8"))
+    return found
 
 
 def write_results(workdir: Path, results: Mapping[str, Any]) -> None:

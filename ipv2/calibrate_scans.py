@@ -19,10 +19,11 @@ from common.config import ConfigDict
 from common.errors import Incomplete, UserError
 from common.files import write_atomically
 from common.progress import Progress
+from common.workdir import hold_workdir
 from ipv2 import settings
 from ipv2.calibration import Calibration, calibrate
 from ipv2.ct_io import Item, Skipped, Volume, match_slices
-from ipv2.jobs import tell_left_out
+from ipv2.jobs import tell_left_out, words
 from ipv2.scans import evenly_spaced, find_scans, input_of, read_scan
 
 # Read from at most so many volumes, and kept of each so many slices that all together
@@ -39,11 +40,17 @@ def calibrate_scans(config: ConfigDict, workdir: Path) -> None:
       workdir: takes `calibration.json`, and the embedded input.
 
     Raises:
-      UserError: the config is wrong, no volume can be used, or they show nothing to
-        calibrate on.
+      UserError: the config is wrong, no volume can be used, they show nothing to
+        calibrate on, or the workdir is another command's or cannot be written to.
       Incomplete: `config.strict`, and a volume was skipped.
     """
     settings.check_simulate(config)
+    with hold_workdir(workdir, "task calibrate"):
+        _calibrate_scans(config, workdir)
+
+
+def _calibrate_scans(config: ConfigDict, workdir: Path) -> None:
+    """The same, in a folder that is held."""
     items, unused = _found(input_of(config, workdir))
     lows = None
     if config.data.low:
@@ -73,8 +80,8 @@ def calibrate_scans(config: ConfigDict, workdir: Path) -> None:
                     )
                 parts.append(images)
                 spacing.extend([mm] * len(images[0]))
-            except UserError as error:
-                skipped.append(Skipped(path=item.path, reason=str(error)))
+            except (UserError, OSError) as error:
+                skipped.append(Skipped(path=item.path, reason=words(error)))
             progress.update(note=item.name)
     tell_left_out(skipped, unused)
     if not parts:
@@ -88,10 +95,20 @@ def calibrate_scans(config: ConfigDict, workdir: Path) -> None:
         views=config.noise.views or None,
     )
     print("\n".join([*scanner.describe(), "", "to use it:", *overrides(scanner)]))
-    record = json.dumps(dataclasses.asdict(scanner), indent=2)
-    write_atomically(workdir / "calibration.json", record + "\n")
+    _write(workdir / "calibration.json", scanner)
     if config.strict and skipped:
         raise Incomplete(f"{len(skipped)} skipped, see the list above; config.strict")
+
+
+def _write(path: Path, scanner: Calibration) -> None:
+    record = json.dumps(dataclasses.asdict(scanner), indent=2)
+    try:
+        write_atomically(path, record + "\n")
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror or error}). Give a --workdir "
+            "that can."
+        ) from error
 
 
 def overrides(scanner: Calibration) -> list[str]:

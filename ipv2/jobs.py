@@ -28,7 +28,7 @@ from common.folder_lock import hold_folder
 from common.progress import Progress
 from ipv2.ct_io import Skipped, describe_skipped
 from ipv2.job import Job, Target
-from ipv2.records import Asked, Output, Record, differences, read_record
+from ipv2.records import Asked, Output, Record, differences
 from ipv2.staging import Move, install, recover, staging
 
 _MOST_TOLD = 10
@@ -205,7 +205,7 @@ class _Run:
     def _look(self, job: Job, asked: Asked) -> tuple[Record | None, str]:
         """The record of what is there, and what speaks against replacing that."""
         try:
-            record = read_record(job.record)
+            record = self.output.record_of(job)
         except UserError as error:
             if not self.to.overwrite or job.record.is_dir():
                 return None, str(error)
@@ -248,7 +248,7 @@ class _Run:
         try:
             yield
         except (UserError, OSError) as error:
-            self.skipped.append(Skipped(path=job.sources[0], reason=_words(error)))
+            self.skipped.append(Skipped(path=job.sources[0], reason=words(error)))
 
     def make(
         self,
@@ -368,7 +368,8 @@ def _names_in(sources: Sequence[Path]) -> frozenset[str]:
     return frozenset(path.name for folder in folders for path in folder.iterdir())
 
 
-def _words(error: UserError | OSError) -> str:
+def words(error: UserError | OSError) -> str:
+    """The reason to tell for what could not be read or written."""
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}"
@@ -382,7 +383,7 @@ def _told(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(
             f"{folder}: what an interrupted command left here cannot be put right: "
-            f"{_words(error)}"
+            f"{words(error)}"
         ) from error
 
 

@@ -172,7 +172,7 @@ def purify_pair(
     lq = lq.take([i for i, _ in matches])
     gt = gt.take([j for _, j in matches])
     simulates = settings.needs_spacing(config)
-    params = _for_unit(params, lq, simulates)
+    params = _for_unit(params, lq, gt, simulates)
     if simulates:
         require_spacing(lq)
 
@@ -211,20 +211,27 @@ def _batches(
         yield tuple(np.asarray(array)[:real] for array in pair)
 
 
-def _for_unit(params: PurifyParams, volume: Volume, simulates: bool) -> PurifyParams:
-    if volume.unit == "HU":
+def _for_unit(
+    params: PurifyParams, lq: Volume, gt: Volume, simulates: bool
+) -> PurifyParams:
+    if lq.unit == "HU":
         return params
     if params.variant == "robust" or simulates:
         raise UserError(
-            f"{volume.name}: grey levels, not HU: the robust masks and the physical "
+            f"{lq.name}: grey levels, not HU: the robust masks and the physical "
             "noise need HU. Give the window the images were made with, "
             "--config.data.window='(-600.0, 1500.0)' for instance, or use the "
             "published 8-bit steps: --config.purify.variant=reference "
             "--config.purify.add_noise=reference"
         )
-    if volume.bits != 8:
+    if gt.bits != lq.bits:
         raise UserError(
-            f"{volume.name}: {volume.bits}-bit grey levels; the published steps work "
+            f"{lq.name}: {lq.bits}-bit grey levels in lq, {gt.bits}-bit ones in gt. "
+            "Give --config.data.window, or save both with 8 bits."
+        )
+    if lq.bits != 8:
+        raise UserError(
+            f"{lq.name}: {lq.bits}-bit grey levels; the published steps work "
             "on 8 bits. Give --config.data.window, or save the images with 8 bits."
         )
     return dataclasses.replace(params, units="grey")

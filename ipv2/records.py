@@ -8,11 +8,12 @@ the output folder, and `made` what there is to know of how it went.
 import dataclasses
 import json
 from collections.abc import Collection, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from common.config import flatten
 from common.errors import UserError
+from ipv2.ct_io import stem_of
 from ipv2.job import Job, Target
 
 _UNSTATED = "not stated"
@@ -71,9 +72,17 @@ def read_record(path: Path) -> Record | None:
         not isinstance(found, dict)
         or found.keys() != keys
         or not all(isinstance(value, dict) for value in found.values())
+        or not all(is_below(name) for name in found["files"])
+        or not all(type(size) is int for size in found["files"].values())
     ):
         raise UserError(f"{path}: not a record of a task.")
     return Record(**found)
+
+
+def is_below(name: str) -> bool:
+    """Whether a path, as records hold it, can only lead below its folder."""
+    parts = PurePosixPath(name).parts
+    return bool(parts) and not name.startswith("/") and ".." not in parts
 
 
 def differences(record: Record, asked: Asked) -> list[str]:
@@ -114,6 +123,30 @@ class Output(NamedTuple):
     def name_of(self, path: Path) -> str:
         """A path as records hold it: below the output folder."""
         return path.relative_to(self.folder).as_posix()
+
+    def record_of(self, job: Job) -> Record | None:
+        """The record of what is there of a job; None if there is none.
+
+        Raises:
+          UserError: the file is no record, or one of results that are not this job's.
+        """
+        record = read_record(job.record)
+        for name in () if record is None else record.files:
+            if not self._is_of(job, self.folder / name):
+                raise UserError(
+                    f"{job.record}: not a record of a task: no file of {job.name} "
+                    f"would be written to {name}."
+                )
+        return record
+
+    def _is_of(self, job: Job, path: Path) -> bool:
+        """Whether a job writes to a path, or did in another format."""
+        if path in job.places:
+            return True
+        return path not in self.places and any(
+            _is_at(target.path, path) or _is_at(target.path, path.parent)
+            for target in job.targets
+        )
 
     def is_whole(self, record: Record) -> bool:
         """Whether every file that a record lists is there, in its size."""
@@ -185,6 +218,11 @@ class Output(NamedTuple):
         if folder.is_dir() and not folder.is_symlink():
             return sorted(path for path in folder.iterdir() if self._in_series(path))
         return [folder] if _is_there(folder) else []
+
+
+def _is_at(target: Path, path: Path) -> bool:
+    """Whether a path is a target's, whatever its extension."""
+    return path.parent == target.parent and stem_of(path) == stem_of(target)
 
 
 def _is_there(path: Path) -> bool:

@@ -13,6 +13,20 @@ from common.version import VERSION
 from ipv2.sources import Sources, fingerprints, open_sources
 
 NAME = "data.json"
+_ANY = "*"
+# Of each value its type; of a list what its members are; `_ANY` is a key of any name.
+_FORM = {
+    "software_version": str,
+    "unavailable": [str],
+    "datasets": {
+        _ANY: {
+            "fingerprint": str,
+            "patients": {_ANY: [str]},
+            "records": {"train": int, "val": int, "test": int},
+            "sha256": {_ANY: str},
+        }
+    },
+}
 
 
 def data_record(sources: Sources) -> dict[str, Any]:
@@ -36,8 +50,10 @@ def hold_data(sources: Sources, workdir: Path) -> None:
       UserError: the folder holds results of other data or of another version.
     """
     now, path = data_record(sources), workdir / NAME
-    if path.exists() and anything_computed(workdir):
-        _refuse(_read(path), now, workdir)
+    if path.exists():
+        run = _read(path)
+        if anything_computed(workdir):
+            _refuse(run, now, workdir)
     if is_first_process():
         write_atomically(path, json.dumps(now, indent=2) + "\n")
 
@@ -71,12 +87,27 @@ def refuse_other_data(config: ConfigDict, workdir: Path) -> None:
 def _read(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError):
+    except (OSError, ValueError, RecursionError):
         found = None
-    keys = {"software_version", "unavailable", "datasets"}
-    if not isinstance(found, dict) or not keys <= set(found):
-        raise UserError(f"{path}: damaged. Give another --workdir.")
+    if not _fits(found, _FORM):
+        raise UserError(
+            f"{path}: damaged, or not the data of a run of this software. Give another "
+            "--workdir."
+        )
     return found
+
+
+def _fits(found: Any, form: Any) -> bool:
+    """Whether a value is of a form, see `_FORM`."""
+    if isinstance(form, type):
+        return type(found) is form
+    if isinstance(form, list):
+        return isinstance(found, list) and all(_fits(one, form[0]) for one in found)
+    if not isinstance(found, dict):
+        return False
+    if list(form) == [_ANY]:
+        return all(_fits(one, form[_ANY]) for one in found.values())
+    return all(key in found and _fits(found[key], form[key]) for key in form)
 
 
 def _refuse(run: Mapping[str, Any], now: Mapping[str, Any], workdir: Path) -> None:

@@ -12,17 +12,23 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from common.errors import UserError
 from common.files import write_atomically
+from ipv2.records import is_below
 
 FOLDER = ".making"
 """In the output folder, while a command works there."""
 
 _JOURNAL = "moves.json"
+_ENTRY = re.compile("[0-9a-f]{16}")
+# The journal is also there under a temporary name, where its writing was cut off.
+_PARTS = re.compile(rf"new|old|record\.json|\.?{re.escape(_JOURNAL)}(\.\d+\.json)?")
 
 
 class Move(NamedTuple):
@@ -94,17 +100,66 @@ def recover(output: Path) -> None:
 
     Raises:
       OSError: what was moved aside could not be moved back.
+      UserError: something there is not of a command; nothing is touched.
     """
-    if not (output / FOLDER).is_dir():
-        return
-    for entry in (output / FOLDER).iterdir():
-        if (entry / _JOURNAL).is_file():
+    folder = output / FOLDER
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise _foreign(folder)
+    entries = list(folder.iterdir()) if folder.exists() else []
+    for entry in entries:
+        _require_own(entry)
+    for entry in entries:
+        if (entry / _JOURNAL).exists():
             _undo(output, entry)
-    shutil.rmtree(output / FOLDER)
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def _require_own(entry: Path) -> None:
+    """Raises UserError unless an entry can be what a killed command left."""
+    if not _ENTRY.fullmatch(entry.name) or entry.is_symlink() or not entry.is_dir():
+        raise _foreign(entry)
+    for path in entry.iterdir():
+        if not _PARTS.fullmatch(path.name) or path.is_symlink():
+            raise _foreign(path)
+    journal = entry / _JOURNAL
+    if journal.exists():
+        _moves(journal)
+
+
+def _foreign(path: Path) -> UserError:
+    return UserError(
+        f"{path}: no command of this software left it there. Move or remove it "
+        "yourself, or give another folder."
+    )
+
+
+def _moves(journal: Path) -> list[tuple[str | None, str]]:
+    """What a journal lists.
+
+    Raises:
+      UserError: it is not of this software.
+    """
+    try:
+        found = json.loads(journal.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, IsADirectoryError) as error:
+        raise _foreign(journal) from error
+    if not isinstance(found, list) or not all(_is_move(one) for one in found):
+        raise _foreign(journal)
+    return [(name, place) for name, place in found]
+
+
+def _is_move(found: Any) -> bool:
+    return (
+        isinstance(found, list)
+        and len(found) == 2
+        and isinstance(found[1], str)
+        and all(isinstance(n, str) and is_below(n) for n in found if n is not None)
+    )
 
 
 def _undo(output: Path, entry: Path) -> None:
-    moves = json.loads((entry / _JOURNAL).read_text(encoding="utf-8"))
+    moves = _moves(entry / _JOURNAL)
     for index, (name, place_name) in reversed(list(enumerate(moves))):
         place, kept = output / place_name, entry / "old" / str(index)
         if name is not None and not (entry / name).exists() and place.exists():

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +67,15 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     settings.check(config)
     with hold_workdir(workdir, "task train"):
         refuse_other_config(config, workdir, free=FREE_TO_CHANGE)
-        if (finished := finished_results(workdir)) is not None:
+        if (finished := finished_results(workdir, "train", is_measured)) is not None:
             refuse_other_data(config, workdir)
             return finished
         return _train(config, workdir)
+
+
+def is_measured(results: Mapping[str, Any]) -> bool:
+    """Whether these are the results of a training."""
+    return "n_slices" in results
 
 
 def _train(config: ConfigDict, workdir: Path) -> dict[str, Any]:

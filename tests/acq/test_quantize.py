@@ -76,6 +76,26 @@ def test_the_same_command_again_says_that_it_is_complete(whole, monkeypatch):
     assert quantize(config, workdir) == results
 
 
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"export/weights": "mine"}, "not of a run: .*export/weights lies"),
+        ({"config.json": None, "results.json": "{}"}, "holds a run of another task"),
+        ({"config.json": None, "results.json": "{"}, "damaged"),
+    ],
+)
+def test_what_is_of_no_quantization_is_refused_before_any_work(
+    tmp_path, monkeypatch, files, said
+):
+    config, work = make_config(tmp_path), tmp_path / "work"
+    monkeypatch.setattr(quantize_run, "open_teacher", None)
+    for name, text in files.items():
+        (work / name).parent.mkdir(parents=True, exist_ok=True)
+        (work / name).write_text(text or config.to_json_best_effort())
+    with pytest.raises(UserError, match=said):
+        quantize(config, work)
+
+
 @pytest.mark.slow
 def test_evaluate_tells_teacher_and_export(whole):
     config, workdir, results = whole

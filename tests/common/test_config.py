@@ -119,9 +119,44 @@ def test_where_nothing_was_computed_another_config_begins(tmp_path):
         c.refuse_other_config(config, tmp_path, free=())
 
 
-@pytest.mark.parametrize("content", [b"{", b"\xff", b"[]"])
-def test_a_foreign_config_beside_results_is_refused_in_words(tmp_path, content):
+@pytest.mark.parametrize("content", [b"{", b"\xff", b"[]", b"", b'{"mine": 1}'])
+@pytest.mark.parametrize("computed", [False, True])
+def test_a_foreign_config_is_refused_in_words(tmp_path, content, computed):
     (tmp_path / "config.json").write_bytes(content)
-    (tmp_path / "results.json").touch()
+    if computed:
+        (tmp_path / "results.json").touch()
+    for check in (c.refuse_other_config, c.hold_config):
+        with pytest.raises(UserError, match=r"config\.json: not the config of a run"):
+            check(_config(), tmp_path, free=())
+    assert (tmp_path / "config.json").read_bytes() == content
+
+
+def test_a_folder_in_the_place_of_the_config_is_refused(tmp_path):
+    (tmp_path / "config.json").mkdir()
     with pytest.raises(UserError, match=r"config\.json: not the config of a run"):
-        c.refuse_other_config(_config(), tmp_path, free=())
+        c.hold_config(_config(), tmp_path, free=())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("results.json", "report.html", "comparison.txt", "metrics.jsonl"),
+        *("data.json", "export/weights.npz", "checkpoints/1/x", "checkpoints"),
+    ],
+)
+def test_what_lies_where_results_go_without_a_run_is_not_replaced(tmp_path, name):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    for check in (c.refuse_other_config, c.hold_config):
+        with pytest.raises(UserError, match=f"that are not of a run: .*/{name} lies"):
+            check(_config(), tmp_path, free=())
+    assert not (tmp_path / "config.json").exists()
+
+
+def test_other_files_are_in_nobody_s_way(tmp_path):
+    for name in ("notes.txt", "lq/p1.png", "teacher/config.json", "export/.DS_Store"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "checkpoints").mkdir()
+    c.hold_config(_config(), tmp_path, free=())
+    assert (tmp_path / "config.json").exists()

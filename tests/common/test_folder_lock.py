@@ -123,3 +123,49 @@ def test_a_folder_that_cannot_be_is_refused_with_words(tmp_path):
         with pytest.raises(UserError, match=r"task: .*file.* cannot be written"):
             with hold_folder(folder, "task"):
                 pass
+
+
+def _put_file(path, mine):
+    path.write_text("mine")
+
+
+def _put_folder(path, mine):
+    path.mkdir()
+
+
+def _put_link(path, mine):
+    path.symlink_to(mine)
+
+
+def _put_dangling_link(path, mine):
+    path.symlink_to(mine.with_name("nothing"))
+
+
+def _put_pipe(path, mine):
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize(
+    "put", [_put_file, _put_folder, _put_link, _put_dangling_link, _put_pipe]
+)
+def test_what_is_no_lock_of_ours_is_told_and_stays(tmp_path, put):
+    mine, lock = tmp_path / "mine", tmp_path / "out" / LOCK
+    mine.write_text("process 1 on host\n")
+    lock.parent.mkdir()
+    put(lock, mine)
+    before = os.lstat(lock)
+    with pytest.raises(UserError, match=r"task: .*\.lock is not the lock of a command"):
+        with hold_folder(tmp_path / "out", "task"):
+            pass
+    after = os.lstat(lock)
+    assert os.path.samestat(before, after) and before.st_size == after.st_size
+    assert mine.read_text() == "process 1 on host\n"
+    assert not mine.with_name("nothing").exists()
+
+
+@pytest.mark.parametrize("left", ["", "process 17 on another.host\n"])
+def test_the_lock_of_a_killed_command_is_taken_over(tmp_path, left):
+    (tmp_path / LOCK).write_text(left)
+    with hold_folder(tmp_path, "task"):
+        pass
+    assert not (tmp_path / LOCK).exists()

@@ -1,5 +1,6 @@
 """Task calibrate: what it reads, what it prints, and that simulate takes it."""
 
+import errno
 import json
 import shlex
 
@@ -9,6 +10,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from common.errors import Incomplete, UserError
+from common.folder_lock import hold_folder
 from configs import simulate as recipe
 from ipv2 import calibrate_scans as task
 from ipv2 import settings, simulate
@@ -149,6 +151,43 @@ def test_skipped_volumes_are_told_where_asked(asked, tmp_path):
     with pytest.raises(Incomplete, match="1 skipped"):
         task.calibrate_scans(config_of(tmp_path / "in", strict=True), tmp_path / "work")
     assert (tmp_path / "work/calibration.json").is_file()
+
+
+def test_a_file_that_cannot_be_read_is_one_of_the_skipped(
+    asked, tmp_path, caplog, monkeypatch
+):
+    for name in "ab":
+        write(tmp_path / f"in/{name}.mha")
+    read = task.read_scan
+
+    def fails(path, config):
+        if path.name == "a.mha":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return read(path, config)
+
+    monkeypatch.setattr(task, "read_scan", fails)
+    task.calibrate_scans(config_of(tmp_path / "in"), tmp_path / "work")
+    assert "1 skipped:" in caplog.text and "Input/output error" in caplog.text
+    ((images, _, _),) = asked
+    assert len(images) == 4
+
+
+def test_a_record_that_cannot_be_written_is_told(asked, tmp_path):
+    write(tmp_path / "a.mha")
+    (tmp_path / "work/calibration.json/mine").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"calibration\.json: cannot be written"):
+        task.calibrate_scans(config_of(tmp_path / "a.mha"), tmp_path / "work")
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["calibration.json"]
+
+
+def test_one_command_at_a_time_works_in_the_folder(asked, tmp_path):
+    write(tmp_path / "a.mha")
+    with (
+        hold_folder(tmp_path / "work", "x"),
+        pytest.raises(UserError, match="task calibrate: another command"),
+    ):
+        task.calibrate_scans(config_of(tmp_path / "a.mha"), tmp_path / "work")
+    assert not asked
 
 
 @pytest.mark.parametrize(

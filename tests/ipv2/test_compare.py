@@ -12,6 +12,7 @@ from common.errors import UserError
 from configs import ipv2_zoo, quickstart
 from ipv2 import compare, settings
 from ipv2.models import MODELS
+from ipv2.train import train
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,6 +50,50 @@ def test_unknown_names_are_refused_with_the_known_ones(key, value, said):
     config.compare[key] = value
     with pytest.raises(UserError, match=said):
         settings.check(config)
+
+
+def _finished(workdir, config, results):
+    workdir.mkdir()
+    (workdir / "config.json").write_text(config.to_json_best_effort())
+    (workdir / "results.json").write_text(json.dumps(results))
+
+
+OF_TRAINING = {"n_slices": 2}
+OF_COMPARISON = {"cnn10": {"none": OF_TRAINING, "v1": OF_TRAINING}}
+
+
+@pytest.mark.parametrize(
+    ("task", "results"),
+    [
+        *((train, OF_COMPARISON), (train, {"mine": 1}), (train, [])),
+        *((compare.compare, OF_TRAINING), (compare.compare, {"mine": 1})),
+        *((compare.compare, {}), (compare.compare, {"cnn10": {}})),
+    ],
+)
+def test_a_run_of_another_task_is_not_taken_for_one_s_own(tmp_path, task, results):
+    config = quickstart.get_config()
+    _finished(tmp_path / "run", config, results)
+    with pytest.raises(UserError, match=r"holds a run of another task|damaged"):
+        task(config, tmp_path / "run")
+
+
+def test_a_complete_comparison_without_its_table_is_told(tmp_path):
+    config = quickstart.get_config()
+    _finished(tmp_path / "run", config, OF_COMPARISON)
+    with pytest.raises(UserError, match=r"comparison\.txt: damaged or gone"):
+        compare.compare(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["report.html", "checkpoints/x", "comparison.txt"])
+@pytest.mark.parametrize("task", [train, compare.compare])
+def test_a_folder_of_somebody_s_results_is_refused_before_any_work(
+    tmp_path, name, task
+):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(UserError, match=f"not of a run: .*{name} lies"):
+        task(quickstart.get_config(), tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [name.split("/")[0]]
 
 
 @pytest.mark.slow

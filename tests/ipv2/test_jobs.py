@@ -236,6 +236,82 @@ def test_what_was_written_under_another_name_goes(tmp_path):
     assert results(tmp_path) == {"a.mha": "new"}
 
 
+@pytest.mark.parametrize(
+    "name", ["{root}/mine", "../mine", "mine", "b.out", "x/../../mine", "", "."]
+)
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_record_of_files_that_are_not_the_job_s_is_none(tmp_path, name, overwrite):
+    jobs = [job_of(tmp_path, "a"), job_of(tmp_path, "b")]
+    run(jobs, writes("made"))
+    for place in (tmp_path / "mine", tmp_path / "out/mine"):
+        put(place, "made")
+    record = json.loads(jobs[0].record.read_text())
+    record["files"][name.format(root=tmp_path)] = 4
+    put(jobs[0].record, json.dumps(record))
+    before = tree(tmp_path)
+    if overwrite:
+        assert run(jobs[:1], writes("new"), overwrite=True) == (1, 0, 0)
+        assert results(tmp_path) == {"a.out": "new", "b.out": "made", "mine": "made"}
+        assert (tmp_path / "mine").read_text() == "made"
+    else:
+        with pytest.raises(UserError, match=r"a\.json: not a record of a task"):
+            run(jobs, writes())
+        assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("size", ["4", 4.0, True, None, [4]])
+def test_a_record_of_sizes_that_are_none_is_none(tmp_path, size):
+    job = job_of(tmp_path, "a")
+    run([job], writes())
+    record = json.loads(job.record.read_text()) | {"files": {"a.out": size}}
+    put(job.record, json.dumps(record))
+    with pytest.raises(UserError, match=r"a\.json: not a record of a task"):
+        run([job], writes())
+
+
+ENTRY = ".making/0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    ("place", "content"),
+    [
+        (".making/mine", "mine"),
+        (".making/notes/moves.json", "[]"),
+        (".making/0123456789abcdeF/moves.json", "[]"),
+        (f"{ENTRY}/notes", "mine"),
+        (f"{ENTRY}/moves.json", "mine"),
+        (f"{ENTRY}/moves.json", "{}"),
+        (f"{ENTRY}/moves.json", '["ab"]'),
+        (f"{ENTRY}/moves.json", '[["new/0/a", null]]'),
+        (f"{ENTRY}/moves.json", '[["new/0/a", 1]]'),
+        (f"{ENTRY}/moves.json", '[["new/0/a", "../mine"]]'),
+        (f"{ENTRY}/moves.json", '[["new/0/a", "{root}/mine"]]'),
+        (f"{ENTRY}/moves.json", '[["../../mine", "a.out"]]'),
+        (f"{ENTRY}/moves.json/x", "mine"),
+        (".making", "mine"),
+    ],
+)
+def test_what_no_command_left_is_told_and_stays(tmp_path, place, content):
+    put(tmp_path / "mine")
+    put(tmp_path / "out/a.out")
+    put(tmp_path / "out" / place, content.replace("{root}", str(tmp_path)))
+    before = tree(tmp_path)
+    said = r"out/\.making.*: no command of this software left it"
+    with pytest.raises(UserError, match=said):
+        run([job_of(tmp_path, "a")], writes(), overwrite=True)
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("link", [".making", ENTRY])
+def test_a_link_is_not_what_a_command_left(tmp_path, link):
+    put(tmp_path / "mine/new/0/a")
+    (tmp_path / "out" / link).parent.mkdir(parents=True)
+    (tmp_path / "out" / link).symlink_to(tmp_path / "mine")
+    with pytest.raises(UserError, match="no command of this software left it"):
+        run([job_of(tmp_path, "a")], writes())
+    assert (tmp_path / "mine/new/0/a").exists() and (tmp_path / "out" / link).exists()
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize(
     ("series", "places"),

@@ -360,6 +360,24 @@ def _grey(hu):
     return np.round(np.clip((hu + 1350) / 1500, 0, 1) * 255).astype(np.uint8)
 
 
+@pytest.mark.parametrize("sixteen", ["lq", "gt"])
+def test_grey_png_of_two_depths_are_no_pair(tmp_path, caplog, sixteen):
+    grey = _grey(_pair(1)[0][0])
+    for side in ("lq", "gt"):
+        (tmp_path / "in" / side).mkdir(parents=True)
+        one = grey.astype(np.uint16) * 257 if side == sixteen else grey
+        PIL.Image.fromarray(one).save(tmp_path / "in" / side / "p1_0001.png")
+    changes = {
+        "purify.variant": "reference",
+        "purify.add_noise": "none",
+        "purify.remove_noise": "none",
+    }
+    with pytest.raises(UserError, match="no pair could be purified"):
+        purify_folder(_config(tmp_path / "in", tmp_path / "out", **changes), tmp_path)
+    said = ("16", "8") if sixteen == "lq" else ("8", "16")
+    assert "{}-bit grey levels in lq, {}-bit ones in gt".format(*said) in caplog.text
+
+
 @pytest.mark.slow
 def test_grey_png_by_the_reference_variant_are_bit_exact(tmp_path):
     greys = [_grey(hu[0]) for hu in _pair(1)]

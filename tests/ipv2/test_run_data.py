@@ -116,8 +116,46 @@ def test_each_difference_is_named(change, said):
     assert line.startswith("folders: ") and said in line
 
 
-def test_a_damaged_record_is_told(begun):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda d: d.update(software_version=1),
+        lambda d: d.update(unavailable="none"),
+        lambda d: d.update(datasets=[]),
+        lambda d: d["datasets"].update(other={}),
+        lambda d: d["datasets"].update(other=None),
+        lambda d: _own(d).update(fingerprint=None),
+        lambda d: _own(d).update(patients=[]),
+        lambda d: _own(d)["patients"].update(train=[1]),
+        lambda d: _own(d)["patients"].update(train="AB"),
+        lambda d: _own(d)["records"].pop("val"),
+        lambda d: _own(d)["records"].update(val="1"),
+        lambda d: _own(d)["sha256"].update(pairs=1),
+        lambda d: d.clear(),
+    ],
+)
+def test_a_record_of_another_form_is_told(begun, damage):
     config, workdir = begun
-    (workdir / "data.json").write_text("{")
-    with pytest.raises(UserError, match=r"data\.json: damaged"):
+    found = json.loads((workdir / "data.json").read_text())
+    damage(found)
+    (workdir / "data.json").write_text(json.dumps(found))
+    with pytest.raises(UserError, match=r"data\.json: damaged.*another --workdir"):
         refuse_other_data(config, workdir)
+
+
+def _own(record):
+    (own,) = record["datasets"].values()
+    return own
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff", b"[]", b'{"mine": 1}'])
+@pytest.mark.parametrize("computed", [False, True])
+def test_a_damaged_record_is_told_and_stays(begun, content, computed):
+    config, workdir = begun
+    (workdir / "data.json").write_bytes(content)
+    if not computed:
+        (workdir / "results.json").unlink()
+    for check in (refuse_other_data, _resume):
+        with pytest.raises(UserError, match=r"data\.json: damaged"):
+            check(config, workdir)
+    assert (workdir / "data.json").read_bytes() == content

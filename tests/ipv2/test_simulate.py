@@ -613,6 +613,6 @@ def test_smoke_needs_nothing(tmp_path, capsys):
     simulate(recipe.get_config("smoke"), tmp_path)
     simulate(recipe.get_config("smoke"), tmp_path)
     assert "0 volumes simulated at dose 0.25, 1 there before" in capsys.readouterr().out
-    before = read_volume(tmp_path / "input/phantom").hu
-    after = read_volume(tmp_path / "low_dose/phantom").hu
+    before = read_volume(tmp_path / "input/phantom_64x3").hu
+    after = read_volume(tmp_path / "low_dose/phantom_64x3").hu
     assert np.std((after - before)[before > -500]) > 10
