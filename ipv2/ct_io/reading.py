@@ -119,7 +119,9 @@ def _checked(
             spacing_known=True,
             spacing_stated=False,
         )
-    if source.unit == "HU" and not options.trust_hu:
+    # What a PNG holds is HU by the window that was stated.
+    judged = source.unit == "HU" and source.format != "png"
+    if judged and not options.trust_hu:
         check_hu(source)
     return source
 

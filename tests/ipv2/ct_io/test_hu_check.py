@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from common.errors import UserError
@@ -87,3 +88,9 @@ def test_padding_does_not_pass_for_air(tmp_path, padding):
     data = make_slice(stored.astype(int), signed=True, bits=16, intercept="0")
     with pytest.raises(UserError, match=r"HU \+ 1024.*trust_hu"):
         ct_io.read_volume(save(data, tmp_path / "a.dcm"))
+
+
+def test_a_black_png_is_what_its_window_says(tmp_path):
+    PIL.Image.new("L", (32, 32), 0).save(tmp_path / "above.png")
+    options = ct_io.ReadOptions(window=(40.0, 400.0))
+    assert np.all(ct_io.read_volume(tmp_path / "above.png", options).hu == -160)
