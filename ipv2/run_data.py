@@ -89,7 +89,7 @@ def _read(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         found = None
-    if not _fits(found, _FORM):
+    if not isinstance(found, dict) or not _fits(found, _FORM):
         raise UserError(
             f"{path}: damaged, or not the data of a run of this software. Give another "
             "--workdir."
