@@ -12,7 +12,7 @@ from tests.ipv2.pair_folders import config_of
 def main(coordinator, processes, process, folder):
     devices.start_processes(coordinator, int(processes), int(process))
     sources = open_sources(config_of(Path(folder)))
-    first = [source[0]["patient"].decode() for source in sources[1:4]]
+    first = [source[0]["patient"].decode() for source in sources[1:4] if len(source)]
     print(json.dumps([sources.data, first]))
 
 
