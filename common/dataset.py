@@ -5,7 +5,9 @@ files are array_record, and TFDS's bucket is never tried.
 """
 
 import contextlib
+import errno
 import io
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -46,7 +48,7 @@ def prepare(builder: tfds.core.DatasetBuilder) -> None:
 
     Raises:
       UserError: its sources are wrong, the message is the builder's; or another command
-        is building it, or its folder cannot be written to.
+        is building it, or its folder cannot be written to or is full.
     """
     if is_prepared(builder):
         return
@@ -56,9 +58,27 @@ def prepare(builder: tfds.core.DatasetBuilder) -> None:
     tfds.disable_progress_bar()
     with (
         hold_folder(Path(builder.data_path).parent, f"building {builder.name}"),
+        _disk_errors_told(Path(builder.data_path).parent),
         contextlib.redirect_stdout(io.StringIO()),
     ):
         builder.download_and_prepare(download_config=config, file_format="array_record")
+
+
+@contextlib.contextmanager
+def _disk_errors_told(folder: Path) -> Iterator[None]:
+    """Raises UserError for what the disk refuses, from Python or array_record."""
+    full = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        # array_record, in C++, raises RuntimeError with the system's words.
+        if isinstance(error, RuntimeError) and not any(w in str(error) for w in full):
+            raise
+        words = next((w for w in full if w in str(error)), str(error))
+        raise UserError(
+            f"{folder}: the dataset could not be built ({words}). Make room, or give "
+            "another --config.data.cache."
+        ) from error
 
 
 def load_split(

@@ -46,6 +46,7 @@ def calibrate_scans(config: ConfigDict, workdir: Path) -> None:
     """
     settings.check_simulate(config)
     with hold_workdir(workdir, "task calibrate"):
+        _require_replaceable(workdir / "calibration.json")
         _calibrate_scans(config, workdir)
 
 
@@ -98,6 +99,22 @@ def _calibrate_scans(config: ConfigDict, workdir: Path) -> None:
     _write(workdir / "calibration.json", scanner)
     if config.strict and skipped:
         raise Incomplete(f"{len(skipped)} skipped, see the list above; config.strict")
+
+
+def _require_replaceable(path: Path) -> None:
+    """Raises UserError if there is something that no calibration wrote."""
+    if not (path.exists() or path.is_symlink()):
+        return
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        found = None
+    names = {field.name for field in dataclasses.fields(Calibration)}
+    if path.is_symlink() or not isinstance(found, dict) or found.keys() != names:
+        raise UserError(
+            f"{path}: is in the way, and is not of task calibrate. Move it, or give "
+            "another --workdir."
+        )
 
 
 def _write(path: Path, scanner: Calibration) -> None:

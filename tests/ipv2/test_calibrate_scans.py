@@ -172,12 +172,37 @@ def test_a_file_that_cannot_be_read_is_one_of_the_skipped(
     assert len(images) == 4
 
 
-def test_a_record_that_cannot_be_written_is_told(asked, tmp_path):
+def test_a_record_that_cannot_be_written_is_told(asked, tmp_path, monkeypatch):
+    def refuse(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(task, "write_atomically", refuse)
     write(tmp_path / "a.mha")
-    (tmp_path / "work/calibration.json/mine").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"calibration\.json: cannot be written"):
+    with pytest.raises(UserError, match=r"calibration\.json: cannot be written \(No"):
         task.calibrate_scans(config_of(tmp_path / "a.mha"), tmp_path / "work")
-    assert [path.name for path in (tmp_path / "work").iterdir()] == ["calibration.json"]
+
+
+def test_another_s_file_is_not_replaced(asked, tmp_path):
+    write(tmp_path / "a.mha")
+    work, place = tmp_path / "work", tmp_path / "work/calibration.json"
+    for content in ("mine", '{"photons": 1}'):
+        work.mkdir(exist_ok=True)
+        place.write_text(content)
+        with pytest.raises(UserError, match=r"calibration\.json: is in the way"):
+            task.calibrate_scans(config_of(tmp_path / "a.mha"), work)
+        assert place.read_text() == content and not asked
+    place.unlink()
+    (place / "mine").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"calibration\.json: is in the way"):
+        task.calibrate_scans(config_of(tmp_path / "a.mha"), work)
+    assert (place / "mine").is_dir() and not asked
+
+
+def test_its_own_record_is_replaced(asked, tmp_path):
+    write(tmp_path / "a.mha")
+    for _ in range(2):
+        task.calibrate_scans(config_of(tmp_path / "a.mha"), tmp_path / "work")
+    assert len(asked) == 2
 
 
 def test_one_command_at_a_time_works_in_the_folder(asked, tmp_path):
