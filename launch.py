@@ -110,7 +110,7 @@ def main(argv: Sequence[str]) -> None:
 
     start_processes(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     config = _CONFIG.value
-    tasks = importlib.import_module(f"{config.method}.tasks").TASKS
+    tasks = importlib.import_module(f"{config.method}.tasks.registry").TASKS
     task = _TASK.value or config.task
     if task not in tasks:
         raise UserError(f"--task: got {task!r}, accepted: {', '.join(tasks)}")

@@ -23,7 +23,28 @@ ALLOWED = {
     "ipv2": {"common", "ipv2"},
     "ipv2/kernels": {"ipv2.kernels"} | CONVOLUTIONS,
     "ipv2/models": {"ipv2.kernels", "ipv2.models"} | CONVOLUTIONS,
-    "ipv2/losses.py": {"ipv2.kernels"},
+    "ipv2/ct_io": {"common", "ipv2.ct_io"},
+    "ipv2/calibration": {
+        *("common", "ipv2.calibration", "ipv2.kernels"),
+        *("ipv2.measures.noise_analysis",),
+    },
+    "ipv2/purification": {"ipv2.kernels", "ipv2.purification"},
+    "ipv2/measures": {"common", "ipv2.kernels", "ipv2.measures"},
+    "ipv2/phantom": {"ipv2.phantom"},
+    "ipv2/jobs": {"common", "ipv2.ct_io", "ipv2.jobs"},
+    "ipv2/training/losses.py": {"ipv2.kernels"},
+    "ipv2/training": {
+        *("common", "ipv2.kernels", "ipv2.models"),
+        *("ipv2.purification", "ipv2.training"),
+    },
+    "ipv2/inference": {
+        *("common", "ipv2.ct_io", "ipv2.inference", "ipv2.kernels"),
+        *("ipv2.models", "ipv2.training"),
+    },
+    "ipv2/datasets": {
+        *("common", "ipv2.ct_io", "ipv2.datasets", "ipv2.kernels"),
+        *("ipv2.phantom",),
+    },
     "acq": {"acq", "common"},
     "acq/kernels": {"acq.kernels"} | CONVOLUTIONS,
     "acq/layer_operations.py": {"acq.kernels"} | CONVOLUTIONS,
@@ -70,5 +91,5 @@ def test_the_checks_see_a_wrong_import():
     otsu = _allowed(Path("ipv2/kernels/otsu.py"))
     assert otsu == {"ipv2.kernels"} | CONVOLUTIONS
     assert _allowed(Path("common/depthwise.py")) == set()
-    assert _allowed(Path("ipv2/train.py")) == {"common", "ipv2"}
+    assert _allowed(Path("ipv2/tasks/train.py")) == {"common", "ipv2"}
     assert len(FILES) > 10

@@ -89,4 +89,4 @@ def test_libraries_installed_inside_the_project_do_not_log_as_ours():
     assert launch.is_ours(str(ROOT / "ipv2" / "train.py"))
     assert launch.is_ours(str(ROOT / "launch.py"))
     assert not launch.is_ours(str(ROOT / ".venv/lib/site-packages/orbax/x.py"))
-    assert not launch.is_ours("/usr/lib/python3/ipv2/train.py")
+    assert not launch.is_ours("/usr/lib/python3/ipv2/tasks/train.py")

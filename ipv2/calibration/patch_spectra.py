@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from common.errors import UserError
-from ipv2 import noise_analysis
 from ipv2.calibration import flat_patches, ray_noise, spectrum_fit
 from ipv2.kernels import smoothing
+from ipv2.measures import noise_analysis
 
 LEAST_PATCHES = 4
 _QUANTISATION_HU2 = 1 / 12

@@ -1,7 +1,7 @@
 """Misaligned pairs with known truth from any normal-dose chest CT.
 
 Of every slice x of a source: `lq` = x at the low dose, in its own breath; `truth` = x
-itself, untouched; `gt` = x as another breath would have it (`ipv2.breath`). The noise
+itself, untouched; `gt` = x as another breath would have it (`breath`). The noise
 of x is in all three: once as it is, once displaced, once under the added noise.
 
     config = simulated_pairs_config("scans")           # or "sample_ct"
@@ -26,7 +26,6 @@ import tensorflow_datasets as tfds
 
 from common.dataset import load_split, progress
 from common.errors import UserError
-from ipv2 import breath
 from ipv2.ct_io import ReadOptions, Volume, hu_to_int16, read_volume, stem_of
 from ipv2.ct_io.listing import (
     Found,
@@ -36,7 +35,7 @@ from ipv2.ct_io.listing import (
     list_volumes,
 )
 from ipv2.ct_io.patients import patient_of, slice_number, tell_patients
-from ipv2.datasets import pair
+from ipv2.datasets import breath, pair
 from ipv2.datasets.pair_builder import (
     PairBuilder,
     fingerprint_of,

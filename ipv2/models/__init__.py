@@ -5,7 +5,7 @@ size. `channels` is its attribute: 1, or an odd number of neighbouring slices.
 
 - Regression networks return float32 (n, h, w, 1): the slice in the middle, denoised.
 - Flow networks (`FLOWS`) also take a time for each image, and return the velocity of
-  the whole stack: `ipv2.flow` makes images of it.
+  the whole stack: `ipv2.training.flow` makes images of it.
 
 Called with `train=True` they do what training needs (batch statistics, dropout). For
 tiles, `radius` is the number of pixels a result depends on beyond its own (None: the

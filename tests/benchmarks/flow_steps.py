@@ -24,14 +24,14 @@ from common.checkpoint import load_manifest, load_variables
 from common.config import ConfigDict
 from common.errors import UserError
 from common.report import format_table
-from ipv2 import settings
-from ipv2.denoiser import Flow, channels_of, make_denoise
-from ipv2.evaluate_split import evaluate
-from ipv2.flow import SAMPLERS
-from ipv2.metrics import WINDOWS
+from ipv2.measures.metrics import WINDOWS
 from ipv2.models import FLOWS
-from ipv2.sources import open_sources
-from ipv2.stacks import Stacks
+from ipv2.tasks import settings
+from ipv2.tasks.evaluate import evaluate
+from ipv2.tasks.sources import open_sources
+from ipv2.training.denoiser import Flow, channels_of, make_denoise
+from ipv2.training.flow import SAMPLERS
+from ipv2.training.stacks import Stacks
 
 STEPS = (1, 2, 4, 8, 16, 50)
 CALLS = {"euler": 1, "heun": 2, "midpoint": 2}

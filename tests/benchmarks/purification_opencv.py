@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ipv2.purification import PurifyParams, purify_v2
+from ipv2.purification.purify import PurifyParams, purify_v2
 from tests.oracles import purification_opencv as oracle
 from tests.oracles.thorax import thorax
 

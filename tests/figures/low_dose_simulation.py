@@ -25,8 +25,12 @@ from ipv2.calibration import Calibration, calibrate
 from ipv2.datasets.sample_ct import SampleCt
 from ipv2.kernels.photon_noise import DoseParams, scan_geometry, simulate_low_dose
 from ipv2.kernels.reconstruction_filter import filter_response
-from ipv2.noise_analysis import hann_taper, noise_power_spectrum, radial_average
-from ipv2.purification import regions
+from ipv2.measures.noise_analysis import (
+    hann_taper,
+    noise_power_spectrum,
+    radial_average,
+)
+from ipv2.purification.purify import regions
 
 DOSES = (0.25, 0.1, 0.02)
 SLICE = 34

@@ -6,8 +6,8 @@ import numpy as np
 
 from common.checkpoint import export_variables
 from configs import ipv2_redcnn
-from ipv2 import settings
-from ipv2.denoiser import make_denoise
+from ipv2.tasks import settings
+from ipv2.training.denoiser import make_denoise
 
 SMALL = {"name": "cnn10"}
 

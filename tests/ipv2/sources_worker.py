@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from common import devices
-from ipv2.sources import open_sources
+from ipv2.tasks.sources import open_sources
 from tests.ipv2.pair_folders import config_of
 
 

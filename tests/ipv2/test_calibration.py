@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from ipv2 import calibration, noise_analysis
+from ipv2 import calibration
 from ipv2.calibration import calibrate, flat_patches, ray_noise, spectrum_fit
 from ipv2.kernels.photon_noise import DoseParams, simulate_low_dose
 from ipv2.kernels.reconstruction_filter import filter_response
+from ipv2.measures import noise_analysis
 
 SIZE, SPACING = 160, 2.2  # 350 mm; 250 mm of water attenuate 4.8
 

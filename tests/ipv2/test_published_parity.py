@@ -10,7 +10,7 @@ import pytest
 
 from configs import ipv2_redcnn
 from ipv2.kernels import bit_mask
-from ipv2.purification import (
+from ipv2.purification.purify import (
     PurifyParams,
     common_mask,
     dark_mask,
@@ -19,7 +19,7 @@ from ipv2.purification import (
     purify_v2,
     remove_background,
 )
-from ipv2.purify_folder import purify_folder
+from ipv2.tasks.purify import purify_folder
 from tests.oracles import purification_opencv as oracle
 from tests.oracles.published import NAMES, published
 
@@ -80,7 +80,7 @@ def test_v2_is_the_published_one():
 
 def test_v2_with_the_published_noise_is_the_published_one(monkeypatch):
     noise = _stack("noise_seed0")
-    monkeypatch.setattr("ipv2.purification.add_noise", lambda *_: noise)
+    monkeypatch.setattr("ipv2.purification.purify.add_noise", lambda *_: noise)
     found = purify_v2(RNG, _stack("lq"), _stack("gt"), 1.0, GREY)
     _equal(found.lq_bar, "v2n_lq_bar")
 

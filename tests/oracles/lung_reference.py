@@ -1,7 +1,8 @@
 """The lungs of a clean chest CT volume, slowly, with scikit-image and 3-D components.
 
-Independent of `ipv2.anatomy`: full resolution, Euclidean discs, components in 3-D.
-Looked at on the sample CT, slice by slice; airways are those of that scan.
+Independent of `ipv2.purification.anatomy`: full resolution, Euclidean discs,
+components in 3-D. Looked at on the sample CT, slice by slice; airways are those of
+that scan.
 """
 
 import numpy as np

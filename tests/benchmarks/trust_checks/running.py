@@ -21,8 +21,8 @@ from common.config import ConfigDict
 from common.errors import Interrupted, RunFailed, UserError
 from configs import ipv2_redcnn
 from configs import simulate as simulate_recipe
-from ipv2 import settings
-from ipv2.tasks import TASKS
+from ipv2.tasks import settings
+from ipv2.tasks.registry import TASKS
 
 SHIFT_HU = 10
 _NETWORK = {"name": "redcnn", "width": 1, "kernel_size": 3}

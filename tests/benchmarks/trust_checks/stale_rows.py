@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from acq.tasks import TASKS as ACQ_TASKS
+from acq.tasks.registry import TASKS as ACQ_TASKS
 from common.config import ConfigDict
 from configs import acq_r20_cifar10
 from tests.benchmarks.trust_checks.batch_rows import Bench

@@ -6,10 +6,10 @@ import numpy as np
 import optax
 import pytest
 
-from ipv2.flow import velocity_loss
 from ipv2.models import FFM, FLOWS, FM, create_model
 from ipv2.models.flow_unet import drop, embed_time
 from ipv2.models.mixer import FrequencyBranch, Mixer
+from ipv2.training.flow import velocity_loss
 
 TINY = {"width": 16, "multipliers": (1, 2)}
 

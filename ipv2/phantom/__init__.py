@@ -1,0 +1,1 @@
+"""A chest made of ellipses, in two breaths."""

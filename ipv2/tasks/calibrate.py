@@ -1,0 +1,179 @@
+"""Task calibrate: which scanner do these scans come from, in the simulation's terms.
+
+Slices of all volumes of `config.data.input` (one scanner and protocol) are calibrated
+together; with `config.data.low`, the same patients at `config.data.low_dose` under the
+same names, as pairs, which also tells the electronic noise. Prints what was found, how
+sure it is, and the overrides with which `simulate` and the training recipes use it;
+writes the same to `workdir/calibration.json`.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from common.config import ConfigDict
+from common.errors import Incomplete, UserError
+from common.files import write_atomically
+from common.progress import Progress
+from common.workdir import hold_workdir
+from ipv2.calibration import Calibration, calibrate
+from ipv2.ct_io import Item, Skipped, Volume, match_slices
+from ipv2.jobs.run import tell_left_out, words
+from ipv2.tasks import settings
+from ipv2.tasks.scans import (
+    evenly_spaced,
+    find_scans,
+    input_of,
+    read_scan,
+)
+
+# Read from at most so many volumes, and kept of each so many slices that all together
+# come to more than a calibration looks at.
+_VOLUMES = 24
+_SLICES = 48
+
+
+def calibrate_scans(config: ConfigDict, workdir: Path) -> None:
+    """Calibrates on `config.data.input`, and on `config.data.low` where it is given.
+
+    Args:
+      config: of the recipe `simulate`; checked here.
+      workdir: takes `calibration.json`, and the embedded input.
+
+    Raises:
+      UserError: the config is wrong, no volume can be used, they show nothing to
+        calibrate on, or the workdir is another command's or cannot be written to.
+      Incomplete: `config.strict`, and a volume was skipped.
+    """
+    settings.check_simulate(config)
+    with hold_workdir(workdir, "task calibrate"):
+        _require_replaceable(workdir / "calibration.json")
+        _calibrate_scans(config, workdir)
+
+
+def _calibrate_scans(config: ConfigDict, workdir: Path) -> None:
+    """The same, in a folder that is held."""
+    items, unused = _found(input_of(config, workdir))
+    lows = None
+    if config.data.low:
+        low_items, low_unused = _found(Path(config.data.low))
+        lows = {item.name: item.path for item in low_items}
+        unused += low_unused
+        items = [item for item in items if item.name in lows]
+    if not items:
+        raise UserError(
+            f"config.data.low: no volume of {config.data.low} has the name of one of "
+            f"{config.data.input}"
+        )
+    items = [items[place] for place in evenly_spaced(len(items), _VOLUMES)]
+    skipped: list[Skipped] = []
+    parts: list[tuple[np.ndarray, ...]] = []
+    spacing: list[float] = []
+    with Progress("calibrate", len(items), "volumes") as progress:
+        for item in items:
+            try:
+                low = None if lows is None else lows[item.name]
+                count = math.ceil(_SLICES / len(items))
+                images, mm = _slices(item.path, low, config, count, unused)
+                if parts and images[0].shape[1:] != parts[0][0].shape[1:]:
+                    raise UserError(
+                        f"slices of {images[0].shape[1:]} pixels, others have "
+                        f"{parts[0][0].shape[1:]}; calibrate them apart"
+                    )
+                parts.append(images)
+                spacing.extend([mm] * len(images[0]))
+            except (UserError, OSError) as error:
+                skipped.append(Skipped(path=item.path, reason=words(error)))
+            progress.update(note=item.name)
+    tell_left_out(skipped, unused)
+    if not parts:
+        raise UserError("no volume to calibrate on; see the list above")
+    stacks = tuple(np.concatenate(stack) for stack in zip(*parts, strict=True))
+    scanner = calibrate(
+        stacks if lows is not None else stacks[0],
+        np.asarray(spacing, np.float32),
+        dose=config.input_dose if lows is None else _doses(config),
+        electronic_variance=config.noise.electronic_variance,
+        views=config.noise.views or None,
+    )
+    print("\n".join([*scanner.describe(), "", "to use it:", *overrides(scanner)]))
+    _write(workdir / "calibration.json", scanner)
+    if config.strict and skipped:
+        raise Incomplete(f"{len(skipped)} skipped, see the list above; config.strict")
+
+
+def _require_replaceable(path: Path) -> None:
+    """Raises UserError if there is something that no calibration wrote."""
+    if not (path.exists() or path.is_symlink()):
+        return
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        found = None
+    names = {field.name for field in dataclasses.fields(Calibration)}
+    if path.is_symlink() or not isinstance(found, dict) or found.keys() != names:
+        raise UserError(
+            f"{path}: is in the way, and is not of task calibrate. Move it, or give "
+            "another --workdir."
+        )
+
+
+def _write(path: Path, scanner: Calibration) -> None:
+    record = json.dumps(dataclasses.asdict(scanner), indent=2)
+    try:
+        write_atomically(path, record + "\n")
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror or error}). Give a --workdir "
+            "that can."
+        ) from error
+
+
+def overrides(scanner: Calibration) -> list[str]:
+    """The command-line arguments that make a recipe simulate this scanner."""
+    values = {
+        "photons": f"{scanner.photons:.6g}",
+        "electronic_variance": f"{scanner.electronic_variance:.6g}",
+        "filter_name": scanner.filter_name,
+        "cutoff": f"{scanner.cutoff:.6g}",
+        "window": "'(" + ", ".join(f"{w:.6g}" for w in scanner.window) + ")'",
+    }
+    if not scanner.window:
+        del values["window"]
+    return [f"  --config.noise.{key}={value}" for key, value in values.items()]
+
+
+def _doses(config: ConfigDict) -> tuple[float, float]:
+    if config.data.low_dose >= config.input_dose:
+        raise UserError(
+            f"config.data.low_dose: got {config.data.low_dose}, accepted: below "
+            f"config.input_dose ({config.input_dose})"
+        )
+    return config.data.low_dose, config.input_dose
+
+
+def _found(source: Path) -> tuple[list[Item], list[Skipped]]:
+    found = find_scans(source)
+    return list(found.items), list(found.unused)
+
+
+def _slices(
+    path: Path, low: Path | None, config: ConfigDict, count: int, unused: list[Skipped]
+) -> tuple[tuple[np.ndarray, ...], float]:
+    """Evenly spaced slices of a volume, or of (low, normal) of a pair; pixel size."""
+    normal = read_scan(path, config)
+    volumes: Sequence[Volume] = (normal,)
+    places = [(index,) for index in range(len(normal.hu))]
+    if low is not None:
+        low_volume = read_scan(low, config)
+        volumes = (low_volume, normal)
+        places, _ = match_slices(low_volume, normal)
+    for volume in volumes:
+        unused.extend(volume.left_out)
+    index = np.asarray(places)[evenly_spaced(len(places), count)]
+    images = tuple(v.hu[index[:, side]] for side, v in enumerate(volumes))
+    return images, normal.spacing_mm[2]

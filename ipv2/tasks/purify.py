@@ -1,0 +1,279 @@
+"""Task purify: a folder of pairs in, a folder of purified pairs out.
+
+Reads `root/lq` and `root/gt`; writes `output/lq_bar`, `output/gt_bar` and
+`output/lung_mask` under the input's names and in its format, and a record of each pair
+to `output/records`, which says how the three were made. A pair that was made as it is
+asked for now is not made again, so an interrupted command goes on; see `jobs` for what
+else may lie there.
+"""
+
+import dataclasses
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from common.config import ConfigDict
+from common.errors import UserError
+from common.version import VERSION
+from ipv2.ct_io import (
+    Item,
+    PairItem,
+    Skipped,
+    Volume,
+    count_slices,
+    match_slices,
+    paired_paths,
+    read_volume,
+    with_hu,
+    write_volume,
+)
+from ipv2.jobs.job import Job, Target, fitting_name
+from ipv2.jobs.records import Asked
+from ipv2.jobs.run import (
+    Destination,
+    Work,
+    conclude,
+    run_jobs,
+)
+from ipv2.purification.purify import PurifyParams, purify
+from ipv2.tasks import settings
+from ipv2.tasks.scans import (
+    identities,
+    reading_of,
+    require_apart,
+    require_jobs_apart,
+    require_spacing,
+    settings_of,
+    written_as,
+)
+from ipv2.training.train_step import example_rngs
+
+# Raised when the same pair gives other results: those of two are not mixed.
+MODEL = "ipv2 purification 1"
+
+_SIDES = ("lq_bar", "gt_bar", "lung_mask")
+_KEY = "config.purify.output"
+# Of `config.purify`: all that decides a result.
+_SETTINGS = ("version", "variant", "window", "t", "remove_background", "align_contour")
+_NOISE = ("add_noise", "remove_noise")
+
+
+def purify_folder(config: ConfigDict, workdir: Path) -> None:
+    """Purifies every pair of `config.data.root` into `config.purify.output`.
+
+    Args:
+      config: of a recipe; checked here.
+      workdir: not written to: the output folder holds all there is.
+
+    Raises:
+      UserError: the config is wrong, there is no pair, what lies in the output was made
+        otherwise, or no pair could be purified.
+      Incomplete: `config.strict`, and a pair or a volume without partner was skipped.
+    """
+    del workdir
+    settings.check(config)
+    root, output = _folders(config)
+    require_apart(output, [root, root / "lq", root / "gt"], key=_KEY)
+    output = output.resolve()
+    found = paired_paths(root, name_pattern=config.data.name_pattern)
+    jobs = [_job(root, output, pair) for pair in found.pairs]
+    require_jobs_apart(jobs, key=_KEY)
+    tally = run_jobs(
+        "purify",
+        jobs,
+        lambda job, work: _purify_one(job, work, config),
+        lambda job: _asked(job, config),
+        Destination(
+            folder=output, section="config.purify", overwrite=config.purify.overwrite
+        ),
+        skipped=found.skipped,
+        unused=found.unused,
+        items="pairs",
+    )
+    print(
+        f"{tally.done} pairs purified, {tally.there} there before, {tally.skipped} "
+        "skipped"
+    )
+    conclude(tally, f"{root}: no pair could be purified", strict=config.strict)
+
+
+def _asked(job: Job, config: ConfigDict) -> Asked:
+    """What decides the results of one pair."""
+    terms, leave = reading_of(
+        settings.read_options(config), job.sources, mm=settings.needs_spacing(config)
+    )
+    keys = ("seed", "data.match", "noise", *(f"purify.{k}" for k in _SETTINGS + _NOISE))
+    return Asked(
+        {
+            "task": MODEL,
+            "software_version": VERSION,
+            "name": job.name,
+            **identities(job.sources, ["lq", "gt"]),
+            **settings_of(config, *keys),
+            **terms,
+            **written_as(job, config),
+        },
+        leave,
+    )
+
+
+def _purify_one(job: Job, work: Work, config: ConfigDict) -> dict[str, Any]:
+    """Reads, purifies and writes a pair; returns what it was made of."""
+    options = settings.read_options(config)
+    params = settings.purify_params(config)
+    lq, gt = (read_volume(source, options) for source in job.sources)
+    for volume in (lq, gt):
+        work.leave_out(volume.left_out)
+    results, left_out = purify_pair(
+        lq, gt, params, config, name=job.name, on_slices=work.count
+    )
+    if left_out:
+        work.leave_out([Skipped(path=job.sources[0], reason=left_out)])
+    for side, place in zip(_SIDES, work.places, strict=True):
+        write_volume(
+            results[side],
+            place,
+            format=results[side].format,
+            multi_frame=config.data.multiframe,
+            series_description=f"IPv2 {side} {params.variant}",
+            derivation_description=(
+                f"image purification, {params.version}, {params.variant}, software "
+                f"version {VERSION}"
+            ),
+        )
+    return {"sources": [str(source) for source in job.sources]}
+
+
+def purify_pair(
+    lq: Volume,
+    gt: Volume,
+    params: PurifyParams,
+    config: ConfigDict,
+    *,
+    name: str,
+    on_slices: Callable[[int], None] = lambda count: None,
+) -> tuple[dict[str, Volume], str]:
+    """Returns `lq_bar`, `gt_bar` and `lung_mask` of two volumes, slice by slice.
+
+    And, in words, how many slices have no partner; '' if none.
+
+    Args:
+      lq: low-dose volume.
+      gt: normal-dose volume.
+      params: of the purification.
+      config: a checked IPv2 config; `seed`, `data.match` and `evaluate.batch_size`.
+      name: of the pair; the noise of a slice follows from seed, name and slice alone.
+      on_slices: called with the number of slices that were just finished.
+
+    Raises:
+      UserError: the volumes do not fit, or are not what the variant works on.
+    """
+    matches, left_out = match_slices(lq, gt, by=config.data.match)
+    lq = lq.take([i for i, _ in matches])
+    gt = gt.take([j for _, j in matches])
+    simulates = settings.needs_spacing(config)
+    params = _for_unit(params, lq, gt, simulates)
+    if simulates:
+        require_spacing(lq)
+
+    number = np.uint32(zlib.crc32(name.encode()))
+    places = number + np.asarray([i for i, _ in matches], np.uint32)
+    rngs = example_rngs(config.seed, jnp.asarray(places))
+    batches = []
+    try:
+        for batch in _batches(lq, gt, rngs, params, config.evaluate.batch_size):
+            batches.append(batch)
+            on_slices(len(batch[0]))
+    except ValueError as error:  # images that a noise model does not take, for one
+        raise UserError(f"{name}: {error}") from error
+    lq_bar, gt_bar, weight = (
+        np.concatenate(parts) for parts in zip(*batches, strict=True)
+    )
+    volumes = {
+        "lq_bar": with_hu(lq, lq_bar),
+        "gt_bar": with_hu(gt, gt_bar),
+        "lung_mask": dataclasses.replace(with_hu(lq, weight > 0.5), unit="mask"),
+    }
+    return volumes, left_out
+
+
+def _batches(
+    lq: Volume, gt: Volume, rngs: jax.Array, params: PurifyParams, size: int
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """Purified batches of one size, so that it compiles once; filling is cut off."""
+    count = len(lq.hu)
+    spacing_mm = jnp.asarray(lq.spacing_mm[1:], jnp.float32)
+    for start in range(0, count, size):
+        real = min(size, count - start)
+        places = np.minimum(np.arange(start, start + size), count - 1)
+        low, normal = (jnp.asarray(volume.hu[places]) for volume in (lq, gt))
+        pair = purify(rngs[places], low, normal, spacing_mm, params)
+        yield tuple(np.asarray(array)[:real] for array in pair)
+
+
+def _for_unit(
+    params: PurifyParams, lq: Volume, gt: Volume, simulates: bool
+) -> PurifyParams:
+    if lq.unit == "HU":
+        return params
+    if params.variant == "robust" or simulates:
+        raise UserError(
+            f"{lq.name}: grey levels, not HU: the robust masks and the physical "
+            "noise need HU. Give the window the images were made with, "
+            "--config.data.window='(-600.0, 1500.0)' for instance, or use the "
+            "published 8-bit steps: --config.purify.variant=reference "
+            "--config.purify.add_noise=reference"
+        )
+    if gt.bits != lq.bits:
+        raise UserError(
+            f"{lq.name}: {lq.bits}-bit grey levels in lq, {gt.bits}-bit ones in gt. "
+            "Give --config.data.window, or save both with 8 bits."
+        )
+    if lq.bits != 8:
+        raise UserError(
+            f"{lq.name}: {lq.bits}-bit grey levels; the published steps work "
+            "on 8 bits. Give --config.data.window, or save the images with 8 bits."
+        )
+    return dataclasses.replace(params, units="grey")
+
+
+def _folders(config: ConfigDict) -> tuple[Path, Path]:
+    root, output = config.data.root, config.purify.output
+    missing = [
+        f"--config.{key}=DIR"
+        for key, value in (("data.root", root), ("purify.output", output))
+        if not value
+    ]
+    if missing:
+        raise UserError(f"task purify needs {' and '.join(missing)}")
+    if config.purify.version == "none":
+        raise UserError("config.purify.version: got 'none', accepted: 'v1' or 'v2'")
+    return Path(root), Path(output)
+
+
+def _job(root: Path, output: Path, pair: PairItem) -> Job:
+    """Where the results of a pair go: under the input's names, the mask under lq's."""
+    sources = {"lq_bar": pair.lq, "gt_bar": pair.gt, "lung_mask": pair.lq}
+    targets = tuple(
+        # A series that lies in lq/ itself: its results lie in lq_bar/ itself.
+        Target(
+            path=output / side / source.relative_to(root / source_side),
+            series=source.is_dir(),
+        )
+        for (side, source), source_side in zip(
+            sources.items(), ("lq", "gt", "lq"), strict=True
+        )
+    )
+    record = output / "records" / pair.name
+    return Job(
+        name=pair.name,
+        sources=(pair.lq, pair.gt),
+        targets=targets,
+        record=record.with_name(fitting_name(record.name, ".json")),
+        slices=count_slices(Item(name=pair.name, path=pair.lq)),
+    )

@@ -1,0 +1,320 @@
+"""The user's scans that a task goes through: finding, naming, reading, refusing.
+
+The input is a file, the folder of a DICOM series, or a folder of many volumes, or an
+embedded scan that is written to the workdir first.
+"""
+
+import contextlib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from common.config import ConfigDict, flatten
+from common.errors import UserError
+from ipv2.ct_io import (
+    Found,
+    Grid,
+    Item,
+    ReadOptions,
+    Skipped,
+    SliceSource,
+    Volume,
+    count_slices,
+    format_of,
+    list_volumes,
+    open_volume,
+    read_volume,
+    stem_of,
+    suffix_of,
+)
+from ipv2.ct_io.dicom_header import read_header
+from ipv2.jobs.job import Job, Target, fitting_name
+from ipv2.jobs.records import Asked
+from ipv2.jobs.source_identity import identity_of
+from ipv2.tasks import settings
+from ipv2.tasks.embedded_scans import write_embedded
+
+
+def check_scan(grid: Grid, shape: tuple[int, int, int]) -> None:
+    """Raises UserError unless slices are axial HU on square pixels of known size."""
+    check_slices(grid, shape)
+    require_spacing(grid)
+    _, row, column = grid.spacing_mm
+    # 1e-3: headers round; a tenth of a percent moves no HU.
+    if abs(row / column - 1) > 1e-3:
+        raise UserError(
+            f"{grid.name}: pixels of {row:g} x {column:g} mm. Rays are traced "
+            "through square pixels; resample the volume to square ones."
+        )
+
+
+def require_spacing(grid: Grid) -> None:
+    """Raises UserError unless the size of a pixel is known."""
+    if not grid.spacing_known:
+        raise UserError(
+            f"{grid.name}: no pixel size, which says how much rays are attenuated. "
+            "Give --config.data.pixel_mm=0.8, say, or files that state it."
+        )
+
+
+def check_slices(grid: Grid, shape: tuple[int, int, int]) -> None:
+    """Raises UserError unless slices are axial, in HU, and not tiny."""
+    if grid.unit == "grey":
+        raise UserError(
+            f"{grid.name}: a PNG has no HU. State the window it was made with, "
+            "--config.data.window='(-600.0, 1500.0)' for instance."
+        )
+    grid.require_hu()
+    # 0.9: gantries and necks tilt by up to 25 degrees.
+    if abs(grid.normal[2]) < 0.9:
+        raise UserError(
+            f"{grid.name}: not axial slices (their normal is "
+            f"{np.round(grid.normal, 2).tolist()}). Scanners measure axial slices, and "
+            "their noise lies within these; reorient the volume."
+        )
+    if min(shape[1:]) < 16:
+        raise UserError(
+            f"{grid.name}: slices of {shape[1]} x {shape[2]} pixels; at least 16 x 16 "
+            "are needed."
+        )
+
+
+def check_neighbours(grid: Grid, channels: int) -> None:
+    """Raises UserError if neighbouring slices are needed and not evenly spaced."""
+    if channels > 1 and grid.uneven:
+        raise UserError(
+            f"{grid.name}: {grid.uneven}. The network looks at {channels} neighbouring "
+            "slices, which have to be evenly spaced; use one that looks at one slice."
+        )
+
+
+def read_scan(path: Path, config: ConfigDict) -> Volume:
+    """The volume of a file or series, read as `config.data` says, known to be usable.
+
+    Raises:
+      UserError: it cannot be read, or not be simulated from.
+    """
+    volume = read_volume(path, settings.read_options(config))
+    check_scan(volume, volume.shape)
+    return volume
+
+
+@contextlib.contextmanager
+def open_scan(path: Path, config: ConfigDict) -> Iterator[SliceSource]:
+    """The same, to be read slice by slice while the context lasts."""
+    with open_volume(path, settings.read_options(config)) as volume:
+        check_scan(volume, volume.shape)
+        yield volume
+
+
+def evenly_spaced(count: int, at_most: int) -> np.ndarray:
+    """Indices below `count`, ascending from the first to the last, so many at most."""
+    places = np.linspace(0, count - 1, min(at_most, count))
+    return places.round().astype(int)
+
+
+def input_of(config: ConfigDict, workdir: Path) -> Path:
+    """The file or folder to read; the embedded scans are written to the workdir first.
+
+    Raises:
+      UserError: none is given, or two are.
+    """
+    data = config.data
+    if bool(data.input) == bool(data.embedded):
+        raise UserError(
+            "give one input: --config.data.input=DIR (a CT file, a DICOM series, or a "
+            "folder of many), or the variant :sample_ct or :smoke of the recipe"
+        )
+    return Path(data.input) if data.input else write_embedded(config, workdir / "input")
+
+
+def find_scans(source: Path) -> Found:
+    """The volumes below a file or folder, none of them without a name.
+
+    Raises:
+      UserError: there is none.
+    """
+    source = source.resolve()
+    if not source.is_dir():
+        return Found(items=(Item(name=stem_of(source), path=source),), unused=())
+    found = list_volumes(source)
+    if not found.items:
+        raise UserError(
+            f"{source}: no CT volume found. Give a DICOM series, NIfTI, MHA, MHD, NRRD "
+            "or PNG file, or a folder of them."
+        )
+    items = tuple(
+        Item(name=item.name or source.name, path=item.path) for item in found.items
+    )
+    return Found(items=items, unused=found.unused)
+
+
+class Listed(NamedTuple):
+    """The work on an input, and the files of the input that are no work."""
+
+    jobs: list[Job]
+    unused: tuple[Skipped, ...]
+
+
+def list_jobs(source: Path, output: Path, *, key: str = "config.output") -> Listed:
+    """The volumes below a file or folder, and where their results go.
+
+    Args:
+      source: the file or folder.
+      output: the folder that the results go to.
+      key: that names `output`, for messages.
+
+    Raises:
+      UserError: there is none, or a result would lie upon, within or around the input.
+    """
+    require_apart(output, [source], key=key)
+    source, output = source.resolve(), output.resolve()
+    found = find_scans(source)
+    jobs = []
+    for item in found.items:
+        # A series in the input folder itself goes under that folder's name.
+        below = source.name if item.path == source else item.path.relative_to(source)
+        frames = _frames(item.path)
+        if frames:  # they become the slices of a series
+            below = item.name
+        series = item.path.is_dir() or frames > 0
+        target = Target(path=output / below, series=series)
+        record = fitting_name(target.path.name, ".json")
+        jobs.append(
+            Job(
+                name=item.name,
+                sources=(item.path,),
+                targets=(target,),
+                record=target.path.with_name(record),
+                slices=frames or count_slices(item),
+            )
+        )
+    require_jobs_apart(jobs, key=key)
+    return Listed(jobs, found.unused)
+
+
+def _frames(path: Path) -> int:
+    """How many frames a multi-frame DICOM file has, 0 if it is none, or damaged."""
+    if path.is_dir() or format_of(path) != "dicom":
+        return 0
+    try:
+        header = read_header(path)
+    except UserError:
+        return 0  # told when it is read
+    return header.frames if header.is_multi_frame else 0
+
+
+def require_apart(output: Path, inputs: Sequence[Path], *, key: str) -> None:
+    """Raises UserError if the output is, lies in, or holds an input folder.
+
+    Links are followed. The folder of an input file counts as one that the output may
+    lie in.
+
+    Args:
+      output: folder of the results.
+      inputs: folders or files.
+      key: that names `output`, for messages.
+    """
+    output = output.resolve()
+    for given in inputs:
+        real = given.resolve()
+        folder = real if real.is_dir() else real.parent
+        if output == folder:
+            relation = "is"
+        elif folder.is_relative_to(output):
+            relation = "holds"
+        elif real.is_dir() and output.is_relative_to(real):
+            relation = "lies in"
+        else:
+            continue
+        raise UserError(
+            f"{key}: {output} {relation} the input folder {folder}; give another folder"
+        )
+
+
+def require_jobs_apart(jobs: Sequence[Job], *, key: str) -> None:
+    """Raises UserError if two results have one place, or one lies upon a source.
+
+    Here, too, links are followed: single folders of an input or of an output may be
+    links to elsewhere.
+    """
+    taken: dict[Path, Job] = {}
+    for job in jobs:
+        for place in job.places:
+            if place in taken:
+                first, second = taken[place].sources[0], job.sources[0]
+                raise UserError(
+                    f"{first} and {second} would both be written to {place}; move or "
+                    "rename one of them."
+                )
+            taken[place] = job
+    sources = {source.resolve() for job in jobs for source in job.sources}
+    around = {parent for source in sources for parent in source.parents}
+    folders = {target.path for job in jobs for target in job.targets if target.series}
+    for place in taken:
+        real = place.resolve()
+        if not sources.isdisjoint((real, *real.parents)) or (
+            place in folders and real in around
+        ):
+            raise UserError(
+                f"{key}: {place} would be written upon the input ({real}); give "
+                "another folder"
+            )
+
+
+def reading_of(options: ReadOptions, sources: Sequence[Path], *, mm: bool) -> Asked:
+    """How sources are read, as far as it may decide a result.
+
+    Args:
+      options: that they are read with.
+      sources: files or folders.
+      mm: whether the task refuses volumes without a pixel size. Then a size that is
+        given changes nothing for those that state one.
+    """
+    plain = ReadOptions()
+    terms: dict[str, object] = {}
+    leave: dict[str, object] = {}
+    if any(suffix_of(source) == ".png" for source in sources):
+        terms["config.data.window"] = options.window
+    if not mm:
+        terms["config.data.pixel_mm"] = options.pixel_mm
+    elif options.pixel_mm != plain.pixel_mm:
+        leave["config.data.pixel_mm"] = options.pixel_mm
+    if options.trust_hu:
+        leave["config.data.trust_hu"] = True
+    if any(source.is_dir() for source in sources):
+        for name in ("series", "gaps"):
+            if getattr(options, name) != getattr(plain, name):
+                leave[f"config.data.{name}"] = getattr(options, name)
+    return Asked(terms, leave)
+
+
+def settings_of(config: ConfigDict, *keys: str) -> dict[str, object]:
+    """Values of the config under their whole keys: of leaves, or of whole sections."""
+    return {
+        f"config.{key}": value
+        for key, value in flatten(config)
+        if any(key == k or key.startswith(f"{k}.") for k in keys)
+    }
+
+
+def original_description(grid: Grid) -> str:
+    """SeriesDescription before this software changed it; else the name."""
+    return re.sub(r" \((denoised|simulated)\b.*$", "", grid.description) or grid.name
+
+
+def written_as(job: Job, config: ConfigDict) -> dict[str, object]:
+    """How results are written, where the config departs from the plain way."""
+    if config.data.multiframe and any(target.series for target in job.targets):
+        return {"config.data.multiframe": True}
+    return {}
+
+
+def identities(sources: Sequence[Path], names: Sequence[str]) -> dict[str, object]:
+    """What the sources are, under the names of their parts."""
+    return {
+        name: identity_of(source) for name, source in zip(names, sources, strict=True)
+    }

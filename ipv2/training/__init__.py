@@ -1,0 +1,1 @@
+"""From slices to a trained network: examples, losses, flows, one step."""

@@ -1,0 +1,169 @@
+"""How a network is trained and applied: by regression, or as a flow.
+
+Both kinds take stacks `n h w c` in network units: c neighbouring slices (2.5-D), of
+which the centre one, c // 2, is denoised; c is the network's `channels`, 1 by default.
+Both are frozen and hashable, so that functions made of them can be cached.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, Protocol, cast, runtime_checkable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from common.typing import PyTree
+from ipv2.models.blocks import hu_to_unit, unit_to_hu
+from ipv2.training import flow
+
+Stack = Float[Array, "n h w c"]
+Image = Float[Array, "n h w"]
+# What a step changes beside the parameters.
+MUTABLE = ("batch_stats",)
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """What the trainer and the appliers ask of a network.
+
+    Attributes:
+      model: the network.
+    """
+
+    @property
+    def model(self) -> nn.Module:
+        """The network."""
+        ...
+
+    def init(self, rng: Key[Array, ""]) -> PyTree:
+        """Fresh variables: `params` and, for some networks, `batch_stats`."""
+        ...
+
+    def train_loss(
+        self, variables: PyTree, x: Stack, y: Stack, rngs: Key[Array, "n"]
+    ) -> tuple[Float[Array, ""], PyTree]:
+        """The loss of a batch, and the collections it changed.
+
+        Args:
+          variables: of the network.
+          x: noisy stacks.
+          y: the same stacks without noise.
+          rngs: a key per example; what is drawn for one depends on its own alone.
+        """
+        ...
+
+    def denoise(self, variables: PyTree, x: Stack) -> Image:
+        """The denoised centre slices, float32."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Regression:
+    """A network that maps a noisy stack to the clean centre slice.
+
+    Attributes:
+      model: takes `n h w c` and `train`, gives `n h w 1`.
+      loss: of prediction and target.
+    """
+
+    model: nn.Module
+    loss: Callable[[Array, Array], Array]
+
+    def init(self, rng: Key[Array, ""]) -> PyTree:
+        """Fresh variables."""
+        return self.model.lazy_init(rng, _example(self.model))
+
+    def train_loss(
+        self, variables: PyTree, x: Stack, y: Stack, rngs: Key[Array, "n"]
+    ) -> tuple[Float[Array, ""], PyTree]:
+        """The loss of the centre slice; nothing is drawn."""
+        del rngs
+        output, changed = self.model.apply(variables, x, train=True, mutable=MUTABLE)
+        return self.loss(cast(Array, output), _centre(y)), changed
+
+    def denoise(self, variables: PyTree, x: Stack) -> Image:
+        """The network's output."""
+        return cast(Array, self.model.apply(variables, x))[..., 0]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Flow:
+    """A network that gives the velocity from the noisy stack to the clean one.
+
+    Attributes:
+      model: takes `n h w c`, times `n` and `train`, gives `n h w c`.
+      sampler: of `flow.SAMPLERS`.
+      steps: of the sampler.
+      dropout_in_evaluation: drop activations when denoising too, as the published code
+        does in validation; always the same ones, so that results repeat.
+    """
+
+    model: nn.Module
+    sampler: str = "euler"
+    steps: int = 50
+    dropout_in_evaluation: bool = False
+
+    def init(self, rng: Key[Array, ""]) -> PyTree:
+        """Fresh variables."""
+        time = jax.ShapeDtypeStruct((1,), jnp.float32)
+        return self.model.lazy_init(rng, _example(self.model), time)
+
+    def train_loss(
+        self, variables: PyTree, x: Stack, y: Stack, rngs: Key[Array, "n"]
+    ) -> tuple[Float[Array, ""], PyTree]:
+        """The velocity loss at a time drawn per example from [0, 1)."""
+        both = jax.vmap(jax.random.split)(rngs)
+        time = flow.draw_times(both[:, 0])
+
+        def velocity(x_t: Array, at: Array) -> Array:
+            output = self.model.apply(variables, x_t, at, dropout_rngs=both[:, 1])
+            return cast(Array, output)
+
+        return flow.velocity_loss(velocity, x, y, time), {}
+
+    def denoise(self, variables: PyTree, x: Stack) -> Image:
+        """The end of the path that starts at x."""
+        rngs = None
+        if self.dropout_in_evaluation:
+            rngs = jnp.broadcast_to(jax.random.key(0), x.shape[:1])
+
+        def velocity(x_t: Array, at: Array) -> Array:
+            output = self.model.apply(variables, x_t, at, dropout_rngs=rngs)
+            return cast(Array, output)
+
+        end = flow.integrate(velocity, x, sampler=self.sampler, steps=self.steps)
+        return _centre(end)[..., 0]
+
+
+@functools.cache
+def make_denoise(denoiser: Denoiser) -> Callable[[PyTree, Array], Array]:
+    """A function (variables, `b h w c` HU) -> `b h w` HU that applies the network.
+
+    Args:
+      denoiser: of the network; c is its `channels`, the centre slice is denoised.
+
+    Returns:
+      The same traceable function for the same denoiser, so that jit knows it again.
+    """
+
+    def denoise(variables: PyTree, hu: Float[Array, "b h w c"]) -> Array:
+        return unit_to_hu(denoiser.denoise(variables, hu_to_unit(hu)))
+
+    return denoise
+
+
+def channels_of(model: nn.Module) -> int:
+    """How many neighbouring slices a network takes."""
+    return cast(Any, model).channels
+
+
+def _example(model: nn.Module) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((1, 64, 64, channels_of(model)), jnp.float32)
+
+
+def _centre(stack: Stack) -> Float[Array, "n h w 1"]:
+    middle = stack.shape[-1] // 2
+    return stack[..., middle : middle + 1]
