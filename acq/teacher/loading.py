@@ -16,6 +16,7 @@ from acq.teacher.settings import (
     network_name,
     network_options,
 )
+from acq.teacher.stated import check_stated
 from acq.weights.files import ACCEPTED, read_weights
 from acq.weights.hub import HubFile, fetch, hash_weights
 from acq.weights.names import naming_of, to_variables
@@ -57,6 +58,8 @@ def load_teacher(config: ConfigDict) -> Classifier:
         advise=lambda tensors: advice(tensors, config),
     )
     _check_stride(path, naming_of(tensors, like), config)
+    hub_repo = "" if config.teacher.weights else config.teacher.hub_repo
+    check_stated(path, record, hub_repo=hub_repo)
     return Classifier(network=network, variables=variables, record=record)
 
 
