@@ -102,8 +102,24 @@ class _Once(std_logging.Handler):
             logging.warning("the hub: %s", text)
 
 
-def hash_weights(path: Path, *, pinned: str, key: str = "teacher.sha256") -> str:
+def hash_file(path: Path) -> str:
     """Returns the SHA-256 of a file of weights.
+
+    Raises:
+      UserError: It cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror or error}). Give another file: "
+            "--config.teacher.weights=FILE."
+        ) from error
+
+
+def hash_weights(path: Path, *, pinned: str, key: str = "teacher.sha256") -> str:
+    """Returns the SHA-256 of a file of weights, held to what is pinned.
 
     Args:
       path: Of the file.
@@ -113,14 +129,7 @@ def hash_weights(path: Path, *, pinned: str, key: str = "teacher.sha256") -> str
     Raises:
       UserError: It is not what is pinned, or cannot be read.
     """
-    try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror or error}). Give another file: "
-            "--config.teacher.weights=FILE."
-        ) from error
+    found = hash_file(path)
     if not pinned:
         logging.info("weights %s: SHA-256 %s; --config.%s pins it", path, found, key)
     elif found != pinned.lower():
