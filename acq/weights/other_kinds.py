@@ -107,13 +107,20 @@ def what_it_is(head: bytes, path: Path) -> str:
         return _WEB_PAGE
     if text.startswith((b"{", b"[")):
         return _json_kind(path)
-    # A map of a few entries, or of more, whose first key is a text.
-    if (0x81 <= head[0] <= 0x8F or head[0] in (0xDE, 0xDF)) and b"params" in head[:32]:
+    if _is_msgpack(head):
         return _MSGPACK
     # Protocol buffers: its version, then who made it or its graph.
     if head[0] == 0x08 and head[2:3] in (b"\x12", b"\x1a", b"\x3a"):
         return _ONNX
     return f"it begins with {head[:8]!r}, which no known format does"
+
+
+def _is_msgpack(head: bytes) -> bool:
+    """Whether it begins with a map of 1 to 15 entries, the first key a short text."""
+    if len(head) < 3 or not 0x81 <= head[0] <= 0x8F or not 0xA1 <= head[1] <= 0xBF:
+        return False
+    key = head[2 : 2 + head[1] - 0xA0]
+    return key.isascii() and key.decode("ascii").isidentifier()
 
 
 def what_zip_it_is(names: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ New layers have a running mean of 0 and a variance of 1; training moves both. Fi
 such values in every layer load into the right places and say nothing of any image.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -31,8 +31,8 @@ def check_statistics(
     variances = {path: values for path, values in stats.items() if path[-1] == "var"}
     if dead := [path for path, values in variances.items() if not np.any(values)]:
         raise UserError(
-            f"{source}: {names[dead[0]]}, variances of batch normalisation, are all 0"
-            f"{_others(len(dead) - 1)}. No input that varies leaves them so: the file "
+            f"{source}: {_first(dead, names)}, variances of batch normalisation, are "
+            f"all 0{_others(len(dead) - 1)}. No input that varies leaves them so: the file "
             "is damaged, or was saved in a type too narrow for them. Give the weights "
             "as they were trained, in float32."
         )
@@ -40,16 +40,20 @@ def check_statistics(
         np.all(variance == 1) for variance in variances.values()
     )
     if means and variances and is_new:
-        first, second = names[next(iter(means))], names[next(iter(variances))]
         raise UserError(
-            f"{source}: batch normalisation that was never trained: {first} is all 0 "
-            f"and {second} all 1{_others(len(variances) - 1)}. Likely the network was "
+            f"{source}: batch normalisation that was never trained: "
+            f"{_first(means, names)} is all 0 and {_first(variances, names)} all 1"
+            f"{_others(len(variances) - 1)}. Likely the network was "
             "saved before its training, trained without running statistics "
             "(track_running_stats=False, or always in eval mode), or its batch "
             "normalisation was folded into the convolutions. Its statistics are all "
             "that stands in for the data: give the weights of a trained network with "
             "its own."
         )
+
+
+def _first(paths: Iterable[_Path], names: Mapping[_Path, str]) -> str:
+    return min(names[path] for path in paths)
 
 
 def _others(count: int) -> str:
