@@ -20,6 +20,7 @@ from acq.teacher.stated import check_stated
 from acq.weights.files import ACCEPTED, read_weights
 from acq.weights.hub import HubFile, fetch, hash_weights
 from acq.weights.names import naming_of, to_variables
+from acq.weights.other_kinds import weights_in
 from acq.weights.statistics import check_statistics
 from common.checkpoint import MANIFEST, load_manifest, load_variables
 from common.config import ConfigDict
@@ -129,10 +130,15 @@ def load_export(folder: Path) -> Classifier:
 
 
 def _load_export(folder: Path, config: ConfigDict) -> Classifier:
+    if not (folder / MANIFEST).exists() and (names := weights_in(folder)):
+        raise UserError(
+            f"{folder}: a folder that this software did not export. Give the file in "
+            f"it: --config.teacher.weights={folder / names[0]}"
+        )
     classifier = load_export(folder)
     found = flatten_dict(classifier.variables)
-    names = {path: "/".join(path) for path in found}
-    check_statistics(found, names, source=str(folder))
+    called = {path: "/".join(path) for path in found}
+    check_statistics(found, called, source=str(folder))
     if differing := _differing(classifier.record, config):
         raise UserError(
             f"{folder}: the config says something else than this export:\n  "

@@ -11,6 +11,7 @@ from typing import NamedTuple
 HEAD = 512
 """How many of a file's first bytes are looked at."""
 
+_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".th", ".npz"}
 _SAVE = "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
 _UNPACK = "unpack it, and give the file of weights inside"
 
@@ -90,6 +91,11 @@ _MERGE = (
 )
 
 
+def weights_in(folder: Path) -> list[str]:
+    """Returns the names of files in a folder that are called as weights are."""
+    return sorted(path.name for path in folder.iterdir() if path.suffix in _SUFFIXES)
+
+
 def what_it_is(head: bytes, path: Path) -> str:
     """Says what a file is that holds no weights we read, and what to do.
 
@@ -151,11 +157,6 @@ def _json_kind(path: Path) -> str:
             f"{', ...' if len(shards) > 3 else ''}): in their folder, {_MERGE} and "
             "give merged.safetensors"
         )
-    beside = sorted(
-        other.name
-        for pattern in ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.npz")
-        for other in path.parent.glob(pattern)
-        if other != path
-    )
+    beside = weights_in(path.parent)
     advice = f"give {beside[0]}, beside it" if beside else "give the file of weights"
     return f"JSON, which describes a network and holds no weights: {advice}"

@@ -32,9 +32,9 @@ def check_statistics(
     if dead := [path for path, values in variances.items() if not np.any(values)]:
         raise UserError(
             f"{source}: {_first(dead, names)}, variances of batch normalisation, are "
-            f"all 0{_others(len(dead) - 1)}. No input that varies leaves them so: the file "
-            "is damaged, or was saved in a type too narrow for them. Give the weights "
-            "as they were trained, in float32."
+            f"all 0{_others(len(dead) - 1)}. No input that varies leaves them so: the "
+            "file is damaged, or was saved in a type too narrow for them. Give the "
+            "weights as they were trained, in float32."
         )
     is_new = all(not np.any(mean) for mean in means.values()) and all(
         np.all(variance == 1) for variance in variances.values()
