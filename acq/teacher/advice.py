@@ -43,7 +43,7 @@ _STEM = re.compile(
     r"|features\.stage1\.unit1\.conv)\.weight"
 )
 _HIDDEN = re.compile(r"(classifier\.0|pre_logits\.fc1|output\.fc1\.fc)\.weight")
-_IMAGENET = {
+_IMAGENET: Mapping[tuple[int, ...], tuple[str, ...]] = {
     (2, 2, 2, 2): ("resnet18",),
     (3, 4, 6, 3): ("resnet34", "resnet50"),
 }

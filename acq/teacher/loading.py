@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import jax
+import numpy as np
 from flax.traverse_util import flatten_dict
 
 from acq.classifier import Classifier, Record
@@ -136,7 +137,7 @@ def _load_export(folder: Path, config: ConfigDict) -> Classifier:
             f"it: --config.teacher.weights={folder / names[0]}"
         )
     classifier = load_export(folder)
-    found = flatten_dict(classifier.variables)
+    found: dict[tuple[str, ...], np.ndarray] = dict(flatten_dict(classifier.variables))
     called = {path: "/".join(path) for path in found}
     check_statistics(found, called, source=str(folder))
     if differing := _differing(classifier.record, config):

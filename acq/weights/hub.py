@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import logging as std_logging
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import huggingface_hub
@@ -76,11 +76,12 @@ def fetch(place: HubFile) -> Path:
 
 
 @contextlib.contextmanager
-def _each_line_once() -> Iterator[None]:
+def _each_line_once() -> Generator[None]:
     """Shows each of the hub library's lines once, not at every try and twice."""
     library = std_logging.getLogger("huggingface_hub")
     handlers, propagates = library.handlers, library.propagate
-    library.handlers, library.propagate = [_Once()], False
+    once: list[std_logging.Handler] = [_Once()]
+    library.handlers, library.propagate = once, False
     try:
         yield
     finally:

@@ -2,12 +2,18 @@ import dataclasses
 import hashlib
 import json
 
+import numpy as np
 import pytest
 
+from acq.layers import FloatLayers
+from acq.quantize import quantize
 from acq.teacher.identity import hold_teacher, refuse_replaced_weights
 from acq.teacher.settings import config_record
 from common.config import RECORDS, anything_computed
 from common.errors import UserError
+from tests.acq import foreign_state_dicts as theirs
+from tests.acq.own_network import PlainNet
+from tests.acq.quantize_config import CLASSES, make_config
 from tests.acq.teacher_config import teacher_config
 
 
@@ -70,3 +76,26 @@ def test_a_complete_run_notices_replaced_weights(tmp_path):
         other = config.copy_and_resolve_references()
         other.teacher[key] = value
         refuse_replaced_weights(other, workdir)
+
+
+@pytest.mark.slow
+def test_quantize_goes_on_with_its_weights_alone(tmp_path):
+    """A file replaced behind a complete run, and behind one that is to go on."""
+    weights, workdir = tmp_path / "w.npz", tmp_path / "run"
+    network = PlainNet(FloatLayers(), CLASSES)
+    names = {name: name for i in range(3) for name in (f"conv{i}", f"bn{i}")}
+    names["head"] = "head"
+    tensors = theirs.tensors_of(theirs.random_variables(network), names.items())
+    np.savez(weights, **tensors)
+    config = make_config(tmp_path)
+    config.teacher.source = "weights"
+    config.teacher.weights = str(weights)
+    quantize(config, workdir)
+    known = json.loads((workdir / "teacher.json").read_text())
+    assert known["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    tensors["head.bias"] = tensors["head.bias"] + 1
+    np.savez(weights, **tensors)
+    for _ in range(2):
+        with pytest.raises(UserError, match="a run with another teacher"):
+            quantize(config, workdir)
+        (workdir / "results.json").unlink(missing_ok=True)
