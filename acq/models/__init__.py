@@ -22,8 +22,11 @@ from acq.models.vgg import VGG, VGG16
 from common.errors import UserError
 
 __all__ = [
+    "ACCEPTED_NAMES",
+    "CIFAR_DEPTHS",
     "NETWORKS",
     "VGG",
+    "ZOO",
     "CifarResNet",
     "MobileNetV2",
     "Network",
@@ -37,11 +40,13 @@ __all__ = [
 CIFAR_DEPTHS = range(8, 1203, 6)
 """Layers that a CIFAR ResNet may have: 6 n + 2."""
 
-ACCEPTED_NAMES = (
+ZOO = (
     "resnet18, resnet34, resnet50, mobilenet_v2, vgg16_bn, a CIFAR ResNet of 6 n + 2 "
-    "layers (resnet8, resnet14, resnet20, ..., resnet110, ..., cifar_resnet50), or "
-    "'package.module:Class' for your own (acq/models/README.md)"
+    "layers (resnet8, resnet14, resnet20, ..., resnet110, ..., cifar_resnet50)"
 )
+"""What our networks are called, for messages."""
+
+ACCEPTED_NAMES = f"{ZOO}, or 'package.module:Class' for your own (acq/models/README.md)"
 """What a network may be called, for messages."""
 
 # Of 6 n + 2 layers, but ImageNet's by these names everywhere.

@@ -16,8 +16,8 @@ import numpy as np
 
 from acq.layers import FloatLayers
 from acq.models import (
-    ACCEPTED_NAMES,
     CIFAR_DEPTHS,
+    ZOO,
     CifarResNet,
     cifar_resnet,
     create_network,
@@ -48,6 +48,11 @@ _IMAGENET: Mapping[tuple[int, ...], tuple[str, ...]] = {
     (3, 4, 6, 3): ("resnet34", "resnet50"),
 }
 _FEATURES = ("features.", "blocks.")
+# Of pytorchcv's mobilenetv2_w1: the first names MobileNetV2 among its networks.
+_MOBILENET_W1 = {
+    "features.final_block.conv.weight",
+    "features.stage1.unit1.conv1.conv.weight",
+}
 # Channels of MobileNetV2's last depthwise convolution, at a width of 1.
 _WIDEST_DEPTHWISE = 960
 
@@ -81,10 +86,10 @@ def advice(tensors: _Tensors, config: ConfigDict) -> list[str]:
         return lines if flags else lines[1:]
     return [
         *_notes(tensors),
-        f"No network here has exactly these tensors. Known are {ACCEPTED_NAMES}, with "
-        "names of torchvision, timm, pytorchcv and akamaster's CIFAR ResNets, and our "
-        "own (params/conv1/kernel). Give the weights of such a network, or write yours "
-        "(acq/models/README.md) and give --config.teacher.name=package.module:Class.",
+        f"No network here has exactly these tensors: {ZOO}; of torchvision, timm, "
+        "pytorchcv, akamaster's CIFAR ResNets, or by our own names "
+        "(params/conv1/kernel). Give the weights of one of them, or your own network, "
+        "as acq/models/README.md shows: --config.teacher.name=package.module:Class.",
     ]
 
 
@@ -163,7 +168,7 @@ def _changes(
 
 
 def _notes(tensors: _Tensors) -> list[str]:
-    if "features.stage1.unit1.conv1.conv.weight" in tensors:
+    if _MOBILENET_W1 <= tensors.keys():
         return [
             "If this is pytorchcv's mobilenetv2_w1: it has one convolution more than "
             "MobileNetV2; its mobilenetv2b_w1 has not."

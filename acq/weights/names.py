@@ -90,7 +90,7 @@ def to_variables(
     if match.missing or match.left_over or misshapen:
         lines = [
             *_lines("missing", ["/".join(path) for path in match.missing]),
-            *_lines("left over", list(match.left_over)),
+            *_lines("left over", sorted(match.left_over)),
             *_lines("of another shape", misshapen),
             *advise(innermost(wanted)),
         ]
