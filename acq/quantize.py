@@ -35,6 +35,7 @@ from acq.step_parts import (
     Learner,
     QuantizeState,
 )
+from acq.teacher.identity import hold_teacher, refuse_replaced_weights
 from acq.teacher.opening import open_teacher
 from acq.train_step import make_generator_step, make_quantize_step
 from common.checkpoint import Checkpoints
@@ -76,6 +77,7 @@ def quantize(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     _batch_size(config)
     with hold_workdir(workdir, "task quantize"):
         refuse_other_config(config, workdir, free=FREE_TO_CHANGE)
+        refuse_replaced_weights(config, workdir)
         finished = finished_results(workdir, "quantize", lambda r: "quantized" in r)
         if finished is not None:
             return finished
@@ -91,6 +93,7 @@ def _quantize(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     # All inputs are open: from here on the folder is this run's.
     if is_first_process():
         hold_config(config, workdir, free=FREE_TO_CHANGE)
+    hold_teacher(teacher.record, workdir)
     teacher_variables = replicate(teacher.variables)
 
     if (generator_params := given_params) is None:
