@@ -44,6 +44,7 @@ def _exported(folder, workdir):
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 def test_a_killed_run_goes_on_to_the_same_parameters(tmp_path):
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     run = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True}

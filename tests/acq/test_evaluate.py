@@ -28,6 +28,7 @@ def _assert_close(found, expected):
 
 
 @pytest.mark.parametrize("batch_size", [1, 6, 8, 300])
+@pytest.mark.optimized
 def test_logits_do_not_depend_on_the_batch_size(batch_size):
     found = evaluate.predict(
         linear,

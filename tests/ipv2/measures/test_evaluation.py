@@ -118,6 +118,7 @@ def test_without_truth_the_label_is_the_reference():
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 def test_results_do_not_depend_on_the_batch_size():
     slices = [make_slice(seed) for seed in range(3)]
     expected = evaluate(slices, batch_size=1)

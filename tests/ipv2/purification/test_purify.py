@@ -178,6 +178,7 @@ def test_masks_are_constants_and_blends_have_the_gradient_of_their_weight():
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 def test_a_slice_does_not_depend_on_its_batch_nor_on_jit():
     lq, gt = _pair()
     batch = purify_v2(RNG, jnp.stack([gt, lq]), jnp.stack([lq, gt]), 1.0, ROBUST)

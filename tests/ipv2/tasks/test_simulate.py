@@ -262,6 +262,7 @@ def test_what_the_input_keeps_to_is_kept_to(hu, expected):
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 def test_noise_is_the_slice_s_whatever_the_batch_and_its_neighbours(tmp_path):
     scan = settings.simulated_dose_params(config_of("", ""))
     path = write_volume(volume_of(chest(4)), tmp_path / "a.mha")

@@ -47,6 +47,7 @@ def test_every_place_and_every_flip_occurs():
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 def test_a_slice_does_not_depend_on_its_batch():
     keys, images = _keys(4), _numbered(4, 9, 9)
     together = random_patches(keys, images, size=4, count=3)
