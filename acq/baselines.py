@@ -35,7 +35,7 @@ from common.typing import PyTree
 
 def statistics_ranges(config: ConfigDict, teacher: Classifier) -> PyTree:
     """Returns the ranges that the teacher's BatchNorm parameters alone give."""
-    layers = settings.range_layers(config, config.quantizer.range_method)
+    layers = settings.range_layers(config, teacher, config.quantizer.range_method)
     count = config.train.batch_size
     return ranges_from_statistics(
         teacher.network,
@@ -64,8 +64,8 @@ def measure_baselines(
       path: a JSON file; what it holds is not measured again.
     """
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    layers = settings.range_layers(config, config.quantizer.range_method)
-    student = teacher.with_layers(settings.quant_layers(config))
+    layers = settings.range_layers(config, teacher, config.quantizer.range_method)
+    student = teacher.with_layers(settings.quant_layers(config, teacher))
     sources: Mapping[str, Callable[[], Iterator[jax.Array]]] = {
         "noise": lambda: _noise(config, teacher),
         "generated": lambda: map(generate, range(config.baselines.batches)),

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Key
 
 from acq.kernels.fake_quant import fake_quant
 from acq.kernels.grid import Grid
+from acq.layer_bits import LayerBits, own_grid
 from acq.layers import ActivationKind, FloatLayers, activate
 from common.typing import PyTree
 
@@ -40,12 +41,14 @@ class RangeLayers(FloatLayers):
       method: 'minmax' or 'mse'.
       gaussian: whether batch normalisation gives N(bias, scale^2) whatever comes in,
         by the random stream `gaussian`.
+      bits: of layers that have their own, by name.
     """
 
     activations: Grid
     others: Grid | None
     method: RangeMethod = "minmax"
     gaussian: bool = False
+    bits: LayerBits = ()
 
     def batch_norm(self, *, epsilon: float = 1e-5, name: str) -> nn.Module:
         """As in float networks, or a `GaussianNorm`."""
@@ -56,7 +59,7 @@ class RangeLayers(FloatLayers):
     def activation(self, kind: ActivationKind, *, name: str) -> nn.Module:
         """A `RangedActivation`."""
         grid = self.others if kind == "identity" else self.activations
-        return RangedActivation(kind, grid, self.method, name=name)
+        return RangedActivation(kind, grid, self.method, self.bits, name=name)
 
 
 class GaussianNorm(nn.Module):
@@ -80,18 +83,21 @@ class RangedActivation(nn.Module):
       kind: of the activation.
       grid: it would be quantized on; None for none.
       method: 'minmax' or 'mse'.
+      bits: of layers that have their own.
     """
 
     kind: ActivationKind
     grid: Grid | None
     method: RangeMethod
+    bits: LayerBits = ()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """The activation, not quantized."""
         y = activate(x, self.kind)
         if self.grid is not None and self.is_mutable_collection("observed"):
-            low, high = value_range(y, self.grid, self.method)
+            grid = own_grid(self, self.grid, self.bits)
+            low, high = value_range(y, grid, self.method)
             self.put_variable("observed", "low", low)
             self.put_variable("observed", "high", high)
         return y

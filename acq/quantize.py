@@ -88,6 +88,7 @@ def _quantize(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     teacher = open_teacher(config, workdir)
     data = open_eval_data(config, teacher)
     given_params = _given_generator(config, teacher)
+    settings.quant_layers(config, teacher)  # refuses layers that the teacher lacks
     # All inputs are open: from here on the folder is this run's.
     if is_first_process():
         hold_config(config, workdir, free=FREE_TO_CHANGE)

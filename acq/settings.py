@@ -10,6 +10,15 @@ from acq.classifier import Classifier
 from acq.generator import Generator
 from acq.initial_ranges import RANGE_METHODS, RangeLayers, RangeMethod
 from acq.kernels.grid import MAX_BITS, MIN_BITS, Grid
+from acq.layer_bits import (
+    BITS_WORDS,
+    Layer,
+    LayerBits,
+    all_bits,
+    called_layers,
+    choose_bits,
+    parse_layers,
+)
 from acq.layers import FloatLayers
 from acq.observation import ATTENTION_FORMS
 from acq.quant_layers import Quantizer, QuantLayers
@@ -33,6 +42,7 @@ GRADIENTS = ("identity", "clipped", "learned")
 _BOUNDARIES = (0.25, 0.5, 0.75)
 
 _BITS = c.whole(MIN_BITS, MAX_BITS)
+_BITS_OR_NONE = c.Rule(lambda v: v == 0 or _BITS.accepts(v), f"0, or {_BITS.words}")
 _WEIGHT = c.number(at_least=0)
 _DURATION = c.Rule(lambda v: _is_duration(v), "such as '500 steps' or '2.5 epochs'")
 _DURATION_OR_NONE = c.Rule(
@@ -44,9 +54,9 @@ RULES = {
     "seed": c.whole(0, 2**31 - 1),
     "quantizer.weight_bits": _BITS,
     "quantizer.activation_bits": _BITS,
-    "quantizer.other_bits": c.Rule(
-        lambda v: v == 0 or _BITS.accepts(v), f"0, or {_BITS.words}"
-    ),
+    "quantizer.other_bits": _BITS_OR_NONE,
+    "quantizer.layers": c.Rule(lambda v: _is_layer_bits(v), BITS_WORDS),
+    "quantizer.first_last_bits": _BITS_OR_NONE,
     "quantizer.symmetric_weights": c.boolean(),
     "quantizer.gradient": c.one_of(*GRADIENTS),
     "quantizer.range_source": c.one_of(*RANGE_SOURCES),
@@ -130,6 +140,16 @@ def problems(config: ConfigDict) -> list[str]:
             "nothing to learn; give one of them a weight"
         )
     return found
+
+
+def _is_layer_bits(value: Any) -> bool:
+    if not isinstance(value, str):
+        return False
+    try:
+        parse_layers(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_duration(value: Any) -> bool:
@@ -253,8 +273,8 @@ def generator_parts(
     )
 
 
-def quant_layers(config: ConfigDict) -> QuantLayers:
-    """Returns the layers of the student."""
+def uniform_layers(config: ConfigDict) -> QuantLayers:
+    """Returns the layers of a student all of whose layers have the same bits."""
     settings = config.quantizer
     kernels = Grid(settings.weight_bits, symmetric=settings.symmetric_weights)
     # Kernels' ranges are their smallest and largest value: nothing is outside.
@@ -269,13 +289,59 @@ def quant_layers(config: ConfigDict) -> QuantLayers:
     )
 
 
-def range_layers(config: ConfigDict, method: RangeMethod) -> RangeLayers:
-    """Returns the layers that measure the student's ranges."""
-    layers = quant_layers(config)
+def quant_layers(config: ConfigDict, teacher: Classifier) -> QuantLayers:
+    """Returns the layers of a teacher's student.
+
+    Raises:
+      UserError: a layer that has bits of its own is none of the teacher's.
+    """
+    bits = _layer_bits(config, teacher)
+    return dataclasses.replace(uniform_layers(config), bits=bits)
+
+
+def _layer_bits(config: ConfigDict, teacher: Classifier) -> LayerBits:
+    settings = config.quantizer
+    asked = parse_layers(settings.layers)
+    if not asked and not settings.first_last_bits:
+        return ()
+    return choose_bits(
+        asked,
+        settings.first_last_bits,
+        _called_layers(teacher),
+        others=settings.other_bits > 0,
+    )
+
+
+def bits_by_layer(config: ConfigDict, teacher: Classifier) -> dict[str, dict[str, int]]:
+    """Returns {'weights', 'activations', 'others': {name: bits}} of all layers.
+
+    As results and manifests hold them.
+    """
+    settings = config.quantizer
+    return all_bits(
+        _called_layers(teacher),
+        _layer_bits(config, teacher),
+        weights=settings.weight_bits,
+        activations=settings.activation_bits,
+        others=settings.other_bits or None,
+    )
+
+
+def _called_layers(teacher: Classifier) -> tuple[Layer, ...]:
+    network = teacher.with_layers(FloatLayers())
+    return called_layers(network, teacher.record.image_shape(1))
+
+
+def range_layers(
+    config: ConfigDict, teacher: Classifier, method: RangeMethod
+) -> RangeLayers:
+    """Returns the layers that measure the ranges of a teacher's student."""
+    layers = quant_layers(config, teacher)
     return RangeLayers(
         activations=layers.activations.grid,
         others=layers.others.grid if layers.others else None,
         method=method,
+        bits=layers.bits,
     )
 
 
@@ -283,7 +349,7 @@ def student_parts(config: ConfigDict, teacher: Classifier) -> StudentParts:
     """Returns what a student step is made of."""
     settings, ranges = config.student, config.quantizer
     observed = ranges.range_source == "observed"
-    layers = dataclasses.replace(quant_layers(config), axis_name=AXIS)
+    layers = dataclasses.replace(quant_layers(config, teacher), axis_name=AXIS)
     by_class = settings.kl_mean == "samples_and_classes"
     kl_share = 1 / teacher.record.classes if by_class else 1
     return StudentParts(

@@ -109,6 +109,10 @@ def _integer_ready(config: ConfigDict) -> None:
     config.quantizer.other_bits = 8
 
 
+def _first_last_8(config: ConfigDict) -> None:
+    config.quantizer.first_last_bits = 8
+
+
 VARIANTS: Variants = {
     "acq": lambda config: None,
     "gdfq": without_acq,
@@ -117,6 +121,7 @@ VARIANTS: Variants = {
     "consistency": _only("consistency_weight"),
     "published": published,
     "integer_ready": _integer_ready,
+    "first_last_8": _first_last_8,
     **{f"w{b}a{b}": bits(b, b) for b in (3, 4, 5, 6, 8)},
 }
 
@@ -162,6 +167,14 @@ def get_base(teacher: Mapping[str, object]) -> ConfigDict:
     config.quantizer.weight_bits = 4  # every conv and dense layer, first and last too
     config.quantizer.activation_bits = 4
     config.quantizer.other_bits = 0  # input, branches, classifier's input; 0: float
+    # Of the first convolution and the last dense layer, and of the activation called
+    # just before each where it is quantized; 0: as all others.
+    config.quantizer.first_last_bits = 0
+    # Bits of single layers, a dictionary in quotes from names or patterns (fnmatch) to
+    # bits: "{'layer1_*/conv1': 3, 'fc': 8}". Of convolutions and dense layers they are
+    # the weights' bits, of activations (act1) the output's; of several that match the
+    # last counts. A name that is none is refused with the list of names.
+    config.quantizer.layers = ""
     config.quantizer.symmetric_weights = False
     config.quantizer.gradient = "learned"  # of activations: identity, clipped, learned
     config.quantizer.range_source = "bn_statistics"  # bn_statistics, observed

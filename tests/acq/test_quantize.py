@@ -51,7 +51,7 @@ def test_the_export_is_integers_and_gives_the_students_logits(whole):
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         state = quantize_state(config, teacher)
         _, state, _ = checkpoints.restore(state)
-    student = teacher.with_layers(quantize_run.settings.quant_layers(config))
+    student = teacher.with_layers(quantize_run.settings.quant_layers(config, teacher))
     variables = {
         **state.student.params,
         "batch_stats": teacher.variables["batch_stats"],
