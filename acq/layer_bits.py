@@ -73,8 +73,8 @@ def parse_layers(text: str) -> dict[str, int]:
         raise ValueError(f"names must be texts, got {names}")
     if len(set(names)) < len(names):
         raise ValueError(f"a name twice: {names}")
-    for number in bits:
-        Grid(number)
+    if not all(type(n) is int and MIN_BITS <= n <= MAX_BITS for n in bits):
+        raise ValueError(f"bits from {MIN_BITS} to {MAX_BITS}, got {bits}")
     return dict(zip(names, bits, strict=True))
 
 

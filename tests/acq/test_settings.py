@@ -89,6 +89,8 @@ def test_every_rule_refuses_with_its_key(key):
         ("quantizer.weight_bits", (2, 8), (1, 9, 4.0)),
         ("quantizer.activation_bits", (2, 8), (1, 9)),
         ("quantizer.other_bits", (0, 2, 8), (1, 9)),
+        ("quantizer.first_last_bits", (0, 2, 8), (1, 9)),
+        ("quantizer.layers", ("", "{}", "{'a*': 2, 'b': 8}"), ("{'a': 1}", "a=8", 8)),
         ("quantizer.decay", (0, 0.5, 1), (1.01,)),
         ("quantizer.observe", ("1 steps", "2.5 epochs"), ("", "0 steps", "4 days")),
         ("generator.width", (2,), (1,)),
@@ -262,7 +264,7 @@ def test_terms_of_every_variant_are_those_of_its_weights():
 
 def test_layers_of_the_student():
     config = changed("w3a3,integer_ready", quantizer__gradient="clipped")
-    found = settings.quant_layers(config)
+    found = settings.quant_layers(config, teacher())
     assert found.kernels.grid == Grid(3) == found.activations.grid
     assert found.kernels.gradient == "identity"
     assert found.others is not None and found.others.grid == Grid(8)
@@ -271,12 +273,14 @@ def test_layers_of_the_student():
     assert found.axis_name is None
     student = settings.student_parts(config, teacher()).student
     assert student.layers == dataclasses.replace(found, axis_name=AXIS)
-    ranges = settings.range_layers(config, "mse")
+    ranges = settings.range_layers(config, teacher(), "mse")
     assert (ranges.activations, ranges.others) == (Grid(3), Grid(8))
     assert ranges.method == "mse"
     symmetric = changed(quantizer__symmetric_weights=True)
-    assert settings.quant_layers(symmetric).kernels.grid == Grid(4, symmetric=True)
-    assert settings.quant_layers(symmetric).others is None
+    assert settings.quant_layers(symmetric, teacher()).kernels.grid == Grid(
+        4, symmetric=True
+    )
+    assert settings.quant_layers(symmetric, teacher()).others is None
 
 
 def test_ranges_are_observed_only_where_they_come_from_samples():
