@@ -183,7 +183,10 @@ def write_outputs(
             workdir / "metrics.jsonl", ("train/student_loss", "val/top1")
         )
     }
-    generator_metrics = workdir / "generator" / "metrics.jsonl"
+    own_phase = workdir / "generator"
+    generator_metrics = (
+        workdir if config.train.one_loop else own_phase
+    ) / "metrics.jsonl"
     if generator_metrics.exists():
         curves["Generator"] = curves_png(
             generator_metrics,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from typing import Any
 
 import optax
@@ -38,8 +39,6 @@ from common.schedules import create_schedule
 
 BASELINES = ("noise", "bn_statistics", "generated", "real")
 GRADIENTS = ("identity", "clipped", "learned")
-# Where the rate falls to a tenth, as shares of the run: GDFQ's epochs 100, 200, 300.
-_BOUNDARIES = (0.25, 0.5, 0.75)
 
 _BITS = c.whole(MIN_BITS, MAX_BITS)
 _BITS_OR_NONE = c.Rule(lambda v: v == 0 or _BITS.accepts(v), f"0, or {_BITS.words}")
@@ -47,6 +46,10 @@ _WEIGHT = c.number(at_least=0)
 _DURATION = c.Rule(lambda v: _is_duration(v), "such as '500 steps' or '2.5 epochs'")
 _DURATION_OR_NONE = c.Rule(
     lambda v: v == "" or _is_duration(v), f"{_DURATION.words}, or '' for none"
+)
+_DURATIONS = c.Rule(
+    lambda v: isinstance(v, tuple) and all(map(_is_duration, v)),
+    "a tuple of durations, such as ('100 epochs', '200 epochs')",
 )
 _BASELINE = c.some_of(*BASELINES)
 
@@ -68,6 +71,7 @@ RULES = {
     "generator.epsilon": c.number(above=0),
     "generator.output": c.one_of("pixels", "tanh"),
     "generator.label": c.one_of("product", "norm"),
+    "generator.class_spread": c.number(at_least=0),
     "generator.center": c.one_of("window", "heat_map", "latent", "none"),
     "generator.sigma": c.number(above=0),
     "generator.height": c.number(),
@@ -101,6 +105,8 @@ RULES = {
     "train.log": _DURATION,
     "train.evaluate": _DURATION,
     "train.save": _DURATION,
+    "train.one_loop": c.boolean(),
+    "train.decay_at": _DURATIONS,
     "train.epoch_steps": c.whole(1),
     "train.batch_size": c.whole(2),
     "train.looked_at": c.whole(1),
@@ -127,6 +133,17 @@ def problems(config: ConfigDict) -> list[str]:
             f"generator.center_weight: got {generator.center_weight} with "
             "generator.center='none', which shows the generator no centre: give "
             "'window', 'heat_map' or 'latent', or a weight of 0"
+        )
+    if config.train.one_loop and not generator.learns:
+        found.append(
+            "train.one_loop: got True with generator.learns=False: in one loop the "
+            "generator learns in every step; give generator.learns=True, or False here"
+        )
+    decay_at = _decay_steps(config, start=0)
+    if any(b <= a for a, b in itertools.pairwise(decay_at)):
+        found.append(
+            f"train.decay_at: got {config.train.decay_at}, accepted: durations that "
+            "grow"
         )
     terms = ("class", "statistics", "center", "pair", "consistency")
     if not any(generator[f"{term}_weight"] for term in terms):
@@ -171,6 +188,28 @@ def to_steps(config: ConfigDict, key: str) -> int:
     return c.to_steps(duration, config.train.epoch_steps, key)
 
 
+def alone_steps(config: ConfigDict) -> int:
+    """Returns the steps of the generator in a phase of its own."""
+    return 0 if config.train.one_loop else to_steps(config, "generator.warmup")
+
+
+def waiting_steps(config: ConfigDict) -> int:
+    """Returns the steps in one loop with the student before its first update."""
+    return _warmup_steps(config) if config.train.one_loop else 0
+
+
+def _warmup_steps(config: ConfigDict) -> int:
+    """Of this run: a generator that is given has had its own elsewhere."""
+    return 0 if config.generator.path else to_steps(config, "generator.warmup")
+
+
+def _decay_steps(config: ConfigDict, *, start: int) -> tuple[int, ...]:
+    """When rates fall, in steps of an optimiser whose first is the run's `start`."""
+    epoch = config.train.epoch_steps
+    durations = config.train.decay_at
+    return tuple(c.to_steps(d, epoch, "train.decay_at") - start for d in durations)
+
+
 def generator(config: ConfigDict, teacher: Classifier) -> Generator:
     """Returns the generator of images for a teacher.
 
@@ -202,6 +241,7 @@ def generator(config: ConfigDict, teacher: Classifier) -> Generator:
         classes=teacher.record.classes,
         width=settings.width,
         label=settings.label,
+        spread=settings.class_spread,
         center=settings.center,
         reach=settings.reach,
         sigma=settings.sigma,
@@ -245,6 +285,13 @@ def generator_parts(
       alone: whether of the warm-up, else of the steps beside the student.
     """
     settings = config.generator
+    own_schedule = alone or config.train.one_loop
+    if alone:
+        start, total = 0, to_steps(config, "generator.warmup")
+    else:
+        waits = waiting_steps(config)
+        start = _warmup_steps(config) - waits
+        total = waits + to_steps(config, "train.duration")
     return GeneratorParts(
         generator=generator(config, teacher),
         teacher=teacher.with_layers(FloatLayers(AXIS)),
@@ -254,7 +301,9 @@ def generator_parts(
             statistics_form=settings.statistics_form,
             statistics_mode=settings.statistics_mode,
             center_weight=settings.center_weight,
-            center_ramp=to_steps(config, "generator.center_ramp") if alone else 0,
+            center_ramp=(
+                to_steps(config, "generator.center_ramp") if own_schedule else 0
+            ),
             power=settings.power,
             pair_weight=settings.pair_weight,
             consistency_weight=settings.consistency_weight,
@@ -264,10 +313,10 @@ def generator_parts(
         black=teacher.record.black,
         optimizer=_optimizer(
             "adam",
-            settings.schedule if alone else config.student.schedule,
+            settings.schedule if own_schedule else config.student.schedule,
             settings.learning_rate,
-            # One at least: a warm-up of no step has a schedule too.
-            max(1, to_steps(config, "generator.warmup" if alone else "train.duration")),
+            max(1, total),  # a warm-up of no step has a schedule too
+            decay_at=_decay_steps(config, start=start),
             first_moment=0.5,
         ),
     )
@@ -365,8 +414,10 @@ def student_parts(config: ConfigDict, teacher: Classifier) -> StudentParts:
             settings.schedule,
             settings.learning_rate,
             to_steps(config, "train.duration"),
+            decay_at=_decay_steps(config, start=_warmup_steps(config)),
             weight_decay=settings.weight_decay,
         ),
+        waits=waiting_steps(config),
         ranges=RangeRule(
             observe_steps=to_steps(config, "quantizer.observe") if observed else 0,
             decay=ranges.decay,
@@ -381,18 +432,22 @@ def _optimizer(
     rate: float,
     total: int,
     *,
+    decay_at: tuple[int, ...],
     first_moment: float = 0.9,
     weight_decay: float = 0.0,
 ) -> optax.GradientTransformation:
     """Adam or Nesterov's SGD, weight decay added to the gradient as in PyTorch.
 
-    The decay is of the student's `params` only: its ranges are no weights, and those
-    that are frozen are to stay.
+    A 'step' schedule falls to a tenth at each of `decay_at`, steps of this optimiser;
+    those that are not above 0 came before its first. The decay is of the student's
+    `params` only: its ranges are no weights, and those that are frozen are to stay.
     """
-    steps_at = sorted({max(1, round(share * total)) for share in _BOUNDARIES})
-    boundaries = [step for step in steps_at if step < total and schedule == "step"]
-    if schedule == "step" and not boundaries:
-        schedule = "constant"  # a run of one step
+    boundaries = []
+    if schedule == "step":
+        rate *= 0.1 ** sum(step <= 0 for step in decay_at)
+        boundaries = [step for step in decay_at if 0 < step < total]
+        if not boundaries:
+            schedule = "constant"  # the run ends before
     rates = create_schedule(
         schedule, peak=rate, total_steps=total, boundaries=boundaries
     )
