@@ -20,6 +20,9 @@ as the place of a window on wider first features, which what is shown moves with
 Gaussian heat map beside the features at up to half the image's size; or joined to the
 latent.
 
+The first dense layer starts as flax's do, with 3 times the variance of PyTorch's; the
+normalisation behind it makes both the same but for how fast Adam turns them.
+
 Hidden layers normalise by the batch always, also when samples are made for the student,
 so there are no running statistics and a sample depends on its batch.
 """

@@ -21,6 +21,7 @@ from acq.kernels.fake_quant import fake_quant
 from acq.kernels.grid import Grid
 from acq.layer_bits import LayerBits, own_grid
 from acq.layers import ActivationKind, FloatLayers, activate
+from acq.quant_layers import average_ranges
 from common.typing import PyTree
 
 RangeMethod = Literal["minmax", "mse"]
@@ -161,6 +162,45 @@ def ranges_from_images(
     if not found:
         raise ValueError("ranges from images need at least one batch")
     return jax.tree.map(lambda *each: sum(each) / len(each), *found)
+
+
+def ranges_as_observed(
+    network: nn.Module,
+    variables: PyTree,
+    batches: Iterable[Float[Array, "n h w c"]],
+    *,
+    decay: float,
+) -> PyTree:
+    """Returns {...: {low, high}} as GDFQ observes them, before any training.
+
+    A moving average over batches of the smallest and largest value that the quantized
+    network meets, in the ranges so far.
+
+    Args:
+      network: the student's, made of `QuantLayers`.
+      variables: the teacher's.
+      batches: normalised images, all of one shape.
+      decay: of the average.
+
+    Raises:
+      ValueError: there is no batch.
+    """
+
+    @jax.jit
+    def follow(variables: PyTree, ranges: PyTree, images: jax.Array) -> PyTree:
+        given = {**variables, "ranges": ranges}
+        _, changed = network.apply(given, images, mutable=["observed"])
+        return average_ranges(ranges, changed["observed"], decay)
+
+    ranges = None
+    for images in batches:
+        if ranges is None:
+            made = jax.eval_shape(network.init, jax.random.key(0), images)["ranges"]
+            ranges = jax.tree.map(lambda end: jnp.full(end.shape, jnp.nan), made)
+        ranges = follow(variables, ranges, images)
+    if ranges is None:
+        raise ValueError("ranges from images need at least one batch")
+    return ranges
 
 
 def value_range(

@@ -10,6 +10,7 @@ ROW_NAMES = {
     "noise": "rounded, ranges from noise",
     "bn_statistics": "rounded, ranges from BatchNorm",
     "generated": "rounded, ranges from samples",
+    "untrained": "untrained, min-max ranges of samples",
     "real": "rounded, ranges from real images",
 }
 

@@ -37,7 +37,7 @@ from common.devices import AXIS
 from common.errors import UserError
 from common.schedules import create_schedule
 
-BASELINES = ("noise", "bn_statistics", "generated", "real")
+BASELINES = ("noise", "bn_statistics", "generated", "untrained", "real")
 GRADIENTS = ("identity", "clipped", "learned")
 
 _BITS = c.whole(MIN_BITS, MAX_BITS)

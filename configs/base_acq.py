@@ -253,7 +253,14 @@ def get_base(teacher: Mapping[str, object]) -> ConfigDict:
     config.train.save = "150 steps"
 
     config.baselines = ConfigDict()
-    config.baselines.run = ("noise", "bn_statistics", "generated", "real")
+    # noise, bn_statistics, generated, untrained (GDFQ's ranges, no step), real
+    config.baselines.run = (
+        "noise",
+        "bn_statistics",
+        "generated",
+        "untrained",
+        "real",
+    )
     config.baselines.batches = 4  # of images, to take ranges from
 
     # Labelled images, only ever used to evaluate; without them there is no accuracy.

@@ -34,7 +34,7 @@ def test_results_say_what_was_measured(whole):
     assert results == json.loads((workdir / "results.json").read_text())
     assert results["bits"] == {"weight": 4, "activation": 4, "other": 32}
     assert results["n"] == 10 and results["seed"] == 0 and results["steps"] == 3
-    assert set(results["baselines"]) == {"noise", "real"}
+    assert set(results["baselines"]) == {"noise", "untrained", "real"}
     quantized = results["quantized"]
     assert quantized["best_top1"] >= quantized["top1"] == 10 * quantized["correct"]
     assert 0 <= quantized["agreement"] <= 100 and quantized["kl"] >= 0
