@@ -181,7 +181,8 @@ def _train_student(
 
     def evaluate(state: QuantizeState) -> dict[str, float]:
         scalars, step = {}, int(state.step)
-        # One that waits is no student yet, and is not to count as the best.
+        # One that waits is no student yet, and is not to count as the best; whether it
+        # does for GDFQ is not known here.
         if data is not None and step > waits:
             variables = student_variables(teacher, state)
             logits = student_logits(config, teacher, variables, data, name="validate")

@@ -28,6 +28,7 @@ def _long(config: ConfigDict) -> None:
     config.generator.learns = True
     config.train.duration = "396 epochs"
     config.train.batch_size = 200
+    config.train.evaluate = config.train.save = "10 epochs"
 
 
 def _smoke(config: ConfigDict) -> None:

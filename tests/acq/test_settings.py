@@ -403,6 +403,12 @@ def test_the_published_generator_is_cifar_s_or_imagenet_s():
     assert settings.generator(changed(), teacher()).spread == 0.1
 
 
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.__name__)
+def test_published_ranges_are_frozen_before_the_student_s_first_update(recipe):
+    parts = settings.student_parts(recipe.get_config("published,gdfq"), teacher())
+    assert 0 < parts.ranges.observe_steps <= parts.waits
+
+
 def test_other_recipes_have_a_warm_up_apart():
     for variant in ("default", "gdfq", "long"):
         config = changed(variant)
