@@ -164,9 +164,9 @@ def _no_match(pattern: str, layers: tuple[Layer, ...], quantized: list[Layer]) -
     floats = _matching(pattern, layers)
     if floats:
         return (
-            f"config.quantizer.layers: got {pattern!r}, which matches only what is left "
-            f"float ({', '.join(floats)}): give config.quantizer.other_bits too, or "
-            "leave it out"
+            f"config.quantizer.layers: got {pattern!r}, which matches only what is "
+            f"left float ({', '.join(floats)}): give config.quantizer.other_bits too, "
+            "or leave it out"
         )
     weights, activations = (
         ", ".join(dict.fromkeys(x.name for x in quantized if x.kind in kinds))
