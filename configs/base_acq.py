@@ -102,9 +102,9 @@ def smoke(config: ConfigDict) -> None:
     config.train.batch_size = 4
     config.train.log = config.train.save = config.train.evaluate = "1 steps"
     config.train.looked_at = 4
-    if config.generator.learns and not config.train.one_loop:
+    if config.generator.learns:
         # The second phase has the generator's step too: no need to compile it twice.
-        config.generator.warmup = ""
+        config.generator.warmup = "1 steps" if config.train.one_loop else ""
     config.baselines.batches = 1
 
 
