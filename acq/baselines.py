@@ -5,11 +5,14 @@ The teacher's weights are rounded as they are, and the activations' ranges come 
     noise          standard normal images
     bn_statistics  the teacher's BatchNorm parameters, no image
     generated      the generator's images
+    untrained      the same images, as GDFQ observes them: a moving average of smallest
+                   and largest values, whatever `range_method` is. What its student
+                   would be before a first step beside the finished generator
     real           images of the evaluation data, which data-free quantization forbids:
                    what the others would have if they were perfect
 
-A range is of the kind that `config.quantizer.range_method` names, so that the rows
-differ in their images alone.
+Any other range is of the kind that `config.quantizer.range_method` names, so that the
+rows differ in their images alone.
 """
 
 import json
@@ -26,7 +29,11 @@ from acq import settings
 from acq.classifier import Classifier
 from acq.datasets.eval_data import EvalData
 from acq.evaluate import logits_of, predict, top1
-from acq.initial_ranges import ranges_from_images, ranges_from_statistics
+from acq.initial_ranges import (
+    ranges_as_observed,
+    ranges_from_images,
+    ranges_from_statistics,
+)
 from common.config import ConfigDict
 from common.devices import is_first_process
 from common.files import write_atomically
@@ -35,7 +42,7 @@ from common.typing import PyTree
 
 def statistics_ranges(config: ConfigDict, teacher: Classifier) -> PyTree:
     """Returns the ranges that the teacher's BatchNorm parameters alone give."""
-    layers = settings.range_layers(config, config.quantizer.range_method)
+    layers = settings.range_layers(config, teacher, config.quantizer.range_method)
     count = config.train.batch_size
     return ranges_from_statistics(
         teacher.network,
@@ -64,8 +71,8 @@ def measure_baselines(
       path: a JSON file; what it holds is not measured again.
     """
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    layers = settings.range_layers(config, config.quantizer.range_method)
-    student = teacher.with_layers(settings.quant_layers(config))
+    layers = settings.range_layers(config, teacher, config.quantizer.range_method)
+    student = teacher.with_layers(settings.quant_layers(config, teacher))
     sources: Mapping[str, Callable[[], Iterator[jax.Array]]] = {
         "noise": lambda: _noise(config, teacher),
         "generated": lambda: map(generate, range(config.baselines.batches)),
@@ -76,6 +83,13 @@ def measure_baselines(
             continue
         if name == "bn_statistics":
             ranges = statistics_ranges(config, teacher)
+        elif name == "untrained":
+            ranges = ranges_as_observed(
+                student,
+                teacher.variables,
+                sources["generated"](),
+                decay=float(config.quantizer.decay),
+            )
         else:
             ranges = ranges_from_images(
                 teacher.network, layers, teacher.variables, sources[name]()

@@ -20,6 +20,9 @@ as the place of a window on wider first features, which what is shown moves with
 Gaussian heat map beside the features at up to half the image's size; or joined to the
 latent.
 
+The first dense layer starts as flax's do, with 3 times the variance of PyTorch's; the
+normalisation behind it makes both the same but for how fast Adam turns them.
+
 Hidden layers normalise by the batch always, also when samples are made for the student,
 so there are no running statistics and a sample depends on its batch.
 """
@@ -62,6 +65,8 @@ class Generator(nn.Module):
       sigma: of the heat map, in units of half the image.
       height: of the heat map.
       epsilon: of the normalisation in the hidden layers.
+      spread: how far apart the scales and offsets of classes start, with 'norm'; GDFQ's
+        start alike, at 1 and 0, and are told apart by their gradients alone.
       pixels: the teacher's normalisation, for toned images in [0, 1] before it; None
         for GDFQ's tanh, made to have mean 0 and variance 1 in each channel of a batch.
       axis_name: of the pmapped axis whose joined batch normalises; None for one device.
@@ -77,6 +82,7 @@ class Generator(nn.Module):
     sigma: float | int = 0.3
     height: float | int = 3.0
     epsilon: float | int = 1e-5
+    spread: float | int = 0.1
     pixels: Normalisation | None = None
     axis_name: str | None = None
 
@@ -151,7 +157,7 @@ class Generator(nn.Module):
         x = self._standardise(x, epsilon)
         kinds = self.classes if self.label == "norm" else 1
         shape = (kinds, x.shape[-1])
-        spread = 0.1 if kinds > 1 else 0.0
+        spread = self.spread if kinds > 1 else 0.0
         scale = self.param(f"{name}_scale", _around(1.0, spread), shape)
         offset = self.param(f"{name}_offset", _around(0.0, spread), shape)
         chosen = label if kinds > 1 else jnp.zeros_like(label)

@@ -19,7 +19,9 @@ from jaxtyping import Array, Float, Key
 
 from acq.kernels.fake_quant import fake_quant
 from acq.kernels.grid import Grid
+from acq.layer_bits import LayerBits, own_grid
 from acq.layers import ActivationKind, FloatLayers, activate
+from acq.quant_layers import average_ranges
 from common.typing import PyTree
 
 RangeMethod = Literal["minmax", "mse"]
@@ -40,12 +42,14 @@ class RangeLayers(FloatLayers):
       method: 'minmax' or 'mse'.
       gaussian: whether batch normalisation gives N(bias, scale^2) whatever comes in,
         by the random stream `gaussian`.
+      bits: of layers that have their own, by name.
     """
 
     activations: Grid
     others: Grid | None
     method: RangeMethod = "minmax"
     gaussian: bool = False
+    bits: LayerBits = ()
 
     def batch_norm(self, *, epsilon: float = 1e-5, name: str) -> nn.Module:
         """As in float networks, or a `GaussianNorm`."""
@@ -56,7 +60,7 @@ class RangeLayers(FloatLayers):
     def activation(self, kind: ActivationKind, *, name: str) -> nn.Module:
         """A `RangedActivation`."""
         grid = self.others if kind == "identity" else self.activations
-        return RangedActivation(kind, grid, self.method, name=name)
+        return RangedActivation(kind, grid, self.method, self.bits, name=name)
 
 
 class GaussianNorm(nn.Module):
@@ -80,18 +84,21 @@ class RangedActivation(nn.Module):
       kind: of the activation.
       grid: it would be quantized on; None for none.
       method: 'minmax' or 'mse'.
+      bits: of layers that have their own.
     """
 
     kind: ActivationKind
     grid: Grid | None
     method: RangeMethod
+    bits: LayerBits = ()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """The activation, not quantized."""
         y = activate(x, self.kind)
         if self.grid is not None and self.is_mutable_collection("observed"):
-            low, high = value_range(y, self.grid, self.method)
+            grid = own_grid(self, self.grid, self.bits)
+            low, high = value_range(y, grid, self.method)
             self.put_variable("observed", "low", low)
             self.put_variable("observed", "high", high)
         return y
@@ -155,6 +162,45 @@ def ranges_from_images(
     if not found:
         raise ValueError("ranges from images need at least one batch")
     return jax.tree.map(lambda *each: sum(each) / len(each), *found)
+
+
+def ranges_as_observed(
+    network: nn.Module,
+    variables: PyTree,
+    batches: Iterable[Float[Array, "n h w c"]],
+    *,
+    decay: float,
+) -> PyTree:
+    """Returns {...: {low, high}} as GDFQ observes them, before any training.
+
+    A moving average over batches of the smallest and largest value that the quantized
+    network meets, in the ranges so far.
+
+    Args:
+      network: the student's, made of `QuantLayers`.
+      variables: the teacher's.
+      batches: normalised images, all of one shape.
+      decay: of the average.
+
+    Raises:
+      ValueError: there is no batch.
+    """
+
+    @jax.jit
+    def follow(variables: PyTree, ranges: PyTree, images: jax.Array) -> PyTree:
+        given = {**variables, "ranges": ranges}
+        _, changed = network.apply(given, images, mutable=["observed"])
+        return average_ranges(ranges, changed["observed"], decay)
+
+    ranges = None
+    for images in batches:
+        if ranges is None:
+            made = jax.eval_shape(network.init, jax.random.key(0), images)["ranges"]
+            ranges = jax.tree.map(lambda end: jnp.full(end.shape, jnp.nan), made)
+        ranges = follow(variables, ranges, images)
+    if ranges is None:
+        raise ValueError("ranges from images need at least one batch")
+    return ranges
 
 
 def value_range(

@@ -30,6 +30,7 @@ from flax.typing import Initializer
 
 from acq.kernels.grid import Grid, dequantize, quantize
 from acq.kernels.integer_codes import code_dtype, from_codes, zero_point_dtype
+from acq.layer_bits import LayerBits, own_grid
 from acq.layer_operations import ActivationKind, activate
 from acq.layers import Activation, BatchNorm, Conv, Dense, sow_latest
 from acq.quant_layers import QuantLayers
@@ -45,11 +46,13 @@ class IntegerLayers:
       kernels: Grid of convolutions' and dense layers' kernels.
       activations: Grid of rectifiers' outputs.
       others: Grid of "identity" activations; None leaves them float.
+      bits: Of layers that have their own, by name.
     """
 
     kernels: Grid
     activations: Grid
     others: Grid | None = None
+    bits: LayerBits = ()
 
     def conv(
         self,
@@ -71,12 +74,13 @@ class IntegerLayers:
             groups,
             use_bias,
             grid=self.kernels,
+            bits=self.bits,
             name=name,
         )
 
     def dense(self, features: int, *, name: str) -> nn.Module:
         """An affine map with a stored kernel."""
-        return IntegerDense(features, grid=self.kernels, name=name)
+        return IntegerDense(features, grid=self.kernels, bits=self.bits, name=name)
 
     def batch_norm(self, *, epsilon: float = 1e-5, name: str) -> nn.Module:
         """A float `BatchNorm`."""
@@ -87,7 +91,7 @@ class IntegerLayers:
         grid = self.others if kind == "identity" else self.activations
         if grid is None:
             return Activation(kind, name=name)
-        return IntegerActivation(kind, grid=grid, name=name)
+        return IntegerActivation(kind, grid=grid, bits=self.bits, name=name)
 
 
 class IntegerConv(Conv, kw_only=True):
@@ -95,9 +99,11 @@ class IntegerConv(Conv, kw_only=True):
 
     Attributes:
       grid: Of the kernel.
+      bits: Of layers that have their own.
     """
 
     grid: Grid
+    bits: LayerBits = ()
 
     def make_kernel(self, init: Initializer, shape: tuple[int, ...]) -> jax.Array:
         """What the stored kernel stands for."""
@@ -109,9 +115,11 @@ class IntegerDense(Dense, kw_only=True):
 
     Attributes:
       grid: Of the kernel.
+      bits: Of layers that have their own.
     """
 
     grid: Grid
+    bits: LayerBits = ()
 
     def make_kernel(self, init: Initializer, shape: tuple[int, ...]) -> jax.Array:
         """What the stored kernel stands for."""
@@ -123,14 +131,16 @@ class IntegerActivation(Activation, kw_only=True):
 
     Attributes:
       grid: Of the output.
+      bits: Of layers that have their own.
     """
 
     grid: Grid
+    bits: LayerBits = ()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Values of the shape of `x`."""
-        grid = self.grid
+        grid = own_grid(self, self.grid, self.bits)
         scale = self.variable("integers", "scale", jnp.ones, (), jnp.float32).value
         zero_point = self.variable(
             "integers", "zero_point", jnp.zeros, (), zero_point_dtype(grid)
@@ -148,7 +158,8 @@ class IntegerActivation(Activation, kw_only=True):
 def _stored_kernel(
     module: IntegerConv | IntegerDense, shape: tuple[int, ...]
 ) -> jax.Array:
-    dtype, channels = code_dtype(module.grid), shape[-1:]
+    dtype = code_dtype(own_grid(module, module.grid, module.bits))
+    channels = shape[-1:]
     codes = module.variable("integers", "kernel", jnp.zeros, shape, dtype)
     scale = module.variable("integers", "scale", jnp.ones, channels, jnp.float32)
     zero_point = module.variable("integers", "zero_point", jnp.zeros, channels, dtype)
@@ -163,6 +174,7 @@ def integer_layers(layers: QuantLayers) -> IntegerLayers:
         layers.kernels.grid,
         layers.activations.grid,
         None if layers.others is None else layers.others.grid,
+        layers.bits,
     )
 
 

@@ -10,6 +10,8 @@ and dense layer is quantized, the first and the last too:
     others       "identity", what GDFQ leaves float and integer runtimes need quantized;
                  per tensor, or not at all
 
+Single layers may have bits of their own (`acq/layer_bits.py`).
+
     collection   leaves of a module
     ranges       quantized activation: low, high; float32 scalars
     observed     the same tree: this batch's least and greatest value; where mutable
@@ -35,6 +37,7 @@ from acq.kernels.fake_quant import Gradient, fake_quant
 from acq.kernels.grid import Grid, scale_and_zero_point
 from acq.kernels.integer_codes import to_codes, zero_point_dtype
 from acq.kernels.scale_gradient import scale_gradient
+from acq.layer_bits import LayerBits, own_grid
 from acq.layer_operations import ActivationKind, activate
 from acq.layers import Activation, BatchNorm, Conv, Dense, shown, sow_latest
 from common.typing import PyTree
@@ -64,12 +67,14 @@ class QuantLayers:
       others: Of "identity" activations; None leaves them float.
       axis_name: Of the pmapped axis over which statistics and observed ranges are
         taken; None for one device's.
+      bits: Of layers that have their own, by name; see `acq/layer_bits.py`.
     """
 
     kernels: Quantizer
     activations: Quantizer
     others: Quantizer | None = None
     axis_name: str | None = None
+    bits: LayerBits = ()
 
     def __post_init__(self):
         """Raises ValueError for kernels with learned ranges."""
@@ -99,12 +104,13 @@ class QuantLayers:
             groups,
             use_bias,
             quantizer=self.kernels,
+            bits=self.bits,
             name=name,
         )
 
     def dense(self, features: int, *, name: str) -> nn.Module:
         """An affine map with a quantized kernel."""
-        return QuantDense(features, quantizer=self.kernels, name=name)
+        return QuantDense(features, quantizer=self.kernels, bits=self.bits, name=name)
 
     def batch_norm(self, *, epsilon: float = 1e-5, name: str) -> nn.Module:
         """A float `BatchNorm`."""
@@ -116,7 +122,11 @@ class QuantLayers:
         if quantizer is None:
             return Activation(kind, name=name)
         return QuantActivation(
-            kind, quantizer=quantizer, axis_name=self.axis_name, name=name
+            kind,
+            quantizer=quantizer,
+            axis_name=self.axis_name,
+            bits=self.bits,
+            name=name,
         )
 
 
@@ -125,9 +135,11 @@ class QuantConv(Conv, kw_only=True):
 
     Attributes:
       quantizer: Of the kernel.
+      bits: Of layers that have their own.
     """
 
     quantizer: Quantizer
+    bits: LayerBits = ()
 
     def make_kernel(self, init: Initializer, shape: tuple[int, ...]) -> jax.Array:
         """The float kernel, rounded."""
@@ -139,9 +151,11 @@ class QuantDense(Dense, kw_only=True):
 
     Attributes:
       quantizer: Of the kernel.
+      bits: Of layers that have their own.
     """
 
     quantizer: Quantizer
+    bits: LayerBits = ()
 
     def make_kernel(self, init: Initializer, shape: tuple[int, ...]) -> jax.Array:
         """The float kernel, rounded."""
@@ -154,10 +168,12 @@ class QuantActivation(Activation, kw_only=True):
     Attributes:
       quantizer: Of the output.
       axis_name: Of the pmapped axis a batch is shared over; None for one device.
+      bits: Of layers that have their own.
     """
 
     quantizer: Quantizer
     axis_name: str | None = None
+    bits: LayerBits = ()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -171,7 +187,7 @@ class QuantActivation(Activation, kw_only=True):
                 sow_latest(self, "observed", low=seen_low, high=seen_high)
             low = jnp.where(jnp.isnan(low), seen_low, low)
             high = jnp.where(jnp.isnan(high), seen_high, high)
-        grid = self.quantizer.grid
+        grid = own_grid(self, self.quantizer.grid, self.bits)
         scale, zero_point = scale_and_zero_point(low, high, grid)
         stored = zero_point.astype(zero_point_dtype(grid))
         sow_latest(self, "integers", scale=scale, zero_point=stored)
@@ -240,7 +256,8 @@ def learning_rate_factor(count: int, grid: Grid) -> float:
 
 
 def _rounded(module: QuantConv | QuantDense, kernel: jax.Array) -> jax.Array:
-    grid, gradient = module.quantizer.grid, module.quantizer.gradient
+    grid = own_grid(module, module.quantizer.grid, module.bits)
+    gradient = module.quantizer.gradient
     low, high = kernel_range(kernel)
     if module.is_mutable_collection("integers"):
         scale, zero_point = scale_and_zero_point(low, high, grid)

@@ -4,7 +4,8 @@
     evaluation, baselines, export, report
 
 Each phase is a `common.loop.fit` with checkpoints of its own, so that a run goes on
-from the middle of either. Images of the evaluation data are never trained on.
+from the middle of either. With `config.train.one_loop` there is one loop for both, as
+GDFQ has it. Images of the evaluation data are never trained on.
 """
 
 import functools
@@ -90,6 +91,7 @@ def _quantize(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     teacher = open_teacher(config, workdir)
     data = open_eval_data(config, teacher)
     given_params = _given_generator(config, teacher)
+    settings.quant_layers(config, teacher)  # refuses layers that the teacher lacks
     # All inputs are open: from here on the folder is this run's.
     if is_first_process():
         hold_config(config, workdir, free=FREE_TO_CHANGE)
@@ -135,7 +137,7 @@ def _train_generator(
     """The generator's parameters after its steps alone."""
     parts = settings.generator_parts(config, teacher, alone=True)
     folder = workdir / "generator"
-    steps = settings.to_steps(config, "generator.warmup")
+    steps = settings.alone_steps(config)
     state = generator_state(config, parts)
     if not steps:
         return state.generator.params
@@ -178,15 +180,24 @@ def _train_student(
         )
     )
     batch_size = _batch_size(config)
+    waits = settings.waiting_steps(config)
 
     def evaluate(state: QuantizeState) -> dict[str, float]:
-        scalars = {}
-        if data is not None:
+        scalars, step = {}, int(state.step)
+        # One that waits is no student yet, and is not to count as the best; whether it
+        # does for GDFQ is not known here.
+        if data is not None and step > waits:
             variables = student_variables(teacher, state)
             logits = student_logits(config, teacher, variables, data, name="validate")
             scalars["val/top1"] = top1(logits, data.labels).top1
         if config.generator.learns:
-            scalars |= _watch(config, teacher, state.generator, alone=False)
+            scalars |= _watch(
+                config,
+                teacher,
+                state.generator,
+                alone=False,
+                settled=step >= waits / 2,
+            )
         return scalars
 
     with Checkpoints(workdir / "checkpoints") as checkpoints:
@@ -196,9 +207,10 @@ def _train_student(
             # Behind the numbers of the generator's steps alone: new samples.
             Draws(
                 batch_size,
-                first=batch_size * settings.to_steps(config, "generator.warmup"),
+                first=batch_size
+                * (settings.to_steps(config, "generator.warmup") - waits),
             ),
-            _plan(config, settings.to_steps(config, "train.duration")),
+            _plan(config, waits + settings.to_steps(config, "train.duration")),
             checkpoints=checkpoints,
             make_writer=lambda after: MetricsWriter(workdir, after_step=after),
             evaluate=evaluate,

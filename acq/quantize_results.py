@@ -55,6 +55,7 @@ def collect_results(
             "activation": config.quantizer.activation_bits,
             "other": config.quantizer.other_bits or 32,
         },
+        "layer_bits": settings.bits_by_layer(config, teacher),
         "teacher": {"source": teacher.record.source, "sha256": teacher.record.sha256},
         "quantized": {},
         "baselines": {},
@@ -91,7 +92,7 @@ def student_logits(
 ) -> Float32[np.ndarray, "n k"]:
     """Returns the student's logits of the evaluation images."""
     return predict(
-        logits_of(teacher.with_layers(settings.quant_layers(config))),
+        logits_of(teacher.with_layers(settings.quant_layers(config, teacher))),
         variables,
         data.images,
         batch_size=config.eval.batch_size,
@@ -182,7 +183,10 @@ def write_outputs(
             workdir / "metrics.jsonl", ("train/student_loss", "val/top1")
         )
     }
-    generator_metrics = workdir / "generator" / "metrics.jsonl"
+    own_phase = workdir / "generator"
+    generator_metrics = (
+        workdir if config.train.one_loop else own_phase
+    ) / "metrics.jsonl"
     if generator_metrics.exists():
         curves["Generator"] = curves_png(
             generator_metrics,

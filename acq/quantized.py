@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from acq import settings
 from acq.classifier import Classifier, Record
 from acq.integer_layers import integer_layers, to_integers
+from acq.layer_bits import LayerBits
 from acq.teacher.settings import create_teacher
 from common.checkpoint import (
     MANIFEST,
@@ -57,7 +58,7 @@ def export_quantized(
       variables: the student's: `params`, `batch_stats`, `ranges`.
       added: to the manifest.
     """
-    student = teacher.with_layers(settings.quant_layers(config))
+    student = teacher.with_layers(settings.quant_layers(config, teacher))
     image = jnp.zeros(teacher.record.image_shape(1))
     _, integers = to_integers(student, variables, image)
     manifest = {
@@ -65,6 +66,7 @@ def export_quantized(
         "kind": "quantized",
         "classifier": teacher.record.to_json(),
         "quantizer": json.loads(config.quantizer.to_json_best_effort()),
+        "layer_bits": settings.bits_by_layer(config, teacher),
     }
     export_variables(folder, jax.device_get(integers), manifest | added)
 
@@ -85,7 +87,10 @@ def load_quantized(folder: Path) -> Quantized:
             "`export` of a finished run of acq's task quantize."
         )
     record = Record.from_json(manifest["classifier"])
-    layers = settings.quant_layers(ConfigDict({"quantizer": quantizer}))
+    layers = dataclasses.replace(
+        settings.uniform_layers(ConfigDict({"quantizer": quantizer})),
+        bits=_stored_bits(manifest),
+    )
     student = create_teacher(record).clone(layers=layers)
     network = student.clone(layers=integer_layers(layers))
     like = jax.eval_shape(
@@ -99,3 +104,9 @@ def load_quantized(folder: Path) -> Quantized:
         record=record,
         manifest=manifest,
     )
+
+
+def _stored_bits(manifest: dict[str, Any]) -> LayerBits:
+    """Bits of every layer; () of an export from before layers could differ."""
+    groups = manifest.get("layer_bits", {}).values()
+    return tuple((name, bits) for group in groups for name, bits in group.items())

@@ -1,11 +1,17 @@
 """How the ranges of the activations' quantizers change while the student learns.
 
     observed       they follow a moving average of each batch's smallest and largest
-                   value over the first steps and are then frozen, as GDFQ has it
+                   value over the first steps and are then frozen, as GDFQ has it: the
+                   run's first steps where generator and student have one loop
+                   (`config.train.one_loop`), in which the student waits; else the
+                   student's
     bn_statistics  they start as the teacher's BatchNorm parameters say
                    (`initial_ranges.py`), before any sample
 
 From there on they stay, or are trained if the quantizer's gradient is "learned".
+
+A batch is quantized in the ranges from before it. Whether GDFQ's are from before or
+after is not known here.
 """
 
 import dataclasses

@@ -1,5 +1,6 @@
 """Results of a quantization as tables for people."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ ROW_NAMES = {
     "noise": "rounded, ranges from noise",
     "bn_statistics": "rounded, ranges from BatchNorm",
     "generated": "rounded, ranges from samples",
+    "untrained": "untrained, min-max ranges of samples",
     "real": "rounded, ranges from real images",
 }
 
@@ -36,6 +38,8 @@ def format_results(results: Mapping[str, Any]) -> str:
                 f"{results['steps']} steps of {results['seconds_per_step']:.2f} s",
             )
         )
+    if own := own_bits(results):
+        parts.append(textwrap.fill(f"Layers with bits of their own: {own}", 88))
     parts.append(
         format_table(
             ["samples", "value"],
@@ -62,8 +66,11 @@ def format_runs(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     every = [run for seeds in runs.values() for run in seeds]
     if not every:
         raise ValueError("there is no run to compare")
-    for key in ("bits", "n"):
-        values = [run[key] for run in every]
+    for key, values in (
+        ("bits", [run["bits"] for run in every]),
+        ("layer_bits", [own_bits(run) for run in every]),
+        ("n", [run["n"] for run in every]),
+    ):
         if any(value != values[0] for value in values):
             raise ValueError(f"runs do not compare: {key} is one of {values}")
     rows = []
@@ -100,6 +107,17 @@ def format_runs(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         rows,
         digits=(0, 0, 2, 2, 2, 4, 4, 2, 2),
         title=f"W{bits['weight']}A{bits['activation']}, {every[0]['n']:,} images",
+    )
+
+
+def own_bits(results: Mapping[str, Any]) -> str:
+    """Which layers have other bits than the rest, such as "conv1 W8, act1 A8"."""
+    kinds = {"weights": "weight", "activations": "activation", "others": "other"}
+    return ", ".join(
+        f"{name} {'W' if group == 'weights' else 'A'}{bits}"
+        for group, layers in results.get("layer_bits", {}).items()
+        for name, bits in layers.items()
+        if bits != results["bits"][kinds[group]]
     )
 
 

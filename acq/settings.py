@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from typing import Any
 
 import optax
@@ -10,6 +11,15 @@ from acq.classifier import Classifier
 from acq.generator import Generator
 from acq.initial_ranges import RANGE_METHODS, RangeLayers, RangeMethod
 from acq.kernels.grid import MAX_BITS, MIN_BITS, Grid
+from acq.layer_bits import (
+    BITS_WORDS,
+    Layer,
+    LayerBits,
+    all_bits,
+    called_layers,
+    choose_bits,
+    parse_layers,
+)
 from acq.layers import FloatLayers
 from acq.observation import ATTENTION_FORMS
 from acq.quant_layers import Quantizer, QuantLayers
@@ -27,16 +37,19 @@ from common.devices import AXIS
 from common.errors import UserError
 from common.schedules import create_schedule
 
-BASELINES = ("noise", "bn_statistics", "generated", "real")
+BASELINES = ("noise", "bn_statistics", "generated", "untrained", "real")
 GRADIENTS = ("identity", "clipped", "learned")
-# Where the rate falls to a tenth, as shares of the run: GDFQ's epochs 100, 200, 300.
-_BOUNDARIES = (0.25, 0.5, 0.75)
 
 _BITS = c.whole(MIN_BITS, MAX_BITS)
+_BITS_OR_NONE = c.Rule(lambda v: v == 0 or _BITS.accepts(v), f"0, or {_BITS.words}")
 _WEIGHT = c.number(at_least=0)
 _DURATION = c.Rule(lambda v: _is_duration(v), "such as '500 steps' or '2.5 epochs'")
 _DURATION_OR_NONE = c.Rule(
     lambda v: v == "" or _is_duration(v), f"{_DURATION.words}, or '' for none"
+)
+_DURATIONS = c.Rule(
+    lambda v: isinstance(v, tuple) and all(map(_is_duration, v)),
+    "a tuple of durations, such as ('100 epochs', '200 epochs')",
 )
 _BASELINE = c.some_of(*BASELINES)
 
@@ -44,9 +57,9 @@ RULES = {
     "seed": c.whole(0, 2**31 - 1),
     "quantizer.weight_bits": _BITS,
     "quantizer.activation_bits": _BITS,
-    "quantizer.other_bits": c.Rule(
-        lambda v: v == 0 or _BITS.accepts(v), f"0, or {_BITS.words}"
-    ),
+    "quantizer.other_bits": _BITS_OR_NONE,
+    "quantizer.layers": c.Rule(lambda v: _is_layer_bits(v), BITS_WORDS),
+    "quantizer.first_last_bits": _BITS_OR_NONE,
     "quantizer.symmetric_weights": c.boolean(),
     "quantizer.gradient": c.one_of(*GRADIENTS),
     "quantizer.range_source": c.one_of(*RANGE_SOURCES),
@@ -58,6 +71,7 @@ RULES = {
     "generator.epsilon": c.number(above=0),
     "generator.output": c.one_of("pixels", "tanh"),
     "generator.label": c.one_of("product", "norm"),
+    "generator.class_spread": c.number(at_least=0),
     "generator.center": c.one_of("window", "heat_map", "latent", "none"),
     "generator.sigma": c.number(above=0),
     "generator.height": c.number(),
@@ -91,6 +105,8 @@ RULES = {
     "train.log": _DURATION,
     "train.evaluate": _DURATION,
     "train.save": _DURATION,
+    "train.one_loop": c.boolean(),
+    "train.decay_at": _DURATIONS,
     "train.epoch_steps": c.whole(1),
     "train.batch_size": c.whole(2),
     "train.looked_at": c.whole(1),
@@ -118,6 +134,17 @@ def problems(config: ConfigDict) -> list[str]:
             "generator.center='none', which shows the generator no centre: give "
             "'window', 'heat_map' or 'latent', or a weight of 0"
         )
+    if config.train.one_loop and not generator.learns:
+        found.append(
+            "train.one_loop: got True with generator.learns=False: in one loop the "
+            "generator learns in every step; give generator.learns=True, or False here"
+        )
+    decay_at = _decay_steps(config, start=0)
+    if any(b <= a for a, b in itertools.pairwise(decay_at)):
+        found.append(
+            f"train.decay_at: got {config.train.decay_at}, accepted: durations that "
+            "grow"
+        )
     terms = ("class", "statistics", "center", "pair", "consistency")
     if not any(generator[f"{term}_weight"] for term in terms):
         found.append(
@@ -130,6 +157,16 @@ def problems(config: ConfigDict) -> list[str]:
             "nothing to learn; give one of them a weight"
         )
     return found
+
+
+def _is_layer_bits(value: Any) -> bool:
+    if not isinstance(value, str):
+        return False
+    try:
+        parse_layers(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_duration(value: Any) -> bool:
@@ -149,6 +186,28 @@ def to_steps(config: ConfigDict, key: str) -> int:
     if duration == "":
         return 0
     return c.to_steps(duration, config.train.epoch_steps, key)
+
+
+def alone_steps(config: ConfigDict) -> int:
+    """Returns the steps of the generator in a phase of its own."""
+    return 0 if config.train.one_loop else to_steps(config, "generator.warmup")
+
+
+def waiting_steps(config: ConfigDict) -> int:
+    """Returns the steps in one loop with the student before its first update."""
+    return _warmup_steps(config) if config.train.one_loop else 0
+
+
+def _warmup_steps(config: ConfigDict) -> int:
+    """Of this run: a generator that is given has had its own elsewhere."""
+    return 0 if config.generator.path else to_steps(config, "generator.warmup")
+
+
+def _decay_steps(config: ConfigDict, *, start: int) -> tuple[int, ...]:
+    """When rates fall, in steps of an optimiser whose first is the run's `start`."""
+    epoch = config.train.epoch_steps
+    durations = config.train.decay_at
+    return tuple(c.to_steps(d, epoch, "train.decay_at") - start for d in durations)
 
 
 def generator(config: ConfigDict, teacher: Classifier) -> Generator:
@@ -182,6 +241,7 @@ def generator(config: ConfigDict, teacher: Classifier) -> Generator:
         classes=teacher.record.classes,
         width=settings.width,
         label=settings.label,
+        spread=settings.class_spread,
         center=settings.center,
         reach=settings.reach,
         sigma=settings.sigma,
@@ -225,6 +285,13 @@ def generator_parts(
       alone: whether of the warm-up, else of the steps beside the student.
     """
     settings = config.generator
+    own_schedule = alone or config.train.one_loop
+    if alone:
+        start, total = 0, to_steps(config, "generator.warmup")
+    else:
+        waits = waiting_steps(config)
+        start = _warmup_steps(config) - waits
+        total = waits + to_steps(config, "train.duration")
     return GeneratorParts(
         generator=generator(config, teacher),
         teacher=teacher.with_layers(FloatLayers(AXIS)),
@@ -234,7 +301,9 @@ def generator_parts(
             statistics_form=settings.statistics_form,
             statistics_mode=settings.statistics_mode,
             center_weight=settings.center_weight,
-            center_ramp=to_steps(config, "generator.center_ramp") if alone else 0,
+            center_ramp=(
+                to_steps(config, "generator.center_ramp") if own_schedule else 0
+            ),
             power=settings.power,
             pair_weight=settings.pair_weight,
             consistency_weight=settings.consistency_weight,
@@ -244,17 +313,17 @@ def generator_parts(
         black=teacher.record.black,
         optimizer=_optimizer(
             "adam",
-            settings.schedule if alone else config.student.schedule,
+            settings.schedule if own_schedule else config.student.schedule,
             settings.learning_rate,
-            # One at least: a warm-up of no step has a schedule too.
-            max(1, to_steps(config, "generator.warmup" if alone else "train.duration")),
+            max(1, total),  # a warm-up of no step has a schedule too
+            decay_at=_decay_steps(config, start=start),
             first_moment=0.5,
         ),
     )
 
 
-def quant_layers(config: ConfigDict) -> QuantLayers:
-    """Returns the layers of the student."""
+def uniform_layers(config: ConfigDict) -> QuantLayers:
+    """Returns the layers of a student all of whose layers have the same bits."""
     settings = config.quantizer
     kernels = Grid(settings.weight_bits, symmetric=settings.symmetric_weights)
     # Kernels' ranges are their smallest and largest value: nothing is outside.
@@ -269,13 +338,59 @@ def quant_layers(config: ConfigDict) -> QuantLayers:
     )
 
 
-def range_layers(config: ConfigDict, method: RangeMethod) -> RangeLayers:
-    """Returns the layers that measure the student's ranges."""
-    layers = quant_layers(config)
+def quant_layers(config: ConfigDict, teacher: Classifier) -> QuantLayers:
+    """Returns the layers of a teacher's student.
+
+    Raises:
+      UserError: a layer that has bits of its own is none of the teacher's.
+    """
+    bits = _layer_bits(config, teacher)
+    return dataclasses.replace(uniform_layers(config), bits=bits)
+
+
+def _layer_bits(config: ConfigDict, teacher: Classifier) -> LayerBits:
+    settings = config.quantizer
+    asked = parse_layers(settings.layers)
+    if not asked and not settings.first_last_bits:
+        return ()
+    return choose_bits(
+        asked,
+        settings.first_last_bits,
+        _called_layers(teacher),
+        others=settings.other_bits > 0,
+    )
+
+
+def bits_by_layer(config: ConfigDict, teacher: Classifier) -> dict[str, dict[str, int]]:
+    """Returns {'weights', 'activations', 'others': {name: bits}} of all layers.
+
+    As results and manifests hold them.
+    """
+    settings = config.quantizer
+    return all_bits(
+        _called_layers(teacher),
+        _layer_bits(config, teacher),
+        weights=settings.weight_bits,
+        activations=settings.activation_bits,
+        others=settings.other_bits or None,
+    )
+
+
+def _called_layers(teacher: Classifier) -> tuple[Layer, ...]:
+    network = teacher.with_layers(FloatLayers())
+    return called_layers(network, teacher.record.image_shape(1))
+
+
+def range_layers(
+    config: ConfigDict, teacher: Classifier, method: RangeMethod
+) -> RangeLayers:
+    """Returns the layers that measure the ranges of a teacher's student."""
+    layers = quant_layers(config, teacher)
     return RangeLayers(
         activations=layers.activations.grid,
         others=layers.others.grid if layers.others else None,
         method=method,
+        bits=layers.bits,
     )
 
 
@@ -283,7 +398,7 @@ def student_parts(config: ConfigDict, teacher: Classifier) -> StudentParts:
     """Returns what a student step is made of."""
     settings, ranges = config.student, config.quantizer
     observed = ranges.range_source == "observed"
-    layers = dataclasses.replace(quant_layers(config), axis_name=AXIS)
+    layers = dataclasses.replace(quant_layers(config, teacher), axis_name=AXIS)
     by_class = settings.kl_mean == "samples_and_classes"
     kl_share = 1 / teacher.record.classes if by_class else 1
     return StudentParts(
@@ -299,8 +414,10 @@ def student_parts(config: ConfigDict, teacher: Classifier) -> StudentParts:
             settings.schedule,
             settings.learning_rate,
             to_steps(config, "train.duration"),
+            decay_at=_decay_steps(config, start=_warmup_steps(config)),
             weight_decay=settings.weight_decay,
         ),
+        waits=waiting_steps(config),
         ranges=RangeRule(
             observe_steps=to_steps(config, "quantizer.observe") if observed else 0,
             decay=ranges.decay,
@@ -315,18 +432,22 @@ def _optimizer(
     rate: float,
     total: int,
     *,
+    decay_at: tuple[int, ...],
     first_moment: float = 0.9,
     weight_decay: float = 0.0,
 ) -> optax.GradientTransformation:
     """Adam or Nesterov's SGD, weight decay added to the gradient as in PyTorch.
 
-    The decay is of the student's `params` only: its ranges are no weights, and those
-    that are frozen are to stay.
+    A 'step' schedule falls to a tenth at each of `decay_at`, steps of this optimiser;
+    those that are not above 0 came before its first. The decay is of the student's
+    `params` only: its ranges are no weights, and those that are frozen are to stay.
     """
-    steps_at = sorted({max(1, round(share * total)) for share in _BOUNDARIES})
-    boundaries = [step for step in steps_at if step < total and schedule == "step"]
-    if schedule == "step" and not boundaries:
-        schedule = "constant"  # a run of one step
+    boundaries = []
+    if schedule == "step":
+        rate *= 0.1 ** sum(step <= 0 for step in decay_at)
+        boundaries = [step for step in decay_at if 0 < step < total]
+        if not boundaries:
+            schedule = "constant"  # the run ends before
     rates = create_schedule(
         schedule, peak=rate, total_steps=total, boundaries=boundaries
     )

@@ -127,7 +127,7 @@ class QuantizeState(flax.struct.PyTreeNode):
     """What a step of generator and student changes.
 
     Attributes:
-      step: steps done of this phase, int32 scalar.
+      step: steps done of this phase, int32 scalar; of the run in one loop.
       generator: its parameters and their optimiser's state.
       student: `params` and, in `ranges`, those of the activations.
     """
@@ -166,12 +166,14 @@ class StudentParts(NamedTuple):
       loss: weights of the terms.
       optimizer: makes the steps.
       ranges: where the activations' ranges come from.
+      waits: steps before the student's first update; it only follows its ranges then.
     """
 
     student: nn.Module
     loss: StudentLoss
     optimizer: optax.GradientTransformation
     ranges: RangeRule
+    waits: int = 0
 
 
 def create_learner(params: PyTree, optimizer: optax.GradientTransformation) -> Learner:

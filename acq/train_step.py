@@ -74,7 +74,8 @@ def make_quantize_step(
     """Returns `quantize_step(teacher_variables, state, shard)`, to be pmapped.
 
     The student learns from the generator's images as they were before the generator's
-    own step, as GDFQ does it.
+    own step, as GDFQ does it; where it waits, it sees them and stays as it is, but for
+    ranges that are observed.
 
     Args:
       generator_parts: of the generator's step.
@@ -241,6 +242,12 @@ def _step_student(
     )
     gradient, metrics = jax.lax.pmean((gradient, metrics), AXIS)
     learner = _updated(state.student, gradient, parts.optimizer)
+    if parts.waits:
+        learner = jax.tree.map(
+            lambda before, after: jnp.where(state.step < parts.waits, before, after),
+            state.student,
+            learner,
+        )
     ranges = followed_ranges(
         parts.ranges,
         state.student.params["ranges"],

@@ -45,6 +45,7 @@ def get_config(variant: str = "default") -> ConfigDict:
     config.eval.dataset = "digits"
     config.generator.width = 32
     config.generator.warmup = "500 steps"
+    config.quantizer.observe = "500 steps"  # with `published`
     # Attention on 28 pixels follows a window too little (R^2 0.1 to 0.3).
     config.generator.center = "heat_map"
     config.generator.center_weight = 10.0

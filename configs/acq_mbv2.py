@@ -15,7 +15,7 @@ pixels with random weights.
 
 from common.config import ConfigDict
 from common.recipe import apply_variants
-from configs.base_acq import get_imagenet, smoke, variants
+from configs.base_acq import get_imagenet, published_imagenet, smoke, variants
 
 TEACHER = {
     "name": "mobilenet_v2",
@@ -23,7 +23,7 @@ TEACHER = {
     "hub_file": "model.safetensors",
     "hub_sha256": "55ea4fb3a96010b933710ebf44fc965b070d5cd054d3f35e44f2d1320b4a714e",
 }
-VARIANTS = variants(smoke=smoke)
+VARIANTS = variants(published=published_imagenet, smoke=smoke)
 
 
 def get_config(variant: str = "default") -> ConfigDict:

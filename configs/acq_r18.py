@@ -15,7 +15,7 @@ pixels with random weights.
 
 from common.config import ConfigDict
 from common.recipe import apply_variants
-from configs.base_acq import get_imagenet, smoke, variants
+from configs.base_acq import get_imagenet, published_imagenet, smoke, variants
 
 TEACHER = {
     "name": "resnet18",
@@ -24,7 +24,7 @@ TEACHER = {
     "hub_revision": "bbd144b3e5565108aad885f145491d11bc6ce807",
     "hub_sha256": "694f673df6520a3158624e8a89af086f59923ee4cd7436fe5bc3bc71d295ad81",
 }
-VARIANTS = variants(smoke=smoke)
+VARIANTS = variants(published=published_imagenet, smoke=smoke)
 
 
 def get_config(variant: str = "default") -> ConfigDict:

@@ -13,8 +13,9 @@ whose images were not.
 Variants, joined by commas: `acq` (default); `gdfq`, all terms of ACQ off; `center`,
 `pair`, `consistency`, one of them on; `published`, GDFQ's losses, quantizer and
 optimisers (first in the list: `published,gdfq` is GDFQ itself); `w3a3`, `w4a4`,
-`w5a5`, `w6a6`, `w8a8`; `integer_ready`, 8 bits where GDFQ leaves floats; `long`, the
-published 400 epochs, not yet run; `smoke` takes seconds, with random weights.
+`w5a5`, `w6a6`, `w8a8`; `integer_ready`, 8 bits where GDFQ leaves floats;
+`first_last_8`, 8 bits for the first and last layer; `long`, the published 400 epochs, 4
+of them the warm-up, not yet run; `smoke` takes seconds, with random weights.
 """
 
 from common.config import ConfigDict
@@ -25,8 +26,9 @@ from configs.base_acq import get_base, smoke, variants
 def _long(config: ConfigDict) -> None:
     config.generator.warmup = "4 epochs"
     config.generator.learns = True
-    config.train.duration = "400 epochs"
+    config.train.duration = "396 epochs"
     config.train.batch_size = 200
+    config.train.evaluate = config.train.save = "10 epochs"
 
 
 def _smoke(config: ConfigDict) -> None:

@@ -15,7 +15,7 @@ pixels with random weights.
 
 from common.config import ConfigDict
 from common.recipe import apply_variants
-from configs.base_acq import get_imagenet, smoke, variants
+from configs.base_acq import get_imagenet, published_imagenet, smoke, variants
 
 TEACHER = {
     "name": "resnet50",
@@ -24,7 +24,7 @@ TEACHER = {
     "hub_revision": "78f3ecfdb38e06d9b8397f662e7ab8fee96026fa",
     "hub_sha256": "5d061a3c593d795bfe682d9b152bafbcf550579873492def3515b46db1189888",
 }
-VARIANTS = variants(smoke=smoke)
+VARIANTS = variants(published=published_imagenet, smoke=smoke)
 
 
 def get_config(variant: str = "default") -> ConfigDict:

@@ -12,7 +12,8 @@ from common.config import ConfigDict
 from common.recipe import Variants
 
 # GDFQ as published (Xu et al., ECCV 2020): generator, losses, quantizer, optimisers,
-# rates (CIFAR's) and the form of its schedules; how long is the recipe's.
+# rates (CIFAR's), when they fall, and its one loop; how long that is is the recipe's.
+# A run that is shorter than 100 epochs ends before the first fall.
 _GDFQ = {
     "generator": {
         "label": "product",
@@ -28,8 +29,9 @@ _GDFQ = {
         "center_weight": 0.0,
         "pair_weight": 0.0,
         "consistency_weight": 0.0,
+        "class_spread": 0.0,
         "learning_rate": 1e-3,
-        "schedule": "constant",
+        "schedule": "step",
         "learns": True,
     },
     "student": {
@@ -48,6 +50,10 @@ _GDFQ = {
         "range_source": "observed",
         "range_method": "minmax",
         "symmetric_weights": False,
+    },
+    "train": {
+        "one_loop": True,
+        "decay_at": ("100 epochs", "200 epochs", "300 epochs"),
     },
 }
 # One of ACQ's terms on the same generator, the others off.
@@ -81,6 +87,13 @@ def published(config: ConfigDict) -> None:
     config.generator.update(ours)
 
 
+def published_imagenet(config: ConfigDict) -> None:
+    """The same with GDFQ's form of the generator and rate for ImageNet."""
+    published(config)
+    config.generator.label = "norm"
+    config.student.learning_rate = 1e-6
+
+
 def smoke(config: ConfigDict) -> None:
     """A few steps of everything, tiny, with a teacher of random weights."""
     config.teacher.source = "random"
@@ -93,7 +106,7 @@ def smoke(config: ConfigDict) -> None:
     config.train.looked_at = 4
     if config.generator.learns:
         # The second phase has the generator's step too: no need to compile it twice.
-        config.generator.warmup = ""
+        config.generator.warmup = "1 steps" if config.train.one_loop else ""
     config.baselines.batches = 1
 
 
@@ -111,6 +124,10 @@ def _integer_ready(config: ConfigDict) -> None:
     config.quantizer.other_bits = 8
 
 
+def _first_last_8(config: ConfigDict) -> None:
+    config.quantizer.first_last_bits = 8
+
+
 VARIANTS: Variants = {
     "acq": lambda config: None,
     "gdfq": without_acq,
@@ -119,6 +136,7 @@ VARIANTS: Variants = {
     "consistency": _only("consistency_weight"),
     "published": published,
     "integer_ready": _integer_ready,
+    "first_last_8": _first_last_8,
     **{f"w{b}a{b}": bits(b, b) for b in (3, 4, 5, 6, 8)},
 }
 
@@ -168,6 +186,14 @@ def get_base(teacher: Mapping[str, object]) -> ConfigDict:
     config.quantizer.weight_bits = 4  # every conv and dense layer, first and last too
     config.quantizer.activation_bits = 4
     config.quantizer.other_bits = 0  # input, branches, classifier's input; 0: float
+    # Of the first convolution and the last dense layer, and of the activation called
+    # just before each where it is quantized; 0: as all others.
+    config.quantizer.first_last_bits = 0
+    # Bits of single layers, a dictionary in quotes from names or patterns (fnmatch) to
+    # bits: "{'layer1_*/conv1': 3, 'fc': 8}". Of convolutions and dense layers they are
+    # the weights' bits, of activations (act1) the output's; of several that match the
+    # last counts. A name that is none is refused with the list of names.
+    config.quantizer.layers = ""
     config.quantizer.symmetric_weights = False
     config.quantizer.gradient = "learned"  # of activations: identity, clipped, learned
     config.quantizer.range_source = "bn_statistics"  # bn_statistics, observed
@@ -181,6 +207,7 @@ def get_base(teacher: Mapping[str, object]) -> ConfigDict:
     config.generator.epsilon = 1e-5  # of the hidden normalisations; 0.8 as published
     config.generator.output = "pixels"  # tanh (published), pixels
     config.generator.label = "norm"  # product (published for CIFAR), norm (ImageNet)
+    config.generator.class_spread = 0.1  # of first scales by class; 0 as published
     config.generator.center = "window"  # window, heat_map, latent, none
     config.generator.sigma = 0.3  # of the heat map, in half image sides
     config.generator.height = 3.0
@@ -199,15 +226,16 @@ def get_base(teacher: Mapping[str, object]) -> ConfigDict:
     config.generator.pair_weight = 0.05
     config.generator.consistency_weight = 1.0
     config.generator.learning_rate = 0.02  # 1e-3 as published
-    config.generator.schedule = "cosine"  # of the warm-up: cosine, constant, step
-    config.generator.warmup = "4 epochs"  # steps of the generator alone
+    # Of the warm-up, and beside the student `student.schedule`; in one loop of the run.
+    config.generator.schedule = "cosine"  # cosine, constant, step
+    config.generator.warmup = "4 epochs"  # the generator learns, the student not yet
     config.generator.learns = False  # whether it goes on learning beside the student
     config.generator.path = ""  # another run's workdir/generator, to start from
 
     config.student = ConfigDict()
     config.student.optimizer = "adam"  # adam, sgd (Nesterov, published)
     config.student.learning_rate = 3e-4
-    config.student.schedule = "cosine"  # cosine, constant, step (at 1/4, 1/2, 3/4)
+    config.student.schedule = "cosine"  # cosine, constant, step (train.decay_at)
     config.student.weight_decay = 0.0
     config.student.class_weight = 0.0
     config.student.kl_weight = 1.0
@@ -217,6 +245,12 @@ def get_base(teacher: Mapping[str, object]) -> ConfigDict:
 
     config.train = ConfigDict()
     config.train.duration = "600 steps"  # of the student, after the warm-up
+    # Whether generator and student have one loop, as published: with one optimiser of
+    # the generator and one schedule, and a student that through the warm-up only sees
+    # the samples, which its observed ranges follow. Else the warm-up is a phase apart.
+    config.train.one_loop = False
+    # When rates of schedule `step` fall to a tenth, from the start of the warm-up.
+    config.train.decay_at = ("100 epochs", "200 epochs", "300 epochs")
     config.train.epoch_steps = 200
     config.train.batch_size = 64  # samples a step, over all devices
     config.train.looked_at = 320  # samples diagnosed; 320 tell a dead class of ten
@@ -225,7 +259,14 @@ def get_base(teacher: Mapping[str, object]) -> ConfigDict:
     config.train.save = "150 steps"
 
     config.baselines = ConfigDict()
-    config.baselines.run = ("noise", "bn_statistics", "generated", "real")
+    # noise, bn_statistics, generated, untrained (GDFQ's ranges, no step), real
+    config.baselines.run = (
+        "noise",
+        "bn_statistics",
+        "generated",
+        "untrained",
+        "real",
+    )
     config.baselines.batches = 4  # of images, to take ranges from
 
     # Labelled images, only ever used to evaluate; without them there is no accuracy.
@@ -250,13 +291,8 @@ def get_imagenet(teacher: Mapping[str, object]) -> ConfigDict:
       teacher: as in `get_base`.
     """
     config = get_base({"classes": 1000, **teacher})
-    published(config)
-    config.generator.label = "norm"
+    published_imagenet(config)
     config.generator.warmup = "50 epochs"
-    config.generator.learns = True
-    config.generator.schedule = "constant"
-    config.student.learning_rate = 1e-6
-    config.student.schedule = "step"
     config.train.duration = "350 epochs"
     config.train.batch_size = 16
     config.train.evaluate = config.train.save = "10 epochs"

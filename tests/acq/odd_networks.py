@@ -83,3 +83,19 @@ class NeedsMore(nn.Module):
     layers: Layers
     classes: int
     depth: int
+
+
+class Misnamed(Small):
+    """Its names tell the opposite of the order in which its layers are called."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        make = self.layers
+        # Made first and called last.
+        fc = make.dense(self.classes, name="conv1")
+        x = make.activation("identity", name="pooled")(x)
+        x = make.conv(self.width, 3, strides=2, padding=1, name="fc")(x)
+        x = make.batch_norm(name="norm")(x, train)
+        x = features = make.activation("relu", name="z")(x)
+        x = make.dense(6, name="last")(jnp.mean(x, (1, 2)))
+        return fc(make.activation("relu", name="a")(x)), features

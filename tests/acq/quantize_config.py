@@ -31,7 +31,7 @@ def make_config(folder, **changes) -> ConfigDict:
     config.train.batch_size = 8
     config.train.looked_at = 16
     config.train.log = config.train.evaluate = config.train.save = "1 steps"
-    config.baselines.run = ("noise", "real")
+    config.baselines.run = ("noise", "untrained", "real")
     config.baselines.batches = 1
     config.update(changes)
     return config

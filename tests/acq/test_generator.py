@@ -226,6 +226,11 @@ def test_initial_parameters_are_as_published():
     for stage in range(3):
         np.testing.assert_array_equal(params[f"norm{stage}_scale"], 1)
         np.testing.assert_array_equal(params[f"norm{stage}_offset"], 0)
+    generator = create("norm", "none").clone(spread=0)
+    by_class = jax.jit(generator.init)(jax.random.key(0), conditions())["params"]
+    for stage in range(3):
+        np.testing.assert_array_equal(by_class[f"norm{stage}_scale"], 1)
+        np.testing.assert_array_equal(by_class[f"norm{stage}_offset"], 0)
     # A place of its own for every class.
     assert params["label"]["embedding"].shape == (CLASSES, 5)
     assert params_of("norm")["norm2_scale"].shape == (CLASSES, 2)

@@ -8,6 +8,7 @@ import pytest
 from acq.initial_ranges import (
     GaussianNorm,
     RangeLayers,
+    ranges_as_observed,
     ranges_from_images,
     ranges_from_statistics,
     value_range,
@@ -160,9 +161,34 @@ def test_networks_without_identity_marks_have_ranges_of_their_rectifiers_only():
     assert names == {"act1", "act2"}
 
 
+def test_observed_ranges_average_the_ends_that_the_student_meets():
+    student = plain_net().clone(layers=quant_layers(4))
+
+    def observed(count, decay):
+        batches = (size * images() for size in (1.0, 2.0)[:count])
+        found = ranges_as_observed(student, variables(), batches, decay=decay)
+        return {name: float(ends["high"]) for name, ends in found.items()}
+
+    @jax.jit
+    def meets(x, ranges):
+        given = {**variables(), "ranges": ranges}
+        return student.apply(given, x, mutable=["observed"])[1]["observed"]
+
+    none = {f"act{i}": {"low": jnp.nan, "high": jnp.nan} for i in range(3)}
+    first = meets(images(), jax.tree.map(jnp.float32, none))
+    second = meets(2 * images(), first)
+    one, two, both = observed(1, 0.9), observed(2, 0.0), observed(2, 0.9)
+    for name in none:
+        ends = first[name]["high"], second[name]["high"]
+        assert (one[name], two[name]) == ends and ends[0] != ends[1]
+        np.testing.assert_allclose(both[name], 0.9 * ends[0] + 0.1 * ends[1], rtol=1e-6)
+
+
 def test_no_batch_is_refused():
     with pytest.raises(ValueError, match="at least one batch"):
         ranges_from_images(plain_net(), layers(), variables(), [])
+    with pytest.raises(ValueError, match="at least one batch"):
+        ranges_as_observed(plain_net(), variables(), [], decay=0.9)
 
 
 def _values(kind, count=3000):

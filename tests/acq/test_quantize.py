@@ -34,7 +34,7 @@ def test_results_say_what_was_measured(whole):
     assert results == json.loads((workdir / "results.json").read_text())
     assert results["bits"] == {"weight": 4, "activation": 4, "other": 32}
     assert results["n"] == 10 and results["seed"] == 0 and results["steps"] == 3
-    assert set(results["baselines"]) == {"noise", "real"}
+    assert set(results["baselines"]) == {"noise", "untrained", "real"}
     quantized = results["quantized"]
     assert quantized["best_top1"] >= quantized["top1"] == 10 * quantized["correct"]
     assert 0 <= quantized["agreement"] <= 100 and quantized["kl"] >= 0
@@ -51,7 +51,7 @@ def test_the_export_is_integers_and_gives_the_students_logits(whole):
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         state = quantize_state(config, teacher)
         _, state, _ = checkpoints.restore(state)
-    student = teacher.with_layers(quantize_run.settings.quant_layers(config))
+    student = teacher.with_layers(quantize_run.settings.quant_layers(config, teacher))
     variables = {
         **state.student.params,
         "batch_stats": teacher.variables["batch_stats"],
@@ -120,25 +120,66 @@ def test_a_run_stopped_in_either_phase_ends_in_the_same_export(
     whole, tmp_path, monkeypatch, stop_at
 ):
     config, workdir, _ = whole
-    count = 0
-
-    class Stopping(Draws):
-        def __next__(self):
-            nonlocal count
-            count += 1
-            if count == stop_at:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return super().__next__()
-
-    monkeypatch.setattr(quantize_run, "Draws", Stopping)
+    drawn = []
+    monkeypatch.setattr(quantize_run, "Draws", _stopping(stop_at, drawn))
     with pytest.raises(Interrupted):
         quantize(config, tmp_path / "cut")
     quantize(config, tmp_path / "cut")
-    assert count == 6
+    assert len(drawn) == 6
     hashes = [
         load_manifest(w / "export")["sha256"] for w in (workdir, tmp_path / "cut")
     ]
     assert hashes[0] == hashes[1]
+
+
+def _one_loop(folder):
+    """As published: in one loop, in which the student waits for three steps."""
+    config = make_config(folder)
+    config.train.one_loop = config.generator.learns = True
+    config.quantizer.update(
+        range_source="observed", observe="3 steps", gradient="identity"
+    )
+    return config
+
+
+@pytest.mark.slow
+def test_in_one_loop_the_student_waits_and_a_stopped_run_ends_the_same(
+    tmp_path, monkeypatch
+):
+    config, workdir = _one_loop(tmp_path), tmp_path / "run"
+    results = quantize(config, workdir)
+    assert results["steps"] == 3 and not (workdir / "generator").exists()
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    seen = {}
+    for line in lines:
+        seen.setdefault(line["step"], {}).update(line)
+    assert sorted(seen) == [1, 2, 3, 4, 5, 6]
+    assert all("train/generator_loss" in values for values in seen.values())
+    # Until it learns, it is no student.
+    assert [step for step in seen if "val/top1" in seen[step]] == [4, 5, 6]
+    assert (workdir / "report.html").read_text().count("<img") == 4
+    for stop_at in (2, 5):
+        again = tmp_path / f"cut{stop_at}"
+        with monkeypatch.context() as patch:
+            patch.setattr(quantize_run, "Draws", _stopping(stop_at, []))
+            with pytest.raises(Interrupted):
+                quantize(config, again)
+        quantize(config, again)
+        one, other = (load_manifest(w / "export")["sha256"] for w in (workdir, again))
+        assert one == other
+
+
+def _stopping(stop_at, drawn):
+    """Batches of which one stops the run; each adds to `drawn`."""
+
+    class Stopping(Draws):
+        def __next__(self):
+            drawn.append(None)
+            if len(drawn) == stop_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().__next__()
+
+    return Stopping
 
 
 @pytest.mark.slow

@@ -89,6 +89,8 @@ def test_every_rule_refuses_with_its_key(key):
         ("quantizer.weight_bits", (2, 8), (1, 9, 4.0)),
         ("quantizer.activation_bits", (2, 8), (1, 9)),
         ("quantizer.other_bits", (0, 2, 8), (1, 9)),
+        ("quantizer.first_last_bits", (0, 2, 8), (1, 9)),
+        ("quantizer.layers", ("", "{}", "{'a*': 2, 'b': 8}"), ("{'a': 1}", "a=8", 8)),
         ("quantizer.decay", (0, 0.5, 1), (1.01,)),
         ("quantizer.observe", ("1 steps", "2.5 epochs"), ("", "0 steps", "4 days")),
         ("generator.width", (2,), (1,)),
@@ -102,6 +104,7 @@ def test_every_rule_refuses_with_its_key(key):
         ("student.temperature", (0.1, 20), (0,)),
         ("student.kl_mean", ("samples", "samples_and_classes"), ("classes",)),
         ("train.duration", (1, "400 epochs"), (0, "")),
+        ("train.decay_at", ((), ("1 epochs", "300 steps")), (("2 steps", 1), ("",))),
         ("train.batch_size", (2, 64), (0, 1)),
         ("baselines.run", ((), ("noise", "real")), (("noise", "other"), "noise")),
     ],
@@ -125,6 +128,7 @@ def test_limits_of_keys(key, accepted, refused):
             },
             r"generator: the weights class_weight, .*consistency_weight are all 0",
         ),
+        ({"train.one_loop": True}, r"train.one_loop: got True with generator.learns"),
         (
             {f"student.{term}_weight": 0.0 for term in ("class", "kl", "hint")},
             r"student.class_weight, kl_weight, hint_weight: all 0",
@@ -262,7 +266,7 @@ def test_terms_of_every_variant_are_those_of_its_weights():
 
 def test_layers_of_the_student():
     config = changed("w3a3,integer_ready", quantizer__gradient="clipped")
-    found = settings.quant_layers(config)
+    found = settings.quant_layers(config, teacher())
     assert found.kernels.grid == Grid(3) == found.activations.grid
     assert found.kernels.gradient == "identity"
     assert found.others is not None and found.others.grid == Grid(8)
@@ -271,12 +275,14 @@ def test_layers_of_the_student():
     assert found.axis_name is None
     student = settings.student_parts(config, teacher()).student
     assert student.layers == dataclasses.replace(found, axis_name=AXIS)
-    ranges = settings.range_layers(config, "mse")
+    ranges = settings.range_layers(config, teacher(), "mse")
     assert (ranges.activations, ranges.others) == (Grid(3), Grid(8))
     assert ranges.method == "mse"
     symmetric = changed(quantizer__symmetric_weights=True)
-    assert settings.quant_layers(symmetric).kernels.grid == Grid(4, symmetric=True)
-    assert settings.quant_layers(symmetric).others is None
+    assert settings.quant_layers(symmetric, teacher()).kernels.grid == Grid(
+        4, symmetric=True
+    )
+    assert settings.quant_layers(symmetric, teacher()).others is None
 
 
 def test_ranges_are_observed_only_where_they_come_from_samples():
@@ -304,9 +310,10 @@ def _moves(optimizer, steps, params):
     return moves
 
 
-def _student_optimizer(**values):
+def _student_optimizer(warmup="", **values):
     config = changed(**{f"student__{key}": value for key, value in values.items()})
-    config.train.duration = "8 steps"
+    config.generator.warmup, config.train.duration = warmup, "8 steps"
+    config.train.decay_at = ("2 steps", "4 steps", "6 steps")
     return settings.student_parts(config, teacher()).optimizer
 
 
@@ -314,12 +321,101 @@ def _ones():
     return {"params": jnp.float32(1), "ranges": jnp.float32(1)}
 
 
-def test_rates_fall_to_a_tenth_at_every_quarter():
+@pytest.mark.parametrize(
+    ("warmup", "steps"),
+    [
+        ("", (2, 2, 2, 2)),
+        ("1 steps", (1, 2, 2, 3)),
+        ("2 steps", (0, 2, 2, 4)),
+        ("4 steps", (0, 0, 2, 6)),
+        ("9 steps", (0, 0, 0, 8)),
+    ],
+)
+def test_rates_fall_to_a_tenth_at_steps_of_the_run(warmup, steps):
     """Adam moves by the rate, for a gradient that stays."""
-    optimizer = _student_optimizer(schedule="step", learning_rate=0.1)
+    optimizer = _student_optimizer(warmup, schedule="step", learning_rate=0.1)
     moved = [move["params"] for move in _moves(optimizer, 8, _ones())]
-    expected = -0.1 * np.repeat([1, 0.1, 0.01, 0.001], 2)
+    expected = -0.1 * np.repeat([1, 0.1, 0.01, 0.001], steps)
     np.testing.assert_allclose(moved, expected, rtol=1e-3)
+
+
+def test_a_generator_that_is_given_had_its_warm_up_elsewhere():
+    config = changed("published", generator__path="configs")
+    assert settings.waiting_steps(config) == 0
+    assert settings.waiting_steps(changed("published")) == 800
+
+
+def _rates(optimizer, steps, momentum):
+    """The rate of each step, of what a gradient that stays 1 moves."""
+    params = {"params": jnp.float32(0), "ranges": jnp.float32(0)}
+    ones = jax.tree.map(jnp.ones_like, params)
+
+    @jax.jit
+    def moves(state):
+        def step(state, _):
+            updates, state = optimizer.update(ones, state, params)
+            return state, updates["ranges"]
+
+        return jax.lax.scan(step, state, length=steps)[1]
+
+    moved = -np.asarray(moves(optimizer.init(params)), np.float64)
+    if not momentum:
+        return moved
+    gathered = (1 - momentum ** np.arange(1, steps + 1)) / (1 - momentum)
+    return moved / (1 + momentum * gathered)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "variant", "warmup", "batch", "rate"),
+    [
+        (acq_r20_cifar10, "published,gdfq,long", 4, 200, 1e-4),
+        (acq_r20_cifar10, "long,published", 4, 200, 1e-4),
+        (acq_r18, "default", 50, 16, 1e-6),
+        (acq_r18, "published,gdfq", 50, 16, 1e-6),
+        (acq_mbv2, "published,gdfq,w3a3", 50, 16, 1e-6),
+    ],
+)
+def test_the_published_run_is_400_epochs(recipe, variant, warmup, batch, rate):
+    """In epochs of one step; rates fall at epochs 100, 200 and 300 of the whole."""
+    config = recipe.get_config(variant)
+    assert config.train.epoch_steps == 200 and config.train.batch_size == batch
+    config.train.epoch_steps = 1
+    duration = settings.to_steps(config, "train.duration")
+    assert settings.waiting_steps(config) == warmup
+    assert (settings.alone_steps(config), warmup + duration) == (0, 400)
+    student = settings.student_parts(config, teacher())
+    assert student.waits == warmup
+    # Frozen before the student's first update.
+    assert student.ranges.observe_steps == 4 <= warmup
+    found = _rates(student.optimizer, duration, momentum=0.9)
+    expected = np.repeat([1, 0.1, 0.01, 0.001], 100)
+    np.testing.assert_allclose(found, rate * expected[warmup:], rtol=1e-3)
+    generator = settings.generator_parts(config, teacher(), alone=False)
+    # Adam's steps are the rate's within the few digits that float32 sums leave.
+    found = _rates(generator.optimizer, 400, momentum=0)
+    np.testing.assert_allclose(found, 1e-3 * expected, rtol=1e-2)
+
+
+def test_the_published_generator_is_cifar_s_or_imagenet_s():
+    for recipe, label in ((acq_r20_cifar10, "product"), (acq_r18, "norm")):
+        found = settings.generator(recipe.get_config("published"), teacher())
+        assert (found.label, found.spread) == (label, 0)
+    assert settings.generator(changed(), teacher()).spread == 0.1
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.__name__)
+def test_published_ranges_are_frozen_before_the_student_s_first_update(recipe):
+    parts = settings.student_parts(recipe.get_config("published,gdfq"), teacher())
+    assert 0 < parts.ranges.observe_steps <= parts.waits
+
+
+def test_other_recipes_have_a_warm_up_apart():
+    for variant in ("default", "gdfq", "long"):
+        config = changed(variant)
+        assert settings.alone_steps(config) == 800
+        assert settings.waiting_steps(config) == 0
+        assert settings.student_parts(config, teacher()).waits == 0
+    assert settings.to_steps(changed("long"), "train.duration") == 396 * 200
 
 
 def test_a_run_of_one_step_takes_it_at_the_full_rate():

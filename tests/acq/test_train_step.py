@@ -4,6 +4,7 @@ Every run here also finds that replicas are identical and that steps compile onc
 """
 
 import functools
+import itertools
 
 import flax.linen as nn
 import jax
@@ -97,7 +98,7 @@ SGD = optax.chain(
 
 
 def student_parts(
-    gradient="learned", *, rule=None, optimizer=SLOW_ADAM, loss=None
+    gradient="learned", *, rule=None, optimizer=SLOW_ADAM, loss=None, waits=0
 ) -> StudentParts:
     layers = QuantLayers(
         Quantizer(Grid(4)), Quantizer(Grid(4), gradient), axis_name=AXIS
@@ -107,6 +108,7 @@ def student_parts(
         loss=loss or StudentLoss(class_weight=0.01, kl_weight=1.0, hint_weight=1.0),
         optimizer=optimizer,
         ranges=rule or RangeRule(),
+        waits=waits,
     )
 
 
@@ -306,6 +308,30 @@ def test_observed_ranges_follow_and_are_then_frozen_by_the_bit():
     assert_equal(ranges[2], ranges[3])
     weights = [state.student.params["params"] for state, _ in published_run(4)]
     assert min(moved(weights[2], weights[3]).values()) > 0
+
+
+@pytest.mark.slow
+def test_a_student_that_waits_stays_by_the_bit_and_its_ranges_follow():
+    rule = RangeRule(observe_steps=2, decay=0.75)
+    parts = student_parts("identity", rule=rule, optimizer=SGD, waits=2)
+    step = make_quantize_step(generator_parts(), parts, generator_learns=True)
+    done = run(step, quantize_state(parts, float("nan"), float("nan")), 4)
+    students = [state.student for state, _ in done]
+    for student in students[:2]:
+        assert_equal(student.params["params"], student_start())
+        assert_equal(student.opt_state, SGD.init(student.params))
+    ranges = [student.params["ranges"] for student in students]
+    assert min(moved(ranges[0], ranges[1])[f"['act{i}']['high']"] for i in range(2)) > 0
+    # Frozen before the student's first step, which is that of a new optimiser.
+    assert_equal(ranges[1], ranges[2])
+    assert_equal(ranges[2], ranges[3])
+    assert min(moved(students[2].params["params"], student_start()).values()) > 0
+    # The generator has learnt all along, with one optimiser.
+    for (before, _), (after, _) in itertools.pairwise(done):
+        by = moved(before.generator.params, after.generator.params)
+        assert min(by.values()) > 0
+    assert int(done[-1][0].generator.opt_state[0].count) == 4
+    assert all(np.isfinite(series(done, "student_loss")))
 
 
 @pytest.mark.slow

@@ -156,7 +156,7 @@ def main() -> None:
                 loaded = load_quantized(workdir / "export")
                 logits = look(logits_of(loaded.network), loaded.variables)
                 found[workdir.name] = logits
-        student = teacher.with_layers(settings.quant_layers(config))
+        student = teacher.with_layers(settings.quant_layers(config, teacher))
         variables = teach(config, teacher, half(data, middle, len(data)).images)
         found[f"real images, W{bits}A{bits}"] = look(logits_of(student), variables)
         rows += [

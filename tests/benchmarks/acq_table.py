@@ -28,6 +28,8 @@ def run(options: argparse.Namespace, method: str, seed: int, bits: int) -> dict:
     name = f"{method.replace(',', '-')}-s{seed}"
     workdir = options.folder / f"{name}-w{bits}a{bits}"
     is_first = (method, seed) == (options.methods[0], options.seeds[0])
+    # A published generator has no phase apart from its student's.
+    has_phase = not options.own and "published" not in method.split(",")
     results = workdir / "results.json"
     if not results.exists():
         generator = options.folder / f"{name}-w{options.bits[0]}a{options.bits[0]}"
@@ -39,7 +41,7 @@ def run(options: argparse.Namespace, method: str, seed: int, bits: int) -> dict:
             f"--config.eval.path={options.images}",
             f"--config.seed={seed}",
             *([] if is_first else ["--config.baselines.run=()"]),
-            *(shared if bits != options.bits[0] and not options.own else []),
+            *(shared if bits != options.bits[0] and has_phase else []),
             *(f"--config.{change}" for change in options.set),
         ]
         started = time.monotonic()
