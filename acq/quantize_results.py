@@ -60,7 +60,7 @@ def collect_results(
         "baselines": {},
         "samples": diagnosis.scalars(),
         "complaints": complaints(diagnosis, loss),
-        "agreement": agreement[-1] if agreement else None,
+        "agreement_on_samples": agreement[-1] if agreement else None,
         "seed": config.seed,
         "steps": settings.to_steps(config, "train.duration"),
         # The median, for the first of them compiles.
@@ -179,7 +179,9 @@ def write_outputs(
     logging.info("\n%s", table)
     curves = {
         "Student": curves_png(
-            workdir / "metrics.jsonl", ("train/student_loss", "val/top1")
+            workdir / "metrics.jsonl",
+            ("train/student_loss", "val/top1"),
+            linear=("val/top1",),
         )
     }
     generator_metrics = workdir / "generator" / "metrics.jsonl"
@@ -187,6 +189,7 @@ def write_outputs(
         curves["Generator"] = curves_png(
             generator_metrics,
             ("train/generator_loss", "train/generator_statistics", "train/recognised"),
+            linear=("train/recognised",),
         )
     write_report(
         workdir / "report.html",
