@@ -42,6 +42,7 @@ from acq.teacher.evaluation import (
     evaluate_teacher,
     refuse_wrong_teacher,
 )
+from acq.teacher.features import check_features
 from acq.teacher.opening import open_teacher
 from acq.train_step import make_generator_step, make_quantize_step
 from common.checkpoint import Checkpoints
@@ -129,6 +130,7 @@ def open_inputs(
       UserError: one of them is not there, cannot be used, or is not the one meant.
     """
     teacher = open_teacher(config, workdir)
+    check_features(config, teacher)
     data = open_eval_data(config, teacher)
     if data is None:
         return teacher, None, None
