@@ -45,7 +45,8 @@ def check_features(config: ConfigDict, teacher: Classifier) -> None:
 def _features_shape(teacher: Classifier) -> tuple[int, ...]:
     x = jax.ShapeDtypeStruct(teacher.record.image_shape(1), jnp.float32)
 
-    def features(variables: Any, x: jax.Array) -> jax.Array:
-        return teacher.network.apply(variables, x)[1]
+    def apply(variables: Any, x: jax.Array) -> Any:
+        return teacher.network.apply(variables, x)
 
-    return jax.eval_shape(features, teacher.variables, x).shape
+    _, features = jax.eval_shape(apply, teacher.variables, x)
+    return features.shape

@@ -12,7 +12,7 @@ from common.errors import UserError
 _NOT_THEIRS = (
     *(Path(sysconfig.get_path(key)) for key in ("stdlib", "platstdlib")),
     *(Path(sysconfig.get_path(key)) for key in ("purelib", "platlib")),
-    *(Path(str(package.__file__)).parent for package in (acq, common)),
+    *(Path(package.__file__).parent for package in (acq, common)),
 )
 
 

@@ -22,6 +22,7 @@ def test_case_has_its_outcome(tmp_path, monkeypatch, caplog, case):
             _, _, evaluation = open_inputs(config, tmp_path / "run")
             said = caplog.text
             assert all(text in said for text in evaluation.warnings)
+            assert case.says or not evaluation.warnings
     for words in case.says:
         assert words in said
     for words in case.lacks:
