@@ -1,8 +1,11 @@
 """Every case has its outcome where a run opens what it is given."""
 
+import json
+
 import pytest
 
 from acq.check import check
+from acq.evaluate_run import evaluate_run
 from acq.quantize import open_inputs, quantize
 from common.errors import UserError
 from tests.acq.cases.command_config import command_config
@@ -40,3 +43,14 @@ def test_a_wrong_teacher_is_refused_before_the_folder_is_the_run_s(
         quantize(config, tmp_path / "run")
     assert not (tmp_path / "run" / "config.json").exists()
     assert not (tmp_path / "run" / "generator").exists()
+
+
+def test_task_evaluate_tells_a_wrong_teacher_and_goes_on(tmp_path, monkeypatch, caplog):
+    case = next(case for case in IMAGE_CASES if case.name == "labels_at_random")
+    config = command_config(case.build(tmp_path), monkeypatch)
+    found = evaluate_run(config, tmp_path / "run")
+    assert "guessing one of 12 classes" in caplog.text
+    assert found["teacher"]["top1"] < 20
+    assert found["teacher"]["statistics"]["distance"] < 0.2
+    text = (tmp_path / "run" / "evaluation.json").read_text()
+    assert json.loads(text) == found
