@@ -116,8 +116,8 @@ def check_network(
     refuse(
         name,
         [
-            f"{layer} takes what was bent outside of layers ({', '.join(by)}), which "
-            "would stay float: make every activation by layers.activation"
+            f"{layer}: its input goes through {', '.join(by)} outside of layers, an "
+            "activation that would stay float: make it by layers.activation"
             for layer, by in flow.bent.items()
         ],
     )

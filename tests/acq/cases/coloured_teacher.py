@@ -9,8 +9,10 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
+from acq.classifier import Classifier, Normalisation, Record
+from acq.datasets.eval_data import EvalData
 from acq.layers import FloatLayers
 from acq.losses import layer_statistics
 from tests.acq.own_network import PlainNet
@@ -85,3 +87,35 @@ def write_teacher(
         f"--config.teacher.mean={mean}",
         f"--config.teacher.std={std}",
     ]
+
+
+def coloured_teacher(
+    mean: tuple[float, ...] = MEAN, std: tuple[float, ...] = STD
+) -> Classifier:
+    """The network as it is loaded; its variables are nobody else's."""
+    tensors = {
+        tuple(name.split("/")): leaf.copy() for name, leaf in coloured_weights().items()
+    }
+    record = Record(
+        name="coloured",
+        classes=CLASSES,
+        image_size=SIZE,
+        normalisation=Normalisation(mean=mean, std=std),
+        source="teacher.npz",
+    )
+    return Classifier(
+        network=PlainNet(FloatLayers(), CLASSES),
+        variables=unflatten_dict(tensors),
+        record=record,
+    )
+
+
+def coloured_data(of_class: int = OF_CLASS) -> EvalData:
+    """Images that it has not seen, as evaluation data."""
+    images, labels = coloured_images(seed=3, of_class=of_class)
+    return EvalData(
+        name="coloured",
+        images=images,
+        labels=labels.astype(np.int32),
+        classes=CLASSES,
+    )

@@ -5,9 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from acq.classifier import Classifier, Normalisation, Record
-from acq.datasets.eval_data import EvalData
-from acq.layers import FloatLayers
 from acq.teacher import input_statistics
 from acq.teacher.input_statistics import (
     FAR,
@@ -15,38 +12,15 @@ from acq.teacher.input_statistics import (
     preparation_warnings,
 )
 from tests.acq.cases.coloured_teacher import (
-    CLASSES,
     MEAN,
-    SIZE,
     STD,
-    coloured_images,
-    coloured_weights,
+    coloured_data,
+    coloured_teacher,
 )
-from tests.acq.own_network import PlainNet
-
-
-def _teacher(mean=MEAN, std=STD):
-    variables = {}
-    for name, leaf in coloured_weights().items():
-        collection, layer, key = name.split("/")
-        variables.setdefault(collection, {}).setdefault(layer, {})[key] = leaf
-    record = Record(
-        name="x",
-        classes=CLASSES,
-        image_size=SIZE,
-        normalisation=Normalisation(mean=mean, std=std),
-    )
-    network = PlainNet(FloatLayers(), CLASSES)
-    return Classifier(network=network, variables=variables, record=record)
-
-
-def _data(of_class=12):
-    images, labels = coloured_images(seed=3, of_class=of_class)
-    return EvalData(name="x", images=images, labels=np.int32(labels), classes=CLASSES)
 
 
 def test_distances_are_those_of_the_joined_batch():
-    teacher, data = _teacher(), _data()
+    teacher, data = coloured_teacher(), coloured_data()
     found = measure_input_statistics(teacher, data)
     assert found.images == 128 and found.correct >= 126  # two whole chunks
     assert set(found.layers) == {"bn0", "bn1", "bn2"}
@@ -69,14 +43,16 @@ def test_distances_are_those_of_the_joined_batch():
 
 
 def test_right_images_are_warned_of_in_nothing():
-    teacher, data = _teacher(), _data()
+    teacher, data = coloured_teacher(), coloured_data()
     found = measure_input_statistics(teacher, data)
     assert preparation_warnings(found, teacher, data) == []
 
 
 def test_far_images_are_told_with_what_would_fit():
-    teacher = _teacher(tuple(255 * m for m in MEAN), tuple(255 * s for s in STD))
-    data = _data()
+    teacher = coloured_teacher(
+        tuple(255 * m for m in MEAN), tuple(255 * s for s in STD)
+    )
+    data = coloured_data()
     found = measure_input_statistics(teacher, data)
     assert found.distance > FAR
     (text,) = preparation_warnings(found, teacher, data)
@@ -84,7 +60,7 @@ def test_far_images_are_told_with_what_would_fit():
 
 
 def test_images_that_fit_in_no_way_are_told_with_likely_causes():
-    teacher, data = _teacher(), _data()
+    teacher, data = coloured_teacher(), coloured_data()
     noise = np.random.default_rng(0).integers(0, 2, data.images.shape, np.uint8)
     data = dataclasses.replace(data, images=255 * noise)
     found = measure_input_statistics(teacher, data)
@@ -93,7 +69,7 @@ def test_images_that_fit_in_no_way_are_told_with_likely_causes():
 
 
 def test_colours_in_another_order_are_told_where_they_are_far(monkeypatch):
-    teacher, data = _teacher(), _data()
+    teacher, data = coloured_teacher(), coloured_data()
     data = dataclasses.replace(data, images=data.images[..., ::-1])
     found = measure_input_statistics(teacher, data)
     monkeypatch.setattr(input_statistics, "FAR", found.distance)
@@ -102,14 +78,14 @@ def test_colours_in_another_order_are_told_where_they_are_far(monkeypatch):
 
 
 def test_values_that_are_no_numbers_are_the_farthest():
-    teacher, data = _teacher(), _data()
+    teacher, data = coloured_teacher(), coloured_data()
     teacher.variables["params"]["conv0"]["kernel"] = np.full((3, 3, 3, 8), np.nan, "f4")
     assert measure_input_statistics(teacher, data).distance == np.inf
 
 
 def test_a_few_images_speak_for_nothing():
-    teacher = _teacher((0.9,) * 3, (0.9,) * 3)
-    data = _data(of_class=1)
+    teacher = coloured_teacher((0.9,) * 3, (0.9,) * 3)
+    data = coloured_data(of_class=1)
     found = measure_input_statistics(teacher, data)
     assert found.images == 12 and found.distance > FAR
     assert preparation_warnings(found, teacher, data) == []
