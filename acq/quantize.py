@@ -43,6 +43,7 @@ from acq.teacher.evaluation import (
     refuse_wrong_teacher,
 )
 from acq.teacher.features import check_features
+from acq.teacher.identity import hold_teacher, refuse_replaced_weights
 from acq.teacher.opening import open_teacher
 from acq.train_step import make_generator_step, make_quantize_step
 from common.checkpoint import Checkpoints
@@ -84,6 +85,7 @@ def quantize(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     _batch_size(config)
     with hold_workdir(workdir, "task quantize"):
         refuse_other_config(config, workdir, free=FREE_TO_CHANGE)
+        refuse_replaced_weights(config, workdir)
         finished = finished_results(workdir, "quantize", lambda r: "quantized" in r)
         if finished is not None:
             return finished
@@ -98,6 +100,7 @@ def _quantize(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     # All inputs are open: from here on the folder is this run's.
     if is_first_process():
         hold_config(config, workdir, free=FREE_TO_CHANGE)
+    hold_teacher(teacher.record, workdir)
     teacher_variables = replicate(teacher.variables)
 
     if (generator_params := given_params) is None:

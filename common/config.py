@@ -187,14 +187,14 @@ def to_steps(duration: int | str, steps_per_epoch: float, key: str) -> int:
     return max(1, round(count * (steps_per_epoch if unit == "epochs" else 1.0)))
 
 
-RECORDS = ("config.json", "data.json")
+RECORDS = ("config.json", "data.json", "teacher.json")
 """What says of a run how it was begun, and is nothing that it computed."""
 
 
 # Where runs write what they compute, of all tasks.
 _RESULTS = (
     *("results.json", "report.html", "comparison.txt", "baselines.json"),
-    *("metrics.jsonl", "data.json"),
+    *("metrics.jsonl", "data.json", "teacher.json"),
 )
 _RESULT_FOLDERS = ("checkpoints", "export", "generator", "tensorboard")
 

@@ -6,6 +6,8 @@ Durations are texts such as "500 steps" or "4 epochs"; an epoch is
 
 from collections.abc import Mapping
 
+from ml_collections import config_dict
+
 from common.config import ConfigDict
 from common.recipe import Variants
 
@@ -143,11 +145,15 @@ def get_base(teacher: Mapping[str, object]) -> ConfigDict:
     config.teacher = ConfigDict()
     config.teacher.source = "weights"  # weights, digits (trains it), random (smoke)
     config.teacher.name = "resnet20"  # of acq.models, or package.module:Class
-    config.teacher.depth = 0  # of a CIFAR ResNet: 20, 32, 44, 56; 0: the name's
+    config.teacher.depth = 0  # of a CIFAR ResNet: 8, 14, ..., 6 n + 2; 0: the name's
     config.teacher.weights = ""  # .safetensors, .npz, .pth, .th, or an export's folder
     config.teacher.classes = 10
     config.teacher.shortcut = ""  # of a CIFAR ResNet: zero_pad, projection
-    config.teacher.stride_in_first = False  # of ResNet-50: True for pytorchcv's
+    # Of ResNet-50: True for pytorchcv's resnet50, False for its resnet50b; pytorchcv's
+    # names do not tell which, other libraries' leave it None.
+    config.teacher.stride_in_first = config_dict.placeholder(bool)
+    config.teacher.width_multiplier = 0.0  # of MobileNetV2: 0.5, 1.4; 0: 1
+    config.teacher.hidden = 0  # of VGG: its dense layers; 0: 4096
     config.teacher.mean = (0.485, 0.456, 0.406)  # of the images in [0, 1]
     config.teacher.std = (0.229, 0.224, 0.225)
     config.teacher.image_size = 0  # pixels; 0: the name's

@@ -7,6 +7,7 @@ README.md for what a network of one's own must be.
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -21,15 +22,35 @@ from acq.models.vgg import VGG, VGG16
 from common.errors import UserError
 
 __all__ = [
+    "ACCEPTED_NAMES",
+    "CIFAR_DEPTHS",
     "NETWORKS",
     "VGG",
+    "ZOO",
     "CifarResNet",
     "MobileNetV2",
     "Network",
     "ResNet",
+    "cifar_resnet",
     "create_network",
+    "find_network",
     "options_of",
 ]
+
+CIFAR_DEPTHS = range(8, 1203, 6)
+"""Layers that a CIFAR ResNet may have: 6 n + 2."""
+
+ZOO = (
+    "resnet18, resnet34, resnet50, mobilenet_v2, vgg16_bn, a CIFAR ResNet of 6 n + 2 "
+    "layers (resnet8, resnet14, resnet20, ..., resnet110, ..., cifar_resnet50)"
+)
+"""What our networks are called, for messages."""
+
+ACCEPTED_NAMES = f"{ZOO}, or 'package.module:Class' for your own (acq/models/README.md)"
+"""What a network may be called, for messages."""
+
+# Of 6 n + 2 layers, but ImageNet's by these names everywhere.
+_IMAGENET_NAMES = frozenset({"resnet26", "resnet50", "resnet152", "resnet200"})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,6 +63,7 @@ class Network:
       image_size: Side of the images the published weights are for.
       channels: Of these images.
       classes: Of these weights.
+      aliases: What libraries call the same network.
     """
 
     module: type[nn.Module]
@@ -49,6 +71,7 @@ class Network:
     image_size: int
     channels: int = 3
     classes: int
+    aliases: tuple[str, ...] = ()
 
 
 def _cifar(depth: int) -> Network:
@@ -57,8 +80,10 @@ def _cifar(depth: int) -> Network:
     )
 
 
-def _imagenet(module: type[nn.Module], **fixed: Any) -> Network:
-    return Network(module=module, fixed=fixed, image_size=224, classes=1000)
+def _imagenet(module: type[nn.Module], *aliases: str, **fixed: Any) -> Network:
+    return Network(
+        module=module, fixed=fixed, image_size=224, classes=1000, aliases=aliases
+    )
 
 
 def _basic_resnet(*stage_sizes: int) -> Network:
@@ -72,16 +97,42 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
         **{f"resnet{depth}": _cifar(depth) for depth in (8, 20, 32, 44, 56)},
         "resnet18": _basic_resnet(2, 2, 2, 2),
         "resnet34": _basic_resnet(3, 4, 6, 3),
-        "resnet50": _imagenet(ResNet, stage_sizes=(3, 4, 6, 3), bottleneck=True),
-        "mobilenet_v2": _imagenet(MobileNetV2, stages=STAGES),
-        "vgg16_bn": _imagenet(VGG, stages=VGG16),
+        "resnet50": _imagenet(
+            ResNet, "resnet50b", stage_sizes=(3, 4, 6, 3), bottleneck=True
+        ),
+        "mobilenet_v2": _imagenet(
+            MobileNetV2, "mobilenetv2", "mobilenetv2b", stages=STAGES
+        ),
+        "vgg16_bn": _imagenet(VGG, "bn_vgg16", "bn_vgg16b", stages=VGG16),
     }
 )
+"""Networks by name; `find_network` knows CIFAR ResNets of other depths too."""
+
+
+def cifar_resnet(depth: int) -> str:
+    """Returns what the CIFAR ResNet of one of `CIFAR_DEPTHS` is called."""
+    name = f"resnet{depth}"
+    return f"cifar_{name}" if name in _IMAGENET_NAMES else name
+
+
+def find_network(name: str) -> Network | None:
+    """Returns what a name stands for; None for none."""
+    if name in NETWORKS:
+        return NETWORKS[name]
+    if match := re.fullmatch(r"(?:cifar_)?resnet([1-9]\d{0,3})", name):
+        depth = int(match[1])
+        if depth in CIFAR_DEPTHS and cifar_resnet(depth) == name:
+            return _cifar(depth)
+    return None
 
 
 def options_of(name: str) -> frozenset[str]:
-    """What can be set of the network called `name`, beyond its layers and classes."""
-    network = NETWORKS[name]
+    """What can be set of the network called `name`, beyond its layers and classes.
+
+    Raises:
+      UserError: No network is called so.
+    """
+    network = _named(name)
     fields = {field.name for field in dataclasses.fields(network.module)}
     return frozenset(
         fields - {"layers", "classes", "parent", "name"} - set(network.fixed)
@@ -94,7 +145,7 @@ def create_network(
     """The network called `name`.
 
     Args:
-      name: One of `NETWORKS`.
+      name: As `find_network` takes it.
       layers: Makes its modules.
       classes: Logits out.
       **options: Attributes that differ from the family's defaults.
@@ -102,11 +153,7 @@ def create_network(
     Raises:
       UserError: On an unknown name or option, or fewer than two classes.
     """
-    if name not in NETWORKS:
-        raise UserError(
-            f"no network is called {name!r}; accepted: {', '.join(sorted(NETWORKS))}, "
-            "or package.module:Class for one of your own"
-        )
+    network = _named(name)
     unknown = sorted(set(options) - options_of(name))
     if unknown:
         raise UserError(
@@ -115,5 +162,11 @@ def create_network(
         )
     if classes < 2:
         raise UserError(f"{name} needs at least 2 classes, got {classes}")
-    network = NETWORKS[name]
     return network.module(layers=layers, classes=classes, **network.fixed, **options)
+
+
+def _named(name: str) -> Network:
+    network = find_network(name)
+    if network is None:
+        raise UserError(f"no network is called {name!r}; accepted: {ACCEPTED_NAMES}")
+    return network

@@ -4,8 +4,12 @@ import dataclasses
 from pathlib import Path
 
 import jax
+import numpy as np
+from flax.traverse_util import flatten_dict
 
 from acq.classifier import Classifier, Record
+from acq.models import options_of
+from acq.teacher.advice import advice
 from acq.teacher.own_network import check_network
 from acq.teacher.settings import (
     config_record,
@@ -13,9 +17,12 @@ from acq.teacher.settings import (
     network_name,
     network_options,
 )
+from acq.teacher.stated import check_stated
 from acq.weights.files import ACCEPTED, read_weights
 from acq.weights.hub import HubFile, fetch, hash_weights
-from acq.weights.names import to_variables
+from acq.weights.names import naming_of, to_variables
+from acq.weights.other_kinds import weights_in
+from acq.weights.statistics import check_statistics
 from common.checkpoint import MANIFEST, load_manifest, load_variables
 from common.config import ConfigDict
 from common.errors import UserError
@@ -44,10 +51,33 @@ def load_teacher(config: ConfigDict) -> Classifier:
     like = check_network(
         network, record.image_shape(1), record.classes, name=record.name
     )
+    tensors = read_weights(path)
     variables = to_variables(
-        read_weights(path), like, network=record.name, source=str(path)
+        tensors,
+        like,
+        network=record.name,
+        source=str(path),
+        advise=lambda tensors: advice(tensors, config),
     )
+    _check_stride(path, naming_of(tensors, like), config)
+    hub_repo = "" if config.teacher.weights else config.teacher.hub_repo
+    check_stated(path, record, hub_repo=hub_repo)
     return Classifier(network=network, variables=variables, record=record)
+
+
+def _check_stride(path: Path, naming: str | None, config: ConfigDict) -> None:
+    """Refuses names that two networks have, unless the config says which it is."""
+    teacher = config.teacher
+    if naming != "pytorchcv ResNet" or teacher.stride_in_first is not None:
+        return
+    if "stride_in_first" in options_of(network_name(config)):
+        raise UserError(
+            f"{path}: config.teacher.stride_in_first: needed: the names are "
+            "pytorchcv's, which are the same for two networks. Give "
+            "--config.teacher.stride_in_first=True for its resnet50, whose strides are "
+            "in the first 1x1 convolution, or =False for its resnet50b, whose strides "
+            "are in the 3x3 one."
+        )
 
 
 def _weights_path(config: ConfigDict) -> Path:
@@ -101,7 +131,15 @@ def load_export(folder: Path) -> Classifier:
 
 
 def _load_export(folder: Path, config: ConfigDict) -> Classifier:
+    if not (folder / MANIFEST).exists() and (names := weights_in(folder)):
+        raise UserError(
+            f"{folder}: a folder that this software did not export. Give the file in "
+            f"it: --config.teacher.weights={folder / names[0]}"
+        )
     classifier = load_export(folder)
+    found: dict[tuple[str, ...], np.ndarray] = dict(flatten_dict(classifier.variables))
+    called = {path: "/".join(path) for path in found}
+    check_statistics(found, called, source=str(folder))
     if differing := _differing(classifier.record, config):
         raise UserError(
             f"{folder}: the config says something else than this export:\n  "
@@ -130,8 +168,12 @@ def _differing(record: Record, config: ConfigDict) -> list[str]:
         "std": record.normalisation.std,
         "sha256": record.sha256,
     }
-    return [
+    differing = [
         f"config.teacher.{key}: {value!r}, the export has {known.get(key)!r}"
         for key, value in said.items()
         if value and value != known.get(key)
     ]
+    # False is an answer here, where 0 and '' leave other keys open.
+    if teacher.stride_in_first is False and known.get("stride_in_first"):
+        differing.append("config.teacher.stride_in_first: False, the export has True")
+    return differing

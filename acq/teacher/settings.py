@@ -8,25 +8,37 @@ import flax.linen as nn
 
 from acq.classifier import Normalisation, Record
 from acq.layers import FloatLayers
-from acq.models import NETWORKS, CifarResNet, create_network, options_of
+from acq.models import (
+    ACCEPTED_NAMES,
+    CIFAR_DEPTHS,
+    CifarResNet,
+    cifar_resnet,
+    create_network,
+    find_network,
+    options_of,
+)
 from acq.teacher.own_network import OWN_NAME, create_own_network
 from common import config as c
 from common.config import ConfigDict
 
-_DEPTHS = tuple(
-    network.fixed["depth"]
-    for network in NETWORKS.values()
-    if network.module is CifarResNet
-)
-_OPTIONS = ("shortcut", "stride_in_first")
+OPTIONS = ("shortcut", "stride_in_first", "width_multiplier", "hidden")
 
 
 def _name() -> c.Rule:
     return c.Rule(
         lambda v: (
-            isinstance(v, str) and (v in NETWORKS or OWN_NAME.fullmatch(v) is not None)
+            isinstance(v, str)
+            and (find_network(v) is not None or OWN_NAME.fullmatch(v) is not None)
         ),
-        f"one of {', '.join(NETWORKS)}, or 'package.module:Class' for your own",
+        ACCEPTED_NAMES,
+    )
+
+
+def _depth() -> c.Rule:
+    first, last = CIFAR_DEPTHS[0], CIFAR_DEPTHS[-1]
+    return c.Rule(
+        lambda v: c.whole(0).accepts(v) and (v == 0 or v in CIFAR_DEPTHS),
+        f"6 n + 2 layers, from {first} to {last}, or 0 for the name's",
     )
 
 
@@ -55,9 +67,13 @@ _SHA256 = c.Rule(
 
 RULES = {
     "teacher.name": _name(),
-    "teacher.depth": c.one_of(0, *_DEPTHS),
+    "teacher.depth": _depth(),
     "teacher.shortcut": c.one_of("", "zero_pad", "projection"),
-    "teacher.stride_in_first": c.boolean(),
+    "teacher.stride_in_first": c.Rule(
+        lambda v: v is None or isinstance(v, bool), "True or False"
+    ),
+    "teacher.width_multiplier": c.number(at_least=0),
+    "teacher.hidden": c.whole(0),
     "teacher.classes": _none_or(2),
     "teacher.image_size": _none_or(8),
     "teacher.mean": _per_channel(c.number()),
@@ -71,7 +87,7 @@ RULES = {
     "teacher.hub_sha256": _SHA256,
     "teacher.sha256": _SHA256,
 }
-"""What each key of `config.teacher` accepts; 0, '' and () leave it open."""
+"""What each key of `config.teacher` accepts; 0, '', () and None leave it open."""
 
 
 def teacher_problems(config: ConfigDict) -> list[str]:
@@ -87,8 +103,10 @@ def teacher_problems(config: ConfigDict) -> list[str]:
             f"teacher.std: got {teacher.std}, accepted: as many numbers as "
             f"config.teacher.mean has ({len(teacher.mean)})"
         )
-    is_own = ":" in teacher.name
-    if teacher.depth and (is_own or NETWORKS[teacher.name].module is not CifarResNet):
+    problems += _scale_problems(tuple(teacher.mean), tuple(teacher.std))
+    own = find_network(teacher.name)
+    is_own = own is None
+    if teacher.depth and (own is None or own.module is not CifarResNet):
         problems.append(
             f"teacher.depth: got {teacher.depth}, accepted: 0 for {teacher.name}, "
             "which is no CIFAR ResNet"
@@ -96,7 +114,7 @@ def teacher_problems(config: ConfigDict) -> list[str]:
     known = frozenset() if is_own else options_of(teacher.name)
     problems += [
         f"teacher.{key}: {teacher.name} has none; leave it {type(teacher[key])()!r}"
-        for key in _OPTIONS
+        for key in OPTIONS
         if teacher[key] and key not in known
     ]
     is_export = bool(teacher.weights) and os.path.isdir(teacher.weights)
@@ -114,15 +132,28 @@ def teacher_problems(config: ConfigDict) -> list[str]:
     return problems
 
 
+def _scale_problems(mean: tuple[float, ...], std: tuple[float, ...]) -> list[str]:
+    """Lists what is of images in [0, 255], with its value of images in [0, 1]."""
+    is_large = {"mean": any(m > 1 for m in mean), "std": any(s > 1 for s in std)}
+    # A mean in 0..255 with a deviation of 1: nothing was divided by.
+    is_large["std"] |= is_large["mean"] and any(s >= 1 for s in std)
+    return [
+        f"teacher.{key}: got {values}, accepted: of images in [0, 1], at most 1; "
+        f"divide by 255: {tuple(float(f'{v / 255:.4g}') for v in values)}"
+        for key, values in (("mean", mean), ("std", std))
+        if is_large[key]
+    ]
+
+
 def network_name(config: ConfigDict) -> str:
     """The network's name, its depth taken into account."""
     teacher = config.teacher
-    return f"resnet{teacher.depth}" if teacher.depth else teacher.name
+    return cifar_resnet(teacher.depth) if teacher.depth else teacher.name
 
 
 def network_options(config: ConfigDict) -> dict[str, Any]:
     """Attributes of the network that its name leaves open and the config sets."""
-    return {key: config.teacher[key] for key in _OPTIONS if config.teacher[key]}
+    return {key: config.teacher[key] for key in OPTIONS if config.teacher[key]}
 
 
 def config_record(config: ConfigDict) -> Record:
@@ -133,7 +164,7 @@ def config_record(config: ConfigDict) -> Record:
     """
     teacher = config.teacher
     name = network_name(config)
-    own = NETWORKS.get(name)
+    own = find_network(name)
     return Record(
         name=name,
         options=network_options(config),

@@ -24,6 +24,7 @@ import numpy as np
 import safetensors
 
 from acq.weights import torch_files
+from acq.weights.other_kinds import HEAD, what_it_is, what_zip_it_is
 from acq.weights.torch_globals import UnreadablePickleError
 from common.errors import UserError
 
@@ -38,15 +39,8 @@ _SAFETENSORS = {
     **{f"U{8 * n}": np.dtype(f"<u{n}") for n in (1, 2, 4, 8)},
     "BOOL": np.bool_,
 }
-_ZIP = b"PK\x03\x04"
+_ZIPS = (b"PK\x03\x04", b"PK\x05\x06")  # the second of an empty one
 _PICKLE = b"\x80"
-# What people give by mistake, by how it begins.
-_KNOWN_STARTS = {
-    b"version https://git-lfs": "a Git LFS pointer, not the file itself: git lfs pull",
-    b"<": "a web page: the download went wrong",
-    b"\x89HDF": "HDF5 (Keras), which is not read",
-    b"\x1f\x8b": "gzip: unpack it first",
-}
 _MOST_GROWTH = 64
 _ALWAYS_ALLOWED = 1 << 26
 
@@ -63,6 +57,8 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
     try:
         read = _reader(path)
         tensors = read(path)
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(
             f"{path}: cannot be read ({error.strerror or error}). Accepted: a file of "
@@ -71,7 +67,8 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
     except UnreadablePickleError as error:
         raise UserError(
             f"{path}: {error}. Accepted: weights alone, as torch.save("
-            "model.state_dict(), FILE) writes them; nothing in the file was executed."
+            "model.state_dict(), FILE) or, of NumPy's arrays, np.savez(FILE, **arrays) "
+            "writes them; nothing in the file was executed."
         ) from error
     except (
         *(safetensors.SafetensorError, zipfile.BadZipFile, struct.error, EOFError),
@@ -88,21 +85,29 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
 
 def _reader(path: Path) -> Callable[[Path], Mapping[str, np.ndarray]]:
     with path.open("rb") as file:
-        head = file.read(64)
-    if head.startswith(_ZIP):
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-        is_numpy = bool(names) and all(name.endswith(".npy") for name in names)
-        return _read_npz if is_numpy else torch_files.read_zip
+        head = file.read(HEAD)
+    if head.startswith(_ZIPS):
+        return _zip_reader(path)
     # Before pickles: the length may begin with their first byte.
     if head[8:9] == b"{":
         return _read_safetensors
     if head.startswith(_PICKLE):
         return torch_files.read_legacy
-    what = next((w for start, w in _KNOWN_STARTS.items() if head.startswith(start)), "")
-    if not what:
-        what = f"begins with {head[:8]!r}" if head else "empty"
-    raise UserError(f"{path}: not a file of weights: {what}. Accepted: {ACCEPTED}.")
+    raise _no_weights(path, what_it_is(head, path))
+
+
+def _zip_reader(path: Path) -> Callable[[Path], Mapping[str, np.ndarray]]:
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    if names and all(name.endswith(".npy") for name in names):
+        return _read_npz
+    if any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):
+        return torch_files.read_zip
+    raise _no_weights(path, what_zip_it_is(names))
+
+
+def _no_weights(path: Path, what: str) -> UserError:
+    return UserError(f"{path}: not a file of weights: {what}. Accepted: {ACCEPTED}.")
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:

@@ -16,7 +16,7 @@ steps.
 import dataclasses
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -24,7 +24,7 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 
 from acq.weights.foreign_names import HEADS, NAMINGS, Naming
-from acq.weights.hints import hints
+from acq.weights.statistics import check_statistics
 from common.errors import UserError
 from common.typing import PyTree
 
@@ -48,19 +48,26 @@ class _Match:
 
     Attributes:
       layout: 'torch' or 'flax'.
+      naming: A key of `NAMINGS`; '' for names that are ours.
       names: Name in the file, by path.
       missing: Paths without a tensor.
       left_over: Names without a path.
     """
 
     layout: str
+    naming: str
     names: Mapping[_Path, str]
     missing: tuple[_Path, ...]
     left_over: tuple[str, ...]
 
 
 def to_variables(
-    tensors: Tensors, like: PyTree, *, network: str, source: str
+    tensors: Tensors,
+    like: PyTree,
+    *,
+    network: str,
+    source: str,
+    advise: Callable[[Tensors], list[str]] = lambda tensors: [],
 ) -> PyTree:
     """Returns variables of a network, float32 NumPy arrays.
 
@@ -69,32 +76,23 @@ def to_variables(
       like: The network's variables, arrays or shapes as `jax.eval_shape` gives them.
       network: Its name, for the message.
       source: Where the tensors come from, for the message.
+      advise: Lines for the message on tensors that do not fit, named as inside the
+        modules around them.
 
     Raises:
-      UserError: They are of another network, or hold numbers that no network has.
+      UserError: They are of another network, or hold numbers that no trained network
+        has.
     """
     shapes = _shapes(like)
-    wanted = {
-        name: tensor
-        for name, tensor in tensors.items()
-        if not name.endswith("num_batches_tracked")
-    }
+    wanted = _without_counters(tensors)
     match = _best_match(wanted, shapes)
-    found, misshapen = {}, []
-    for path, name in match.names.items():
-        tensor = wanted[name]
-        found[path] = _laid_out(tensor, path, shapes[path], match.layout)
-        if found[path].shape != shapes[path]:
-            misshapen.append(
-                f"{name}: {tensor.shape}, here {_foreign(shapes[path], match.layout)}"
-            )
+    found, misshapen = _found(wanted, shapes, match)
     if match.missing or match.left_over or misshapen:
-        *_, inner = _unwrapped(wanted)
         lines = [
             *_lines("missing", ["/".join(path) for path in match.missing]),
-            *_lines("left over", list(match.left_over)),
+            *_lines("left over", sorted(match.left_over)),
             *_lines("of another shape", misshapen),
-            *hints({inner[n]: tensor for n, tensor in wanted.items()}, shapes),
+            *advise(innermost(wanted)),
         ]
         raise UserError(f"{source}: not the weights of {network}:\n" + "\n".join(lines))
     if strange := list(_strange({n: found[path] for path, n in match.names.items()})):
@@ -103,8 +101,54 @@ def to_variables(
             + "\n".join(_lines("refused", strange))
             + "\nIt is damaged, or its training failed: give another file."
         )
+    check_statistics(found, match.names, source=source)
     zeros = {p: np.zeros(s, np.float32) for p, s in shapes.items() if p not in found}
     return unflatten_dict(found | zeros)
+
+
+def naming_of(tensors: Tensors, like: PyTree) -> str | None:
+    """Returns how the tensors of a network are named.
+
+    Args:
+      tensors: As in `to_variables`.
+      like: As there.
+
+    Returns:
+      A key of `NAMINGS`, '' for our own names; None if the tensors are not exactly the
+      network's.
+    """
+    shapes, wanted = _shapes(like), _without_counters(tensors)
+    match = _best_match(wanted, shapes)
+    _, misshapen = _found(wanted, shapes, match)
+    fits = not (match.missing or match.left_over or misshapen)
+    return match.naming if fits else None
+
+
+def innermost(tensors: Tensors) -> dict[str, np.ndarray]:
+    """Returns tensors by their names without the modules that all of them are in."""
+    *_, inner = _unwrapped(tensors)
+    return {inner[name]: tensor for name, tensor in tensors.items()}
+
+
+def _without_counters(tensors: Tensors) -> dict[str, np.ndarray]:
+    return {
+        name: tensor
+        for name, tensor in tensors.items()
+        if not name.endswith("num_batches_tracked")
+    }
+
+
+def _found(
+    tensors: Tensors, shapes: Mapping[_Path, tuple[int, ...]], match: _Match
+) -> tuple[dict[_Path, np.ndarray], list[str]]:
+    """What a match finds, by path, and a line for each of another shape."""
+    found, misshapen = {}, []
+    for path, name in match.names.items():
+        found[path] = _laid_out(tensors[name], path, shapes[path], match.layout)
+        if found[path].shape != shapes[path]:
+            here = _foreign(shapes[path], match.layout)
+            misshapen.append(f"{name}: {tensors[name].shape}, here {here}")
+    return found, misshapen
 
 
 def _shapes(like: PyTree) -> dict[_Path, tuple[int, ...]]:
@@ -115,14 +159,16 @@ def _shapes(like: PyTree) -> dict[_Path, tuple[int, ...]]:
 def _best_match(tensors: Tensors, shapes: Mapping[_Path, Any]) -> _Match:
     """The naming that leaves the fewest tensors without a partner."""
     ours = {"/".join(path): path for path in shapes}
-    matches = [_matched("flax", {n: n.replace(".", "/") for n in tensors}, ours)]
+    matches = [_matched("flax", "", {n: n.replace(".", "/") for n in tensors}, ours)]
     head = next((head for head in HEADS if ("params", head, "kernel") in shapes), "")
     theirs = {_torch_name(path): path for path in shapes}
-    namings = (Naming(rules=()), *NAMINGS.values())
-    for inner, naming in itertools.product(_unwrapped(tensors), namings):
+    namings = {"": Naming(rules=()), **NAMINGS}
+    for inner, (which, naming) in itertools.product(
+        _unwrapped(tensors), namings.items()
+    ):
         rewritten = {n: naming.rewrite(inner[n], head) for n in tensors}
         keys = {n: name.replace(".", "_") for n, name in rewritten.items()}
-        match = _matched("torch", keys, theirs)
+        match = _matched("torch", which, keys, theirs)
         if naming.lacks_biases:
             renamed = {n for n in tensors if rewritten[n] != inner[n]}
             match = _without_biases(match, tensors, renamed)
@@ -145,7 +191,7 @@ def _unwrapped(names: Iterable[str]) -> Iterator[dict[str, str]]:
 
 
 def _matched(
-    layout: str, keys: Mapping[str, str], paths: Mapping[str, _Path]
+    layout: str, naming: str, keys: Mapping[str, str], paths: Mapping[str, _Path]
 ) -> _Match:
     """Matches names, by their keys, with paths by theirs."""
     names: dict[_Path, str] = {}
@@ -158,7 +204,11 @@ def _matched(
             names[path] = name
     missing = tuple(path for path in paths.values() if path not in names)
     return _Match(
-        layout=layout, names=names, missing=missing, left_over=tuple(left_over)
+        layout=layout,
+        naming=naming,
+        names=names,
+        missing=missing,
+        left_over=tuple(left_over),
     )
 
 

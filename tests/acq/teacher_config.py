@@ -1,3 +1,5 @@
+from ml_collections import config_dict
+
 from common.config import ConfigDict
 
 
@@ -9,7 +11,9 @@ def teacher_config(**changes):
             "name": "resnet8",
             "depth": 0,
             "shortcut": "",
-            "stride_in_first": False,
+            "stride_in_first": config_dict.placeholder(bool),
+            "width_multiplier": 0.0,
+            "hidden": 0,
             "classes": 0,
             "image_size": 0,
             "mean": (0.5, 0.5, 0.5),

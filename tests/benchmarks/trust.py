@@ -1,9 +1,9 @@
 """Every difficult case, built, run, and judged by independent readers: a table.
 
 Run `python -m tests.benchmarks.trust` from the root; `--series DIR` takes the middle
-of a real CT series in place of the synthetic chest, `--only WORD` the groups and cases
-whose names hold a word, `--all` prints what is right as well. Ends with a count of
-each verdict, and in exit status 1 if anything is wrong.
+of a real CT series in place of the synthetic chest, `--group NAME` one of the table's
+parts, `--only WORD` the cases whose names hold a word, `--all` prints what is right as
+well. Ends with a count of each verdict, and in exit status 1 if anything is wrong.
 
   right         HU are what they should be, and each slice keeps its own geometry
   refused well  left out or refused for a reason that names the file or the key; nothing
@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 # Nearly all time is compilation, see tests/conftest.py.
@@ -62,7 +62,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="trust.") as name:
         bench = create_bench(Path(name).resolve(), arguments.series)
         rows = []
-        for row in all_rows(bench, arguments.only):
+        for row in all_rows(bench, arguments.only, arguments.group):
             rows.append(row)
             if arguments.all or row.verdict in ("wrong", "not run"):
                 print(row, flush=True)
@@ -81,21 +81,52 @@ def create_bench(folder: Path, series: Path | None = None) -> Bench:
     return Bench(source=source, small=small, folder=folder, network=network)
 
 
-def all_rows(bench: Bench, only: str = "") -> Iterator[Row]:
-    """Every row, or those whose case holds a word."""
-    chosen = [case for case in (*DICOM_CASES, *IMAGE_CASES) if only in case.name]
-    for task, cases in batches(chosen):
+def all_rows(bench: Bench, only: str = "", group: str = "") -> Iterator[Row]:
+    """Every row, or those whose case holds a word, of all groups or one."""
+    for name, rows in GROUPS.items():
+        if group in ("", name):
+            yield from rows(bench, only)
+
+
+def _volume_rows(bench: Bench, only: str) -> Iterator[Row]:
+    for task, cases in batches(_volumes(only)):
         yield from batch_rows(cases, task, bench)
-    for case in chosen:
+
+
+def _purified_rows(bench: Bench, only: str) -> Iterator[Row]:
+    for case in _volumes(only):
         if "purify" in case.tasks:
             yield purified_series_row(case, bench)
+
+
+def _pair_rows(bench: Bench, only: str) -> Iterator[Row]:
     for case in PAIR_CASES:
         if only in case.name:
             yield from (pair_row(case, task, bench) for task in case.tasks)
+
+
+def _scenario_rows(bench: Bench, only: str) -> Iterator[Row]:
     scenarios = [*PAIRING, *OWNERSHIP, *STALE, *COMMANDS, *MEMORY_ROWS]
     yield from scenario_rows([s for s in scenarios if only in s.name], bench)
+
+
+def _conformance_rows(bench: Bench, only: str) -> Iterator[Row]:
     if only in "dciodvfy":
         yield from conformance_rows(bench)
+
+
+def _volumes(only: str) -> list[Case]:
+    return [case for case in (*DICOM_CASES, *IMAGE_CASES) if only in case.name]
+
+
+GROUPS: dict[str, Callable[[Bench, str], Iterator[Row]]] = {
+    "volumes": _volume_rows,
+    "purified": _purified_rows,
+    "pairs": _pair_rows,
+    "scenarios": _scenario_rows,
+    "dciodvfy": _conformance_rows,
+}
+"""The table's parts, and what makes the rows of each."""
 
 
 def batches(cases: Sequence[Case]) -> Iterator[tuple[str, list[Case]]]:
@@ -114,6 +145,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--series", type=Path, help="folder of a real CT series")
     parser.add_argument("--only", default="", help="cases whose names hold this word")
+    parser.add_argument("--group", choices=GROUPS, default="", help="a part alone")
     parser.add_argument("--all", action="store_true", help="print what is right too")
     return parser.parse_args()
 

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from acq.layers import FloatLayers
-from acq.models import NETWORKS, CifarResNet, create_network
+from acq.models import (
+    NETWORKS,
+    CifarResNet,
+    ResNet,
+    cifar_resnet,
+    create_network,
+    find_network,
+)
 from common.errors import UserError
 from tests.acq.models.small import (
     create_small,
@@ -94,6 +101,19 @@ def test_every_gradient_is_finite_and_not_zero(name):
 def test_networks_refuse(name, classes, options, message):
     with pytest.raises(UserError, match=message):
         create_network(name, FloatLayers(), classes, **options)
+
+
+def test_a_cifar_resnet_may_have_any_depth_of_its_kind():
+    for depth, name in ((14, "resnet14"), (50, "cifar_resnet50"), (110, "resnet110")):
+        assert cifar_resnet(depth) == name
+        assert create_network(name, FloatLayers(), 10) == CifarResNet(
+            FloatLayers(), 10, depth=depth
+        )
+    resnet50 = find_network("resnet50")
+    assert resnet50 is not None and resnet50.module is ResNet
+    # ImageNet's by these names; not 6 n + 2; too deep; a second name.
+    for name in ("resnet152", "resnet26", "resnet21", "resnet1208", "cifar_resnet20"):
+        assert find_network(name) is None
 
 
 def test_networks_are_static_arguments():

@@ -94,6 +94,9 @@ def test_folders_of_other_things_are_refused(tmp_path):
     config = teacher_config(weights=str(tmp_path))
     with pytest.raises(UserError, match="no exported network here"):
         load_teacher(config)
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(UserError, match=r"weights=.*/model\.safetensors$"):
+        load_teacher(config)
     export_variables(tmp_path, {"params": np.zeros(2)}, {"model": {"name": "redcnn"}})
     with pytest.raises(UserError, match="not of a classifier"):
         load_teacher(config)
@@ -149,6 +152,42 @@ def test_wrong_teachers_are_refused(tmp_path):
     path.write_bytes(b"no weights")
     with pytest.raises(UserError, match=r"w\.npz: not a file of weights"):
         load_teacher(teacher_config(weights=str(path)))
+
+
+def _export(folder, network, **record):
+    """Exports a network with random weights, as it is named in the record."""
+    variables = theirs.random_variables(network)
+    known = config_record(teacher_config(**record))
+    export_variables(folder, variables, {"classifier": known.to_json()})
+
+
+@pytest.mark.slow
+def test_strides_that_an_export_says_must_be_those_of_the_config(tmp_path):
+    network = create_network("resnet50", FloatLayers(), 3, stride_in_first=True)
+    _export(tmp_path, network, name="resnet50", classes=3, stride_in_first=True)
+    open_keys = {"name": "resnet50", "weights": str(tmp_path)}
+    teacher = load_teacher(teacher_config(**open_keys))
+    assert teacher.network == network
+    load_teacher(teacher_config(**open_keys, stride_in_first=True))
+    with pytest.raises(UserError, match="stride_in_first: False, the export has True"):
+        load_teacher(teacher_config(**open_keys, stride_in_first=False))
+
+
+def test_an_export_that_was_never_trained_is_refused(tmp_path):
+    variables = theirs.random_variables(RESNET)
+    variables["batch_stats"] = {
+        layer: {"mean": np.zeros_like(s["mean"]), "var": np.ones_like(s["var"])}
+        if "mean" in s
+        else {
+            inner: {"mean": np.zeros_like(t["mean"]), "var": np.ones_like(t["var"])}
+            for inner, t in s.items()
+        }
+        for layer, s in variables["batch_stats"].items()
+    }
+    record = config_record(teacher_config())
+    export_variables(tmp_path, variables, {"classifier": record.to_json()})
+    with pytest.raises(UserError, match="never trained: batch_stats/bn1/mean is all 0"):
+        load_teacher(teacher_config(weights=str(tmp_path)))
 
 
 def test_records_of_exports_survive_options(tmp_path):

@@ -1,8 +1,14 @@
 import io
 import json
+import pathlib
+import re
 import struct
+import subprocess
+import sys
 import zipfile
 
+import flax
+import flax.serialization
 import ml_dtypes
 import numpy as np
 import pytest
@@ -71,12 +77,24 @@ def test_safetensors_may_begin_with_another_format_s_bytes(tmp_path, first):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "not a file of weights: empty"),
+        (b"", "not a file of weights: empty: copy or download it again"),
         (b"hello, weights", r"begins with b'hello, w'"),
-        (b"<!DOCTYPE html>", "the download went wrong"),
-        (b"version https://git-lfs.github.com/spec/v1", "Git LFS pointer"),
-        (b"\x89HDF\r\n", "HDF5"),
-        (b"\x1f\x8b\x08", "gzip"),
+        (b"\n<!DOCTYPE html>", "a web page, saved instead of the file"),
+        (b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
+        (b"\x89HDF\r\n", "HDF5 .*np.savez"),
+        (b"\x1f\x8b\x08", "packed with gzip: unpack it"),
+        (b"BZh91AY", "packed with bzip2: unpack it"),
+        (b"\xfd7zXZ\x00", "packed with xz"),
+        (b"\x28\xb5\x2f\xfd", "packed with zstd"),
+        (bytes(257) + b"ustar", "a tar archive: unpack it"),
+        (b"GGUF\x03", "GGUF"),
+        (b"\x1c\x00\x00\x00TFL3", "TensorFlow Lite"),
+        (b"\x08\x07\x12\x07pytorch", "ONNX, .*safetensors.torch.save_file"),
+        (b"\x93NUMPY\x01\x00", r"one array of NumPy .*np.savez"),
+        (b"\x82\xa6params\x81", r"msgpack \(Flax\): .*msgpack_restore"),
+        (b'{"architectures": []}', "JSON, which describes a network"),
+        (b"{damaged", "JSON, which describes a network"),
+        (b"PK\x05\x06" + bytes(18), "it holds nothing"),
         (b"PK\x03\x04 and no more", "damaged or incomplete"),
         (b"\x80", "damaged"),
         (_safetensors("F32", [2], bytes(8))[:-1], "damaged or incomplete"),
@@ -92,6 +110,67 @@ def test_what_is_not_weights_is_told_in_one_message(tmp_path, content, said):
     path.write_bytes(content)
     with pytest.raises(UserError, match=rf"w\.safetensors: .*{said}"):
         read_weights(path)
+
+
+def test_no_message_of_ours_is_called_damage(tmp_path):
+    path = tmp_path / "w.bin"
+    path.write_bytes(b"\x1f\x8b\x08")
+    with pytest.raises(UserError) as error:
+        read_weights(path)
+    assert "damaged" not in str(error.value)
+    assert str(error.value).count("Accepted") == 1
+
+
+def test_an_index_of_shards_says_how_to_merge_them(tmp_path):
+    for number in (1, 2):
+        shard = tmp_path / f"model-0000{number}-of-00002.safetensors"
+        safetensors.numpy.save_file({f"w{number}": np.ones(2, np.float32)}, shard)
+    path = tmp_path / "model.safetensors.index.json"
+    places = {f"w{n}": f"model-0000{n}-of-00002.safetensors" for n in (1, 2)}
+    path.write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    with pytest.raises(UserError, match="the index of weights in 2 files") as error:
+        read_weights(path)
+    command = re.search('python -c "([^"]*)"', str(error.value))
+    assert command is not None
+    subprocess.run([sys.executable, "-c", command[1]], cwd=tmp_path, check=True)
+    assert set(read_weights(tmp_path / "merged.safetensors")) == {"w1", "w2"}
+
+
+def test_the_advice_for_msgpack_gives_weights(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    variables = {"params": {"conv": {"kernel": np.ones((1, 1, 2, 3), np.float32)}}}
+    (tmp_path / "w.msgpack").write_bytes(
+        flax.serialization.msgpack_serialize(variables)
+    )
+    with pytest.raises(UserError, match="msgpack") as error:
+        read_weights(tmp_path / "w.msgpack")
+    line = re.search(r"in Flax: (.*)\. Accepted", str(error.value))
+    assert line is not None
+    exec(line[1], {"np": np, "flax": flax, "pathlib": pathlib, "FILE": "w.msgpack"})
+    assert set(read_weights(tmp_path / "weights.npz")) == {"params/conv/kernel"}
+
+
+def test_json_beside_weights_names_them(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"give model\.safetensors, beside it"):
+        read_weights(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["word/document.xml"], "it holds word/document.xml: unpack it"),
+        (["a", "b", "c", "d", "e"], "a, b, c, d and 1 more"),
+        (["config.json", "model.weights.h5"], "a model of Keras .*np.savez"),
+    ],
+)
+def test_other_zips_are_told(tmp_path, names, said):
+    with zipfile.ZipFile(tmp_path / "w.pt", "w") as archive:
+        for name in names:
+            archive.writestr(name, "")
+    with pytest.raises(UserError, match=f"not a file of weights: .*{said}"):
+        read_weights(tmp_path / "w.pt")
 
 
 def test_no_file_and_a_folder_are_refused(tmp_path):

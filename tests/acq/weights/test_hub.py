@@ -1,4 +1,5 @@
 import hashlib
+import logging as std_logging
 
 import huggingface_hub
 import pytest
@@ -41,12 +42,35 @@ def test_offline_says_which_file_to_get_and_where_to_give_it(monkeypatch, error)
     with pytest.raises(UserError) as told:
         fetch(PLACE)
     message = str(told.value)
-    assert "model.safetensors of timm/resnet18.tv_in1k" in message
-    assert "no network. Download https://huggingface.co/timm/resnet18.tv_in1k/" in (
-        message
-    )
-    assert "resolve/main/model.safetensors" in message
-    assert "--config.teacher.weights=FILE" in message
+    assert "model.safetensors of timm/resnet18.tv_in1k, revision main, is" in message
+    assert f"the hub's cache ({huggingface_hub.constants.HF_HUB_CACHE})" in message
+    assert "fetched: no network. Where" in message
+    url = "https://huggingface.co/timm/resnet18.tv_in1k/resolve/main/model.safetensors"
+    assert f"download {url}, copy it to this machine" in message
+    assert message.endswith("--config.teacher.weights=FOLDER/model.safetensors")
+
+
+def test_the_library_s_lines_of_all_tries_are_shown_once(monkeypatch):
+    lines = []
+    monkeypatch.setattr(logging, "warning", lambda t, *args: lines.append(t % args))
+    library = std_logging.getLogger("huggingface_hub")
+    before = library.handlers, library.propagate
+
+    def download(*_, **__):
+        for attempt in range(5):
+            child = std_logging.getLogger("huggingface_hub.utils._http")
+            child.warning("no answer")
+            child.warning(f"Retrying in {2**attempt}s [Retry {attempt}/5].")
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    with pytest.raises(UserError):
+        fetch(PLACE)
+    assert lines == [
+        "the hub: no answer",
+        "the hub: Retrying in 1s [Retry 0/5].",
+    ]
+    assert (library.handlers, library.propagate) == before
 
 
 def test_a_file_is_found_in_the_hub_s_cache_offline(tmp_path, monkeypatch):

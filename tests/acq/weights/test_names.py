@@ -4,7 +4,7 @@ import pytest
 
 from acq.layers import FloatLayers
 from acq.models import VGG, CifarResNet, MobileNetV2, ResNet, create_network
-from acq.weights.names import to_variables
+from acq.weights.names import naming_of, to_variables
 from common.errors import UserError
 from tests.acq import foreign_state_dicts as theirs
 
@@ -155,60 +155,47 @@ def test_long_lists_are_cut_and_counted():
         _convert({**tensors, **extra}, variables)
 
 
-@pytest.mark.parametrize(
-    ("here", "file", "hint"),
-    [
-        ({}, {"depth": 14}, r"stages of 2, 2, 2 blocks, .*teacher\.depth=14"),
-        ({"classes": 5}, {}, r"tells 3 classes apart: give --config\.teacher\.cla.*=3"),
-        ({}, {"shortcut": "projection"}, r"--config\.teacher\.shortcut=projection"),
-        ({"shortcut": "projection"}, {}, r"--config\.teacher\.shortcut=zero_pad"),
-    ],
-)
 @pytest.mark.parametrize("wrapper", ["", "module."])
-def test_the_message_says_what_would_fit(here, file, hint, wrapper):
-    if "depth" in file:
-        blocks = (file["depth"] - 2) // 6
-        network = CifarResNet(depth=file["depth"], **SMALL)
-        names = list(theirs.akamaster(blocks))
-        tensors = theirs.tensors_of(theirs.random_variables(network), names)
-    else:
-        _, tensors = _cifar(**file)
-    variables, _ = _cifar(**here)
-    with pytest.raises(UserError, match=hint):
-        _convert({wrapper + name: t for name, t in tensors.items()}, variables)
+def test_advice_is_asked_for_with_the_innermost_names(wrapper):
+    _, tensors = _cifar(depth=14)
+    variables, _ = _cifar(depth=8)
+    asked = []
+
+    def advise(tensors):
+        asked.append(set(tensors))
+        return ["Give another file."]
+
+    with pytest.raises(UserError, match=r"left over \(\d+\):\n(.*\n)+Give another f"):
+        to_variables(
+            {wrapper + name: tensor for name, tensor in tensors.items()},
+            variables,
+            network="resnet8",
+            source="w.pth",
+            advise=advise,
+        )
+    kept = {name for name in tensors if not name.endswith("num_batches_tracked")}
+    assert asked == [kept]
 
 
 @pytest.mark.parametrize(
-    ("case", "hint"),
+    ("case", "naming"),
     [
-        ("akamaster", r"give --config\.teacher\.name=resnet14\."),
-        ("torchvision resnet", r"give --config\.teacher\.name=resnet18\."),
-        ("pytorchcv resnet", r"give --config\.teacher\.name=resnet18\."),
+        ("torchvision bottleneck", "PyTorch"),
+        ("pytorchcv bottleneck", "pytorchcv ResNet"),
+        ("timm vgg", "timm VGG"),
     ],
 )
-def test_another_residual_network_is_named(case, hint):
+def test_the_naming_that_fits_is_told(case, naming):
     network, names = CASES[case]
-    tensors = theirs.tensors_of(theirs.random_variables(network), names)
-    variables = theirs.random_variables(BOTTLENECK)
-    with pytest.raises(UserError, match=hint):
-        _convert(tensors, variables)
-
-
-def test_a_file_of_another_family_is_refused():
-    variables, _ = _cifar()
-    tensors = theirs.tensors_of(
-        theirs.random_variables(MOBILE), CASES["timm mobilenet"][1]
-    )
-    with pytest.raises(UserError, match="Names of torchvision, timm, pytorchcv"):
-        _convert(tensors, variables)
-
-
-def test_pytorchcv_s_first_mobilenet_is_explained():
-    variables = theirs.random_variables(MOBILE)
-    tensors = theirs.tensors_of(variables, CASES["pytorchcv mobilenet"][1])
-    tensors["features.stage1.unit1.conv1.conv.weight"] = np.ones((8, 8, 1, 1))
-    with pytest.raises(UserError, match=r"left over \(1\).*(\n.*)*mobilenetv2b_w1"):
-        _convert(tensors, variables)
+    variables = theirs.random_variables(network)
+    tensors = theirs.tensors_of(variables, names)
+    assert naming_of(tensors, variables) == naming
+    ours = {"/".join(path): leaf for path, leaf in theirs.paths_of(variables)}
+    assert naming_of(ours, variables) == ""
+    first = next(iter(tensors))
+    assert naming_of({**tensors, first: np.ones(1)}, variables) is None
+    del tensors[first]
+    assert naming_of(tensors, variables) is None
 
 
 @pytest.mark.parametrize(
@@ -224,4 +211,40 @@ def test_numbers_that_no_network_has_are_refused(values, said):
     variables, tensors = _cifar()
     tensors["bn1.running_var"] = values
     with pytest.raises(UserError, match=rf"bn1\.running_var,? {said}"):
+        _convert(tensors, variables)
+
+
+def _with_statistics(mean, var):
+    variables, tensors = _cifar()
+    for name, tensor in tensors.items():
+        for kind, values in (("mean", mean), ("var", var)):
+            if name.endswith(f"running_{kind}") and values is not None:
+                tensors[name] = np.full_like(tensor, values)
+    return variables, tensors
+
+
+def test_batch_normalisation_that_was_never_trained_is_refused():
+    variables, tensors = _with_statistics(0, 1)
+    with pytest.raises(UserError) as error:
+        _convert(tensors, variables)
+    message = str(error.value)
+    assert "running_mean is all 0 and" in message
+    assert "running_var all 1, as in 6 other layers. Likely" in message
+    # One layer that learned is enough: others may be frozen.
+    tensors["bn1.running_mean"] = np.full(16, 1e-3, np.float32)
+    _convert(tensors, variables)
+
+
+@pytest.mark.parametrize(("mean", "var"), [(0, None), (None, 1)])
+def test_means_of_0_or_variances_of_1_alone_are_no_sign(mean, var):
+    variables, tensors = _with_statistics(mean, var)
+    _convert(tensors, variables)
+
+
+def test_a_layer_of_no_variance_is_refused_and_a_dead_channel_not():
+    variables, tensors = _cifar()
+    tensors["bn1.running_var"][0] = 0
+    _convert(tensors, variables)
+    tensors["bn1.running_var"][:] = 0
+    with pytest.raises(UserError, match=r"bn1\.running_var, variances .*are all 0\. "):
         _convert(tensors, variables)

@@ -376,6 +376,7 @@ def test_nothing_is_left_beside_the_file(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_memory_does_not_hold_the_pixels(tmp_path):
     count, size = 200, 512  # 100 MB of pixels
     for index in range(count):

@@ -358,6 +358,7 @@ def test_a_file_without_pixels_is_refused(tmp_path):
         split(data, tmp_path)
 
 
+@pytest.mark.slow
 def test_memory_does_not_hold_the_pixels(tmp_path):
     count, size = 120, 512  # 60 MB of pixels
     data = make_enhanced(np.zeros((count, size, size), np.uint16))

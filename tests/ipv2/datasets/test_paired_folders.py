@@ -360,6 +360,7 @@ def test_a_stray_png_is_left_out_and_the_rest_goes_on(tmp_path):
     assert "State the window" in reasons_of(builder, tmp_path / "root")["lq/p9.png"]
 
 
+@pytest.mark.slow
 def test_an_unknown_match_is_refused_where_types_are_not_executed(tmp_path):
     make_root(tmp_path / "root", 1)
     code = (

@@ -1,0 +1,205 @@
+"""Which network a file's weights are of, where they are not the configured one's.
+
+A network is only named if all tensors of the file fit it, so that the keys of the
+config which the message gives are accepted.
+"""
+
+import functools
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from acq.layers import FloatLayers
+from acq.models import (
+    CIFAR_DEPTHS,
+    ZOO,
+    CifarResNet,
+    cifar_resnet,
+    create_network,
+    find_network,
+)
+from acq.teacher.own_network import create_own_network
+from acq.teacher.settings import network_name
+from acq.weights.names import naming_of
+from common.config import ConfigDict
+from common.typing import PyTree
+
+_Tensors = Mapping[str, np.ndarray]
+
+# Blocks of a stage: torchvision's `layer1.0.`, pytorchcv's `stage1.unit1.`, and ours.
+_BLOCK = re.compile(r"\b(?:layer|stage)(\d+)[._](?:unit)?(\d+)[./]")
+_PROJECTION = re.compile(r"downsample|shortcut\.0|identity_conv")
+_HEAD = re.compile(
+    r"(fc|linear|output|output\.fc3|head|head\.fc|out|classifier|classifier\.\d)\.weight"
+)
+_OUR_HEAD = re.compile(r"params[/.](linear|fc|classifier|classifier_6)[/.]kernel")
+_STEM = re.compile(
+    r"(conv1|conv_stem|features\.0(\.0|\.conv)?|features\.init_block(\.conv){1,2}"
+    r"|features\.stage1\.unit1\.conv)\.weight"
+)
+_HIDDEN = re.compile(r"(classifier\.0|pre_logits\.fc1|output\.fc1\.fc)\.weight")
+_IMAGENET: Mapping[tuple[int, ...], tuple[str, ...]] = {
+    (2, 2, 2, 2): ("resnet18",),
+    (3, 4, 6, 3): ("resnet34", "resnet50"),
+}
+_FEATURES = ("features.", "blocks.")
+# Of pytorchcv's mobilenetv2_w1: the first names MobileNetV2 among its networks.
+_MOBILENET_W1 = {
+    "features.final_block.conv.weight",
+    "features.stage1.unit1.conv1.conv.weight",
+}
+# Channels of MobileNetV2's last depthwise convolution, at a width of 1.
+_WIDEST_DEPTHWISE = 960
+
+
+def advice(tensors: _Tensors, config: ConfigDict) -> list[str]:
+    """Returns lines for the message: what in the config would fit the file.
+
+    Args:
+      tensors: Of the file, named as inside the modules around them.
+      config: A checked one, whose network they do not fit.
+    """
+    channels = _channels(tensors) or len(config.teacher.mean)
+    # Of the configured network, if it is not one of ours.
+    size = config.teacher.image_size
+    for options in _candidates(tensors, config):
+        like = _shapes(channels=channels, size=size, **options)
+        if naming_of(tensors, like) is None:
+            continue
+        flags = [
+            f"--config.teacher.{key}={value!r}"
+            if value == ""
+            else f"--config.teacher.{key}={value}"
+            for key, value in _changes(options, config)
+        ]
+        lines = [f"They are those of {options['name']}: give {' '.join(flags)}."]
+        if channels != len(config.teacher.mean):
+            lines.append(
+                f"Its images have {channels} channels: give --config.teacher.mean and "
+                "--config.teacher.std as many numbers."
+            )
+        return lines if flags else lines[1:]
+    return [
+        *_notes(tensors),
+        f"No network here has exactly these tensors: {ZOO}; of torchvision, timm, "
+        "pytorchcv, akamaster's CIFAR ResNets, or by our own names "
+        "(params/conv1/kernel). Give the weights of one of them, or your own network, "
+        "as acq/models/README.md shows: --config.teacher.name=package.module:Class.",
+    ]
+
+
+def _candidates(tensors: _Tensors, config: ConfigDict) -> Iterator[dict[str, Any]]:
+    """Networks that the file may be of: their name, classes and options."""
+    classes = _classes(tensors) or config.teacher.classes or 1000
+    if classes < 2:
+        return
+    stages = _stages(tensors)
+    if len(stages) == 3 and (depth := 6 * stages[0] + 2) in CIFAR_DEPTHS:
+        is_projected = any(_PROJECTION.search(name) for name in tensors)
+        shortcut = "projection" if is_projected else "zero_pad"
+        yield {"name": cifar_resnet(depth), "classes": classes, "shortcut": shortcut}
+    for name in _IMAGENET.get(stages, ()):
+        yield {"name": name, "classes": classes}
+    if any(name.startswith(_FEATURES) for name in tensors):
+        depthwise = [
+            len(t) for t in tensors.values() if t.ndim == 4 and t.shape[1] == 1
+        ]
+        if depthwise:
+            width = round(max(depthwise) / _WIDEST_DEPTHWISE, 3)
+            yield {
+                "name": "mobilenet_v2",
+                "classes": classes,
+                "width_multiplier": width,
+            }
+        hidden = _rows(_HIDDEN, tensors)
+        if hidden:
+            yield {"name": "vgg16_bn", "classes": classes, "hidden": hidden}
+    if ":" in config.teacher.name:
+        yield {"name": config.teacher.name, "classes": classes}
+
+
+@functools.cache
+def _shapes(
+    *, name: str, classes: int, channels: int, size: int, **options: Any
+) -> PyTree:
+    network = find_network(name)
+    module: nn.Module
+    if network is None:
+        module = create_own_network(name, classes)
+    else:
+        module = create_network(name, FloatLayers(), classes, **options)
+        size = network.image_size
+    x = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
+    return jax.eval_shape(module.init, jax.random.key(0), x)
+
+
+def _changes(
+    options: Mapping[str, Any], config: ConfigDict
+) -> Iterator[tuple[str, Any]]:
+    """Yields the keys of `config.teacher` to change for a network, and their values."""
+    teacher, name = config.teacher, options["name"]
+    here, there = find_network(teacher.name), find_network(name)
+    if network_name(config) != name:
+        if all(one is not None and one.module is CifarResNet for one in (here, there)):
+            assert there is not None
+            yield "depth", there.fixed["depth"]
+        else:
+            yield "name", name
+            if teacher.depth:
+                yield "depth", 0
+    if options["classes"] != (teacher.classes or (there.classes if there else 0)):
+        yield "classes", options["classes"]
+    for key, of_itself in (
+        ("shortcut", "zero_pad"),
+        ("width_multiplier", 1.0),
+        ("hidden", 4096),
+    ):
+        wanted, left_open = options.get(key), type(teacher[key])()
+        if wanted is None:
+            if teacher[key]:
+                yield key, left_open
+        elif wanted != (teacher[key] or of_itself):
+            yield key, wanted
+
+
+def _notes(tensors: _Tensors) -> list[str]:
+    if _MOBILENET_W1 <= tensors.keys():
+        return [
+            "If this is pytorchcv's mobilenetv2_w1: it has one convolution more than "
+            "MobileNetV2; its mobilenetv2b_w1 has not."
+        ]
+    return []
+
+
+def _stages(tensors: _Tensors) -> tuple[int, ...]:
+    """Blocks of each residual stage, of names that have stages."""
+    blocks: dict[int, set[str]] = {}
+    for name in tensors:
+        if match := _BLOCK.search(name):
+            blocks.setdefault(int(match[1]), set()).add(match[2])
+    return tuple(len(blocks[stage]) for stage in sorted(blocks))
+
+
+def _classes(tensors: _Tensors) -> int:
+    kernels = [t for key, t in tensors.items() if _OUR_HEAD.fullmatch(key)]
+    return kernels[0].shape[-1] if kernels else _rows(_HEAD, tensors)
+
+
+def _rows(name: re.Pattern[str], tensors: _Tensors) -> int:
+    # VGG's classifier.0 and .3 come before its last layer.
+    found = [
+        len(tensor)
+        for key, tensor in sorted(tensors.items())
+        if name.fullmatch(key) and tensor.ndim >= 2
+    ]
+    return found[-1] if found else 0
+
+
+def _channels(tensors: _Tensors) -> int:
+    found = [t.shape[1] for key, t in tensors.items() if _STEM.fullmatch(key)]
+    return found[0] if found else 0
