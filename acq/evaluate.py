@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Float32, Int, Int32, UInt8
 
 from acq.classifier import Normalisation
 from acq.datasets.eval_data import Rows
+from acq.datasets.unusable import told_together
 from acq.losses import distillation_loss
 from common.devices import AXIS, pmap_eval, replicate, to_host
 from common.pipeline import read_ahead
@@ -132,6 +133,7 @@ def predict(
 
     Raises:
       ValueError: There are no images.
+      UserError: Some cannot be used; names them.
     """
     count = len(images)
     if not count:
@@ -140,7 +142,7 @@ def predict(
     step = pmap_eval(_make_predict(apply, normalisation))
     variables = replicate(variables)
     found, order = [], []
-    with Progress(name, count, "images") as progress:
+    with Progress(name, count, "images") as progress, told_together(images):
         for places, logits in _one_late(
             step(variables, shard)
             for shard in read_ahead(

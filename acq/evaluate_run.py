@@ -7,9 +7,11 @@ from typing import Any
 from absl import logging
 
 from acq.check import check
+from acq.datasets.eval_data import EvalData
 from acq.datasets.opening import open_eval_data
 from acq.evaluate import fidelity, logits_of, predict, top1
 from acq.quantized import load_quantized
+from acq.teacher.evaluation import TeacherEvaluation, evaluate_teacher
 from acq.teacher.opening import open_teacher
 from common.checkpoint import MANIFEST
 from common.config import ConfigDict
@@ -42,35 +44,39 @@ def _evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             "task evaluate needs labelled images: give --config.eval.path=FILE (an "
             ".npz with images and labels, or a folder) or --config.eval.dataset=NAME"
         )
-    networks = {"teacher": (teacher.network, teacher.variables)}
+    float_ = evaluate_teacher(config, teacher, data)
+    if float_.refusal:
+        logging.warning("%s", float_.refusal)
+    results: dict[str, Any] = {"n": len(data), "teacher": float_.to_json()}
     if (workdir / "export" / MANIFEST).exists():
-        quantized = load_quantized(workdir / "export")
-        networks["quantized"] = (quantized.network, quantized.variables)
-    results: dict[str, Any] = {"n": len(data)}
-    logits = {}
-    for name, (network, variables) in networks.items():
-        logits[name] = predict(
-            logits_of(network),
-            variables,
-            data.images,
-            batch_size=config.eval.batch_size,
-            normalisation=teacher.record.normalisation,
-            name=name,
-        )
-        accuracy = top1(logits[name], data.labels)
-        results[name] = {"top1": accuracy.top1, "correct": accuracy.correct}
-        logging.info(
-            "%s: %.2f %% of %d images (%d wrong)",
-            name, accuracy.top1, accuracy.n, accuracy.n - accuracy.correct,
-        )  # fmt: skip
-    if "quantized" in logits:
-        close = fidelity(logits["quantized"], logits["teacher"])
-        results["quantized"] |= close._asdict()
-        logging.info(
-            "quantized and teacher agree on %.2f %% of the images", close.agreement
-        )
+        results["quantized"] = _quantized(config, workdir, data, float_)
     if is_first_process():
         write_atomically(
             workdir / "evaluation.json", json.dumps(results, indent=2) + "\n"
         )
     return results
+
+
+def _quantized(
+    config: ConfigDict, workdir: Path, data: EvalData, teacher: TeacherEvaluation
+) -> dict[str, Any]:
+    """Accuracy of what a run exported, and how close it is to the teacher."""
+    quantized = load_quantized(workdir / "export")
+    logits = predict(
+        logits_of(quantized.network),
+        quantized.variables,
+        data.images,
+        batch_size=config.eval.batch_size,
+        normalisation=quantized.record.normalisation,
+        name="quantized",
+    )
+    accuracy, close = top1(logits, data.labels), fidelity(logits, teacher.logits)
+    logging.info(
+        "quantized: %.2f %% of %d images (%d wrong), as the teacher on %.2f %%",
+        accuracy.top1, accuracy.n, accuracy.n - accuracy.correct, close.agreement,
+    )  # fmt: skip
+    return {
+        "top1": accuracy.top1,
+        "correct": accuracy.correct,
+        **close._asdict(),
+    }

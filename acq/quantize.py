@@ -1,11 +1,13 @@
 """Quantizes a classifier without its data: the run, from a config to its results.
 
-    teacher -> generator alone, in workdir/generator -> student on its samples ->
-    evaluation, baselines, export, report
+    teacher, evaluated -> generator alone, in workdir/generator -> student on its
+    samples -> evaluation, baselines, export, report
 
 Each phase is a `common.loop.fit` with checkpoints of its own, so that a run goes on
 from the middle of either. With `config.train.one_loop` there is one loop for both, as
-GDFQ has it. Images of the evaluation data are never trained on.
+GDFQ has it. Images of the evaluation data are never trained on. The teacher is
+evaluated on them before anything is trained, at every start: so one that is not the one
+meant, or an image that cannot be used, costs no step.
 """
 
 import functools
@@ -36,6 +38,12 @@ from acq.step_parts import (
     Learner,
     QuantizeState,
 )
+from acq.teacher.evaluation import (
+    TeacherEvaluation,
+    evaluate_teacher,
+    refuse_wrong_teacher,
+)
+from acq.teacher.features import check_features
 from acq.teacher.identity import hold_teacher, refuse_replaced_weights
 from acq.teacher.opening import open_teacher
 from acq.train_step import make_generator_step, make_quantize_step
@@ -88,8 +96,7 @@ def quantize(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 def _quantize(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """The run, in a folder that is held."""
     started = time.monotonic()
-    teacher = open_teacher(config, workdir)
-    data = open_eval_data(config, teacher)
+    teacher, data, evaluation = open_inputs(config, workdir)
     given_params = _given_generator(config, teacher)
     settings.quant_layers(config, teacher)  # refuses layers that the teacher lacks
     # All inputs are open: from here on the folder is this run's.
@@ -105,12 +112,36 @@ def _quantize(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     )
     state = to_host(state)
     diagnosis = _look(config, teacher, state.generator.params, alone=False)
-    results = collect_results(config, teacher, state, diagnosis, data, workdir)
+    results = collect_results(
+        config, teacher, state, diagnosis, data, evaluation, workdir
+    )
     results["seconds"] = round(time.monotonic() - started, 1)
     if is_first_process():
         variables = student_variables(teacher, state)
         write_outputs(config, teacher, variables, diagnosis, results, workdir)
     return results
+
+
+def open_inputs(
+    config: ConfigDict, workdir: Path
+) -> tuple[Classifier, EvalData | None, TeacherEvaluation | None]:
+    """Returns the teacher, the images to evaluate on, and the teacher on them.
+
+    Args:
+      config: checked.
+      workdir: the run's folder.
+
+    Raises:
+      UserError: one of them is not there, cannot be used, or is not the one meant.
+    """
+    teacher = open_teacher(config, workdir)
+    check_features(config, teacher)
+    data = open_eval_data(config, teacher)
+    if data is None:
+        return teacher, None, None
+    evaluation = evaluate_teacher(config, teacher, data)
+    refuse_wrong_teacher(evaluation)
+    return teacher, data, evaluation
 
 
 def _given_generator(config: ConfigDict, teacher: Classifier) -> PyTree | None:

@@ -21,6 +21,7 @@ from acq.evaluate import fidelity, logits_of, predict, top1
 from acq.quantized import export_quantized
 from acq.result_table import format_results
 from acq.step_parts import QuantizeState
+from acq.teacher.evaluation import TeacherEvaluation
 from common.config import ConfigDict
 from common.html_report import curves_png, write_report
 from common.results import write_results
@@ -33,6 +34,7 @@ def collect_results(
     state: QuantizeState,
     diagnosis: Diagnosis,
     data: EvalData | None,
+    evaluation: TeacherEvaluation | None,
     workdir: Path,
 ) -> dict[str, Any]:
     """Returns what `results.json` holds, but for the run's seconds.
@@ -43,6 +45,7 @@ def collect_results(
       state: after the last step, on the host.
       diagnosis: of the generator's samples.
       data: images to evaluate on; None leaves all accuracies out.
+      evaluation: of the teacher on them; None without.
       workdir: the run's folder, with its metrics.
     """
     loss = settings.generator_parts(config, teacher, alone=False).loss
@@ -61,16 +64,16 @@ def collect_results(
         "baselines": {},
         "samples": diagnosis.scalars(),
         "complaints": complaints(diagnosis, loss),
-        "agreement": agreement[-1] if agreement else None,
+        "agreement_on_samples": agreement[-1] if agreement else None,
         "seed": config.seed,
         "steps": settings.to_steps(config, "train.duration"),
         # The median, for the first of them compiles.
         "seconds_per_step": round(1 / rates[len(rates) // 2], 4) if rates else 0.0,
     }
-    if data is not None:
-        found = _accuracies(config, teacher, state, data, workdir)
-        found["teacher"] = results["teacher"] | found["teacher"]
-        results |= found
+    if data is not None and evaluation is not None:
+        results["teacher"] |= evaluation.to_json()
+        results["complaints"] += evaluation.warnings
+        results |= _accuracies(config, teacher, state, data, evaluation.logits, workdir)
     return results
 
 
@@ -106,9 +109,10 @@ def _accuracies(
     teacher: Classifier,
     state: QuantizeState,
     data: EvalData,
+    teacher_logits: Float32[np.ndarray, "n k"],
     workdir: Path,
 ) -> dict[str, Any]:
-    """Of the teacher, the student (last and best) and the baselines."""
+    """Of the student (last and best) and the baselines."""
     parts = settings.generator_parts(config, teacher, alone=False)
 
     @jax.jit
@@ -125,20 +129,11 @@ def _accuracies(
         draw = jnp.arange(batch * size, (batch + 1) * size, dtype="uint32")
         return images(state.generator.params, draw)
 
-    teacher_logits = predict(
-        logits_of(teacher.network),
-        teacher.variables,
-        data.images,
-        batch_size=config.eval.batch_size,
-        normalisation=teacher.record.normalisation,
-        name="teacher",
-    )
     variables = student_variables(teacher, state)
     logits = student_logits(config, teacher, variables, data, name="quantized")
-    floats, last = (top1(x, data.labels) for x in (teacher_logits, logits))
+    last = top1(logits, data.labels)
     seen = _metrics(workdir / "metrics.jsonl", "val/top1")
     return {
-        "teacher": {"top1": floats.top1, "correct": floats.correct},
         "quantized": {
             "top1": last.top1,
             "correct": last.correct,
@@ -180,7 +175,9 @@ def write_outputs(
     logging.info("\n%s", table)
     curves = {
         "Student": curves_png(
-            workdir / "metrics.jsonl", ("train/student_loss", "val/top1")
+            workdir / "metrics.jsonl",
+            ("train/student_loss", "val/top1"),
+            linear=("val/top1",),
         )
     }
     own_phase = workdir / "generator"
@@ -191,6 +188,7 @@ def write_outputs(
         curves["Generator"] = curves_png(
             generator_metrics,
             ("train/generator_loss", "train/generator_statistics", "train/recognised"),
+            linear=("train/recognised",),
         )
     write_report(
         workdir / "report.html",

@@ -40,16 +40,9 @@ def format_results(results: Mapping[str, Any]) -> str:
         )
     if own := own_bits(results):
         parts.append(textwrap.fill(f"Layers with bits of their own: {own}", 88))
-    parts.append(
-        format_table(
-            ["samples", "value"],
-            [
-                (name.split("/")[-1], value)
-                for name, value in results["samples"].items()
-            ],
-            digits=3,
-        )
-    )
+    samples = [(key.split("/")[-1], value) for key, value in results["samples"].items()]
+    samples.append(("student as teacher %", results["agreement_on_samples"]))
+    parts.append(format_table(["samples", "value"], samples, digits=3))
     parts += [f"Look at this: {text}" for text in results["complaints"]]
     return "\n\n".join(parts)
 

@@ -232,9 +232,12 @@ def _step_student(
             )
             weights["hint"] = loss.hint_weight
         total = sum(weights[name] * term for name, term in terms.items())
-        agreed = jnp.mean(jnp.argmax(logits, -1) == jnp.argmax(teacher_logits, -1))
+        same = jnp.argmax(logits, -1) == jnp.argmax(teacher_logits, -1)
         metrics = {f"student_{name}": term for name, term in terms.items()}
-        metrics |= {"student_loss": jnp.asarray(total), "agreement": agreed}
+        metrics |= {
+            "student_loss": jnp.asarray(total),
+            "agreement": 100 * jnp.mean(same),
+        }
         return total, (metrics, changed.get("observed", {}))
 
     gradient, (metrics, observed) = jax.grad(loss_of, has_aux=True)(

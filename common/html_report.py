@@ -49,13 +49,16 @@ def write_report(
     )
 
 
-def curves_png(metrics: Path, names: tuple[str, ...]) -> bytes:
+def curves_png(
+    metrics: Path, names: tuple[str, ...], *, linear: tuple[str, ...] = ()
+) -> bytes:
     """Returns a PNG with a curve a metric over the steps of `metrics.jsonl`.
 
     Args:
       metrics: the file.
       names: of the metrics, each in a panel of its own, with a logarithmic axis where
         all values are above 0; those that the file lacks stay empty.
+      linear: those of them that keep a linear axis: shares, and what is in percent.
     """
     lines = [json.loads(x) for x in metrics.read_text(encoding="utf-8").splitlines()]
     figure = Figure(figsize=(5 * len(names), 3), layout="constrained")
@@ -64,7 +67,8 @@ def curves_png(metrics: Path, names: tuple[str, ...]) -> bytes:
         points = [(line["step"], line[name]) for line in lines if name in line]
         axes.plot(*zip(*points, strict=True) if points else ([], []))
         positive = bool(points) and all(value > 0 for _, value in points)
-        axes.set(xlabel="step", title=name, yscale="log" if positive else "linear")
+        is_log = positive and name not in linear
+        axes.set(xlabel="step", title=name, yscale="log" if is_log else "linear")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     return buffer.getvalue()

@@ -13,6 +13,7 @@ from absl import logging
 from common.checkpoint import Checkpoints
 from common.devices import (
     any_process,
+    is_first_process,
     is_single_process,
     refuse_divergence,
     replicate,
@@ -36,7 +37,7 @@ class Plan:
     Attributes:
       total: steps of the whole run.
       log: between two lines of metrics.
-      evaluate: between two evaluations.
+      evaluate: between two evaluations; a step is saved before it is evaluated.
       save: between two checkpoints.
     """
 
@@ -146,6 +147,15 @@ def _stop_now(stop: StopSignal, step: int) -> bool:
     return step % _STEPS_BETWEEN_STOP_CHECKS == 0 and any_process(received)
 
 
+def _owes_evaluation(writer: MetricsWriter, plan: Plan, step: int) -> bool:
+    """Whether the step resumed after was saved, but its evaluation did not end."""
+    if not step or step % plan.evaluate:
+        return False
+    names = writer.names_at(step) - {"step"}
+    missing = all(name.startswith("train/") for name in names)
+    return any_process(missing and is_first_process())
+
+
 def fit(
     state: PyTree,
     p_step: Callable[[PyTree, PyTree], tuple[PyTree, Metrics]],
@@ -167,7 +177,8 @@ def fit(
       plan: the run's length and rhythm.
       checkpoints: where the run's checkpoints are.
       make_writer: from the step resumed after to a metrics writer.
-      evaluate: from a state to scalars named `split/name`; at the plan's rhythm.
+      evaluate: from a state to scalars named `split/name`; at the plan's rhythm, each
+        time after the step is saved. If it raised, the resumed run makes up for it.
       name: of the work, for the progress line.
 
     Returns:
@@ -191,6 +202,11 @@ def fit(
         where = "no checkpoint was written yet" if last is None else f"step {last}"
         return f"Last good checkpoint: {where}."
 
+    def save() -> None:
+        window.check()
+        refuse_divergence(state)
+        checkpoints.save(step, state, batches.get_state())
+
     window = _Window(step, kept)
     logged_at, logged_step = time.monotonic(), step
     with (
@@ -198,6 +214,8 @@ def fit(
         make_writer(step) as writer,
         Progress(name, plan.total, "steps", done=step) as progress,
     ):
+        if evaluate is not None and _owes_evaluation(writer, plan, step):
+            writer.write(step, evaluate(state))
         while step < plan.total:
             state, metrics = p_step(state, shard_batch(next(batches)))
             step += 1
@@ -212,15 +230,13 @@ def fit(
                 scalars = {f"train/{k}": v for k, v in means.items()}
                 writer.write(step, {**scalars, "train/steps_per_second": rate})
                 progress.update(0, " ".join(f"{k} {v:.4g}" for k, v in means.items()))
-            if evaluate is not None and step % plan.evaluate == 0:
-                window.check()
+            evaluated = evaluate is not None and step % plan.evaluate == 0
+            if last or evaluated or step % plan.save == 0:
+                save()
+            if evaluate is not None and evaluated:
                 writer.write(step, evaluate(state))
-            stopping = _stop_now(stop, step)
-            if last or stopping or step % plan.save == 0:
-                window.check()
-                refuse_divergence(state)
-                checkpoints.save(step, state, batches.get_state())
-            if stopping and not last:
+            if _stop_now(stop, step) and not last:
+                save()
                 raise Interrupted(
                     f"{name}: stopped by a signal after step {step} of {plan.total}; "
                     "the checkpoint is written, the same command goes on from it"

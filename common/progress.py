@@ -12,6 +12,9 @@ from common.devices import is_first_process
 class Progress:
     """Counts work done and shows count, rate and time left.
 
+    The first update starts the clock: until then a program compiles. What it adds does
+    not count for the rate, and there is no time left before the second.
+
     On a terminal it is a bar that is redrawn. Elsewhere (a log file, a batch job) it
     is a line at most every `line_seconds`. Processes other than the first are silent.
     """
@@ -25,7 +28,7 @@ class Progress:
         done: int = 0,
         line_seconds: float = 10.0,
     ) -> None:
-        """Starts the clock.
+        """Shows nothing yet, but for the bar.
 
         Args:
           name: of the work, for the line.
@@ -37,7 +40,8 @@ class Progress:
         self._name, self._total, self._unit = name, total, unit
         self._first = self._done = done
         self._stream = sys.stderr
-        self._start = self._shown = time.monotonic()
+        self._start: float | None = None
+        self._shown = time.monotonic()
         self._line_seconds = line_seconds
         self._note = ""
         self._bar = None
@@ -71,7 +75,9 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Units a second since the start; 0 before the first."""
+        """Units a second since the first update; 0 before the second."""
+        if self._start is None:
+            return 0.0
         seconds = time.monotonic() - self._start
         return (self._done - self._first) / seconds if seconds > 0 else 0.0
 
@@ -80,23 +86,32 @@ class Progress:
         self._done += count
         if note is not None:
             self._note = note
+        is_first = self._start is None and count > 0
+        if is_first:
+            self._start, self._first = time.monotonic(), self._done
         if self._bar is not None:
             self._bar.set_postfix_str(self._note, refresh=False)
-            self._bar.update(count)
+            if is_first:
+                self._restart_bar(self._bar)
+            else:
+                self._bar.update(count)
         elif time.monotonic() - self._shown >= self._line_seconds:
             self._print_line()
+
+    def _restart_bar(self, bar: tqdm) -> None:
+        """Makes the bar's own rate begin with what is done now."""
+        bar.initial = bar.n = bar.last_print_n = self._done
+        bar.unpause()
+        bar.refresh()
 
     def _print_line(self) -> None:
         self._shown = time.monotonic()
         if not self._shown_here:
             return
-        rate = self.rate
-        left = (self._total - self._done) / rate if rate > 0 else 0.0
-        parts = [
-            f"{self._name}: {self._done}/{self._total} {self._unit}",
-            f"{rate:.3g}/s",
-            f"{tqdm.format_interval(left)} left",
-        ]
+        parts = [f"{self._name}: {self._done}/{self._total} {self._unit}"]
+        if (rate := self.rate) > 0:
+            left = (self._total - self._done) / rate
+            parts += [f"{rate:.3g}/s", f"{tqdm.format_interval(left)} left"]
         if self._note:
             parts.append(self._note)
         print(", ".join(parts), file=self._stream, flush=True)

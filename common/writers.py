@@ -45,6 +45,13 @@ class MetricsWriter:
         if self._board is not None:
             self._board.close()
 
+    def names_at(self, step: int) -> set[str]:
+        """Returns the names of the scalars that the file has of a step."""
+        if self._board is None:
+            return set()
+        lines = map(json.loads, self._path.read_text(encoding="utf-8").splitlines())
+        return {name for line in lines if line["step"] == step for name in line}
+
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Appends a line with `step` and the scalars, named `split/name`."""
         if self._board is None:

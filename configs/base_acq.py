@@ -276,7 +276,7 @@ def get_base(teacher: Mapping[str, object]) -> ConfigDict:
     config.eval.path = ""
     config.eval.dataset = ""  # digits; of TFDS: cifar10, cifar100, imagenet2012
     config.eval.split = ""  # of it; '': test or validation
-    config.eval.classes = ""  # a text file: a subfolder a line; '': sorted by name
+    config.eval.classes = ""  # a text file: a subfolder a line; '': sorted
     config.eval.resize = 0.0  # crop over the resized short side; 0: as they are
     config.eval.interpolation = "bilinear"  # of resizing: bilinear, bicubic, lanczos
     config.eval.batch_size = 250

@@ -25,6 +25,10 @@ _MODES = MappingProxyType({1: "L", 3: "RGB"})
 _UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
+class UnusableImage(UserError):
+    """An image file that cannot be evaluated on; the message begins with its name."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Framing:
     """How an image becomes one of a classifier's size, as ImageNet is evaluated.
@@ -101,18 +105,18 @@ def read_image(
       name: Of the file, for messages.
 
     Raises:
-      UserError: It cannot be read, has more than 8 bits, or the wrong size.
+      UnusableImage: It cannot be read, has more than 8 bits, or the wrong size.
     """
     try:
         with Image.open(
             io.BytesIO(source) if isinstance(source, bytes) else source
         ) as f:
             return _frame(_convert(f, framing.channels, name), framing, name)
-    except UserError:
+    except UnusableImage:
         raise
     except _UNREADABLE as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise UserError(
+        raise UnusableImage(
             f"{name}: not readable as an image ({reason}). Replace the file or take "
             "it out of the evaluation data."
         ) from error
@@ -120,7 +124,7 @@ def read_image(
 
 def _convert(image: Image.Image, channels: int, name: str) -> Image.Image:
     if image.mode[0] in "IF":
-        raise UserError(
+        raise UnusableImage(
             f"{name}: pixels of PIL's mode {image.mode!r}, which has more than 8 bits "
             "a channel; accepted: 8-bit grey or colour. Convert the file."
         )
@@ -146,7 +150,7 @@ def _frame(
         image = image.crop((left, top, left + size, top + size))
     elif image.size != (size, size):
         width, height = image.size
-        raise UserError(
+        raise UnusableImage(
             f"{name}: {width} x {height} pixels, the teacher takes {size} x {size}. "
             "Give images of that size, or --config.eval.resize=0.875, which resizes "
             "and crops them."

@@ -32,19 +32,20 @@ def open_folder(
       framing: What the classifier takes.
       classes: How many the teacher has.
       order: A text file with a class's folder a line, in the order of the teacher's
-        logits, of which some may be missing; None for all of them, sorted by name.
+        logits, of which some may be missing; None for all of them, sorted: names that
+        are all numbers by number, others as text.
 
     Raises:
       UserError: The folder has other classes, or no images.
     """
-    found = sorted(
+    found = [
         path.name
         for path in folder.iterdir()
         if path.is_dir() and not path.name.startswith(".")
-    )
-    names = found if order is None else _read_order(order)
+    ]
     if not found:
         raise UserError(f"{folder}: no subfolders. {_LAYOUT}")
+    names = _sorted_classes(found, folder) if order is None else _read_order(order)
     if order is not None and (unknown := sorted(set(found) - set(names))):
         raise UserError(
             f"{folder}: {_some(unknown)} are not in {order}, which tells the classes. "
@@ -74,6 +75,26 @@ def open_folder(
         ),
         np.asarray(labels, np.int32),
     )
+
+
+def _sorted_classes(found: Sequence[str], folder: Path) -> list[str]:
+    """The classes' names in the order of their labels; says which one that is."""
+    as_text = sorted(found)
+    if not all(name.isascii() and name.isdigit() for name in found):
+        logging.info("%s: classes sorted by name: %s", folder, _some(as_text))
+        return as_text
+    by_number = sorted(found, key=lambda name: (int(name), name))
+    if by_number == as_text:
+        logging.info("%s: classes sorted by number: %s", folder, _some(as_text))
+        return by_number
+    place = next(i for i, name in enumerate(as_text) if name != by_number[i])
+    logging.warning(
+        "%s: classes sorted by number: label %d is %s. As text, as torchvision's "
+        "ImageFolder sorts them, it is %s. If the teacher learnt that order, give it: "
+        "config.eval.classes, a text file with the folder of each class, a line each.",
+        folder, place, by_number[place], as_text[place],
+    )  # fmt: skip
+    return by_number
 
 
 def _read(files: Sequence[str], framing: Framing, place: int) -> np.ndarray:

@@ -14,6 +14,7 @@ from acq.datasets.folder import open_folder
 from acq.datasets.npz import from_arrays, read_npz
 from acq.datasets.settings import SPLITS
 from acq.datasets.tfds_images import is_prepared_folder, open_dataset, open_prepared
+from acq.datasets.unusable import told_together
 from common.config import ConfigDict
 from common.pipeline import read_ahead
 from common.progress import Progress
@@ -52,7 +53,9 @@ def open_eval_data(config: ConfigDict, teacher: Classifier) -> EvalData | None:
         data = check_eval_data(name, images, labels, classes, record)
     else:
         return None
-    data = _held(data.spread(settings.limit))
+    data = data.spread(settings.limit)
+    with told_together(data.images):
+        data = _held(data)
     logging.info("evaluation data: %d images of %s", len(data), data.name)
     return data
 

@@ -6,7 +6,7 @@ folder
 dataset        without a path: digits, cifar10, cifar100, imagenet2012
 split          of a dataset of TFDS; '': test, or imagenet2012's validation
 classes        of a folder: a text file with the classes' subfolders, a line each, in
-the order of the logits; '': sorted by name
+the order of the logits; '': by number if all are numbers, else by name
 resize         of files: share of the short side that the crop keeps, 0.875 for 224
 of 256; 0: images have the teacher's size
 interpolation  of resizing

@@ -7,6 +7,7 @@ from absl import logging
 
 from acq.classifier import Classifier
 from acq.teacher.loading import load_teacher
+from acq.teacher.own_network import check_network
 from acq.teacher.settings import config_record, create_teacher
 from acq.teacher.training import prepare_teacher
 from acq.teacher.untrained import untrained_variables
@@ -42,5 +43,6 @@ def _untrained(config: ConfigDict) -> Classifier:
     )
     record = dataclasses.replace(config_record(config), source="random")
     network = create_teacher(record)
+    check_network(network, record.image_shape(1), record.classes, name=record.name)
     variables = untrained_variables(network, record, config.seed)
     return Classifier(network=network, variables=variables, record=record)

@@ -1,20 +1,33 @@
 """What a network must be to be quantized, and networks that are not ours.
 
 The rules, with an example, are in `acq/models/README.md`; `check_network` holds them,
-by shapes alone.
+by shapes alone. What a network's own code raises is told with its file and line.
 """
 
 import dataclasses
 import importlib
+import inspect
 import re
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from absl import logging
 from flax import errors
 
-from acq.layers import Activation, Conv, Dense, FloatLayers
+from acq.layers import FloatLayers
+from acq.teacher.network_flow import trace_flow
+from acq.teacher.network_rules import (
+    SEE,
+    Made,
+    output_problems,
+    refuse,
+    some,
+    variable_problems,
+)
+from acq.teacher.own_code import OwnCode, first_line
 from common.errors import UserError
 from common.typing import PyTree
 
@@ -25,11 +38,14 @@ def create_own_network(name: str, classes: int) -> nn.Module:
     """Returns the float network called 'package.module:Class'.
 
     Raises:
-      UserError: There is none, or it is not made as it must be.
+      UserError: There is none, it is not made as it must be, or its code raises.
     """
     module_name, _, class_name = name.partition(":")
     try:
-        module = importlib.import_module(module_name)
+        with OwnCode(
+            f"config.teacher.name: {module_name} cannot be imported", "Mend that file."
+        ):
+            module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise UserError(
             f"config.teacher.name: got {name!r}, but no module {error.name!r} can be "
@@ -60,7 +76,8 @@ def create_own_network(name: str, classes: int) -> nn.Module:
             f"and defaults for all others; it has {', '.join(sorted(fields))}. See "
             "acq/models/README.md."
         )
-    return found(layers=FloatLayers(), classes=classes)  # pyrefly: ignore
+    with OwnCode(f"config.teacher.name: {name} cannot be made", SEE):
+        return found(layers=FloatLayers(), classes=classes)  # pyrefly: ignore
 
 
 def check_network(
@@ -79,112 +96,88 @@ def check_network(
       name: Of the network, for the message.
 
     Raises:
-      UserError: It has no batch normalisation, returns something else than logits and
-        features, or has kernels that `layers` did not make.
+      UserError: It breaks a rule of `acq/models/README.md`, or its code raises.
     """
     x = jax.ShapeDtypeStruct(image_shape, jnp.float32)
-    made = _Made()
-    try:
-        with nn.intercept_methods(made.note):
-            outputs, variables = jax.eval_shape(
-                network.init_with_output, jax.random.key(0), x
-            )
-    except (TypeError, ValueError, errors.FlaxError) as error:
-        raise UserError(
-            f"{name} cannot be applied to images of {image_shape[1:]}: "
-            f"{str(error).strip().partition(chr(10))[0]}. See acq/models/README.md for "
-            "what a network must be."
-        ) from error
-    problems = [
-        *_output_problems(outputs, image_shape[0], classes),
-        *_variable_problems(variables, made),
-    ]
-    if problems:
-        raise UserError(
-            f"{name} cannot be quantized:\n  "
-            + "\n  ".join(problems)
-            + "\nSee acq/models/README.md for what a network must be."
-        )
-    _check_statistics(network, variables, x, name)
+    _check_signature(network, x, name)
+    made = Made()
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    outputs, variables = _apply(made, network.init_with_output, key, x, name=name)
+    refuse(
+        name,
+        [
+            *output_problems(outputs, image_shape[0], classes),
+            *variable_problems(variables, made),
+            *made.norm_problems(train=False),
+        ],
+    )
+    _check_training(network, variables, x, name)
+    flow = trace_flow(network, variables, x)
+    refuse(
+        name,
+        [
+            f"{layer}: its input goes through {', '.join(by)} outside of layers, an "
+            "activation that would stay float: make it by layers.activation"
+            for layer, by in flow.bent.items()
+        ],
+    )
+    if flow.without_norm:
+        logging.warning(
+            "%s: no batch normalisation takes the output of %s: of it, nothing is "
+            "known without images",
+            name, some(flow.without_norm),
+        )  # fmt: skip
     return variables
 
 
-class _Made:
-    """Notes which modules of ours a network calls, by their path."""
+def _apply(made: Made, apply: Callable[..., Any], *given: Any, name: str) -> Any:
+    """Returns the shapes of what a pass gives; notes the modules it calls.
 
-    def __init__(self) -> None:
-        self.kernels: set[tuple[str, ...]] = set()
-        self.activations = 0
+    Args:
+      made: Notes them.
+      apply: Of the shapes given.
+      *given: The last one is the images'.
+      name: Of the network, for the message.
 
-    def note(self, call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        module = context.module
-        if isinstance(module, Conv | Dense):
-            self.kernels.add(module.path)
-        self.activations += isinstance(module, Activation) and module.kind != "identity"
-        return call(*args, **kwargs)
-
-
-def _output_problems(outputs: Any, count: int, classes: int) -> list[str]:
-    wanted = (
-        f"it must return logits ({count}, {classes}) and features ({count}, h, w, c)"
-    )
-    if not isinstance(outputs, tuple) or len(outputs) != 2:
-        return [f"{wanted}, got a {type(outputs).__name__}"]
-    shapes = [getattr(output, "shape", ()) for output in outputs]
-    is_right = (
-        shapes[0] == (count, classes) and len(shapes[1]) == 4 and shapes[1][0] == count
-    )
-    return [] if is_right else [f"{wanted}, got {shapes[0]} and {shapes[1]}"]
-
-
-def _variable_problems(variables: PyTree, made: _Made) -> list[str]:
-    problems = []
-    if not jax.tree.leaves(variables.get("batch_stats", {})):
-        problems.append(
-            "it has no batch normalisation, whose statistics are all that stands in "
-            "for the data"
-        )
-    if others := set(variables) - {"params", "batch_stats"}:
-        problems.append(f"it has variables other than these: {', '.join(others)}")
-    leaves = jax.tree_util.tree_leaves_with_path(variables.get("params", {}))
-    paths = [tuple(key.key for key in path) for path, _ in leaves]
-    strange = [
-        "/".join(path)
-        for path in paths
-        if path[-1] == "kernel" and path[:-1] not in made.kernels
-    ]
-    if strange:
-        problems.append(
-            f"layers.conv or layers.dense did not make {', '.join(strange[:3])}"
-            + (f" and {len(strange) - 3} more" if len(strange) > 3 else "")
-        )
-    if not made.kernels or not made.activations:
-        problems.append("it has no convolution, or no activation, made by its layers")
-    return problems
-
-
-def _check_statistics(
-    network: nn.Module, variables: PyTree, x: jax.ShapeDtypeStruct, name: str
-) -> None:
-    """Refuses a network whose batch normalisation is not that of `layers`."""
-    # Two images: one has no variance where the last features are a single position.
-    x = jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype)
+    Raises:
+      UserError: The network raises, or has dropout.
+    """
+    does = f"{name} cannot be applied to images of {given[-1].shape[1:]}"
     try:
-        _, changed = jax.eval_shape(
-            lambda v, x: network.apply(
-                v, x, True, mutable=["batch_stats", "bn_inputs"]
-            ),
-            variables,
-            x,
-        )
+        with OwnCode(does, SEE), nn.intercept_methods(made.note):
+            return jax.eval_shape(apply, *given)
+    except UserError:
+        raise
+    except (TypeError, ValueError, errors.FlaxError) as error:
+        raise UserError(f"{does}: {first_line(error)}. {SEE}") from error
+    finally:
+        # In place of the missing random stream that a pass with dropout raises.
+        made.refuse_dropout(name)
+
+
+def _check_signature(network: nn.Module, x: jax.ShapeDtypeStruct, name: str) -> None:
+    try:
+        inspect.signature(type(network).__call__).bind(network, x, True)
     except TypeError as error:
         raise UserError(
-            f"{name} must take a second argument, train: {error}. See "
-            "acq/models/README.md for what a network must be."
+            f"{name} must take a second argument, train: {error}. {SEE}"
         ) from error
+
+
+def _check_training(
+    network: nn.Module, variables: PyTree, x: jax.ShapeDtypeStruct, name: str
+) -> None:
+    """Refuses batch normalisation that is not of `layers`, or does not get `train`."""
+    made = Made()
+
+    def apply(variables: PyTree, x: jax.Array) -> Any:
+        return network.apply(variables, x, True, mutable=["batch_stats", "bn_inputs"])
+
+    # Two images: one has no variance where the last features are a single position.
+    pair = jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype)
+    _, changed = _apply(made, apply, variables, pair, name=name)
+    problems = made.norm_problems(train=True)
     found = jax.tree.structure(changed.get("bn_inputs", {}))
     if found != jax.tree.structure(variables["batch_stats"]):
-        raise UserError(
-            f"{name} cannot be quantized:\n  layers.batch_norm did not make all of its "
-            "batch normalisation\nSee acq/models/README.md for what a network must be."
-        )
+        problems.append("layers.batch_norm did not make all of its batch normalisation")
+    refuse(name, problems)

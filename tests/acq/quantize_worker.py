@@ -15,7 +15,7 @@ def main(coordinator, processes, process, folder):
     # Its steps are the same beside the student and alone: no need to compile both.
     config.generator.learns, config.generator.warmup = True, ""
     results = quantize(config, Path(folder, "run"))
-    kept = ("quantized", "baselines", "samples", "agreement", "n")
+    kept = ("quantized", "baselines", "samples", "agreement_on_samples", "n")
     print(json.dumps({name: results[name] for name in kept}))
 
 

@@ -5,6 +5,8 @@ import pytest
 
 from acq import evaluate
 from acq.classifier import Normalisation
+from acq.datasets.decoding import StoredImages, UnusableImage
+from common.errors import UserError
 
 NORMALISATION = Normalisation(mean=(0.2, 0.5), std=(0.5, 0.25))
 IMAGES = np.random.default_rng(5).integers(0, 256, (23, 3, 3, 2)).astype(np.uint8)
@@ -159,3 +161,21 @@ def test_a_network_gives_its_logits_in_evaluation_mode():
     assert apply is evaluate.logits_of(Means(2))
     x = jnp.asarray(IMAGES, jnp.float32)
     np.testing.assert_allclose(apply({}, x), IMAGES.mean((1, 2)), rtol=1e-6)
+
+
+def test_unusable_images_are_told_together_and_by_name():
+    """Such as those that were damaged after the run had begun."""
+
+    def read(place):
+        if place in (4, 20):
+            raise UnusableImage(f"val/{place}.jpg: not readable as an image")
+        return IMAGES[place]
+
+    with pytest.raises(UserError, match=r"2 of 23 .*\n  val/4\.jpg.*\n  val/20\.jpg"):
+        evaluate.predict(
+            linear,
+            {"kernel": KERNEL},
+            StoredImages(read, len(IMAGES), IMAGES.shape[1:]),
+            batch_size=8,
+            normalisation=NORMALISATION,
+        )

@@ -16,6 +16,7 @@ RUN = {
     "baselines": {"noise": {"top1": 87.5}},
     "quantized": {"top1": 90.1, "best_top1": 90.4, "agreement": 95.25, "kl": 0.0754},
     "samples": {"samples/center_r2": 0.625},
+    "agreement_on_samples": 98.5,
     "complaints": ["a class is dead"],
 }
 
@@ -39,6 +40,7 @@ def test_a_run_s_table_has_all_its_numbers():
     assert cells(text, "rounded, ranges from noise") == ["87.50", "-", "-", "-"]
     assert cells(text, "quantized") == ["90.10", "90.40", "95.25", "0.0754"]
     assert cells(text, "center_r2") == ["0.625"]
+    assert cells(text, "student as teacher %") == ["98.500"]
     assert "Look at this: a class is dead" in text
 
 

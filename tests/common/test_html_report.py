@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import PIL.Image
+from matplotlib.figure import Figure
 
 from common.html_report import curves_png, write_report
 
@@ -33,3 +34,20 @@ def test_curves_are_drawn_for_what_the_file_holds(tmp_path):
     blue = np.asarray(drawn.convert("RGB"))[:, :500, 2].astype(int)
     red = np.asarray(drawn.convert("RGB"))[:, :500, 0].astype(int)
     assert np.sum(blue - red > 60) > 100  # a line
+
+
+def test_percentages_are_drawn_on_a_linear_axis(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(
+        "".join(f'{{"step": {i}, "val/top1": {90 + i}, "loss": {i}}}\n' for i in (1, 2))
+    )
+    drawn = []
+
+    class Seen(Figure):
+        def savefig(self, *args, **kwargs):
+            drawn.extend((a.get_title(), a.get_yscale()) for a in self.axes)
+            super().savefig(*args, **kwargs)
+
+    monkeypatch.setattr("common.html_report.Figure", Seen)
+    curves_png(path, ("loss", "val/top1"), linear=("val/top1",))
+    assert drawn == [("loss", "log"), ("val/top1", "linear")]

@@ -11,7 +11,7 @@ import pytest
 from common import pipeline
 from common.checkpoint import Checkpoints
 from common.devices import AXIS, pmap_step
-from common.errors import Interrupted, RunFailed
+from common.errors import Interrupted, RunFailed, UserError
 from common.loop import Plan, fit
 from common.writers import MetricsWriter
 
@@ -125,3 +125,46 @@ def test_a_step_without_pmean_is_refused_before_it_is_saved(tmp_path):
     with pytest.raises(RuntimeError, match="pmean"):
         _fit(tmp_path, step=pmap_step(step))
     assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def _evaluations(folder):
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [line for line in lines if "val/x" in line]
+
+
+@pytest.mark.parametrize("plan", [PLAN, Plan(total=6, log=5, evaluate=6, save=4)])
+def test_an_evaluation_that_fails_costs_no_step(tmp_path, plan):
+    def works(state):
+        return {"val/x": float(state["w"])}
+
+    def fails(state):
+        raise UserError("image 7 is damaged")
+
+    whole = _fit(tmp_path / "whole", plan=plan, evaluate=works)
+    with pytest.raises(UserError, match="image 7"):
+        _fit(tmp_path / "cut", plan=plan, evaluate=fails)
+    assert (tmp_path / "cut" / "checkpoints" / "6").is_dir()
+    batches = _Counting()
+    resumed = _fit(tmp_path / "cut", plan=plan, evaluate=works, batches=batches)
+    assert batches.taken == plan.total - 6
+    assert np.asarray(resumed["w"]).tobytes() == np.asarray(whole["w"]).tobytes()
+    # The evaluation owed is made up for, once.
+    assert _evaluations(tmp_path / "cut") == _evaluations(tmp_path / "whole")
+    _fit(tmp_path / "cut", plan=plan, evaluate=fails)
+
+
+class _Counting:
+    """Batches that are counted."""
+
+    def __init__(self):
+        self._batches = pipeline.train_batches(SOURCE, seed=0, batch_size=8)
+        self.taken = 0
+        self.get_state = self._batches.get_state
+        self.set_state = self._batches.set_state
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self.taken += 1
+        return next(self._batches)

@@ -5,6 +5,7 @@ from PIL import Image
 from acq.datasets import opening
 from acq.datasets.decoding import Framing, read_image
 from acq.datasets.opening import open_eval_data
+from acq.datasets.unusable import told_together
 from common.errors import UserError
 from tests.acq.eval_config import eval_config, teacher_of
 
@@ -40,6 +41,31 @@ def test_classes_are_the_subfolders_sorted_by_name(folder):
     )
 
 
+@pytest.mark.parametrize(
+    ("names", "order", "said"),
+    [
+        ([str(k) for k in range(12)], range(12), "sorted by number: label 2 is 2. As"),
+        (["007", "010", "101"], (7, 10, 101), "sorted by number: 007, 010, 101"),
+        (["2", "10", "b"], (10, 2, "b"), "sorted by name: 10, 2, b"),
+        (["2", "10", "3\u00b2"], (10, 2, "3\u00b2"), "sorted by name: 10, 2, 3"),
+    ],
+)
+def test_classes_that_are_numbers_are_sorted_as_such(
+    tmp_path, caplog, names, order, said
+):
+    """Label k is the k-th class of the order, which the log tells."""
+    for seed, name in enumerate(names):
+        _write(tmp_path / name / "x.png", _pixels(seed))
+    with caplog.at_level("INFO"):
+        data = open_eval_data(
+            eval_config(path=tmp_path), teacher_of(classes=len(names))
+        )
+    place = {name.lstrip("0") or "0": seed for seed, name in enumerate(names)}
+    expected = np.stack([_pixels(place[str(name)]) for name in order])
+    np.testing.assert_array_equal(data.images[:], expected)
+    assert said in caplog.text
+
+
 def test_another_order_of_classes_comes_from_a_file(folder, tmp_path):
     order = tmp_path / "order.txt"
     order.write_text("d\nc\n\nb \na\n")
@@ -70,6 +96,24 @@ def test_large_folders_are_read_when_asked_for(folder, monkeypatch):
     assert data.images[:3].shape == (3, 4, 4, 3)
     with pytest.raises(UserError, match=r"x\.png: not readable as an image"):
         data.images[np.array([3])]
+
+
+@pytest.mark.parametrize("held_bytes", [0, 1 << 28])
+def test_all_unusable_files_are_told_at_once(tmp_path, monkeypatch, held_bytes):
+    monkeypatch.setattr(opening, "_HELD_BYTES", held_bytes)
+    for seed in range(30):
+        _write(tmp_path / "abc"[seed % 3] / f"{seed:02}.jpg", _pixels(seed, 64, 64))
+    for seed in range(1, 14):
+        path = tmp_path / "abc"[seed % 3] / f"{seed:02}.jpg"
+        path.write_bytes(path.read_bytes()[: -1 if seed == 1 else -200])
+    config, teacher = eval_config(path=tmp_path), teacher_of(size=64)
+    with pytest.raises(UserError, match="13 of 30 evaluation images") as error:
+        data = open_eval_data(config, teacher)
+        with told_together(data.images):
+            data.images[:]
+    lines = str(error.value).splitlines()
+    assert len(lines) == 12 and lines[-1] == "  and 3 more"
+    assert "03.jpg: not readable as an image" in lines[1]
 
 
 def test_a_limit_reads_no_others(folder):

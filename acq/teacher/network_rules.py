@@ -1,0 +1,115 @@
+"""The rules that a network must keep, and what breaks them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from acq.layers import Activation, BatchNorm, Conv, Dense
+from common.errors import UserError
+from common.typing import PyTree
+
+SEE = "See acq/models/README.md for what a network must be."
+_MOST_NAMED = 5
+
+
+class Made:
+    """Notes which modules a network calls, by their path, and with which `train`."""
+
+    def __init__(self) -> None:
+        """Has noted nothing yet."""
+        self.kernels: set[tuple[str, ...]] = set()
+        self.activations = 0
+        self._trained: dict[str, bool] = {}
+        self._dropout: list[str] = []
+
+    def note(self, call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        """Calls a module's method; for `nn.intercept_methods`."""
+        module = context.module
+        path = "/".join(module.path)
+        if isinstance(module, Conv | Dense):
+            self.kernels.add(module.path)
+        self.activations += isinstance(module, Activation) and module.kind != "identity"
+        if isinstance(module, nn.Dropout):
+            self._dropout.append(path)
+        if isinstance(module, BatchNorm) and context.method_name == "__call__":
+            train = args[1] if len(args) > 1 else kwargs.get("train", False)
+            self._trained[path] = bool(train)
+        return call(*args, **kwargs)
+
+    def refuse_dropout(self, name: str) -> None:
+        """Raises UserError if there is any."""
+        if self._dropout:
+            refuse(
+                name,
+                [
+                    f"it has dropout ({some(list(dict.fromkeys(self._dropout)))}): "
+                    "leave it out, it has no weights and nothing here trains with it"
+                ],
+            )
+
+    def norm_problems(self, *, train: bool) -> list[str]:
+        """What speaks against a pass in which `train` was this."""
+        wrong = [path for path, given in self._trained.items() if given != train]
+        if not wrong:
+            return []
+        return [
+            f"with train={train}, {some(wrong)} got train={not train}: hand train on, "
+            "layers.batch_norm(name=...)(x, train)"
+        ]
+
+
+def output_problems(outputs: Any, count: int, classes: int) -> list[str]:
+    """Lists what is wrong with the shapes that a network returns."""
+    wanted = (
+        f"it must return logits ({count}, {classes}) and features ({count}, h, w, c)"
+    )
+    if not isinstance(outputs, tuple) or len(outputs) != 2:
+        return [f"{wanted}, got a {type(outputs).__name__}"]
+    shapes = [getattr(output, "shape", ()) for output in outputs]
+    is_right = (
+        shapes[0] == (count, classes) and len(shapes[1]) == 4 and shapes[1][0] == count
+    )
+    return [] if is_right else [f"{wanted}, got {shapes[0]} and {shapes[1]}"]
+
+
+def variable_problems(variables: PyTree, made: Made) -> list[str]:
+    """Lists what is wrong with the shapes of a network's variables."""
+    problems = []
+    if not jax.tree.leaves(variables.get("batch_stats", {})):
+        problems.append(
+            "it has no batch normalisation, whose statistics are all that stands in "
+            "for the data"
+        )
+    if others := set(variables) - {"params", "batch_stats"}:
+        problems.append(f"it has variables other than these: {', '.join(others)}")
+    leaves = jax.tree_util.tree_leaves_with_path(variables.get("params", {}))
+    paths = [tuple(key.key for key in path) for path, _ in leaves]
+    strange = [
+        "/".join(path)
+        for path in paths
+        if path[-1] == "kernel" and path[:-1] not in made.kernels
+    ]
+    if strange:
+        problems.append(
+            f"layers.conv or layers.dense did not make {', '.join(strange[:3])}"
+            + (f" and {len(strange) - 3} more" if len(strange) > 3 else "")
+        )
+    if not made.kernels or not made.activations:
+        problems.append("it has no convolution, or no activation, made by its layers")
+    return problems
+
+
+def refuse(name: str, problems: Sequence[str]) -> None:
+    """Raises UserError with the problems of the network called so, if it has any."""
+    if problems:
+        raise UserError(
+            f"{name} cannot be quantized:\n  " + "\n  ".join(problems) + f"\n{SEE}"
+        )
+
+
+def some(names: Sequence[str]) -> str:
+    """Returns the first names, and how many more there are."""
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
