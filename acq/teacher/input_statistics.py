@@ -157,13 +157,6 @@ def _other_ways(given: Normalisation) -> Iterator[tuple[str, Normalisation]]:
         ("images in [0, 1] as they are (mean 0, std 1)", alike(0.0, 1.0)),
         ("images in [-1, 1] (mean and std 0.5)", alike(0.5, 0.5)),
         ("images from 0 to 255 as they are (mean 0, std 1/255)", alike(0.0, 1 / 255)),
-        (
-            "mean and std divided by 255, since they are of images in [0, 1],",
-            Normalisation(
-                mean=tuple(m / 255 for m in given.mean),
-                std=tuple(s / 255 for s in given.std),
-            ),
-        ),
     ]
     known = {3: (("ImageNet", _IMAGENET), ("CIFAR", _CIFAR)), 1: (("MNIST", _MNIST),)}
     for name, way in known.get(channels, ()):

@@ -117,7 +117,11 @@ _RIGHT = {
 _REFUSED_CASES = {
     "mean_and_std_in_255": (
         _of_arrays(mean=_in_255(MEAN), std=_in_255(STD)),
-        (*_REFUSED, _NOT_PREPARED, "config.teacher.mean and std"),
+        ("config.teacher.mean", "divide by 255"),
+    ),
+    "images_from_0_to_255": (
+        _of_arrays(mean=(0.0,) * 3, std=(0.00392,) * 3),
+        (*_REFUSED, _NOT_PREPARED, "perhaps: config.teacher.mean and std"),
     ),
     "labels_from_one_around": (
         _labels(lambda labels: (labels + 1) % CLASSES),

@@ -15,13 +15,14 @@ from tests.acq.cases.image_cases import IMAGE_CASES
 @pytest.mark.parametrize("case", IMAGE_CASES, ids=lambda case: case.name)
 def test_case_has_its_outcome(tmp_path, monkeypatch, caplog, case):
     config = command_config(case.build(tmp_path), monkeypatch)
-    check(config)
     with caplog.at_level("INFO"):
         if case.outcome == "refused":
             with pytest.raises(UserError) as error:
+                check(config)
                 open_inputs(config, tmp_path / "run")
             said = str(error.value)
         else:
+            check(config)
             _, _, evaluation = open_inputs(config, tmp_path / "run")
             said = caplog.text
             assert all(text in said for text in evaluation.warnings)
