@@ -1,18 +1,12 @@
 """Bits of single layers: what is asked for, found, rounded to, stored and told."""
 
-import importlib
 import itertools
 
 import jax
 import numpy as np
 import pytest
-from absl import flags
 from flax.traverse_util import flatten_dict
-from ml_collections import config_flags
 
-from acq import settings
-from acq.check import check
-from acq.classifier import Classifier
 from acq.evaluate_run import evaluate_run
 from acq.initial_ranges import RangeLayers, ranges_from_images
 from acq.integer_layers import to_integers
@@ -24,72 +18,16 @@ from acq.quant_layers import QuantLayers, kernel_range
 from acq.quantize import quantize
 from acq.quantized import load_quantized
 from acq.result_table import format_results, format_runs
-from acq.teacher.settings import config_record, create_teacher
 from common.errors import UserError
-from tests.acq.cases.bits_cases import BITS_CASES
 from tests.acq.models.small import SMALL
 from tests.acq.quantize_config import make_config
 from tests.acq.quantized import create, float_variables, quant_layers, quantized
 from tests.acq.test_result_table import RUN
 
 
-def config_of(recipe, overrides, monkeypatch):
-    """The config as `launch.py` reads it, overrides from the command line."""
-    command = ["launch.py", *overrides]
-    monkeypatch.setattr("sys.argv", command)  # where ml_collections looks for keys
-    path, _, variant = recipe.partition(":")
-    module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_dict(
-        "config", module.get_config(variant), flag_values=values
-    )
-    values(command)
-    return values["config"].value
-
-
-def teacher_of(config):
-    """Without variables: nothing here applies it."""
-    record = config_record(config)
-    return Classifier(network=create_teacher(record), variables={}, record=record)
-
-
 def layers_of(name):
     x = float_variables(name)[1]
     return called_layers(create(name, FloatLayers()), x.shape)
-
-
-@pytest.mark.parametrize("case", BITS_CASES, ids=lambda case: case.name)
-def test_cases(case, tmp_path, monkeypatch):
-    config = config_of(case.recipe, case.build(tmp_path), monkeypatch)
-    if case.outcome == "refused":
-        with pytest.raises(UserError) as refused:
-            check(config)
-            settings.quant_layers(config, teacher_of(config))
-        for words in case.says:
-            assert words in str(refused.value)
-        return
-    check(config)
-    teacher = teacher_of(config)
-    quantizer = config.quantizer
-    usual = {
-        "weights": quantizer.weight_bits,
-        "activations": quantizer.activation_bits,
-        "others": quantizer.other_bits,
-    }
-    found = settings.bits_by_layer(config, teacher)
-    assert bool(found["others"]) == bool(quantizer.other_bits)
-    differing = {
-        name: bits
-        for group, layers in found.items()
-        for name, bits in layers.items()
-        if bits != usual[group]
-    }
-    assert differing == case.bits
-    layers = settings.quant_layers(config, teacher)
-    ranges = settings.range_layers(config, teacher, "mse")
-    assert set(layers.bits) >= set(case.bits.items())
-    assert layers.bits == ranges.bits
-    hash(layers), hash(ranges)
 
 
 def test_a_dictionary_keeps_its_order():

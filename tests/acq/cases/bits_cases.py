@@ -3,35 +3,12 @@
 Each case is a short run of a recipe with untrained weights; no file is needed.
 """
 
-import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
-RECIPE = "configs/acq_r20_cifar10.py:smoke"
+from tests.acq.cases.case import SMOKE, Case
+
 _NETWORKS = "tests.acq.odd_networks"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BitsCase:
-    """What a person asks for, and what is right.
-
-    Attributes:
-      name: of the case.
-      build: from an empty folder to the overrides of the command line.
-      outcome: the right one.
-      says: words that the message of a refusal must have.
-      bits: that layers must have in `layer_bits` of the results; others have 4, or 8
-        where they are left float without `integer_ready`.
-      recipe: file and variants.
-    """
-
-    name: str
-    build: Callable[[Path], list[str]]
-    outcome: Literal["right", "refused"] = "right"
-    says: tuple[str, ...] = ()
-    bits: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    recipe: str = RECIPE
 
 
 def _given(*overrides: str) -> Callable[[Path], list[str]]:
@@ -107,13 +84,13 @@ _RIGHT = {
     ),
 }
 _VARIANTS = {
-    "variant": (f"{RECIPE},first_last_8", {"conv1": 8, "linear": 8}),
+    "variant": (f"{SMOKE},first_last_8", {"conv1": 8, "linear": 8}),
     "variant_integer_ready": (
-        f"{RECIPE},integer_ready,first_last_8",
+        f"{SMOKE},integer_ready,first_last_8",
         {"conv1": 8, "linear": 8},
     ),
     "variant_published": (
-        f"{RECIPE},published,gdfq,w3a3,first_last_8",
+        f"{SMOKE},published,gdfq,w3a3,first_last_8",
         {"conv1": 8, "linear": 8},
     ),
 }
@@ -154,15 +131,15 @@ _REFUSED = {
 
 BITS_CASES = (
     *(
-        BitsCase(name=name, build=build, bits=bits)
+        Case(name=name, build=build, outcome="right", bits=bits)
         for name, (build, bits) in _RIGHT.items()
     ),
     *(
-        BitsCase(name=name, build=_given(), bits=bits, recipe=recipe)
+        Case(name=name, build=_given(), outcome="right", bits=bits, recipe=recipe)
         for name, (recipe, bits) in _VARIANTS.items()
     ),
     *(
-        BitsCase(name=name, build=build, outcome="refused", says=says)
+        Case(name=name, build=build, says=says)
         for name, (build, says) in _REFUSED.items()
     ),
 )

@@ -1,22 +1,26 @@
-"""A case's config, read from a command line as `launch.py` does."""
+"""A config, read from a command line as `launch.py` does."""
 
+import importlib
 import sys
+from collections.abc import Sequence
+from unittest import mock
 
 from absl import flags
 from ml_collections import config_flags
 
 from common.config import ConfigDict
-from configs import acq_r20_cifar10
-from tests.acq.cases.run_case import RECIPE
 
 
-def command_config(overrides, monkeypatch) -> ConfigDict:
-    path, _, variant = RECIPE.partition(":")
-    assert f"{acq_r20_cifar10.__name__.replace('.', '/')}.py" == path
+def command_config(recipe: str, overrides: Sequence[str]) -> ConfigDict:
+    """The config of `PATH[:variants]` with overrides, `--config.KEY=VALUE` each."""
+    path, _, variant = recipe.partition(":")
+    module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
+    command = ["launch.py", *overrides]
     values = flags.FlagValues()
-    monkeypatch.setattr(sys, "argv", ["launch.py", *overrides])
-    config_flags.DEFINE_config_dict(
-        "config", acq_r20_cifar10.get_config(variant), flag_values=values
-    )
-    values(sys.argv)
+    # ml_collections looks there for the keys that are set.
+    with mock.patch.object(sys, "argv", command):
+        config_flags.DEFINE_config_dict(
+            "config", module.get_config(variant), flag_values=values
+        )
+        values(command)
     return values["config"].value

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tests.acq.cases.case import Build, Case
 from tests.acq.cases.coloured_teacher import (
     CLASSES,
     MEAN,
@@ -13,7 +14,6 @@ from tests.acq.cases.coloured_teacher import (
     coloured_images,
     write_teacher,
 )
-from tests.acq.cases.run_case import Build, RunCase
 
 _Change = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 _NOT_PREPARED = "not prepared as the teacher's training images were"
@@ -155,7 +155,7 @@ _REFUSED_CASES = {
 
 IMAGE_CASES = (
     *(
-        RunCase(
+        Case(
             name=name,
             build=build,
             outcome="right",
@@ -167,7 +167,7 @@ IMAGE_CASES = (
         for name, (build, says) in _RIGHT.items()
     ),
     *(
-        RunCase(name=name, build=build, says=says)
+        Case(name=name, build=build, says=says)
         for name, (build, says) in _REFUSED_CASES.items()
     ),
 )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.acq.cases.run_case import Build, RunCase
+from tests.acq.cases.case import Build, Case
 
 _CODE = """\
 import flax.linen as nn
@@ -227,7 +227,7 @@ _BROKEN: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
 
 NETWORK_CASES = (
     *(
-        RunCase(
+        Case(
             name=name,
             build=_network(name, changes),
             outcome="right",
@@ -236,10 +236,10 @@ NETWORK_CASES = (
         for name, changes in _RIGHT.items()
     ),
     *(
-        RunCase(name=name, build=_network(name, changes), outcome="right", says=says)
+        Case(name=name, build=_network(name, changes), outcome="right", says=says)
         for name, (changes, says) in _WARNED.items()
     ),
-    RunCase(
+    Case(
         name="features_of_one_position_without_attention",
         build=_network(
             "features_of_one_position_without_attention",
@@ -251,7 +251,7 @@ NETWORK_CASES = (
         says=("centres and attention in the results say nothing",),
     ),
     *(
-        RunCase(name=name, build=_network(name, changes), says=says)
+        Case(name=name, build=_network(name, changes), says=says)
         for name, (changes, says) in _BROKEN.items()
     ),
 )

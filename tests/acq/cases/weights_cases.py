@@ -1,6 +1,6 @@
 """Teachers as people give them: right ones in other forms, and wrong ones.
 
-`CASES` is all of them. Weights are random but of a trained network's kind, see
+`WEIGHTS_CASES` is all of them. Weights are random but of a trained network's kind, see
 `made_variables`, so that a right case can be held to what it was made of.
 """
 
@@ -26,7 +26,7 @@ from acq.layers import FloatLayers
 from acq.models import create_network
 from common.typing import PyTree
 from tests.acq import foreign_state_dicts as theirs
-from tests.acq.cases.weights_case import Build, Case
+from tests.acq.cases.case import Build, Case
 from tests.acq.models.small import random_variables
 
 _Tensors = dict[str, np.ndarray]
@@ -479,4 +479,4 @@ _FILES = (
     ),
 )
 
-CASES = (*_RIGHT, *_SETTINGS, *_OTHER_NETWORKS, *_STATED, *_NUMBERS, *_FILES)
+WEIGHTS_CASES = (*_RIGHT, *_SETTINGS, *_OTHER_NETWORKS, *_STATED, *_NUMBERS, *_FILES)

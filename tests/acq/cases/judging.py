@@ -1,0 +1,128 @@
+"""What is wrong with the outcome of a case: nothing, if the list is empty."""
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import jax
+import numpy as np
+from absl import logging as absl_logging
+
+from acq import settings
+from acq.check import check
+from acq.classifier import Classifier
+from acq.quantize import open_inputs
+from acq.teacher.loading import load_teacher
+from acq.teacher.settings import config_record, create_teacher
+from common.config import ConfigDict
+from common.errors import UserError
+from tests.acq.cases.case import Case
+from tests.acq.cases.command_config import command_config
+from tests.acq.cases.weights_cases import made_variables
+
+Judge: TypeAlias = Callable[[Case, Path], list[str]]
+
+
+def judge_teacher(case: Case, folder: Path) -> list[str]:
+    """Problems of a case of weights: right are the variables that they were made of."""
+
+    def load(config: ConfigDict) -> list[str]:
+        teacher = load_teacher(config)
+        pairs = zip(
+            jax.tree.leaves(teacher.variables),
+            jax.tree.leaves(made_variables(teacher.network)),
+            strict=True,
+        )
+        same = all(np.array_equal(found, made) for found, made in pairs)
+        return [] if same else ["other values than the file's"]
+
+    return _judge(case, folder, load)
+
+
+def judge_inputs(case: Case, folder: Path) -> list[str]:
+    """Problems of a case of networks or images: right is what a run may begin with."""
+
+    def open_all(config: ConfigDict) -> list[str]:
+        _, _, evaluation = open_inputs(config, folder / "run")
+        warned = bool(evaluation and evaluation.warnings)
+        return [f"warned: {evaluation.warnings}"] if warned and not case.says else []
+
+    sys.path.insert(0, str(folder))  # where networks of one's own are
+    try:
+        return _judge(case, folder, open_all)
+    finally:
+        sys.path.remove(str(folder))
+
+
+def judge_bits(case: Case, folder: Path) -> list[str]:
+    """Problems of a case of bits: right are those of `case.bits`, the rest as usual."""
+
+    def layers_of(config: ConfigDict) -> list[str]:
+        record = config_record(config)
+        # Without variables: nothing here applies it.
+        teacher = Classifier(
+            network=create_teacher(record), variables={}, record=record
+        )
+        quantizer = config.quantizer
+        usual = {
+            "weights": quantizer.weight_bits,
+            "activations": quantizer.activation_bits,
+            "others": quantizer.other_bits,
+        }
+        found = {
+            name: bits
+            for group, layers in settings.bits_by_layer(config, teacher).items()
+            for name, bits in layers.items()
+            if bits != usual[group]
+        }
+        layers = settings.quant_layers(config, teacher)
+        same = found == case.bits and set(layers.bits) >= set(case.bits.items())
+        return [] if same else [f"bits {found}, right are {dict(case.bits)}"]
+
+    def refuse_or_find(config: ConfigDict) -> list[str]:
+        return layers_of(config)
+
+    return _judge(case, folder, refuse_or_find)
+
+
+def _judge(
+    case: Case, folder: Path, run: Callable[[ConfigDict], list[str]]
+) -> list[str]:
+    problems: list[str] = []
+    with _logged() as lines:
+        try:
+            config = command_config(case.recipe, case.build(folder))
+            check(config)
+            problems += run(config)
+            refused = ""
+        except UserError as error:
+            refused = str(error)
+    if bool(refused) != (case.outcome == "refused"):
+        problems.append(f"refused: {refused}" if refused else "not refused")
+    said = refused or "\n".join(lines)
+    problems += [f"does not say {words!r}" for words in case.says if words not in said]
+    problems += [f"says {words!r}" for words in case.lacks if words in said]
+    return problems
+
+
+@contextmanager
+def _logged() -> Iterator[list[str]]:
+    """The messages that are logged meanwhile."""
+    lines: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: Any) -> None:
+            lines.append(record.getMessage())
+
+    logger = absl_logging.get_absl_logger()
+    handler, level = Keep(), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)

@@ -1,0 +1,41 @@
+"""Every case has its outcome where a run opens what it is given."""
+
+import collections
+
+import pytest
+
+from tests.acq.cases.all_cases import GROUPS
+from tests.acq.cases.judging import judge_inputs
+
+CASES = [
+    pytest.param(
+        judge,
+        case,
+        id=f"{group}-{case.name}",
+        marks=[pytest.mark.slow] if case.is_large else [],
+    )
+    for group, (judge, cases) in GROUPS.items()
+    for case in cases
+]
+
+
+@pytest.mark.parametrize(("judge", "case"), CASES)
+def test_case_has_its_outcome(tmp_path, judge, case):
+    assert not judge(case, tmp_path)
+
+
+def test_names_of_cases_are_of_one_case_each():
+    names = collections.Counter(
+        (group, case.name) for group, (_, cases) in GROUPS.items() for case in cases
+    )
+    assert len(names) > 100 and set(names.values()) == {1}
+
+
+def test_the_judge_sees_what_is_wrong(tmp_path):
+    """A case with the other outcome, and with words that nobody says."""
+    (case,) = (one for one in GROUPS["networks"][1] if one.name == "plain")
+    other = type(case)(name="x", build=case.build, says=("no such words",))
+    assert judge_inputs(other, tmp_path) == [
+        "not refused",
+        "does not say 'no such words'",
+    ]
