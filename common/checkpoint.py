@@ -16,7 +16,7 @@ from common.devices import to_host
 from common.errors import UserError
 from common.files import write_atomically
 from common.typing import PyTree
-from common.version import VERSION
+from common.version import COMMIT, VERSION
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
@@ -125,8 +125,9 @@ def export_variables(folder: Path, variables: PyTree, manifest: dict[str, Any]) 
       folder: made if it is not there; an export in it is replaced.
       variables: pytree of arrays.
       manifest: JSON-able description; read back by `load_manifest`. Added to it are
-        `format_version`, of the export's layout, `software_version`, `sha256`, see
-        `hash_variables`, and `files`, the SHA-256 of each file of the arrays.
+        `format_version`, of the export's layout, `software_version`, `commit`, null if
+        nothing tells, `sha256`, see `hash_variables`, and `files`, the SHA-256 of each
+        file of the arrays.
     """
     folder.mkdir(parents=True, exist_ok=True)
     # First, so that the manifest of an older export never describes new arrays.
@@ -140,6 +141,7 @@ def export_variables(folder: Path, variables: PyTree, manifest: dict[str, Any]) 
     added = {
         "format_version": FORMAT_VERSION,
         "software_version": VERSION,
+        "commit": COMMIT,
         "sha256": hash_variables(variables),
         "files": {
             path.relative_to(folder).as_posix(): _hash_file(path)

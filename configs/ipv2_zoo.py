@@ -14,7 +14,7 @@ Variants, joined by commas: `subset` is CNN-10, DnCNN and U-Net on three kinds o
 in minutes; `smoke` takes seconds. `--config.compare.models="('nafnet',)"` and
 `--config.compare.pairs="('v2','aligned')"` choose freely.
 
-Hardware and time: see the README for the table, its command, seed and time.
+Hardware and time: see docs/results.md for the table, its command and seed.
 """
 
 from common.config import ConfigDict

@@ -10,7 +10,7 @@ from common.checkpoint import MANIFEST, load_manifest, load_variables
 from common.config import ConfigDict
 from common.errors import UserError
 from common.typing import PyTree
-from common.version import VERSION
+from common.version import VERSION, stated
 from ipv2.tasks import settings
 from ipv2.training.denoiser import Denoiser, Flow
 
@@ -74,8 +74,8 @@ class Trained:
         purify = self.manifest.get("trained_with", {}).get("purify", {})
         if "version" in purify:
             parts.append(f"on pairs of purification {purify['version']}")
-        version = self.manifest["software_version"]
-        parts += [f"SHA-256 {self.sha256}", f"exported by version {version}"]
+        by = stated(self.manifest["software_version"], self.manifest.get("commit"))
+        parts += [f"SHA-256 {self.sha256}", f"exported by version {by}"]
         return ", ".join(parts)
 
 

@@ -26,6 +26,7 @@ from absl import logging
 from common.errors import Incomplete, UserError
 from common.folder_lock import hold_folder
 from common.progress import Progress
+from common.version import COMMIT
 from ipv2.ct_io import Skipped, describe_skipped
 from ipv2.jobs.job import Job, Target
 from ipv2.jobs.records import (
@@ -314,6 +315,8 @@ class _Run:
             self._require_free(job, before, target, new)
             moves += self._moves(target, staged, new)
         moves += self._obsolete(before, files)
+        # Stated, not compared: another commit makes no other result.
+        made = {"commit": COMMIT, **made}
         now = Record(asked=asked.terms, leave=asked.leave, files=files, made=made)
         record = entry / "record.json"
         record.write_text(now.to_json(), encoding="utf-8")

@@ -32,7 +32,7 @@ from absl import logging
 from common.config import ConfigDict
 from common.devices import is_single_process
 from common.errors import UserError
-from common.version import VERSION
+from common.version import STATED, VERSION
 from ipv2.ct_io import Grid, Slice, SliceSource, open_volume, slice_writer
 from ipv2.inference.apply import Applier
 from ipv2.inference.stored_hu import restored, stored_range
@@ -206,7 +206,7 @@ def derivation_description(trained: Trained, tiling: Tiling) -> str:
         else "whole slices"
     )
     return (
-        f"{MODEL}, software version {VERSION}: {trained.describe()}; applied to {tiles}"
+        f"{MODEL}, software version {STATED}: {trained.describe()}; applied to {tiles}"
     )
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from common.config import ConfigDict
 from common.errors import UserError
-from common.version import VERSION
+from common.version import STATED, VERSION
 from ipv2.ct_io import (
     Item,
     PairItem,
@@ -143,7 +143,7 @@ def _purify_one(job: Job, work: Work, config: ConfigDict) -> dict[str, Any]:
             series_description=f"IPv2 {side} {params.variant}",
             derivation_description=(
                 f"image purification, {params.version}, {params.variant}, software "
-                f"version {VERSION}"
+                f"version {STATED}"
             ),
         )
     return {"sources": [str(source) for source in job.sources]}

@@ -34,7 +34,7 @@ from absl import logging
 
 from common.config import ConfigDict
 from common.errors import UserError
-from common.version import VERSION
+from common.version import STATED, VERSION
 from ipv2.calibration import calibrate
 from ipv2.ct_io import Grid, Slice, SliceSource, at_dose, slice_number, slice_writer
 from ipv2.inference.stored_hu import restored, stored_range
@@ -247,9 +247,9 @@ def derivation_description(
     if scan.source_distance_mm:
         kernel += f", fan beam from {scan.source_distance_mm:g} mm"
     return (
-        f"{MODEL}: photon and electronic noise added to the source image. Dose "
-        f"{scan.dose:g} of normal, source {scan.input_dose:g}; {scan.photons:g} "
-        f"photons a ray at normal dose; electronic variance "
+        f"{MODEL}, software version {STATED}: photon and electronic noise added to the "
+        f"source image. Dose {scan.dose:g} of normal, source {scan.input_dose:g}; "
+        f"{scan.photons:g} photons a ray at normal dose; electronic variance "
         f"{scan.electronic_variance:g}; water {scan.mu_water_per_mm:g} /mm; "
         f"{scan.views or max(shape[1:])} views; {kernel}; seed {seed}. Tube "
         f"current, exposure and CTDIvol are the source's times {fraction:g}."

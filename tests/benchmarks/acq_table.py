@@ -1,4 +1,4 @@
-"""The README's table of data-free quantization: runs of one recipe, side by side.
+"""The tables of docs/acq.md, data-free quantization: runs of one recipe, side by side.
 
   python -m tests.benchmarks.acq_table --weights FILE --images NPZ --folder DIR \
       --seeds 1 2 3 --bits 3 4 --methods acq gdfq center pair consistency published,gdfq

@@ -9,7 +9,7 @@ import pytest
 
 from common import checkpoint
 from common.errors import UserError
-from common.version import VERSION
+from common.version import COMMIT, VERSION
 
 
 def _state(value):
@@ -91,6 +91,7 @@ def test_export_round_trip(tmp_path):
     assert manifest["model"] == "b"
     assert manifest["format_version"] == checkpoint.FORMAT_VERSION
     assert manifest["software_version"] == VERSION
+    assert manifest["commit"] == COMMIT
     loaded = checkpoint.load_variables(tmp_path / "e", LIKE)
     assert jax.tree.structure(loaded) == jax.tree.structure(VARIABLES)
     for ours, theirs in zip(

@@ -10,6 +10,7 @@ import pytest
 
 from common.errors import Incomplete, UserError
 from common.folder_lock import hold_folder
+from common.version import COMMIT
 from ipv2.ct_io import Skipped
 from ipv2.jobs import staging
 from ipv2.jobs.job import Job, Target, fitting_name
@@ -101,7 +102,7 @@ def test_what_is_there_is_left_alone_and_what_is_bad_is_told(tmp_path, caplog):
         "asked": {"task": "copy 1", "strength": [1, 2]},
         "leave": {},
         "files": {"a.out": 4},
-        "made": {"by": "made"},
+        "made": {"commit": COMMIT, "by": "made"},
     }
     assert not list((tmp_path / "out").glob(".*"))
 

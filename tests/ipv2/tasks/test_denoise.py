@@ -13,7 +13,7 @@ import SimpleITK as sitk
 
 from common.checkpoint import load_manifest
 from common.errors import UserError
-from common.version import VERSION
+from common.version import COMMIT, STATED, VERSION
 from ipv2.ct_io import (
     PADDING_HU,
     ReadOptions,
@@ -129,6 +129,8 @@ def test_names_formats_and_records(denoised):
         "sha256": manifest["sha256"],
     }
     assert record["asked"]["software_version"] == VERSION
+    assert record["made"]["commit"] == COMMIT
+    assert COMMIT is None or COMMIT not in json.dumps(record["asked"])
     assert record["made"]["manifest"]["step"] == 7
     assert sitk.ReadImage(out / "p3/scan.nrrd").GetPixelID() == sitk.sitkFloat32
     assert sitk.ReadImage(out / "p1/scan.nii.gz").GetPixelID() == sitk.sitkInt16
@@ -184,9 +186,9 @@ def test_dicom_says_what_it_is(denoised):
             f"thin (denoised: cnn10 {short}, ipv2 {VERSION})"
         )
         for words in (
-            f"software version {VERSION}: network cnn10",
+            f"software version {STATED}: network cnn10",
             "trained for 7 steps, on pairs of purification v2",
-            f"SHA-256 {manifest['sha256']}",
+            f"SHA-256 {manifest['sha256']}, exported by version {STATED}",
             "whole slices",
         ):
             assert words in now.DerivationDescription

@@ -14,6 +14,7 @@ import pytest
 import SimpleITK as sitk
 
 from common.errors import Incomplete, UserError
+from common.version import STATED
 from configs import simulate as recipe
 from ipv2.ct_io import PADDING_HU, Volume, open_volume, read_volume, write_volume
 from ipv2.inference.stored_hu import padding, stored_range
@@ -187,7 +188,7 @@ def test_dicom_says_what_it_is(simulated):
         assert now.SyntheticData == "YES"
         assert now.SeriesDescription == "thin (simulated 10 % dose)"
         for words in (
-            "ipv2 low-dose simulation",
+            f"ipv2 low-dose simulation 1, software version {STATED}: ",
             "Dose 0.1 of normal, source 1;",
             "150000 photons",
             "electronic variance 10;",
