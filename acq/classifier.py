@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from acq.layers import Layers
+from acq.layers.float import Layers
 from common.errors import UserError
 from common.typing import PyTree
 

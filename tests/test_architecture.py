@@ -47,11 +47,18 @@ ALLOWED = {
     },
     "acq": {"acq", "common"},
     "acq/kernels": {"acq.kernels"} | CONVOLUTIONS,
-    "acq/layer_operations.py": {"acq.kernels"} | CONVOLUTIONS,
-    "acq/layers.py": {"acq.layer_operations"},
+    "acq/layers/operations.py": {"acq.kernels"} | CONVOLUTIONS,
+    "acq/layers/float.py": {"acq.layers.operations"},
+    "acq/layers": {"acq.kernels", "acq.layers", "common.errors", "common.typing"},
     "acq/models": {"acq.kernels", "acq.layers", "acq.models", "common.errors"}
     | CONVOLUTIONS,
-    "acq/losses.py": {"acq.kernels"},
+    "acq/samples": {
+        *("acq.classifier", "acq.kernels", "acq.layers", "acq.samples", "common"),
+    },
+    "acq/training/losses.py": {"acq.kernels"},
+    "acq/training": {
+        *("acq.kernels", "acq.layers", "acq.samples", "acq.training", "common"),
+    },
     "acq/weights": {"acq.weights", "common"},
     "configs": {"common", "configs"},
 }

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from acq.diagnosis.diagnosis import Diagnosis
-from acq.step_parts import GeneratorLoss
+from acq.training.step_parts import GeneratorLoss
 
 LEAST_VARIETY = 0.1
 """Of the distance of Gaussian noise. Real images of one class are 0.8 to 1.1 apart in

@@ -17,14 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from acq import losses
 from acq.diagnosis import sample_measures
 from acq.diagnosis.diagnosis import Diagnosis, Shown
-from acq.generator import Generator
 from acq.kernels.attention import attention_center
-from acq.observation import AttentionForm, observe
-from acq.shifts import shift_images
-from acq.step_parts import GeneratorParts, Sampling
+from acq.samples.generator import Generator
+from acq.samples.observation import AttentionForm, observe
+from acq.samples.shifts import shift_images
+from acq.training import losses
+from acq.training.step_parts import GeneratorParts, Sampling
 from common.devices import (
     AXIS,
     per_process,

@@ -14,7 +14,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from acq.layers import Layers
+from acq.layers.float import Layers
 from acq.models.mobilenet import STAGES, MobileNetV2
 from acq.models.resnet import ResNet
 from acq.models.resnet_cifar import CifarResNet

@@ -12,7 +12,7 @@ both have an identity activation, `quant_project` and `quant_sum`.
 import flax.linen as nn
 import jax
 
-from acq.layers import Layers, perturbed
+from acq.layers.float import Layers, perturbed
 from acq.models.pooling import global_mean_pool
 
 # Expansion, channels, blocks and strides of each stage.

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from acq.layers import Layers
+from acq.layers.float import Layers
 
 Shortcut = Literal["zero_pad", "projection"]
 EXPANSION = 4

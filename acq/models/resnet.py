@@ -8,7 +8,7 @@ ResNet-18 11,689,512; ResNet-34 21,797,672; ResNet-50 25,557,032.
 import flax.linen as nn
 import jax
 
-from acq.layers import Layers, perturbed
+from acq.layers.float import Layers, perturbed
 from acq.models.pooling import global_mean_pool, max_pool
 from acq.models.residual import BasicBlock, Bottleneck
 

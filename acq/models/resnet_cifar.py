@@ -8,7 +8,7 @@ parameters for 10 classes with zero-padded shortcuts, 272,474 with projections.
 import flax.linen as nn
 import jax
 
-from acq.layers import Layers, perturbed
+from acq.layers.float import Layers, perturbed
 from acq.models.pooling import global_mean_pool
 from acq.models.residual import BasicBlock, Shortcut
 

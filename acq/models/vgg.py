@@ -12,7 +12,7 @@ normalisation, `act_2` the activation, and pools count too.
 import flax.linen as nn
 import jax
 
-from acq.layers import Layers, perturbed
+from acq.layers.float import Layers, perturbed
 from acq.models.pooling import adaptive_mean_pool, max_pool
 
 VGG16 = (

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from acq.evaluate_run import evaluate_run
-from acq.quantize import quantize
+from acq.tasks.evaluate import evaluate_run
+from acq.tasks.quantize import quantize
 from common.config import ConfigDict
 
 TASKS: Mapping[str, Callable[[ConfigDict, Path], Any]] = {

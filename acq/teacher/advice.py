@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from acq.layers import FloatLayers
+from acq.layers.float import FloatLayers
 from acq.models import (
     CIFAR_DEPTHS,
     ZOO,

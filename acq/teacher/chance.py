@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from acq.evaluate import NOT_FINITE, Accuracy
+from acq.accuracy import NOT_FINITE, Accuracy
 
 _ERRORS = 4
 """Standard errors between what is told apart: once in 30,000 it is chance."""

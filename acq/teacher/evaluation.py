@@ -11,9 +11,15 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float32
 
+from acq.accuracy import (
+    Accuracy,
+    classes_of,
+    logits_of,
+    predict,
+    top1,
+)
 from acq.classifier import Classifier
 from acq.datasets.eval_data import EvalData
-from acq.evaluate import Accuracy, classes_of, logits_of, predict, top1
 from acq.teacher.chance import compare_with_chance, fewest_judged, renamed_classes
 from acq.teacher.input_statistics import (
     FAR,

@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from acq.accuracy import classes_of
 from acq.classifier import Classifier, Normalisation
 from acq.datasets.eval_data import EvalData
-from acq.evaluate import classes_of
-from acq.losses import layer_statistics
+from acq.training.losses import layer_statistics
 from common.typing import PyTree
 
 MOST_IMAGES = 256

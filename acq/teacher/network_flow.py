@@ -13,7 +13,12 @@ import jax
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend import core
 
-from acq.layers import Activation, BatchNorm, Conv, Dense
+from acq.layers.float import (
+    Activation,
+    BatchNorm,
+    Conv,
+    Dense,
+)
 from common.typing import PyTree
 
 _IN, _OUT = "acq in ", "acq out "

@@ -6,7 +6,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from acq.layers import Activation, BatchNorm, Conv, Dense
+from acq.layers.float import (
+    Activation,
+    BatchNorm,
+    Conv,
+    Dense,
+)
 from common.errors import UserError
 from common.typing import PyTree
 

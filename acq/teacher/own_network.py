@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from absl import logging
 from flax import errors
 
-from acq.layers import FloatLayers
+from acq.layers.float import FloatLayers
 from acq.teacher.network_flow import trace_flow
 from acq.teacher.network_rules import (
     SEE,

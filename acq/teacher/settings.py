@@ -7,7 +7,7 @@ from typing import Any
 import flax.linen as nn
 
 from acq.classifier import Normalisation, Record
-from acq.layers import FloatLayers
+from acq.layers.float import FloatLayers
 from acq.models import (
     ACCEPTED_NAMES,
     CIFAR_DEPTHS,

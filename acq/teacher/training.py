@@ -15,10 +15,10 @@ import numpy as np
 import optax
 from absl import logging
 
+from acq.accuracy import logits_of, predict, top1
 from acq.classifier import Classifier, Normalisation, Record
 from acq.datasets.digits import CLASSES, IMAGE_SIZE, Digits, Split, load_digits
-from acq.evaluate import logits_of, predict, top1
-from acq.layers import FloatLayers
+from acq.layers.float import FloatLayers
 from acq.teacher.loading import load_export
 from acq.teacher.settings import create_teacher
 from acq.teacher.train_step import create_state, make_train_step

@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 
 from acq.classifier import Classifier, Normalisation, Record
-from acq.layers import FloatLayers
+from acq.layers.float import FloatLayers
 from tests.acq.odd_networks import Small
 
 

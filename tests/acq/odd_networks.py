@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from acq.layers import Layers
+from acq.layers.float import Layers
 
 
 class Small(nn.Module):

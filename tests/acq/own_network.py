@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from acq.layers import Layers
+from acq.layers.float import Layers
 
 
 class PlainNet(nn.Module):

@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from acq.quantize import quantize
+from acq.tasks.quantize import quantize
 from common import devices
 from tests.acq.quantize_config import make_config
 

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from acq.kernels.grid import Grid
-from acq.layers import FloatLayers
-from acq.quant_layers import Quantizer, QuantLayers
+from acq.layers.float import FloatLayers
+from acq.layers.quantized import Quantizer, QuantLayers
 from tests.acq.models.small import create_small, random_images, random_variables
 from tests.acq.own_network import PlainNet
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from acq.classifier import Classifier, Normalisation, Record
-from acq.layers import FloatLayers
+from acq.layers.float import FloatLayers
 from acq.models import create_network
 from common.errors import UserError
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from acq.quantized import load_quantized
+from acq.export import load_quantized
 from tests.acq.quantize_config import make_config
 from tests.processes import run_processes
 

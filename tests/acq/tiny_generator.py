@@ -5,9 +5,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from acq.generator import Generator
-from acq.layers import FloatLayers, Layers
-from acq.step_parts import GeneratorLoss, GeneratorParts, Sampling
+from acq.layers.float import FloatLayers, Layers
+from acq.samples.generator import Generator
+from acq.training.step_parts import GeneratorLoss, GeneratorParts, Sampling
 from common.devices import AXIS
 
 CLASSES = 3

@@ -15,8 +15,13 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import binomtest
 
-from acq.evaluate import classes_of, logits_of, predict, top1
-from acq.quantized import load_quantized
+from acq.accuracy import (
+    classes_of,
+    logits_of,
+    predict,
+    top1,
+)
+from acq.export import load_quantized
 from common.report import format_table
 
 

@@ -20,21 +20,26 @@ import jax.numpy as jnp
 import numpy as np
 from flax.linen import initializers
 
-from acq import settings
-from acq.check import check
-from acq.conditions import Conditions
+from acq.accuracy import (
+    fidelity,
+    logits_of,
+    predict,
+    top1,
+)
 from acq.datasets.eval_data import EvalData
 from acq.datasets.opening import open_eval_data
 from acq.diagnosis.sample_measures import spread_in_class
-from acq.evaluate import fidelity, logits_of, predict, top1
-from acq.initial_states import quantize_state
+from acq.export import load_quantized
 from acq.kernels.attention import attention_center
-from acq.losses import attention_cosine, entropy
-from acq.observation import observe
-from acq.quantize_results import student_variables
-from acq.quantized import load_quantized
+from acq.samples.conditions import Conditions
+from acq.samples.observation import observe
+from acq.tasks import settings
+from acq.tasks.check import check
+from acq.tasks.initial_states import quantize_state
+from acq.tasks.results import student_variables
 from acq.teacher.opening import open_teacher
-from acq.train_step import make_quantize_step
+from acq.training.losses import attention_cosine, entropy
+from acq.training.train_step import make_quantize_step
 from common.devices import pmap_frozen_step, replicate, shard_batch, to_host
 from common.progress import Progress
 from common.report import format_table

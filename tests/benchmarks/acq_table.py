@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from acq.result_table import ROW_NAMES, format_runs
+from acq.tasks.tables import ROW_NAMES, format_runs
 from common.report import format_table
 
 ROOT = Path(__file__).parents[2]

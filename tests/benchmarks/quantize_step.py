@@ -24,11 +24,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from acq import settings
-from acq.initial_states import quantize_state
-from acq.step_parts import GeneratorState
+from acq.tasks import settings
+from acq.tasks.initial_states import quantize_state
 from acq.teacher.opening import open_teacher
-from acq.train_step import make_generator_step, make_quantize_step
+from acq.training.step_parts import GeneratorState
+from acq.training.train_step import make_generator_step, make_quantize_step
 from common.devices import pmap_frozen_step, replicate, shard_batch
 from configs.acq_r20_cifar10 import get_config
 

@@ -13,8 +13,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from acq.classifier import Classifier, Normalisation, Record
 from acq.datasets.eval_data import EvalData
-from acq.layers import FloatLayers
-from acq.losses import layer_statistics
+from acq.layers.float import FloatLayers
+from acq.training.losses import layer_statistics
 from tests.acq.own_network import PlainNet
 
 SIZE = 16

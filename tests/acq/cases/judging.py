@@ -11,10 +11,10 @@ import jax
 import numpy as np
 from absl import logging as absl_logging
 
-from acq import settings
-from acq.check import check
 from acq.classifier import Classifier
-from acq.quantize import open_inputs
+from acq.tasks import settings
+from acq.tasks.check import check
+from acq.tasks.quantize import open_inputs
 from acq.teacher.loading import load_teacher
 from acq.teacher.settings import config_record, create_teacher
 from common.config import ConfigDict

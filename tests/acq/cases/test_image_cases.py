@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from acq.evaluate_run import evaluate_run
-from acq.quantize import quantize
+from acq.tasks.evaluate import evaluate_run
+from acq.tasks.quantize import quantize
 from common.errors import UserError
 from tests.acq.cases.command_config import command_config
 from tests.acq.cases.image_cases import IMAGE_CASES

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
-from acq.layers import FloatLayers
+from acq.layers.float import FloatLayers
 from acq.models import create_network
 from common.typing import PyTree
 from tests.acq import foreign_state_dicts as theirs

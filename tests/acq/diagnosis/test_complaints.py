@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from acq.diagnosis.complaints import complaints
-from acq.step_parts import GeneratorLoss
+from acq.training.step_parts import GeneratorLoss
 from tests.acq.made_up_diagnosis import make_diagnosis, make_variety
 
 LOSS = GeneratorLoss(center_weight=5.0)

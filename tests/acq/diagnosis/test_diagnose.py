@@ -7,13 +7,13 @@ import pytest
 import scipy.special
 import scipy.stats
 
-from acq import losses
 from acq.diagnosis.complaints import complaints
 from acq.diagnosis.diagnose import diagnose
 from acq.kernels.attention import attention_center
-from acq.layers import FloatLayers
-from acq.observation import observe
-from acq.shifts import shift_images
+from acq.layers.float import FloatLayers
+from acq.samples.observation import observe
+from acq.samples.shifts import shift_images
+from acq.training import losses
 from tests.acq.tiny_generator import CLASSES, PARTS, create_variables, with_zeros
 
 FIRST, BATCH, BATCHES = 100, 16, 3

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from acq.layers import FloatLayers
+from acq.layers.float import FloatLayers
 from acq.models import VGG, CifarResNet, MobileNetV2, ResNet
 
 # Family, its attributes, and the size of images that leave the last stage 2x2 or more.

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from acq.layers import FloatLayers
+from acq.layers.float import FloatLayers
 from acq.models import create_network
 from acq.weights.files import read_weights
 from acq.weights.names import to_variables

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from acq.layers import FloatLayers
+from acq.layers.float import FloatLayers
 from acq.models import (
     NETWORKS,
     CifarResNet,

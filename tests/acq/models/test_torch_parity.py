@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from acq.layers import FloatLayers
+from acq.layers.float import FloatLayers
 from acq.models import NETWORKS, create_network
 from tests.acq.models.small import SMALL, create_small, random_images
 

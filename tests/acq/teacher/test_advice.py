@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 
-from acq.layers import FloatLayers
+from acq.layers.float import FloatLayers
 from acq.models import MobileNetV2, create_network
 from acq.teacher.advice import advice
 from acq.teacher.loading import load_teacher

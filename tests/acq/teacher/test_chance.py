@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from acq.evaluate import Accuracy
+from acq.accuracy import Accuracy
 from acq.teacher.chance import compare_with_chance, fewest_judged, renamed_classes
 
 

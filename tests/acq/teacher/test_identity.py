@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from acq.layers import FloatLayers
-from acq.quantize import quantize
+from acq.layers.float import FloatLayers
+from acq.tasks.quantize import quantize
 from acq.teacher.identity import hold_teacher, refuse_replaced_weights
 from acq.teacher.settings import config_record
 from common.config import RECORDS, anything_computed

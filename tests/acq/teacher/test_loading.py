@@ -8,7 +8,7 @@ import pytest
 import safetensors.numpy
 
 from acq.classifier import Record
-from acq.layers import FloatLayers
+from acq.layers.float import FloatLayers
 from acq.models import create_network
 from acq.teacher.loading import load_teacher
 from acq.teacher.settings import config_record

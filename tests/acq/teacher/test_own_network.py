@@ -2,7 +2,7 @@ import flax.linen as nn
 import jax
 import pytest
 
-from acq.layers import FloatLayers
+from acq.layers.float import FloatLayers
 from acq.models import VGG, MobileNetV2, ResNet, create_network
 from acq.teacher.own_network import check_network, create_own_network
 from common.errors import UserError

@@ -4,7 +4,7 @@ import re
 import pytest
 
 from acq.classifier import Normalisation, Record
-from acq.layers import FloatLayers
+from acq.layers.float import FloatLayers
 from acq.models import create_network
 from acq.teacher.settings import (
     RULES,

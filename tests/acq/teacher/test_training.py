@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from acq.classifier import Normalisation
 from acq.datasets.digits import Digits, Split
-from acq.layers import FloatLayers
+from acq.layers.float import FloatLayers
 from acq.teacher import training
 from acq.teacher.train_step import create_state, make_train_step
 from common import loop

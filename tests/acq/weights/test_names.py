@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from acq.layers import FloatLayers
+from acq.layers.float import FloatLayers
 from acq.models import VGG, CifarResNet, MobileNetV2, ResNet, create_network
 from acq.weights.names import naming_of, to_variables
 from common.errors import UserError

@@ -1,0 +1,1 @@
+"""What networks are made of: float, quantized, integer and observed, one interface."""

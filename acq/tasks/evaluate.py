@@ -1,0 +1,87 @@
+"""Task evaluate: the float teacher's accuracy, and that of what a run exported."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from acq.accuracy import (
+    fidelity,
+    logits_of,
+    predict,
+    top1,
+)
+from acq.datasets.eval_data import EvalData
+from acq.datasets.opening import open_eval_data
+from acq.export import load_quantized
+from acq.tasks.check import check
+from acq.teacher.evaluation import TeacherEvaluation, evaluate_teacher
+from acq.teacher.opening import open_teacher
+from common.checkpoint import MANIFEST
+from common.config import ConfigDict
+from common.devices import is_first_process
+from common.errors import UserError
+from common.files import write_atomically
+from common.workdir import hold_workdir
+
+
+def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """Evaluates the teacher and, where `workdir/export` has one, the quantized network.
+
+    Returns:
+      What `workdir/evaluation.json` holds.
+
+    Raises:
+      UserError: there are no data to evaluate on, or no teacher.
+    """
+    check(config)
+    with hold_workdir(workdir, "task evaluate"):
+        return _evaluate(config, workdir)
+
+
+def _evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """The evaluation, in a folder that is held."""
+    teacher = open_teacher(config, workdir)
+    data = open_eval_data(config, teacher)
+    if data is None:
+        raise UserError(
+            "task evaluate needs labelled images: give --config.eval.path=FILE (an "
+            ".npz with images and labels, or a folder) or --config.eval.dataset=NAME"
+        )
+    float_ = evaluate_teacher(config, teacher, data)
+    if float_.refusal:
+        logging.warning("%s", float_.refusal)
+    results: dict[str, Any] = {"n": len(data), "teacher": float_.to_json()}
+    if (workdir / "export" / MANIFEST).exists():
+        results["quantized"] = _quantized(config, workdir, data, float_)
+    if is_first_process():
+        write_atomically(
+            workdir / "evaluation.json", json.dumps(results, indent=2) + "\n"
+        )
+    return results
+
+
+def _quantized(
+    config: ConfigDict, workdir: Path, data: EvalData, teacher: TeacherEvaluation
+) -> dict[str, Any]:
+    """Accuracy of what a run exported, and how close it is to the teacher."""
+    quantized = load_quantized(workdir / "export")
+    logits = predict(
+        logits_of(quantized.network),
+        quantized.variables,
+        data.images,
+        batch_size=config.eval.batch_size,
+        normalisation=quantized.record.normalisation,
+        name="quantized",
+    )
+    accuracy, close = top1(logits, data.labels), fidelity(logits, teacher.logits)
+    logging.info(
+        "quantized: %.2f %% of %d images (%d wrong), as the teacher on %.2f %%",
+        accuracy.top1, accuracy.n, accuracy.n - accuracy.correct, close.agreement,
+    )  # fmt: skip
+    return {
+        "top1": accuracy.top1,
+        "correct": accuracy.correct,
+        **close._asdict(),
+    }

@@ -1,0 +1,213 @@
+"""What a quantization found out: accuracies, samples, export, report."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from jaxtyping import Float32
+
+from acq.accuracy import (
+    fidelity,
+    logits_of,
+    predict,
+    top1,
+)
+from acq.classifier import Classifier
+from acq.datasets.eval_data import EvalData
+from acq.diagnosis.complaints import complaints
+from acq.diagnosis.diagnosis import Diagnosis
+from acq.diagnosis.pictures import centers_png, samples_png
+from acq.export import export_quantized
+from acq.tasks import settings
+from acq.tasks.baselines import measure_baselines
+from acq.tasks.tables import format_results
+from acq.teacher.evaluation import TeacherEvaluation
+from acq.training.step_parts import QuantizeState
+from common.config import ConfigDict
+from common.html_report import curves_png, write_report
+from common.results import write_results
+from common.typing import PyTree
+
+
+def collect_results(
+    config: ConfigDict,
+    teacher: Classifier,
+    state: QuantizeState,
+    diagnosis: Diagnosis,
+    data: EvalData | None,
+    evaluation: TeacherEvaluation | None,
+    workdir: Path,
+) -> dict[str, Any]:
+    """Returns what `results.json` holds, but for the run's seconds.
+
+    Args:
+      config: checked.
+      teacher: the float network.
+      state: after the last step, on the host.
+      diagnosis: of the generator's samples.
+      data: images to evaluate on; None leaves all accuracies out.
+      evaluation: of the teacher on them; None without.
+      workdir: the run's folder, with its metrics.
+    """
+    loss = settings.generator_parts(config, teacher, alone=False).loss
+    metrics = workdir / "metrics.jsonl"
+    rates = sorted(_metrics(metrics, "train/steps_per_second"))
+    agreement = _metrics(metrics, "train/agreement")
+    results: dict[str, Any] = {
+        "bits": {
+            "weight": config.quantizer.weight_bits,
+            "activation": config.quantizer.activation_bits,
+            "other": config.quantizer.other_bits or 32,
+        },
+        "layer_bits": settings.bits_by_layer(config, teacher),
+        "teacher": {"source": teacher.record.source, "sha256": teacher.record.sha256},
+        "quantized": {},
+        "baselines": {},
+        "samples": diagnosis.scalars(),
+        "complaints": complaints(diagnosis, loss),
+        "agreement_on_samples": agreement[-1] if agreement else None,
+        "seed": config.seed,
+        "steps": settings.to_steps(config, "train.duration"),
+        # The median, for the first of them compiles.
+        "seconds_per_step": round(1 / rates[len(rates) // 2], 4) if rates else 0.0,
+    }
+    if data is not None and evaluation is not None:
+        results["teacher"] |= evaluation.to_json()
+        results["complaints"] += evaluation.warnings
+        results |= _accuracies(config, teacher, state, data, evaluation.logits, workdir)
+    return results
+
+
+def student_variables(teacher: Classifier, state: QuantizeState) -> PyTree:
+    """Returns the student's variables; its running statistics are the teacher's."""
+    return {
+        **state.student.params,
+        "batch_stats": teacher.variables["batch_stats"],
+    }
+
+
+def student_logits(
+    config: ConfigDict,
+    teacher: Classifier,
+    variables: PyTree,
+    data: EvalData,
+    *,
+    name: str,
+) -> Float32[np.ndarray, "n k"]:
+    """Returns the student's logits of the evaluation images."""
+    return predict(
+        logits_of(teacher.with_layers(settings.quant_layers(config, teacher))),
+        variables,
+        data.images,
+        batch_size=config.eval.batch_size,
+        normalisation=teacher.record.normalisation,
+        name=name,
+    )
+
+
+def _accuracies(
+    config: ConfigDict,
+    teacher: Classifier,
+    state: QuantizeState,
+    data: EvalData,
+    teacher_logits: Float32[np.ndarray, "n k"],
+    workdir: Path,
+) -> dict[str, Any]:
+    """Of the student (last and best) and the baselines."""
+    parts = settings.generator_parts(config, teacher, alone=False)
+
+    @jax.jit
+    def images(params: PyTree, draw: jax.Array) -> jax.Array:
+        conditions = parts.sampling.draw(draw)
+        made = parts.generator.clone(axis_name=None).apply(
+            {"params": params}, conditions
+        )
+        return jnp.asarray(made)
+
+    size = config.train.batch_size
+
+    def generate(batch: int) -> jax.Array:
+        draw = jnp.arange(batch * size, (batch + 1) * size, dtype="uint32")
+        return images(state.generator.params, draw)
+
+    variables = student_variables(teacher, state)
+    logits = student_logits(config, teacher, variables, data, name="quantized")
+    last = top1(logits, data.labels)
+    seen = _metrics(workdir / "metrics.jsonl", "val/top1")
+    return {
+        "quantized": {
+            "top1": last.top1,
+            "correct": last.correct,
+            "best_top1": max([last.top1, *seen]),
+            **fidelity(logits, teacher_logits)._asdict(),
+        },
+        "n": last.n,
+        "baselines": measure_baselines(
+            config, teacher, data, generate, workdir / "baselines.json"
+        ),
+    }
+
+
+def _metrics(path: Path, name: str) -> list[float]:
+    """The values of a metric, in the order of the steps."""
+    if not path.exists():
+        return []
+    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return [line[name] for line in lines if name in line]
+
+
+def write_outputs(
+    config: ConfigDict,
+    teacher: Classifier,
+    student: PyTree,
+    diagnosis: Diagnosis,
+    results: dict[str, Any],
+    workdir: Path,
+) -> None:
+    """Writes export, report and results."""
+    export_quantized(
+        workdir / "export",
+        config,
+        teacher,
+        student,
+        {"seed": config.seed, "step": results["steps"]},
+    )
+    table = format_results(results)
+    logging.info("\n%s", table)
+    curves = {
+        "Student": curves_png(
+            workdir / "metrics.jsonl",
+            ("train/student_loss", "val/top1"),
+            linear=("val/top1",),
+        )
+    }
+    own_phase = workdir / "generator"
+    generator_metrics = (
+        workdir if config.train.one_loop else own_phase
+    ) / "metrics.jsonl"
+    if generator_metrics.exists():
+        curves["Generator"] = curves_png(
+            generator_metrics,
+            ("train/generator_loss", "train/generator_statistics", "train/recognised"),
+            linear=("train/recognised",),
+        )
+    write_report(
+        workdir / "report.html",
+        title=f"{workdir.name}: {teacher.record.name}",
+        texts={
+            "Results": table,
+            "Config": (workdir / "config.json").read_text(encoding="utf-8"),
+        },
+        pictures={
+            "Samples, with the teacher's attention": samples_png(
+                diagnosis, teacher.record
+            ),
+            "Centres of attention": centers_png(diagnosis),
+            **curves,
+        },
+    )
+    write_results(workdir, results)

@@ -1,0 +1,1 @@
+"""The two steps, generator and student: their parts, losses and ranges."""
