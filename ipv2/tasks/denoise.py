@@ -6,7 +6,8 @@ volumes. Writes each under its own name and in its own format below
 that was made as it is asked for now is not made again, so an interrupted command goes
 on; see `jobs` for what else may lie there.
 
-The network is the one exported in `workdir/export`. What a slice becomes:
+The network is the one exported in `workdir/export`; a flow is followed as `config.flow`
+says, whatever the export was made for. What a slice becomes:
 - The network's result in HU, rounded to 1 HU where the input holds integers.
 - Padding stays padding, see `stored_hu.restored`; the network sees it at -1024 HU, as
   air.
@@ -37,7 +38,7 @@ from ipv2.ct_io import Grid, Slice, SliceSource, open_volume, slice_writer
 from ipv2.inference.apply import Applier
 from ipv2.inference.stored_hu import restored, stored_range
 from ipv2.inference.tiling import Tiling, create_tiling
-from ipv2.inference.trained import Trained, load_trained
+from ipv2.inference.trained import Trained
 from ipv2.jobs.job import Job
 from ipv2.jobs.records import Asked
 from ipv2.jobs.run import (
@@ -47,6 +48,7 @@ from ipv2.jobs.run import (
     run_jobs,
 )
 from ipv2.tasks import settings
+from ipv2.tasks.exported import load_exported
 from ipv2.tasks.scans import (
     check_neighbours,
     check_slices,
@@ -89,7 +91,7 @@ def denoise(config: ConfigDict, workdir: Path) -> None:
     source = Path(section.input)
     output = Path(section.output) if section.output else workdir / "denoised"
     jobs, unused = list_jobs(source, output, key="config.denoise.output")
-    trained = load_trained(config, workdir / "export")
+    trained = load_exported(config, workdir / "export")
     tiling = create_tiling(
         tile=section.tile,
         overlap=section.overlap,

@@ -165,7 +165,7 @@ def _train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     if is_first_process():
         manifest = {
             "method": "ipv2",
-            "model": settings.network_attributes(config),
+            **settings.denoiser_spec(config).to_json(),
             "unit": UNIT,
             "step": plan.total,
             "seed": config.seed,
