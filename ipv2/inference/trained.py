@@ -12,6 +12,7 @@ from common.checkpoint import MANIFEST, load_manifest, load_variables
 from common.errors import UserError
 from common.typing import PyTree
 from common.version import VERSION
+from ipv2.models import hash_code
 from ipv2.training.denoiser import Denoiser, Flow
 from ipv2.training.denoiser_spec import DenoiserSpec, Sampling
 
@@ -28,12 +29,14 @@ class Trained:
       denoiser: how it is applied, made of `spec`.
       variables: of the network.
       manifest: of the export.
+      code_sha256: of an own network, see `models.hash_code`.
     """
 
     spec: DenoiserSpec
     denoiser: Denoiser
     variables: PyTree
     manifest: dict[str, Any]
+    code_sha256: str | None = None
 
     @property
     def name(self) -> str:
@@ -66,6 +69,8 @@ class Trained:
             if sampling.dropout_in_evaluation:
                 flow["dropout_in_evaluation"] = True
             decides["flow"] = flow
+        if self.code_sha256 is not None:
+            decides["code_sha256"] = self.code_sha256
         return decides
 
     def sampled(self, sampling: Sampling | None) -> "Trained":
@@ -139,9 +144,17 @@ def load_trained(export: str | os.PathLike[str]) -> Trained:
             "%s: says no sampler, as older exports do: %s in %d steps",
             *(path, spec.sampling.sampler, spec.sampling.steps),
         )
+    code = hash_code(spec.name)
+    if code != manifest.get("code_sha256", code):
+        logging.warning(
+            "%s: the file of %s has changed since the export: what the network "
+            "computes may differ",
+            *(path, spec.name),
+        )
     return Trained(
         spec=spec,
         denoiser=denoiser,
         variables=load_variables(export, like),
         manifest=manifest,
+        code_sha256=code,
     )

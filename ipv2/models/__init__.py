@@ -33,6 +33,7 @@ from ipv2.models.own_network import (
     check_own_network,
     create_own_network,
     find_own_network,
+    hash_code,
 )
 from ipv2.models.redcnn import REDCNN
 from ipv2.models.restormer import Restormer
@@ -68,6 +69,7 @@ __all__ = [
     "attributes_of",
     "check_own_network",
     "create_model",
+    "hash_code",
     "hu_to_unit",
     "unit_to_hu",
 ]

@@ -5,9 +5,12 @@ them, by shapes alone. What a network's own code raises is told with its file an
 """
 
 import dataclasses
+import hashlib
 import inspect
 import re
-from typing import Any
+import sys
+from pathlib import Path
+from typing import Any, TypeGuard
 
 import flax.linen as nn
 import jax
@@ -70,6 +73,24 @@ def create_own_network(name: str, **attributes: Any) -> nn.Module:
         return own(**attributes)
 
 
+def hash_code(name: str) -> str | None:
+    """SHA-256 of the file that an own network's class is in.
+
+    Args:
+      name: 'package.module:Class', or a network's of ours.
+
+    Returns:
+      None for a network of ours, and for a class that is in no file: a notebook's.
+
+    Raises:
+      UserError: as `find_own_network`.
+    """
+    if not OWN_NAME.fullmatch(name):
+        return None
+    file = getattr(sys.modules[find_own_network(name).__module__], "__file__", None)
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None
+
+
 def check_own_network(network: nn.Module, name: str) -> None:
     """Raises UserError unless a network keeps the rules; nothing is computed.
 
@@ -88,7 +109,7 @@ def check_own_network(network: nn.Module, name: str) -> None:
         raise UserError(f"{name} cannot be trained:\n  {lines}\n{_SEE}")
 
 
-def _is_network(value: object) -> bool:
+def _is_network(value: object) -> TypeGuard[type[nn.Module]]:
     return isinstance(value, type) and issubclass(value, nn.Module)
 
 
