@@ -5,7 +5,6 @@ embedded scan that is written to the workdir first.
 """
 
 import contextlib
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -299,11 +298,6 @@ def settings_of(config: ConfigDict, *keys: str) -> dict[str, object]:
         for key, value in flatten(config)
         if any(key == k or key.startswith(f"{k}.") for k in keys)
     }
-
-
-def original_description(grid: Grid) -> str:
-    """SeriesDescription before this software changed it; else the name."""
-    return re.sub(r" \((denoised|simulated)\b.*$", "", grid.description) or grid.name
 
 
 def written_as(job: Job, config: ConfigDict) -> dict[str, object]:
