@@ -21,6 +21,11 @@ ALLOWED = {
     "common/depthwise.py": set(),
     "common/resampling.py": {"common.convolution"},
     "ipv2": {"common", "ipv2"},
+    "ipv2/__init__.py": {"ipv2.api"},
+    "ipv2/api": {
+        *("common", "ipv2.api", "ipv2.ct_io", "ipv2.inference", "ipv2.kernels"),
+        *("ipv2.purification", "ipv2.training", "ipv2.volumes"),
+    },
     "ipv2/kernels": {"ipv2.kernels"} | CONVOLUTIONS,
     "ipv2/models": {"ipv2.kernels", "ipv2.models"} | CONVOLUTIONS,
     "ipv2/models/own_network.py": {"common.errors", "common.own_code"},

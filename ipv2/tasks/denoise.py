@@ -46,7 +46,6 @@ from ipv2.jobs.run import (
 from ipv2.tasks import settings
 from ipv2.tasks.exported import load_exported
 from ipv2.tasks.scans import (
-    check_neighbours,
     check_slices,
     identities,
     list_jobs,
@@ -54,6 +53,7 @@ from ipv2.tasks.scans import (
     written_as,
 )
 from ipv2.training.denoiser import channels_of, make_denoise
+from ipv2.volumes.checks import check_neighbours
 from ipv2.volumes.denoised import (
     MODEL,
     denoised_slices,
