@@ -44,16 +44,20 @@ def simulated_slices(
     """
     count = volume.shape[0]
     size = 1 if count == 1 else batch_size
-    rngs = _slice_rngs(volume, name, seed)
+    numbers = _slice_numbers(volume, name)
+    rng = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
     limits = stored_range(*_extremes(volume))
     for start in range(0, count, size):
         real = min(size, count - start)
         slices = [volume.read(index) for index in range(start, start + real)]
         filled = [slices[min(place, real - 1)].hu for place in range(size)]
         places = np.minimum(np.arange(start, start + size), count - 1)
+        rngs = jax.vmap(jax.random.fold_in, (None, 0))(
+            rng, jnp.asarray(numbers[places])
+        )
         try:
             noisy = simulate_low_dose(
-                rngs[places], jnp.asarray(np.stack(filled)), volume.spacing_mm[2], scan
+                rngs, jnp.asarray(np.stack(filled)), volume.spacing_mm[2], scan
             )
         except ValueError as error:  # a fan's source within the image, for one
             raise UserError(f"{name}: {error}") from error
@@ -61,15 +65,12 @@ def simulated_slices(
             yield original, restored(original, hu, limits)
 
 
-def _slice_rngs(volume: SliceSource, name: str, seed: int) -> jax.Array:
-    """A key for each slice."""
-    numbers = range(volume.shape[0])
-    if len(numbers) == 1:
-        numbers = [slice_number(volume.load(), name, 0)]
-    rng = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
-    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
-        rng, jnp.asarray(numbers, jnp.uint32)
-    )
+def _slice_numbers(volume: SliceSource, name: str) -> np.ndarray:
+    """What tells a slice's noise from that of others, uint32."""
+    count = volume.shape[0]
+    if count == 1:
+        return np.asarray([slice_number(volume.load(), name, 0)], np.uint32)
+    return np.arange(count, dtype=np.uint32)
 
 
 def _extremes(volume: SliceSource) -> tuple[float, float]:

@@ -5,7 +5,6 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -57,11 +56,10 @@ def purified_pair(
       UserError: the images are not what the purification works on.
     """
     number = np.uint32(zlib.crc32(name.encode()))
-    places = number + np.asarray(numbers, np.uint32)
-    rngs = example_rngs(seed, jnp.asarray(places))
+    draws = number + np.asarray(numbers, np.uint32)
     batches = []
     try:
-        for batch in _batches(lq, gt, rngs, params, batch_size):
+        for batch in _batches(lq, gt, seed, draws, params, batch_size):
             batches.append(batch)
             on_slices(len(batch[0]))
     except ValueError as error:  # images that a noise model does not take, for one
@@ -77,7 +75,12 @@ def purified_pair(
 
 
 def _batches(
-    lq: Volume, gt: Volume, rngs: jax.Array, params: PurifyParams, size: int
+    lq: Volume,
+    gt: Volume,
+    seed: int,
+    draws: np.ndarray,
+    params: PurifyParams,
+    size: int,
 ) -> Iterator[tuple[np.ndarray, ...]]:
     """Purified batches of one size, so that it compiles once; filling is cut off."""
     count = len(lq.hu)
@@ -86,5 +89,6 @@ def _batches(
         real = min(size, count - start)
         places = np.minimum(np.arange(start, start + size), count - 1)
         low, normal = (jnp.asarray(volume.hu[places]) for volume in (lq, gt))
-        pair = purify(rngs[places], low, normal, spacing_mm, params)
+        rngs = example_rngs(seed, jnp.asarray(draws[places]))
+        pair = purify(rngs, low, normal, spacing_mm, params)
         yield tuple(np.asarray(array)[:real] for array in pair)

@@ -229,7 +229,7 @@ def test_a_second_call_compiles_nothing(net):
         net.denoise(low[:count] + seed)
 
     assert _compilations(lambda: calls(0, 0.1, 2)) > 0
-    assert _compilations(lambda: calls(1, 0.2, 2)) == 0
+    assert _compilations(lambda: calls(1, 0.2, 3)) == 0
 
 
 def test_chained_results_say_all_that_was_done(files, net):
