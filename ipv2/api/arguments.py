@@ -1,14 +1,17 @@
 """What a call was given: a scan or an array, checked, and what gives the same back."""
 
+import contextlib
 import dataclasses
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from common.errors import UserError
 from ipv2.volumes.scan import Scan
 
 Image = TypeVar("Image", Scan, np.ndarray, jax.Array)
@@ -19,6 +22,20 @@ SpacingMm: TypeAlias = float | tuple[float, ...] | None
 
 # What makes a result of the given kind of a scan.
 Back: TypeAlias = Callable[[Scan], Any]
+
+# Keys of the command line that are arguments here.
+_KEY = re.compile(
+    r"(?:--)?config\.data\.(series|window|pixel_mm|gaps|trust_hu|match)\b"
+)
+
+
+@contextlib.contextmanager
+def named_as_arguments() -> Iterator[None]:
+    """What is said of files names arguments in place of the command line's keys."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(_KEY.sub(r"\1", str(error))) from error
 
 
 def take_image(

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ipv2.api.arguments import array_of, hu_of
+from ipv2.api.arguments import array_of, hu_of, named_as_arguments
 from ipv2.ct_io import ReadOptions, open_volume, write_volume
 from ipv2.volumes.scan import Scan, load_scan
 
@@ -53,7 +53,7 @@ def read_scan(
     options = ReadOptions(
         series=series, window=window, pixel_mm=pixel_mm, gaps=gaps, trust_hu=trust_hu
     )
-    with open_volume(path, options) as source:
+    with named_as_arguments(), open_volume(path, options) as source:
         return load_scan(source)
 
 

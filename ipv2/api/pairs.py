@@ -10,6 +10,7 @@ from ipv2.api.arguments import (
     Image,
     SpacingMm,
     fields_of,
+    named_as_arguments,
     require_spacing,
     require_whole,
     take_image,
@@ -95,12 +96,15 @@ def purify(
     if params.version == "v2" and params.add_noise == "physical":
         require_spacing(lq)
         check_square(lq)
-    matches, left_out = match_slices(lq, gt, by=match)
+    with named_as_arguments():
+        matches, left_out = match_slices(lq, gt, by=match)
+        lq = _plain(lq).take([i for i, _ in matches])
+        gt = _plain(gt).take([j for _, j in matches])
     if left_out:
         logging.warning("%s: %s", lq.name, left_out)
     pair = purified_pair(
-        _plain(lq).take([i for i, _ in matches]),
-        _plain(gt).take([j for _, j in matches]),
+        lq,
+        gt,
         params,
         name=lq.name,
         seed=seed,

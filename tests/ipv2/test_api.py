@@ -1,5 +1,6 @@
 """`import ipv2`: the tasks' numbers without files, and what is told in a notebook."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -363,6 +364,23 @@ def test_wrong_files_are_told(files, tmp_path):
     with pytest.raises(ValueError, match="image and like must have one shape"):
         ipv2.write_scan(tmp_path / "a.nii", scan.hu[:2], like=scan)
     assert not list(tmp_path.iterdir())
+
+
+def test_advice_names_arguments_not_the_command_line_s_keys(files, tmp_path):
+    write_series(tmp_path / "two", chest())
+    for path in (tmp_path / "two").iterdir():
+        data = pydicom.dcmread(path)
+        data.SeriesInstanceUID = "1.2.4"
+        save(data, tmp_path / "two" / f"other_{path.name}")
+    with pytest.raises(ipv2.UserError, match=r"[^.]series=\.\.\.") as error:
+        ipv2.read_scan(tmp_path / "two")
+    assert "config" not in str(error.value)
+    assert ipv2.read_scan(tmp_path / "two", series="1.2.4").shape[0] == COUNT
+    scan = ipv2.read_scan(files / "in/a")
+    far = scan.positions_mm + np.asarray([0.0, 0.0, 500.0])
+    away = dataclasses.replace(scan, positions_mm=far)
+    with pytest.raises(ipv2.UserError, match="pair by index: match=index"):
+        ipv2.purify(scan, away)
 
 
 def test_a_flow_can_be_followed_in_other_steps(tmp_path):
