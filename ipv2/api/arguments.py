@@ -1,7 +1,6 @@
 """What a call was given: a scan or an array, checked, and what gives the same back."""
 
 import contextlib
-import dataclasses
 import inspect
 import re
 from collections.abc import Callable, Iterator
@@ -42,7 +41,6 @@ def take_image(
     image: Any,
     *,
     spacing_mm: Any = None,
-    name: str | None = None,
     what: str = "image",
 ) -> tuple[Scan, Back]:
     """An image as a scan of HU, and what makes a result of the image's kind.
@@ -50,7 +48,6 @@ def take_image(
     Args:
       image: a scan or an array.
       spacing_mm: of an array; see `SpacingMm`.
-      name: in place of the scan's own; of an array 'array' by default.
       what: the image's name in messages.
 
     Raises:
@@ -68,15 +65,14 @@ def take_image(
                 f"{what}: {image.name} holds {image.unit} values, accepted: HU. Read a "
                 "PNG with window=(centre, width), that it was made with"
             )
-        named = image if name is None else dataclasses.replace(image, name=name)
-        return named, lambda result: result
+        return image, lambda result: result
     values = hu_of(image, what)
     scan = Scan(
         hu=values.reshape(-1, *values.shape[-2:]),
         spacing_mm=_spacing(spacing_mm),
         spacing_known=spacing_mm is not None,
         positions_known=False,
-        name="array" if name is None else name,
+        name="array",
     )
 
     def back(result: Scan) -> Any:

@@ -59,7 +59,7 @@ def simulate_low_dose(
       ValueError: a value is not accepted, or the image is no HU.
       TypeError: `image` is neither a scan nor an array, or an option is unknown.
     """
-    scan, back = take_image(image, spacing_mm=spacing_mm, name=name)
+    scan, back = take_image(image, spacing_mm=spacing_mm)
     params = fields_of(DoseParams, "simulate_low_dose", scanner, dose=dose)
     require_whole("seed", seed, 0)
     require_whole("batch_size", batch_size, 1)
@@ -67,7 +67,11 @@ def simulate_low_dose(
     require_spacing(scan)
     check_square(scan)
     slices = simulated_slices(
-        scan.source(), params, name=scan.name, seed=seed, batch_size=batch_size
+        scan.source(),
+        params,
+        name=scan.name if name is None else name,
+        seed=seed,
+        batch_size=batch_size,
     )
     stored = np.stack([hu for _, hu in slices])
     fraction = params.dose / params.input_dose

@@ -79,8 +79,8 @@ def purify(
             f"low and normal: got {type(low).__name__} and {type(normal).__name__}, "
             "accepted: two scans, or two arrays"
         )
-    lq, back = take_image(low, spacing_mm=spacing_mm, name=name, what="low")
-    gt, _ = take_image(normal, spacing_mm=spacing_mm, name=name, what="normal")
+    lq, back = take_image(low, spacing_mm=spacing_mm, what="low")
+    gt, _ = take_image(normal, spacing_mm=spacing_mm, what="normal")
     if not isinstance(low, Scan) and np.shape(low) != np.shape(normal):
         raise ValueError(
             f"low and normal must have one shape, got {np.shape(low)} and "
@@ -106,7 +106,7 @@ def purify(
         lq,
         gt,
         params,
-        name=lq.name,
+        name=lq.name if name is None else name,
         seed=seed,
         numbers=[i for i, _ in matches],
         batch_size=batch_size,

@@ -73,14 +73,9 @@ class Trained:
             decides["code_sha256"] = self.code_sha256
         return decides
 
-    def sampled(self, sampling: Sampling | None) -> "Trained":
-        """The same network, a flow's with another way to follow it.
-
-        Args:
-          sampling: the way; None leaves all as it is, as does a network that is no
-            flow.
-        """
-        if sampling is None or self.spec.sampling in (None, sampling):
+    def sampled(self, sampling: Sampling) -> "Trained":
+        """The same network; if it is a flow, followed in another way."""
+        if self.spec.sampling in (None, sampling):
             return self
         spec = dataclasses.replace(self.spec, sampling=sampling)
         return dataclasses.replace(self, spec=spec, denoiser=spec.create())

@@ -84,21 +84,28 @@ def net(files):
     return ipv2.load_denoiser(files / "run")
 
 
-def test_importing_a_kernel_imports_little_else():
-    code = (
-        "import sys, ipv2\n"
-        "assert 'jax' not in sys.modules and 'ipv2.api' not in sys.modules\n"
-        "import ipv2.kernels.otsu\n"
-        "heavy = {'SimpleITK', 'flax', 'pydicom', 'orbax', 'ml_collections'}\n"
-        "print(sorted(heavy & set(sys.modules)))\n"
-        "print([m for m in sys.modules if m.startswith('ipv2.')])\n"
-    )
+def _modules_after(code):
+    """What a fresh process has imported after some code."""
+    code = f"import sys\n{code}\nprint(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    heavy, ours = done.stdout.splitlines()
-    assert heavy == "[]" and "ipv2.kernels.otsu" in ours and "ipv2.api" not in ours
+    return set(done.stdout.split())
+
+
+def test_importing_the_package_imports_nothing_else():
+    modules = _modules_after("import ipv2")
+    assert "ipv2" in modules and not {"ipv2.api", "jax", "numpy"} & modules
+
+
+@pytest.mark.slow
+def test_importing_a_kernel_imports_little_else():
+    modules = _modules_after("import ipv2.kernels.otsu")
+    assert "ipv2.kernels.otsu" in modules
+    heavy = {"SimpleITK", "flax", "pydicom", "orbax", "ml_collections", "ipv2.api"}
+    assert not heavy & modules
+    assert "ipv2.api" in _modules_after("import ipv2\nipv2.read_scan")
 
 
 def test_public_names_are_those_of_the_api():
@@ -154,8 +161,10 @@ def test_a_simulated_array_is_the_scan_of_that_name(files):
     assert isinstance(array, np.ndarray) and array.dtype == np.float32
     # Without the file's marks, padding is what is -1024 HU from the border on.
     np.testing.assert_array_equal(array[:, ~OUTSIDE], low.hu[:, ~OUTSIDE])
-    other = ipv2.simulate_low_dose(scan.hu, spacing_mm=MM, **options)
-    assert np.any(other != array)
+    other = ipv2.simulate_low_dose(scan, name="array", **options)
+    assert np.any(other.hu != low.hu) and other.name == "a"
+    array = ipv2.simulate_low_dose(scan.hu, spacing_mm=MM, **options)
+    np.testing.assert_array_equal(array[:, ~OUTSIDE], other.hu[:, ~OUTSIDE])
     on_device = ipv2.simulate_low_dose(
         jnp.asarray(scan.hu[0]), spacing_mm=(MM, MM), **options
     )
@@ -383,6 +392,7 @@ def test_advice_names_arguments_not_the_command_line_s_keys(files, tmp_path):
         ipv2.purify(scan, away)
 
 
+@pytest.mark.slow
 def test_a_flow_can_be_followed_in_other_steps(tmp_path):
     export_network(tmp_path, name="fm", width=8, multipliers=(1,))
     net = ipv2.load_denoiser(tmp_path / "export")
