@@ -124,6 +124,7 @@ def load_trained(export: str | os.PathLike[str]) -> Trained:
         )
     try:
         spec = DenoiserSpec.from_json(manifest)
+        spec.check()
         denoiser = spec.create()
         like = jax.eval_shape(lambda: denoiser.init(jax.random.key(0)))
     except UserError as error:  # an own network that cannot be had

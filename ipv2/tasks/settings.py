@@ -15,14 +15,7 @@ from ipv2.ct_io import ReadOptions
 from ipv2.datasets.splits import Deal
 from ipv2.kernels.photon_noise import DoseParams
 from ipv2.kernels.reconstruction_filter import FILTERS, LARGEST_CUTOFF
-from ipv2.models import (
-    FLOWS,
-    MODELS,
-    OWN_NAME,
-    attributes_of,
-    check_own_network,
-    create_model,
-)
+from ipv2.models import FLOWS, MODELS, OWN_NAME, attributes_of
 from ipv2.purification.purify import PurifyParams
 from ipv2.training.denoiser import Denoiser
 from ipv2.training.denoiser_spec import DTYPES, DenoiserSpec, Sampling
@@ -281,26 +274,12 @@ def _model_problems(config: ConfigDict) -> list[str]:
             f"train.loss: got {config.train.loss!r}, accepted: 'mse', which is what a "
             f"flow ({name}) is trained on"
         )
-    if name not in MODELS and not problems:
-        problems += _own_network_problems(config)
+    if not problems:
+        try:
+            denoiser_spec(config).check()
+        except UserError as error:  # of an own network
+            problems.append(f"model.name: {error}")
     return problems
-
-
-def _own_network_problems(config: ConfigDict) -> list[str]:
-    """Lists which rules of own networks that of `config.model` breaks."""
-    spec = denoiser_spec(config)
-    try:
-        # Of one device: batch statistics of several need a step around them.
-        network = create_model(
-            spec.name,
-            dtype=DTYPES[spec.dtype],
-            channels=spec.channels,
-            **spec.attributes,
-        )
-        check_own_network(network, spec.name)
-    except UserError as error:
-        return [f"model.name: {error}"]
-    return []
 
 
 def _deal_problems(data: ConfigDict) -> list[str]:

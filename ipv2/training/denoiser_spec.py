@@ -9,7 +9,13 @@ import jax.numpy as jnp
 from flax.core import FrozenDict
 
 from common.devices import AXIS
-from ipv2.models import FLOWS, attributes_of, create_model
+from ipv2.models import (
+    FLOWS,
+    MODELS,
+    attributes_of,
+    check_own_network,
+    create_model,
+)
 from ipv2.training.denoiser import Denoiser, Flow, Regression
 from ipv2.training.flow import SAMPLERS
 from ipv2.training.losses import create_loss
@@ -87,16 +93,29 @@ class DenoiserSpec:
         }
         object.__setattr__(self, "attributes", FrozenDict(hashable))
 
+    def check(self) -> None:
+        """Raises unless the network can be had, and an own one keeps the rules.
+
+        Raises:
+          ValueError: there is no network of that name, or it lacks an attribute.
+          UserError: an own network cannot be had, or breaks a rule.
+        """
+        # Of one device: batch statistics of several need a step around them.
+        network = self._network()
+        if self.name not in MODELS:
+            check_own_network(network, self.name)
+
     def create_network(self) -> nn.Module:
         """The network; its batch statistics are those of all devices.
 
         Raises:
-          ValueError: there is no network of that name, or it lacks an attribute.
-          UserError: an own network that cannot be had.
+          ValueError, UserError: as `check`, rules aside.
         """
-        attributes = dict(self.attributes)
-        if "axis_name" in attributes_of(self.name):
-            attributes["axis_name"] = AXIS
+        has_axis = "axis_name" in attributes_of(self.name)
+        return self._network(**({"axis_name": AXIS} if has_axis else {}))
+
+    def _network(self, **more: Any) -> nn.Module:
+        attributes = {**self.attributes, **more}
         dtype = DTYPES[self.dtype]
         return create_model(
             self.name, dtype=dtype, channels=self.channels, **attributes
