@@ -136,13 +136,13 @@ class DenoiserSpec:
         return Flow(model=model, **dataclasses.asdict(self.sampling))
 
     def to_json(self) -> dict[str, Any]:
-        """Two keys of a manifest: `model`, and of a flow `flow`."""
+        """Two keys of a manifest: `model`, sorted by name, and of a flow `flow`."""
         attributes = {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in self.attributes.items()
         }
         model = {"name": self.name, "dtype": self.dtype, "channels": self.channels}
-        found: dict[str, Any] = {"model": model | attributes}
+        found: dict[str, Any] = {"model": dict(sorted((model | attributes).items()))}
         if self.sampling is not None:
             found["flow"] = dataclasses.asdict(self.sampling)
         return found

@@ -60,6 +60,7 @@ def test_the_config_s_denoiser_is_that_of_its_spec(name):
     assert isinstance(made, Flow if name in FLOWS else Regression)
     model = spec.to_json()["model"]
     assert model["name"] == name and "width" not in model and "remat" not in model
+    assert list(model) == sorted(model)
 
 
 def test_a_published_flow_is_told_whole():
