@@ -13,7 +13,7 @@ from ipv2.kernels.flood_fill import flood_fill
 _TWELVE_BITS = (PADDING_HU, 3071.0)
 _SIXTEEN_BITS = (-1999.0, 32767.0 + PADDING_HU)
 # What readers take for padding wherever it stands, see `ct_io`.
-_ALWAYS_PADDING = -2000.0
+ALWAYS_PADDING_HU = -2000.0
 # Of int16: a stored -32768 with an intercept of -1024 lies below it, and is padding.
 _LOWEST = -32768.0
 
@@ -40,7 +40,7 @@ def restored(
     if not outside.any() and (original.hu == PADDING_HU).any():
         outside = np.asarray(padding(jnp.asarray(original.hu[None])))[0]
     marked = np.maximum(original.stored, _LOWEST)
-    kept = np.where(marked <= _ALWAYS_PADDING, marked, PADDING_HU)
+    kept = np.where(marked <= ALWAYS_PADDING_HU, marked, PADDING_HU)
     return np.where(outside, kept, hu).astype(np.float32)
 
 

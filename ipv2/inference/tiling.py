@@ -41,7 +41,7 @@ class Tiling(NamedTuple):
 
 
 def create_tiling(
-    *, tile: int, overlap: int, radius: int | None, stride: int
+    *, tile: int, overlap: int, radius: int | None, stride: int, section: str = ""
 ) -> Tiling:
     """The tiling that is asked for, if the network allows it.
 
@@ -52,10 +52,13 @@ def create_tiling(
       overlap: pixels; -1 for 2 * radius, or a quarter of the tile where that is None.
       radius: pixels that a result depends on beyond its own; None: the whole image.
       stride: of the network.
+      section: that `tile` and `overlap` stand in, 'config.denoise.', for messages.
 
     Raises:
       UserError: tiles are too small for the radius, or overlap too little or too much.
     """
+    if tile < -1:
+        raise UserError(f"{section}tile: got {tile}, accepted: at least -1")
     if tile == -1:
         tile = 0 if radius is not None else DEFAULT_TILE
     if tile == 0:
@@ -64,7 +67,7 @@ def create_tiling(
     margin = radius or 0
     if tile < 2 * margin + stride:
         raise UserError(
-            f"config.denoise.tile: got {tile}, accepted: at least "
+            f"{section}tile: got {tile}, accepted: at least "
             f"{2 * margin + stride}, since a result of this network depends on "
             f"{margin} pixels around it; or 0 for whole slices"
         )
@@ -72,7 +75,7 @@ def create_tiling(
         overlap = 2 * margin if radius is not None else tile // 4
     if not 2 * margin <= overlap <= tile - stride:
         raise UserError(
-            f"config.denoise.overlap: got {overlap}, accepted: {2 * margin} (twice "
+            f"{section}overlap: got {overlap}, accepted: {2 * margin} (twice "
             f"the {margin} pixels that a result depends on) to {tile - stride} (for "
             f"tiles of {tile}); or -1"
         )

@@ -1,18 +1,20 @@
 """An exported network, ready to be applied, and what it says of itself."""
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
 import jax
+from absl import logging
 
 from common.checkpoint import MANIFEST, load_manifest, load_variables
-from common.config import ConfigDict
 from common.errors import UserError
 from common.typing import PyTree
 from common.version import VERSION, stated
-from ipv2.tasks import settings
+from ipv2.models import hash_code
 from ipv2.training.denoiser import Denoiser, Flow
+from ipv2.training.denoiser_spec import DenoiserSpec, Sampling
 
 UNIT = "HU/1000"
 """What networks see, as manifests state it."""
@@ -23,19 +25,23 @@ class Trained:
     """An exported network.
 
     Attributes:
-      denoiser: how it is applied.
+      spec: all that it is, but its variables.
+      denoiser: how it is applied, made of `spec`.
       variables: of the network.
       manifest: of the export.
+      code_sha256: of an own network, see `models.hash_code`.
     """
 
+    spec: DenoiserSpec
     denoiser: Denoiser
     variables: PyTree
     manifest: dict[str, Any]
+    code_sha256: str | None = None
 
     @property
     def name(self) -> str:
         """Of the network: 'redcnn', say."""
-        return self.manifest["model"]["name"]
+        return self.spec.name
 
     @property
     def sha256(self) -> str:
@@ -54,10 +60,25 @@ class Trained:
     def identity(self) -> dict[str, Any]:
         """What decides its results, as JSON."""
         decides = {"model": self.manifest["model"], "sha256": self.sha256}
-        if isinstance(self.denoiser, Flow):
-            flow = self.denoiser
-            decides["flow"] = {"sampler": flow.sampler, "steps": flow.steps}
+        if (sampling := self.spec.sampling) is not None:
+            flow: dict[str, Any] = {
+                "sampler": sampling.sampler,
+                "steps": sampling.steps,
+            }
+            # Only where it is on: results that were made before it was told stay done.
+            if sampling.dropout_in_evaluation:
+                flow["dropout_in_evaluation"] = True
+            decides["flow"] = flow
+        if self.code_sha256 is not None:
+            decides["code_sha256"] = self.code_sha256
         return decides
+
+    def sampled(self, sampling: Sampling) -> "Trained":
+        """The same network; if it is a flow, followed in another way."""
+        if self.spec.sampling in (None, sampling):
+            return self
+        spec = dataclasses.replace(self.spec, sampling=sampling)
+        return dataclasses.replace(self, spec=spec, denoiser=spec.create())
 
     def describe(self) -> str:
         """The network in words, for people and DICOM headers."""
@@ -67,8 +88,8 @@ class Trained:
             if key != "name" and value
         )
         parts = [f"network {self.name} ({model})"]
-        if isinstance(self.denoiser, Flow):
-            parts.append(f"{self.denoiser.sampler} in {self.denoiser.steps} steps")
+        if (sampling := self.spec.sampling) is not None:
+            parts.append(f"{sampling.sampler} in {sampling.steps} steps")
         if "step" in self.manifest:
             parts.append(f"trained for {self.manifest['step']} steps")
         purify = self.manifest.get("trained_with", {}).get("purify", {})
@@ -79,37 +100,57 @@ class Trained:
         return ", ".join(parts)
 
 
-def load_trained(config: ConfigDict, export: Path) -> Trained:
-    """The network in an export, whatever network the config has.
+def load_trained(export: str | os.PathLike[str]) -> Trained:
+    """The network in an export.
+
+    Flows of exports that were written before manifests held their sampler are followed
+    as this project's recipes do, and a line in the log says so.
 
     Args:
-      config: a checked IPv2 config; of flow models, `flow` says how they are applied.
       export: its folder.
 
     Raises:
       UserError: there is none, it is damaged, or not a network of this software.
     """
+    export = Path(export)
     manifest = load_manifest(export)
     path = export / MANIFEST
     model = manifest.get("model")
     if not isinstance(model, dict) or manifest.get("unit") != UNIT:
         raise UserError(
             f"{path}: not of a denoiser in {UNIT}: it has unit "
-            f"{manifest.get('unit')!r} and model {model!r}. Give the --workdir of a "
+            f"{manifest.get('unit')!r} and model {model!r}. Give the export of a "
             "training run of ipv2."
         )
-    config = config.copy_and_resolve_references()
-    with config.unlocked():
-        config.model = ConfigDict(model)
     try:
-        denoiser = settings.denoiser(config)
+        spec = DenoiserSpec.from_json(manifest)
+        spec.check()
+        denoiser = spec.create()
         like = jax.eval_shape(lambda: denoiser.init(jax.random.key(0)))
+    except UserError as error:  # an own network that cannot be had
+        raise UserError(f"{path}: {error}") from error
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path}: version {VERSION} of this software has no such network: {model} "
             f"({error}). Exported by version {manifest.get('software_version')}: use "
             "that, or copy the export again if it was changed."
         ) from error
+    if spec.sampling is not None and "flow" not in manifest:
+        logging.info(
+            "%s: says no sampler, as older exports do: %s in %d steps",
+            *(path, spec.sampling.sampler, spec.sampling.steps),
+        )
+    code = hash_code(spec.name)
+    if code != manifest.get("code_sha256", code):
+        logging.warning(
+            "%s: the file of %s has changed since the export: what the network "
+            "computes may differ",
+            *(path, spec.name),
+        )
     return Trained(
-        denoiser=denoiser, variables=load_variables(export, like), manifest=manifest
+        spec=spec,
+        denoiser=denoiser,
+        variables=load_variables(export, like),
+        manifest=manifest,
+        code_sha256=code,
     )

@@ -10,6 +10,8 @@ size. `channels` is its attribute: 1, or an odd number of neighbouring slices.
 Called with `train=True` they do what training needs (batch statistics, dropout). For
 tiles, `radius` is the number of pixels a result depends on beyond its own (None: the
 whole image), and tile origins must be multiples of `stride`.
+
+A network of one's own is called 'package.module:Class'; see `README.md` for the rules.
 """
 
 import dataclasses
@@ -26,6 +28,13 @@ from ipv2.models.ffm import FFM
 from ipv2.models.flow_unet import FlowUNet
 from ipv2.models.fm import FM
 from ipv2.models.nafnet import NAFNet
+from ipv2.models.own_network import (
+    OWN_NAME,
+    check_own_network,
+    create_own_network,
+    find_own_network,
+    hash_code,
+)
 from ipv2.models.redcnn import REDCNN
 from ipv2.models.restormer import Restormer
 from ipv2.models.unet import UNet
@@ -50,6 +59,7 @@ __all__ = [
     "FLOWS",
     "FM",
     "MODELS",
+    "OWN_NAME",
     "REDCNN",
     "DnCNN",
     "FlowUNet",
@@ -57,15 +67,22 @@ __all__ = [
     "Restormer",
     "UNet",
     "attributes_of",
+    "check_own_network",
     "create_model",
+    "hash_code",
     "hu_to_unit",
     "unit_to_hu",
 ]
 
 
 def attributes_of(name: str) -> frozenset[str]:
-    """What can be set of the network called `name`."""
-    fields = (field.name for field in dataclasses.fields(MODELS[name]))
+    """What can be set of the network called `name`.
+
+    Raises:
+      ValueError: On a name that is not in `MODELS` and no own network's.
+      UserError: The own network of that name cannot be had.
+    """
+    fields = (field.name for field in dataclasses.fields(_find(name)))
     return frozenset(fields) - {"parent", "name"}
 
 
@@ -75,14 +92,28 @@ def create_model(name: str, **attributes: Any) -> nn.Module:
     Lists, which JSON makes of tuples, become tuples: networks must be hashable.
 
     Raises:
-      ValueError: On a name that is not in `MODELS`, or an attribute the network lacks.
+      ValueError: On a name that is not in `MODELS` and no own network's, or an
+        attribute the network lacks.
+      UserError: The own network of that name cannot be had.
     """
-    if name not in MODELS:
-        raise ValueError(f"no model is called {name!r}; accepted: {sorted(MODELS)}")
     known = attributes_of(name)
     unknown = sorted(set(attributes) - known)
     if unknown:
         raise ValueError(f"{name} has no {unknown}; accepted: {sorted(known)}")
-    return MODELS[name](
-        **{k: tuple(v) if isinstance(v, list) else v for k, v in attributes.items()}
+    hashable = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in attributes.items()
+    }
+    if name in MODELS:
+        return MODELS[name](**hashable)
+    return create_own_network(name, **hashable)
+
+
+def _find(name: str) -> type[nn.Module]:
+    if name in MODELS:
+        return MODELS[name]
+    if OWN_NAME.fullmatch(name):
+        return find_own_network(name)
+    raise ValueError(
+        f"no model is called {name!r}; accepted: {sorted(MODELS)}, or an own one, "
+        "'package.module:Class'"
     )

@@ -230,7 +230,7 @@ def draw(by_pair: Mapping[str, ConfigDict], folder: Path, path: Path) -> None:
     for pair in by_pair:
         export = folder / pair / "export"
         if export.exists():  # those that differ in the label alone have none
-            variables = load_trained(config, export).variables
+            variables = load_trained(export).variables
             images[_WORDS.get(pair, pair)] = np.asarray(denoise(variables, stack)[0])
     reference = "truth" if "truth" in best else "label"
     images["IPv2 label"] = best["label"]

@@ -6,7 +6,8 @@ volumes. Writes each under its own name and in its own format below
 that was made as it is asked for now is not made again, so an interrupted command goes
 on; see `jobs` for what else may lie there.
 
-The network is the one exported in `workdir/export`. What a slice becomes:
+The network is the one exported in `workdir/export`; a flow is followed as `config.flow`
+says, whatever the export was made for. What a slice becomes:
 - The network's result in HU, rounded to 1 HU where the input holds integers.
 - Padding stays padding, see `stored_hu.restored`; the network sees it at -1024 HU, as
   air.
@@ -21,23 +22,19 @@ hides but for values that lie halfway. (CNN-10 on two cores: batches of 1, 3 and
 tiles, and 2 devices gave equal bits.)
 """
 
-import collections
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from absl import logging
 
 from common.config import ConfigDict
 from common.devices import is_single_process
 from common.errors import UserError
-from common.version import STATED, VERSION
-from ipv2.ct_io import Grid, Slice, SliceSource, open_volume, slice_writer
+from common.version import VERSION
+from ipv2.ct_io import open_volume, slice_writer
 from ipv2.inference.apply import Applier
-from ipv2.inference.stored_hu import restored, stored_range
 from ipv2.inference.tiling import Tiling, create_tiling
-from ipv2.inference.trained import Trained, load_trained
+from ipv2.inference.trained import Trained
 from ipv2.jobs.job import Job
 from ipv2.jobs.records import Asked
 from ipv2.jobs.run import (
@@ -47,19 +44,22 @@ from ipv2.jobs.run import (
     run_jobs,
 )
 from ipv2.tasks import settings
+from ipv2.tasks.exported import load_exported
 from ipv2.tasks.scans import (
-    check_neighbours,
     check_slices,
     identities,
     list_jobs,
-    original_description,
     reading_of,
     written_as,
 )
 from ipv2.training.denoiser import channels_of, make_denoise
-
-# Raised when the same network gives other results: those of two are not mixed.
-MODEL = "ipv2 denoising 1"
+from ipv2.volumes.checks import check_neighbours
+from ipv2.volumes.denoised import (
+    MODEL,
+    denoised_slices,
+    derivation_description,
+    series_description,
+)
 
 
 def denoise(config: ConfigDict, workdir: Path) -> None:
@@ -89,12 +89,13 @@ def denoise(config: ConfigDict, workdir: Path) -> None:
     source = Path(section.input)
     output = Path(section.output) if section.output else workdir / "denoised"
     jobs, unused = list_jobs(source, output, key="config.denoise.output")
-    trained = load_trained(config, workdir / "export")
+    trained = load_exported(config, workdir / "export")
     tiling = create_tiling(
         tile=section.tile,
         overlap=section.overlap,
         radius=trained.radius,
         stride=trained.denoiser.model.stride,
+        section="config.denoise.",
     )
     logging.info("%s", trained.describe())
     applier = Applier(
@@ -163,51 +164,6 @@ def _denoise_one(
                 write(hu, original.header)
                 work.count(1)
     return {"sources": [str(source)], "manifest": _short(trained.manifest)}
-
-
-def denoised_slices(
-    volume: SliceSource, applier: Applier
-) -> Iterator[tuple[Slice, np.ndarray]]:
-    """Every slice of a volume and what it becomes, HU (rows, columns).
-
-    Raises:
-      UserError: a slice is damaged, the volume holds no HU, or a result is not finite.
-    """
-    waiting: collections.deque[Slice] = collections.deque()
-
-    def read() -> Iterator[np.ndarray]:
-        for index in range(volume.shape[0]):
-            waiting.append(volume.read(index))
-            yield waiting[-1].hu
-
-    for index, result in enumerate(applier(read(), volume.shape)):
-        if not np.isfinite(result).all():
-            raise UserError(
-                f"{volume.name}: the network's result is not finite (slice {index}). "
-                "Look for values in the input that are no HU, or train anew."
-            )
-        original = waiting.popleft()
-        limits = stored_range(float(original.hu.min()), float(original.hu.max()))
-        yield original, restored(original, result, limits)
-
-
-def series_description(grid: Grid, trained: Trained) -> str:
-    """SeriesDescription: the input's, cut so that network, hash and version fit."""
-    own = f" (denoised: {trained.name} {trained.sha256[:8]}, ipv2 {VERSION})"
-    before = original_description(grid)
-    return before[: 64 - len(own)] + own
-
-
-def derivation_description(trained: Trained, tiling: Tiling) -> str:
-    """DerivationDescription: the network and how it was applied."""
-    tiles = (
-        f"tiles of {tiling.tile} pixels, overlap {tiling.overlap}"
-        if tiling.tile
-        else "whole slices"
-    )
-    return (
-        f"{MODEL}, software version {STATED}: {trained.describe()}; applied to {tiles}"
-    )
 
 
 def _short(manifest: dict[str, Any]) -> dict[str, Any]:

@@ -17,10 +17,10 @@ from common.pipeline import Source
 from common.progress import Progress
 from common.typing import PyTree
 from common.workdir import hold_workdir
-from ipv2.inference.trained import load_trained
 from ipv2.measures.evaluation import evaluate_slices
 from ipv2.purification.purify import PurifyParams, purify, regions
 from ipv2.tasks import settings
+from ipv2.tasks.exported import load_exported
 from ipv2.tasks.sources import Sources, open_sources, require_even_slices
 from ipv2.training.denoiser import Denoiser, channels_of, make_denoise
 from ipv2.training.stacks import Stacks
@@ -132,7 +132,7 @@ def evaluate_export(config: ConfigDict, export: Path) -> dict[str, Any]:
     Raises:
       UserError: the folder holds no exported network.
     """
-    trained = load_trained(config, export)
+    trained = load_exported(config, export)
     require_even_slices(config, channels_of(trained.denoiser.model))
     sources = open_sources(config)
     return evaluate_held_out(trained.denoiser, trained.variables, sources, config)

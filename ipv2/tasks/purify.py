@@ -8,14 +8,9 @@ else may lie there.
 """
 
 import dataclasses
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import jax
-import jax.numpy as jnp
-import numpy as np
 
 from common.config import ConfigDict
 from common.errors import UserError
@@ -29,7 +24,6 @@ from ipv2.ct_io import (
     match_slices,
     paired_paths,
     read_volume,
-    with_hu,
     write_volume,
 )
 from ipv2.jobs.job import Job, Target, fitting_name
@@ -40,7 +34,7 @@ from ipv2.jobs.run import (
     conclude,
     run_jobs,
 )
-from ipv2.purification.purify import PurifyParams, purify
+from ipv2.purification.purify import PurifyParams
 from ipv2.tasks import settings
 from ipv2.tasks.scans import (
     identities,
@@ -51,7 +45,7 @@ from ipv2.tasks.scans import (
     settings_of,
     written_as,
 )
-from ipv2.training.train_step import example_rngs
+from ipv2.volumes.pairs import purified_pair
 
 # Raised when the same pair gives other results: those of two are not mixed.
 MODEL = "ipv2 purification 1"
@@ -180,40 +174,17 @@ def purify_pair(
     params = _for_unit(params, lq, gt, simulates)
     if simulates:
         require_spacing(lq)
-
-    number = np.uint32(zlib.crc32(name.encode()))
-    places = number + np.asarray([i for i, _ in matches], np.uint32)
-    rngs = example_rngs(config.seed, jnp.asarray(places))
-    batches = []
-    try:
-        for batch in _batches(lq, gt, rngs, params, config.evaluate.batch_size):
-            batches.append(batch)
-            on_slices(len(batch[0]))
-    except ValueError as error:  # images that a noise model does not take, for one
-        raise UserError(f"{name}: {error}") from error
-    lq_bar, gt_bar, weight = (
-        np.concatenate(parts) for parts in zip(*batches, strict=True)
+    pair = purified_pair(
+        lq,
+        gt,
+        params,
+        name=name,
+        seed=config.seed,
+        numbers=[i for i, _ in matches],
+        batch_size=config.evaluate.batch_size,
+        on_slices=on_slices,
     )
-    volumes = {
-        "lq_bar": with_hu(lq, lq_bar),
-        "gt_bar": with_hu(gt, gt_bar),
-        "lung_mask": dataclasses.replace(with_hu(lq, weight > 0.5), unit="mask"),
-    }
-    return volumes, left_out
-
-
-def _batches(
-    lq: Volume, gt: Volume, rngs: jax.Array, params: PurifyParams, size: int
-) -> Iterator[tuple[np.ndarray, ...]]:
-    """Purified batches of one size, so that it compiles once; filling is cut off."""
-    count = len(lq.hu)
-    spacing_mm = jnp.asarray(lq.spacing_mm[1:], jnp.float32)
-    for start in range(0, count, size):
-        real = min(size, count - start)
-        places = np.minimum(np.arange(start, start + size), count - 1)
-        low, normal = (jnp.asarray(volume.hu[places]) for volume in (lq, gt))
-        pair = purify(rngs[places], low, normal, spacing_mm, params)
-        yield tuple(np.asarray(array)[:real] for array in pair)
+    return pair._asdict(), left_out
 
 
 def _for_unit(

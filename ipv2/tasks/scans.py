@@ -5,7 +5,6 @@ embedded scan that is written to the workdir first.
 """
 
 import contextlib
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -36,19 +35,14 @@ from ipv2.jobs.records import Asked
 from ipv2.jobs.source_identity import identity_of
 from ipv2.tasks import settings
 from ipv2.tasks.embedded_scans import write_embedded
+from ipv2.volumes.checks import check_axial, check_square
 
 
 def check_scan(grid: Grid, shape: tuple[int, int, int]) -> None:
     """Raises UserError unless slices are axial HU on square pixels of known size."""
     check_slices(grid, shape)
     require_spacing(grid)
-    _, row, column = grid.spacing_mm
-    # 1e-3: headers round; a tenth of a percent moves no HU.
-    if abs(row / column - 1) > 1e-3:
-        raise UserError(
-            f"{grid.name}: pixels of {row:g} x {column:g} mm. Rays are traced "
-            "through square pixels; resample the volume to square ones."
-        )
+    check_square(grid)
 
 
 def require_spacing(grid: Grid) -> None:
@@ -68,27 +62,7 @@ def check_slices(grid: Grid, shape: tuple[int, int, int]) -> None:
             "--config.data.window='(-600.0, 1500.0)' for instance."
         )
     grid.require_hu()
-    # 0.9: gantries and necks tilt by up to 25 degrees.
-    if abs(grid.normal[2]) < 0.9:
-        raise UserError(
-            f"{grid.name}: not axial slices (their normal is "
-            f"{np.round(grid.normal, 2).tolist()}). Scanners measure axial slices, and "
-            "their noise lies within these; reorient the volume."
-        )
-    if min(shape[1:]) < 16:
-        raise UserError(
-            f"{grid.name}: slices of {shape[1]} x {shape[2]} pixels; at least 16 x 16 "
-            "are needed."
-        )
-
-
-def check_neighbours(grid: Grid, channels: int) -> None:
-    """Raises UserError if neighbouring slices are needed and not evenly spaced."""
-    if channels > 1 and grid.uneven:
-        raise UserError(
-            f"{grid.name}: {grid.uneven}. The network looks at {channels} neighbouring "
-            "slices, which have to be evenly spaced; use one that looks at one slice."
-        )
+    check_axial(grid, shape)
 
 
 def read_scan(path: Path, config: ConfigDict) -> Volume:
@@ -299,11 +273,6 @@ def settings_of(config: ConfigDict, *keys: str) -> dict[str, object]:
         for key, value in flatten(config)
         if any(key == k or key.startswith(f"{k}.") for k in keys)
     }
-
-
-def original_description(grid: Grid) -> str:
-    """SeriesDescription before this software changed it; else the name."""
-    return re.sub(r" \((denoised|simulated)\b.*$", "", grid.description) or grid.name
 
 
 def written_as(job: Job, config: ConfigDict) -> dict[str, object]:

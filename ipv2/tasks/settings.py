@@ -4,27 +4,25 @@ import functools
 import re
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import linen as nn
 
 from common import config as c
 from common.config import ConfigDict
-from common.devices import AXIS
+from common.errors import UserError
 from common.schedules import create_schedule
 from ipv2.ct_io import ReadOptions
 from ipv2.datasets.splits import Deal
 from ipv2.kernels.photon_noise import DoseParams
 from ipv2.kernels.reconstruction_filter import FILTERS, LARGEST_CUTOFF
-from ipv2.models import FLOWS, MODELS, attributes_of, create_model
+from ipv2.models import FLOWS, MODELS, OWN_NAME, attributes_of
 from ipv2.purification.purify import PurifyParams
-from ipv2.training.denoiser import Denoiser, Flow, Regression
+from ipv2.training.denoiser import Denoiser
+from ipv2.training.denoiser_spec import DTYPES, DenoiserSpec, Sampling
 from ipv2.training.flow import SAMPLERS
-from ipv2.training.losses import LOSSES, create_loss
+from ipv2.training.losses import LOSSES
 
 DATASETS = ("sample_ct", "phantom")
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 def _sizes(count: int, at_least: int) -> c.Rule:
@@ -106,6 +104,17 @@ def _factors() -> c.Rule:
     )
 
 
+def _network_name() -> c.Rule:
+    ours = c.one_of(*MODELS)
+    return c.Rule(
+        lambda v: (
+            ours.accepts(v)
+            or (isinstance(v, str) and OWN_NAME.fullmatch(v) is not None)
+        ),
+        f"{ours.words}; or 'package.module:Class' of your own",
+    )
+
+
 _READING = {
     "strict": c.boolean(),
     "data.series": c.text(),
@@ -152,7 +161,7 @@ RULES = {
     "noise.dose": c.number(above=0, at_most=1),
     "noise.input_dose": c.number(above=0, at_most=1),
     **_SCANNER,
-    "model.name": c.one_of(*MODELS),
+    "model.name": _network_name(),
     "model.dtype": c.one_of(*DTYPES),
     "model.channels": c.Rule(
         lambda v: isinstance(v, int) and v > 0 and v % 2 == 1, "an odd number of slices"
@@ -249,20 +258,28 @@ def check(config: ConfigDict) -> None:
 
 
 def _model_problems(config: ConfigDict) -> list[str]:
-    """Lists the keys of `config.model` that the network of that name lacks."""
+    """Lists what `config.model` asks of the network of that name and cannot be had."""
     name = config.model.name
-    known = attributes_of(name)
-    lacking = [
+    try:
+        known = attributes_of(name)
+    except UserError as error:  # of an own network
+        return [str(error).removeprefix("config.")]
+    problems = [
         f"model.{key}: {name} has none; it has {', '.join(sorted(known))}"
         for key, value in config.model.items()
         if key != "name" and value and key not in known
     ]
     if name in FLOWS and config.train.loss != "mse":
-        lacking.append(
+        problems.append(
             f"train.loss: got {config.train.loss!r}, accepted: 'mse', which is what a "
             f"flow ({name}) is trained on"
         )
-    return lacking
+    if not problems:
+        try:
+            denoiser_spec(config).check()
+        except UserError as error:  # of an own network
+            problems.append(f"model.name: {error}")
+    return problems
 
 
 def _deal_problems(data: ConfigDict) -> list[str]:
@@ -395,45 +412,43 @@ def label_params(config: ConfigDict) -> PurifyParams:
     )
 
 
-def denoiser(config: ConfigDict) -> Denoiser:
-    """Returns the denoiser of `config.model`, with its loss or its sampler."""
-    model = network(config)
-    if config.model.name in FLOWS:
-        flow = config.flow
-        return Flow(
-            model=model,
-            sampler=flow.sampler,
-            steps=flow.steps,
-            dropout_in_evaluation=flow.dropout_in_evaluation,
-        )
-    return Regression(model=model, loss=create_loss(config.train.loss))
-
-
-def network(config: ConfigDict) -> nn.Module:
-    """Returns the network of `config.model`."""
-    attributes = network_attributes(config)
-    attributes["dtype"] = DTYPES[attributes["dtype"]]
-    name = attributes.pop("name")
-    if "axis_name" in attributes_of(name):
-        attributes["axis_name"] = AXIS
-    return create_model(name, **attributes)
-
-
-def network_attributes(config: ConfigDict) -> dict[str, Any]:
-    """Returns the network's name and attributes, as an export's manifest holds them.
+def denoiser_spec(config: ConfigDict) -> DenoiserSpec:
+    """Returns the denoiser of `config.model` and `config.flow`, as exports hold it.
 
     A width of 0 and no remat leave the network's own value; a network that lacks the
-    attribute does not mind. A manifest's attributes, put in place of `config.model`,
-    give the same ones again.
+    attribute does not mind.
     """
     attributes = {
         key: value
         for key, value in config.model.to_dict().items()
         if key not in ("width", "remat") or value
     }
-    if attributes["name"] in FLOWS:
+    name = attributes.pop("name")
+    is_flow = name in FLOWS
+    if is_flow:
         attributes.setdefault("time_scale", config.flow.time_scale)
-    return attributes
+    return DenoiserSpec(
+        name=name,
+        dtype=attributes.pop("dtype"),
+        channels=attributes.pop("channels"),
+        attributes=attributes,
+        sampling=sampling(config) if is_flow else None,
+    )
+
+
+def sampling(config: ConfigDict) -> Sampling:
+    """Returns how `config.flow` says that flows are followed."""
+    flow = config.flow
+    return Sampling(
+        sampler=flow.sampler,
+        steps=flow.steps,
+        dropout_in_evaluation=flow.dropout_in_evaluation,
+    )
+
+
+def denoiser(config: ConfigDict) -> Denoiser:
+    """Returns the denoiser of `config.model`, with its loss or its sampler."""
+    return denoiser_spec(config).create(loss=config.train.loss)
 
 
 def optimizer(

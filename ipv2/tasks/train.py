@@ -22,6 +22,7 @@ from common.typing import PyTree
 from common.workdir import hold_workdir
 from common.writers import MetricsWriter
 from ipv2.inference.trained import UNIT
+from ipv2.models import hash_code
 from ipv2.tasks import settings
 from ipv2.tasks.evaluate import evaluate, evaluate_held_out, scalars_of
 from ipv2.tasks.run_data import hold_data, refuse_other_data
@@ -163,9 +164,11 @@ def _train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         "seconds": round(time.monotonic() - started, 1),
     }
     if is_first_process():
+        code = hash_code(config.model.name)
         manifest = {
             "method": "ipv2",
-            "model": settings.network_attributes(config),
+            **settings.denoiser_spec(config).to_json(),
+            **({} if code is None else {"code_sha256": code}),
             "unit": UNIT,
             "step": plan.total,
             "seed": config.seed,

@@ -42,7 +42,7 @@ def export_network(workdir, *, seed=0, strength=1.0, **model):
     variables = jax.tree.unflatten(tree, drawn)
     manifest = {
         "method": "ipv2",
-        "model": config.model.to_dict(),
+        **settings.denoiser_spec(config).to_json(),
         "unit": "HU/1000",
         "step": 7,
         "trained_with": {"purify": config.purify.to_dict()},

@@ -99,7 +99,7 @@ def test_the_command_denoises_stops_cleanly_and_goes_on(tmp_path):
 
 _DENOISE = f"""{MEMORY}
 import sys
-from ipv2.denoise import denoise
+from ipv2.tasks.denoise import denoise
 from tests.ipv2.exports import config_of
 run, short, long, output = map(Path, sys.argv[1:])
 denoise(config_of(short, output), run)
@@ -141,7 +141,7 @@ def test_memory_does_not_grow_with_the_series(tmp_path):
 _SIMULATE = f"""{MEMORY}
 import sys
 from configs import simulate as recipe
-from ipv2.simulate import simulate
+from ipv2.tasks.simulate import simulate
 short, long, output = map(Path, sys.argv[1:])
 config = recipe.get_config()
 config.dose, config.batch_size, config.noise.views = 0.5, 2, 4

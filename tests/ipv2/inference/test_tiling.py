@@ -100,9 +100,10 @@ def test_default_tiles_bound_memory_where_attention_sees_all():
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"tile": 14, "overlap": -1}, r"denoise\.tile: got 14, accepted: at least 15"),
-        ({"tile": 32, "overlap": 13}, r"denoise\.overlap: got 13, accepted: 14 "),
-        ({"tile": 32, "overlap": 32}, r"denoise\.overlap: got 32, .* to 31 "),
+        ({"tile": 14, "overlap": -1}, r"^tile: got 14, accepted: at least 15"),
+        ({"tile": -2, "overlap": -1}, "^tile: got -2, accepted: at least -1"),
+        ({"tile": 32, "overlap": 13}, r"^overlap: got 13, accepted: 14 "),
+        ({"tile": 32, "overlap": 32}, r"^overlap: got 32, .* to 31 "),
     ],
 )
 def test_what_would_leave_seams_is_refused(asked, said):

@@ -268,7 +268,7 @@ def test_an_interrupted_series_leaves_no_trace_and_is_made_again(
         return restored(*arguments)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("ipv2.tasks.denoise.restored", stop)
+        patch.setattr("ipv2.volumes.denoised.restored", stop)
         denoise(config, folder / "run")
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a", "a.json"]
     denoise(config, folder / "run")

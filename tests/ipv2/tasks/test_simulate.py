@@ -21,7 +21,8 @@ from ipv2.inference.stored_hu import padding, stored_range
 from ipv2.kernels.photon_noise import simulate_low_dose
 from ipv2.tasks import settings
 from ipv2.tasks.scans import check_scan
-from ipv2.tasks.simulate import simulate, simulated_slices
+from ipv2.tasks.simulate import simulate
+from ipv2.volumes.low_dose import simulated_slices
 from tests.ipv2.ct_files import make_slice, save
 from tests.ipv2.ct_io.enhanced_ct import make_enhanced
 from tests.oracles.thorax import thorax

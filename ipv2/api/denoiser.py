@@ -1,0 +1,147 @@
+"""An exported network, and scans or arrays denoised with it."""
+
+import dataclasses
+import functools
+import os
+from pathlib import Path
+
+import numpy as np
+
+from common.checkpoint import MANIFEST
+from common.devices import replicate
+from common.typing import PyTree
+from ipv2.api.arguments import Image, after, require_whole, take_image
+from ipv2.inference.apply import Applier
+from ipv2.inference.tiling import create_tiling
+from ipv2.inference.trained import Trained, load_trained
+from ipv2.training.denoiser import channels_of, make_denoise
+from ipv2.training.denoiser_spec import DenoiserSpec, Sampling
+from ipv2.volumes.checks import check_axial, check_neighbours
+from ipv2.volumes.denoised import (
+    denoised_slices,
+    derivation_description,
+    series_description,
+)
+from ipv2.volumes.scan import with_result
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class TrainedDenoiser:
+    """A network that was trained and exported; see `load_denoiser`.
+
+    Attributes:
+      trained: the network, its variables and its manifest.
+    """
+
+    trained: Trained
+
+    def __repr__(self) -> str:
+        """The network in words."""
+        return f"TrainedDenoiser({self.trained.describe()})"
+
+    @property
+    def spec(self) -> DenoiserSpec:
+        """All that the network is, but its variables."""
+        return self.trained.spec
+
+    def with_sampling(
+        self, *, sampler: str = "euler", steps: int = 8
+    ) -> "TrainedDenoiser":
+        """A flow, followed in another way than its export says.
+
+        Args:
+          sampler: 'euler', 'heun' or 'midpoint'.
+          steps: of the sampler, at least 1.
+
+        Raises:
+          ValueError: the network is no flow, or a value is not accepted.
+        """
+        own = self.spec.sampling
+        if own is None:
+            raise ValueError(f"{self.spec.name} is no flow: it takes no steps")
+        dropout = own.dropout_in_evaluation
+        asked = Sampling(sampler=sampler, steps=steps, dropout_in_evaluation=dropout)
+        return TrainedDenoiser(trained=self.trained.sampled(asked))
+
+    def denoise(
+        self,
+        image: Image,
+        *,
+        tile: int = -1,
+        overlap: int = -1,
+        batch_size: int = 1,
+    ) -> Image:
+        """The image with less noise.
+
+        Padding stays as it is, and HU are clipped to the range that the input's slice
+        is stored in. It is what `--task denoise` writes, before a file rounds to whole
+        HU.
+
+        Args:
+          image: a scan, or an array of HU, at least 16 x 16 pixels. A network that
+            looks at neighbouring slices finds them in it; the first and the last
+            repeat.
+          tile: pixels of the tiles that slices are cut into; 0: whole slices; -1:
+            whole, or 256 where results depend on all of a slice.
+          overlap: of tiles, pixels; -1: what the network needs.
+          batch_size: slices or tiles at once.
+
+        Returns:
+          HU, of the kind and shape of `image`.
+
+        Raises:
+          ValueError: a value is not accepted, or the image is no HU.
+          TypeError: `image` is neither a scan nor an array.
+        """
+        trained, model = self.trained, self.trained.denoiser.model
+        scan, back = take_image(image)
+        for key, value, at_least in (
+            ("tile", tile, -1),
+            ("overlap", overlap, -1),
+            ("batch_size", batch_size, 1),
+        ):
+            require_whole(key, value, at_least)
+        check_axial(scan, scan.shape)
+        check_neighbours(scan, channels_of(model))
+        applier = Applier(
+            make_denoise(trained.denoiser),
+            self._variables,
+            channels=channels_of(model),
+            batch_size=batch_size,
+            tiling=create_tiling(
+                tile=tile, overlap=overlap, radius=trained.radius, stride=model.stride
+            ),
+        )
+        stored = np.stack([hu for _, hu in denoised_slices(scan.source(), applier)])
+        described = derivation_description(trained, applier.tiling)
+        return back(
+            with_result(
+                scan,
+                stored,
+                series_description=series_description(scan, trained),
+                derivation_description=after(scan, described),
+            )
+        )
+
+    @functools.cached_property
+    def _variables(self) -> PyTree:
+        """On the devices, once for all calls."""
+        return replicate(self.trained.variables)
+
+
+def load_denoiser(export: str | os.PathLike[str]) -> TrainedDenoiser:
+    """The network that a training run exported; it needs no recipe.
+
+    A flow is followed as its export says, or, where an older one does not say it, as
+    this project's recipes do, with a line in the log.
+
+    Args:
+      export: the folder `export` of a run, or the run's own folder.
+
+    Raises:
+      UserError: there is none, it is damaged, or its network cannot be had.
+    """
+    path = Path(export)
+    if not (path / MANIFEST).exists() and (path / "export" / MANIFEST).exists():
+        path = path / "export"
+    return TrainedDenoiser(trained=load_trained(path))

@@ -1,0 +1,44 @@
+"""What a volume must be for its noise to be simulated, or taken out."""
+
+import numpy as np
+
+from common.errors import UserError
+from ipv2.ct_io import Grid
+
+_SMALLEST = 16
+
+
+def check_axial(grid: Grid, shape: tuple[int, int, int]) -> None:
+    """Raises UserError unless slices are axial, and not tiny."""
+    # 0.9: gantries and necks tilt by up to 25 degrees.
+    if abs(grid.normal[2]) < 0.9:
+        raise UserError(
+            f"{grid.name}: not axial slices (their normal is "
+            f"{np.round(grid.normal, 2).tolist()}). Scanners measure axial slices, and "
+            "their noise lies within these; reorient the volume."
+        )
+    if min(shape[1:]) < _SMALLEST:
+        raise UserError(
+            f"{grid.name}: slices of {shape[1]} x {shape[2]} pixels; at least "
+            f"{_SMALLEST} x {_SMALLEST} are needed."
+        )
+
+
+def check_square(grid: Grid) -> None:
+    """Raises UserError unless pixels are square."""
+    _, row, column = grid.spacing_mm
+    # 1e-3: headers round; a tenth of a percent moves no HU.
+    if abs(row / column - 1) > 1e-3:
+        raise UserError(
+            f"{grid.name}: pixels of {row:g} x {column:g} mm. Rays are traced "
+            "through square pixels; resample the volume to square ones."
+        )
+
+
+def check_neighbours(grid: Grid, channels: int) -> None:
+    """Raises UserError if neighbouring slices are needed and not evenly spaced."""
+    if channels > 1 and grid.uneven:
+        raise UserError(
+            f"{grid.name}: {grid.uneven}. The network looks at {channels} neighbouring "
+            "slices, which have to be evenly spaced; use one that looks at one slice."
+        )

@@ -1,0 +1,62 @@
+"""Every slice of a volume as a network makes it, in the range its file holds."""
+
+import collections
+from collections.abc import Iterator
+
+import numpy as np
+
+from common.errors import UserError
+from common.version import STATED, VERSION
+from ipv2.ct_io import Grid, Slice, SliceSource
+from ipv2.inference.apply import Applier
+from ipv2.inference.stored_hu import restored, stored_range
+from ipv2.inference.tiling import Tiling
+from ipv2.inference.trained import Trained
+from ipv2.volumes.naming import derived_series_description
+
+# Raised when the same network gives other results: those of two are not mixed.
+MODEL = "ipv2 denoising 1"
+
+
+def denoised_slices(
+    volume: SliceSource, applier: Applier
+) -> Iterator[tuple[Slice, np.ndarray]]:
+    """Every slice of a volume and what it becomes, HU (rows, columns).
+
+    Raises:
+      UserError: a slice is damaged, the volume holds no HU, or a result is not finite.
+    """
+    waiting: collections.deque[Slice] = collections.deque()
+
+    def read() -> Iterator[np.ndarray]:
+        for index in range(volume.shape[0]):
+            waiting.append(volume.read(index))
+            yield waiting[-1].hu
+
+    for index, result in enumerate(applier(read(), volume.shape)):
+        if not np.isfinite(result).all():
+            raise UserError(
+                f"{volume.name}: the network's result is not finite (slice {index}). "
+                "Look for values in the input that are no HU, or train anew."
+            )
+        original = waiting.popleft()
+        limits = stored_range(float(original.hu.min()), float(original.hu.max()))
+        yield original, restored(original, result, limits)
+
+
+def series_description(grid: Grid, trained: Trained) -> str:
+    """SeriesDescription: the input's, cut so that network, hash and version fit."""
+    own = f"denoised: {trained.name} {trained.sha256[:8]}, ipv2 {VERSION}"
+    return derived_series_description(grid, own)
+
+
+def derivation_description(trained: Trained, tiling: Tiling) -> str:
+    """DerivationDescription: the network and how it was applied."""
+    tiles = (
+        f"tiles of {tiling.tile} pixels, overlap {tiling.overlap}"
+        if tiling.tile
+        else "whole slices"
+    )
+    return (
+        f"{MODEL}, software version {STATED}: {trained.describe()}; applied to {tiles}"
+    )

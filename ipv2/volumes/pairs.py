@@ -1,0 +1,94 @@
+"""Two volumes, purified slice by slice."""
+
+import dataclasses
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from common.errors import UserError
+from ipv2.ct_io import Volume, with_hu
+from ipv2.purification.purify import PurifyParams, purify
+from ipv2.training.train_step import example_rngs
+
+
+class PurifiedVolumes(NamedTuple):
+    """An aligned pair, and where it was composed.
+
+    Attributes:
+      lq_bar: training input, on the grid of lq.
+      gt_bar: test label, on the grid of gt.
+      lung_mask: 1 where the blend takes more of the other volume than of its own.
+    """
+
+    lq_bar: Volume
+    gt_bar: Volume
+    lung_mask: Volume
+
+
+def purified_pair(
+    lq: Volume,
+    gt: Volume,
+    params: PurifyParams,
+    *,
+    name: str,
+    seed: int,
+    numbers: Sequence[int],
+    batch_size: int = 4,
+    on_slices: Callable[[int], None] = lambda count: None,
+) -> PurifiedVolumes:
+    """The pair of two volumes whose slices belong together, slice by slice.
+
+    Args:
+      lq: low-dose volume.
+      gt: normal-dose volume of as many slices.
+      params: of the purification, in the volumes' unit.
+      name: of the pair; the noise of a slice follows from seed, name and number alone.
+      seed: of the noise.
+      numbers: of each slice, what tells its noise from that of others.
+      batch_size: slices at once; the last batch is filled up and cut, so that one size
+        is compiled.
+      on_slices: called with the number of slices that were just finished.
+
+    Raises:
+      UserError: the images are not what the purification works on.
+    """
+    number = np.uint32(zlib.crc32(name.encode()))
+    draws = number + np.asarray(numbers, np.uint32)
+    batches = []
+    try:
+        for batch in _batches(lq, gt, seed, draws, params, batch_size):
+            batches.append(batch)
+            on_slices(len(batch[0]))
+    except ValueError as error:  # images that a noise model does not take, for one
+        raise UserError(f"{name}: {error}") from error
+    lq_bar, gt_bar, weight = (
+        np.concatenate(parts) for parts in zip(*batches, strict=True)
+    )
+    return PurifiedVolumes(
+        lq_bar=with_hu(lq, lq_bar),
+        gt_bar=with_hu(gt, gt_bar),
+        lung_mask=dataclasses.replace(with_hu(lq, weight > 0.5), unit="mask"),
+    )
+
+
+def _batches(
+    lq: Volume,
+    gt: Volume,
+    seed: int,
+    draws: np.ndarray,
+    params: PurifyParams,
+    size: int,
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """Purified batches of one size, so that it compiles once; filling is cut off."""
+    count = len(lq.hu)
+    spacing_mm = jnp.asarray(lq.spacing_mm[1:], jnp.float32)
+    for start in range(0, count, size):
+        real = min(size, count - start)
+        places = np.minimum(np.arange(start, start + size), count - 1)
+        low, normal = (jnp.asarray(volume.hu[places]) for volume in (lq, gt))
+        rngs = example_rngs(seed, jnp.asarray(draws[places]))
+        pair = purify(rngs, low, normal, spacing_mm, params)
+        yield tuple(np.asarray(array)[:real] for array in pair)
