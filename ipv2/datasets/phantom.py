@@ -18,12 +18,12 @@ import tensorflow_datasets as tfds
 
 from common.dataset import progress
 from common.errors import UserError
+from ipv2 import phantom
 from ipv2.datasets import pair
 from ipv2.datasets.pair_builder import fingerprint_of, named, options_of
 from ipv2.datasets.places import recorded
 from ipv2.datasets.splits import SPLITS
 from ipv2.kernels.photon_noise import DoseParams, simulate_low_dose
-from ipv2.phantom import patient as phantom
 
 FIELD_MM = 400.0
 _NOISE = DoseParams(dose=0.02)
