@@ -16,8 +16,8 @@ import jax
 import numpy as np
 import tensorflow_datasets as tfds
 
-from common.dataset import progress
 from common.errors import UserError
+from common.progress import tracked
 from ipv2 import phantom
 from ipv2.datasets import pair
 from ipv2.datasets.pair_builder import fingerprint_of, named, options_of
@@ -137,7 +137,7 @@ class Phantom(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(
         self, split: str, patients: range
     ) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        numbers = progress(patients, title="phantom patients", total=len(patients))
+        numbers = tracked(patients, "phantom patients")
         records = (
             r for number in numbers for r in patient_records(self._config, number)
         )
