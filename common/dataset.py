@@ -8,27 +8,16 @@ import contextlib
 import errno
 import io
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import tensorflow_datasets as tfds
 from absl import logging
-from tqdm import tqdm
 
 from common.errors import UserError
 from common.folder_lock import hold_folder
 from common.pipeline import Source
-
-T = TypeVar("T")
-
-
-def progress(
-    items: Iterable[T], *, title: str, total: int | None = None
-) -> Iterator[T]:
-    """The items, with one self-erasing line on a terminal and nothing elsewhere."""
-    # disable=None: silent when stderr is not a terminal.
-    yield from tqdm(items, desc=title, total=total, leave=False, disable=None)
 
 
 def is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
@@ -54,7 +43,7 @@ def prepare(builder: tfds.core.DatasetBuilder) -> None:
         return
     logging.info("building dataset %s in %s", builder.name, builder.data_dir)
     config = tfds.download.DownloadConfig(try_download_gcs=False)
-    # TFDS nests three bars and announces itself on stdout; `progress` is our one line.
+    # TFDS nests three bars and announces itself on stdout; `tracked` is our one line.
     tfds.disable_progress_bar()
     with (
         hold_folder(Path(builder.data_path).parent, f"building {builder.name}"),

@@ -2,11 +2,24 @@
 
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from types import TracebackType
+from typing import TypeVar
 
 from tqdm import tqdm
 
 from common.devices import is_first_process
+
+T = TypeVar("T")
+
+
+def tracked(items: Iterable[T], title: str) -> Iterator[T]:
+    """The items, with one self-erasing line on a terminal and nothing elsewhere.
+
+    For work that comes before what was asked for; `Progress` is for that itself.
+    """
+    # disable=None: silent when stderr is not a terminal.
+    yield from tqdm(items, desc=title, leave=False, disable=None)
 
 
 class Progress:

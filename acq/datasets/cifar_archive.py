@@ -22,9 +22,9 @@ import tensorflow_datasets as tfds
 from absl import logging
 from PIL import Image
 
-from common.dataset import progress
 from common.errors import UserError
 from common.files import replacing
+from common.progress import tracked
 
 _PIXELS = 3 * 32 * 32
 _NO_ANSWER_SECONDS = 20
@@ -106,7 +106,7 @@ class CifarTest(tfds.core.GeneratorBasedBuilder):
         self, archive: Archive, path: Path
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         rows = read_rows(archive, path)
-        for place, row in enumerate(progress(rows, title=archive.file)):
+        for place, row in enumerate(tracked(rows, archive.file)):
             pixels = row[archive.label_bytes :].reshape(3, 32, 32).transpose(1, 2, 0)
             yield (
                 place,

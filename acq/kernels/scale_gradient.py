@@ -6,6 +6,9 @@ Learned ranges need it: the gradient of a quantizer's step is a sum over all N v
 that it quantizes, so that its size against the step's own grows as sqrt(N qmax), and
 one learning rate cannot suit both it and the weights. LSQ (Esser et al., ICLR 2020,
 arXiv 1902.08153, section 2.2) multiplies it by 1 / sqrt(N qmax).
+
+Adam divides a constant factor out again, up to its epsilon and to rounding; the steps
+of SGD, which is offered too, are in proportion to it.
 """
 
 import functools

@@ -19,7 +19,7 @@ import math
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import ml_dtypes
 import numpy as np
@@ -75,9 +75,7 @@ def read_legacy(path: Path) -> dict[str, np.ndarray]:
     Raises:
       UnreadablePickleError: It is damaged, or holds other things than weights.
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        source = _Bounded(file, size)
+    with _Bounded(path) as source:
         if unpickle(source).value != MAGIC_NUMBER:
             raise UnreadablePickleError("a pickle, but not one that torch.save wrote")
         if unpickle(source).value != _PROTOCOL_VERSION:
@@ -89,38 +87,30 @@ def read_legacy(path: Path) -> dict[str, np.ndarray]:
             source, unpickle(source).value, content.dtypes, _byte_order(is_little)
         )
 
-        def numbers(key: str) -> np.ndarray:
-            if key not in places:
-                raise UnreadablePickleError(
-                    f"damaged: the numbers of {key} are missing"
-                )
-            start, count, dtype = places[key]
-            file.seek(start)
-            return np.frombuffer(file.read(count * dtype.itemsize), dtype)
+    def numbers(key: str) -> np.ndarray:
+        if key not in places:
+            raise UnreadablePickleError(f"damaged: the numbers of {key} are missing")
+        start, count, dtype = places[key]
+        return np.fromfile(path, dtype, count, offset=start)
 
-        return dict(_arrays(find_state_dict(content.value), numbers, size))
+    views = find_state_dict(content.value)
+    return dict(_arrays(views, numbers, path.stat().st_size))
 
 
-class _Bounded:
+class _Bounded(io.BufferedReader):
     """A file that never makes room for more bytes than it has."""
 
-    def __init__(self, file: BinaryIO, size: int) -> None:
-        self._file = file
-        self._size = size
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self._size = path.stat().st_size
 
-    def read(self, count: int, /) -> bytes:
-        return self._file.read(max(0, min(count, self._size - self._file.tell())))
+    @property
+    def left(self) -> int:
+        """How many bytes are still to be read."""
+        return self._size - self.tell()
 
-    def readline(self) -> bytes:
-        return self._file.readline()
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def skip(self, count: int) -> None:
-        if count > self._size - self._file.tell():
-            raise UnreadablePickleError("truncated: it ends inside its numbers")
-        self._file.seek(count, io.SEEK_CUR)
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(self.left if size is None else min(size, self.left))
 
 
 def _places(
@@ -139,7 +129,9 @@ def _places(
         if len(head) < 8 or count < 0:
             raise UnreadablePickleError("truncated: it ends before its numbers")
         places[key] = (source.tell(), count, dtype)
-        source.skip(count * dtype.itemsize)
+        if count * dtype.itemsize > source.left:
+            raise UnreadablePickleError("truncated: it ends inside its numbers")
+        source.seek(count * dtype.itemsize, io.SEEK_CUR)
     return places
 
 

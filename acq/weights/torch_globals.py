@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 _MAX_DIMS = 32
+_MAX_ARGUMENTS = 8
 _MAX_SIZE = 2**62
 
 STORAGES: Mapping[str, str] = {
@@ -97,6 +98,8 @@ def call(called: Any, arguments: Any) -> Any:
     """
     if not isinstance(called, Global) or not isinstance(arguments, tuple):
         raise UnreadablePickleError("damaged: it calls what is no global")
+    if len(arguments) > _MAX_ARGUMENTS:
+        raise UnreadablePickleError(f"damaged: {called.name} with too many arguments")
     if called.name not in CALLABLE:
         raise UnreadablePickleError(f"it calls {called.name}, which makes no data")
     return CALLABLE[called.name](*arguments)
@@ -111,7 +114,9 @@ def find_storage(persistent_id: Any) -> Storage:
       UnreadablePickleError: It is of another form.
     """
     found = persistent_id
-    if not isinstance(found, tuple) or len(found) < 5 or found[0] != "storage":
+    if not isinstance(found, tuple) or len(found) not in (5, 6):
+        raise UnreadablePickleError("damaged: it refers to what is no storage")
+    if found[0] != "storage":
         raise UnreadablePickleError("damaged: it refers to what is no storage")
     _, kind, key, _, count, *rest = found
     if not isinstance(kind, Global) or kind.name not in STORAGES:

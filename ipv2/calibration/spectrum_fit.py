@@ -217,85 +217,136 @@ def fit(
       textured: (k,) patches whose b_k is fitted, the others' is 0. Free everywhere,
         hundreds of b_k would each take their share of the weakest frequencies' noise.
     """
-    radius = ray_noise.frequencies()[0][used()]
-    anatomy_shape = (_ANATOMY_AT / radius) ** 3
-    floor = _TOLERANCE * spectra.power.mean(axis=1, keepdims=True)
-    power = spectra.power + floor
-    free_q = electronic_variance is None
-    low, high = family.limits
-
-    def parts(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        gain, alpha = family.gain(theta[2:]), math.exp(theta[0])
-        return (
-            alpha * spectra.photons * gain,
-            alpha**2 * spectra.electronics * gain,
-        )
-
-    def noise(theta: np.ndarray) -> np.ndarray:
-        photons, electronics = parts(theta)
-        return photons + theta[1] * electronics
-
-    def loss(total: np.ndarray) -> float:
-        return float(np.mean(np.log(total) + power / total))
-
-    def start(shape: tuple[float, ...]) -> tuple[float, np.ndarray]:
-        theta = np.array([0.0, 0.0, *shape])
-        ratio = spectra.power.sum(axis=1) / noise(theta).sum(axis=1)
-        theta[0] = math.log(max(float(np.median(ratio)), 1e-30))
-        theta[1] = 0.0 if electronic_variance is None else electronic_variance
-        return loss(noise(theta) + floor), theta
-
-    _, theta = min((start(shape) for shape in family.starts), key=lambda pair: pair[0])
-    free = np.ones(theta.size, bool)
-    free[1] = free_q
-    anatomy = np.zeros(len(power))
-    model = noise(theta)
-    best = loss(model + floor)
+    problem = _Problem(spectra, family, textured, is_q_free=electronic_variance is None)
+    starts = (
+        problem.start(shape, electronic_variance or 0.0) for shape in family.starts
+    )
+    state = min(starts, key=lambda state: state.loss)
     damping = 1e-3
     for _ in range(_MOST_STEPS):
-        jacobian = _jacobian(parts, noise, theta, model)[free]
-        total = model + anatomy[:, None] * anatomy_shape + floor
-        system = _normal_equations(
-            jacobian, power, total, anatomy_shape, anatomy, textured
-        )
-        while True:
-            step = np.zeros(theta.size)
-            matrix = system.information + damping * np.diag(system.diagonal)
-            step[free] = np.linalg.solve(matrix, system.gradient)
-            moved = theta + np.where(
-                np.arange(theta.size) == 1, step, np.clip(step, -1, 1)
-            )
-            moved[1] = max(moved[1], 0.0)
-            moved[2:] = np.clip(moved[2:], low, high)
-            grown = np.maximum(
-                anatomy + system.anatomy_step((moved - theta)[free]), 0.0
-            )
-            model = noise(moved)
-            value = loss(model + grown[:, None] * anatomy_shape + floor)
-            if value <= best or damping > 1e8:
-                break
-            damping *= 10
-        change = np.abs(moved - theta) / np.maximum(1.0, np.abs(theta))
-        theta, anatomy, gained, best = moved, grown, best - value, value
-        damping = max(damping / 10, 1e-9)
-        if change.max() < _SETTLED or gained < 1e-10:
+        before = state
+        state, damping = _step(problem, before, damping)
+        change = np.abs(state.theta - before.theta)
+        change /= np.maximum(1.0, np.abs(before.theta))
+        if change.max() < _SETTLED or before.loss - state.loss < 1e-10:
             break
-    total = model + anatomy[:, None] * anatomy_shape + floor
-    jacobian = _jacobian(parts, noise, theta, model)[free]
-    system = _normal_equations(jacobian, power, total, anatomy_shape, anatomy, textured)
-    errors = np.zeros(theta.size)
-    errors[free] = _sandwich_errors(system, spectra.group)
+    system = problem.equations(state)
+    errors = np.zeros(state.theta.size)
+    errors[problem.free] = _sandwich_errors(system, spectra.group)
     return Fit(
         family=family,
-        log_alpha=float(theta[0]),
-        electronic_variance=float(theta[1]),
-        shape=theta[2:],
+        log_alpha=float(state.theta[0]),
+        electronic_variance=float(state.theta[1]),
+        shape=state.theta[2:],
         errors=errors,
-        loss=best,
-        noise=model,
-        anatomy=anatomy[:, None] * anatomy_shape,
+        loss=state.loss,
+        noise=state.noise,
+        anatomy=problem.anatomy(state.anatomy),
         evidence=system.evidence,
     )
+
+
+class _State(NamedTuple):
+    """Where the search is.
+
+    Attributes:
+      theta: -log N0, q and the filter's parameters.
+      anatomy: (k,) b_k.
+      noise: (k, f) the model's.
+      loss: mean of log S + P / S.
+    """
+
+    theta: np.ndarray
+    anatomy: np.ndarray
+    noise: np.ndarray
+    loss: float
+
+
+class _Problem:
+    """What is minimised, over `theta` and b_k."""
+
+    def __init__(
+        self,
+        spectra: Spectra,
+        family: Family,
+        textured: np.ndarray,
+        *,
+        is_q_free: bool,
+    ) -> None:
+        radius = ray_noise.frequencies()[0][used()]
+        self.spectra, self.family, self.textured = spectra, family, textured
+        self.anatomy_shape = (_ANATOMY_AT / radius) ** 3
+        self.floor = _TOLERANCE * spectra.power.mean(axis=1, keepdims=True)
+        self.power = spectra.power + self.floor
+        self.free = np.ones(2 + len(family.starts[0]), bool)
+        self.free[1] = is_q_free
+
+    def start(self, shape: tuple[float, ...], electronic_variance: float) -> _State:
+        """The best level for a filter, without anatomy."""
+        theta = np.array([0.0, 0.0, *shape])
+        ratio = self.spectra.power.sum(axis=1) / self._noise(theta).sum(axis=1)
+        theta[0] = math.log(max(float(np.median(ratio)), 1e-30))
+        theta[1] = electronic_variance
+        return self.state(theta, np.zeros(len(self.power)))
+
+    def state(self, theta: np.ndarray, anatomy: np.ndarray) -> _State:
+        noise = self._noise(theta)
+        total = noise + self.anatomy(anatomy) + self.floor
+        loss = float(np.mean(np.log(total) + self.power / total))
+        return _State(theta, anatomy, noise, loss)
+
+    def anatomy(self, levels: np.ndarray) -> np.ndarray:
+        """(k, f) b_k (f0 / f)^3."""
+        return levels[:, None] * self.anatomy_shape
+
+    def equations(self, state: _State) -> "_System":
+        return _normal_equations(
+            self._jacobian(state)[self.free],
+            self.power,
+            state.noise + self.anatomy(state.anatomy) + self.floor,
+            self.anatomy_shape,
+            state.anatomy,
+            self.textured,
+        )
+
+    def _noise(self, theta: np.ndarray) -> np.ndarray:
+        photons, electronics = self._parts(theta)
+        return photons + theta[1] * electronics
+
+    def _parts(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        gain, alpha = self.family.gain(theta[2:]), math.exp(theta[0])
+        return (
+            alpha * self.spectra.photons * gain,
+            alpha**2 * self.spectra.electronics * gain,
+        )
+
+    def _jacobian(self, state: _State) -> np.ndarray:
+        """(p, k, f) derivatives of the noise."""
+        photons, electronics = self._parts(state.theta)
+        rows = [photons + 2 * state.theta[1] * electronics, electronics]
+        for index in range(2, state.theta.size):
+            moved = state.theta.copy()
+            # Inwards: a parameter may sit at the end of its range.
+            moved[index] -= _STEP
+            rows.append((state.noise - self._noise(moved)) / _STEP)
+        return np.stack(rows)
+
+
+def _step(problem: _Problem, state: _State, damping: float) -> tuple[_State, float]:
+    """A step down, with as much damping as that takes; and that for the next step."""
+    theta, system = state.theta, problem.equations(state)
+    while True:
+        step = np.zeros(theta.size)
+        matrix = system.information + damping * np.diag(system.diagonal)
+        step[problem.free] = np.linalg.solve(matrix, system.gradient)
+        moved = theta + np.where(np.arange(theta.size) == 1, step, np.clip(step, -1, 1))
+        moved[1] = max(moved[1], 0.0)
+        moved[2:] = np.clip(moved[2:], *problem.family.limits)
+        change = system.anatomy_step((moved - theta)[problem.free])
+        found = problem.state(moved, np.maximum(state.anatomy + change, 0.0))
+        if found.loss <= state.loss or damping > 1e8:
+            return found, max(damping / 10, 1e-9)
+        damping *= 10
 
 
 class _System(NamedTuple):
@@ -313,20 +364,6 @@ class _System(NamedTuple):
     def anatomy_step(self, moved: np.ndarray) -> np.ndarray:
         """Change of b_k that goes with a change of the other parameters."""
         return (self.anatomy_gradient - moved @ self.cross) / self.anatomy_information
-
-
-def _jacobian(
-    parts: Callable, noise: Callable, theta: np.ndarray, model: np.ndarray
-) -> np.ndarray:
-    """(p, k, f) derivatives of the noise."""
-    photons, electronics = parts(theta)
-    rows = [photons + 2 * theta[1] * electronics, electronics]
-    for index in range(2, theta.size):
-        moved = theta.copy()
-        # Inwards: a parameter may sit at the end of its range.
-        moved[index] -= _STEP
-        rows.append((model - noise(moved)) / _STEP)
-    return np.stack(rows)
 
 
 def _normal_equations(

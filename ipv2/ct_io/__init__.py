@@ -33,7 +33,6 @@ from ipv2.ct_io.listing import (
     describe_skipped,
     list_volumes,
     paired_paths,
-    read_many,
     read_pairs,
 )
 from ipv2.ct_io.matching import Match, match_slices
@@ -78,7 +77,6 @@ __all__ = [
     "paired_paths",
     "patient_of",
     "peek",
-    "read_many",
     "read_pairs",
     "read_volume",
     "slice_number",

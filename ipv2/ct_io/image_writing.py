@@ -11,7 +11,6 @@ import contextlib
 import errno
 import gzip
 import re
-import struct
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -49,10 +48,6 @@ _NIFTI_GEOMETRY = (
     *("qoffset_x", "qoffset_y", "qoffset_z"),
     *("srow_x", "srow_y", "srow_z"),
 )
-# Of `pixdim[1]`, and of `qform_code` and `sform_code`.
-_NIFTI_SIZES, _NIFTI_FORMS = 80, 252
-# Of the third of the eight int16 of `dim`, the first of which is at byte 40.
-_NIFTI_COUNT = 46
 
 
 @contextlib.contextmanager
@@ -97,7 +92,15 @@ def _write_header(
     image.SetDirection(grid.direction)
     if grid.format == kind:
         _set_tags(image, grid.tags, kind)
-    header = header_of(image, shape[0], path, kind)
+    unpacked = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+    _write(image, unpacked, kind)
+    values = sitk.GetArrayViewFromImage(image).tobytes()
+    header = _taken(path.with_suffix(".raw") if kind == "mhd" else unpacked)
+    if not header.endswith(values):
+        # SimpleITK tells of a full disk on the console alone.
+        raise OSError(errno.ENOSPC, f"{path.name} cannot be written whole")
+    header = _taken(path) if kind == "mhd" else header[: -len(values)]
+    header = _with_count(header, kind, shape[0])
     header = _with_own_geometry(header, grid, shape, kind)
     if kind == "mhd":
         path.write_bytes(header)
@@ -105,31 +108,11 @@ def _write_header(
     return header
 
 
-def header_of(image: sitk.Image, count: int, path: Path, kind: Format) -> bytes:
-    """The header of an image's file, as if it had `count` slices.
-
-    Args:
-      image: of the first one or two slices, as many as there are.
-      count: of slices.
-      path: of the file, which MHD's header names; nothing is there, nor will be.
-      kind: its format, not PNG.
-    """
-    unpacked = path.with_suffix("") if path.suffix.lower() == ".gz" else path
-    _write(image, unpacked, kind)
-    content = unpacked.read_bytes()
-    unpacked.unlink()
-    values = sitk.GetArrayViewFromImage(image).tobytes()
-    data = content
-    if kind == "mhd":
-        raw = path.with_suffix(".raw")
-        data = raw.read_bytes()
-        raw.unlink()
-    if not data.endswith(values):
-        # SimpleITK tells of a full disk on the console alone.
-        raise OSError(errno.ENOSPC, f"{path.name} cannot be written whole")
-    if kind == "mhd":
-        return _with_count(content, kind, count)
-    return _with_count(content[: -len(values)], kind, count)
+def _taken(path: Path) -> bytes:
+    """What a file holds, which is then removed."""
+    content = path.read_bytes()
+    path.unlink()
+    return content
 
 
 def _with_own_geometry(
@@ -174,21 +157,26 @@ def _nifti_shape(source: nibabel.Nifti1Header) -> tuple[int, ...]:
 
 
 def _with_nifti_geometry(header: bytes, source: nibabel.Nifti1Header) -> bytes:
-    little = source.as_byteswapped("<").structarr
     changed = bytearray(header)
-    fields = np.ndarray((), little.dtype, changed)
+    fields = _nifti_fields(changed)
     for name in _NIFTI_GEOMETRY:
-        fields[name] = little[name]
+        fields[name] = source[name]
     return bytes(changed)
 
 
 def _without_nifti_spacing(header: bytes) -> bytes:
     """A header that does not state the distances between voxels."""
     changed = bytearray(header)
-    struct.pack_into("=3f", changed, _NIFTI_SIZES, 0.0, 0.0, 0.0)
+    fields = _nifti_fields(changed)
+    fields["pixdim"][1:4] = 0
     # Neither form: both would state the distances too.
-    struct.pack_into("=2h", changed, _NIFTI_FORMS, 0, 0)
+    fields["qform_code"] = fields["sform_code"] = 0
     return bytes(changed)
+
+
+def _nifti_fields(header: bytearray) -> np.ndarray:
+    """The fields of a NIfTI header, which change it."""
+    return np.ndarray((), nibabel.Nifti1Header.template_dtype, header)
 
 
 def _with_nrrd_geometry(
@@ -245,7 +233,7 @@ def _with_count(header: bytes, kind: Format, count: int) -> bytes:
         if count > most:
             raise UserError(f"NIfTI holds {most} slices, not {count}; write MHA.")
         changed = bytearray(header)
-        struct.pack_into("=h", changed, _NIFTI_COUNT, count)
+        _nifti_fields(changed)["dim"][3] = count
         return bytes(changed)
     header, times = re.subn(_COUNT[kind], rb"\g<1>%d" % count, header)
     if times != 1:

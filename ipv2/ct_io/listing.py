@@ -270,27 +270,6 @@ def describe_skipped(skipped: Sequence[Skipped], *, word: str = "skipped") -> st
     return "\n".join([f"{len(skipped)} {word}:", *lines])
 
 
-def read_many(
-    items: Iterable[Item],
-    skipped: list[Skipped],
-    options: ReadOptions = _DEFAULT,
-) -> Iterator[tuple[Item, Volume]]:
-    """Each item with its volume; the unreadable ones are appended to `skipped`.
-
-    Args:
-      items: from `list_volumes`.
-      skipped: takes what could not be read, and why.
-      options: as for `read_volume`.
-    """
-    for item in items:
-        try:
-            volume = read_volume(item.path, options)
-        except UserError as error:
-            skipped.append(Skipped(path=item.path, reason=str(error)))
-            continue
-        yield item, volume
-
-
 def read_pairs(
     pairs: Iterable[PairItem],
     skipped: list[Skipped],
@@ -298,7 +277,10 @@ def read_pairs(
 ) -> Iterator[tuple[PairItem, Volume, Volume]]:
     """Each pair with its (lq, gt) volumes; bad ones are appended to `skipped`.
 
-    Arguments as for `read_many`.
+    Args:
+      pairs: from `paired_paths`.
+      skipped: takes what could not be read, and why.
+      options: as for `read_volume`.
     """
     for pair in pairs:
         path = pair.lq

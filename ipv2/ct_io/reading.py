@@ -1,9 +1,9 @@
 """CT files to volumes in HU, on SimpleITK; see the package for what can be read.
 
 A volume is read whole, or opened and read slice by slice. What that needs of memory:
-- DICOM, NIfTI, uncompressed MHA and MHD: one slice.
-- .nii.gz, NRRD, compressed MHA: one slice; they are unpacked to a temporary file first,
-  as large as the volume as stored, 2 bytes a voxel mostly.
+- DICOM, NIfTI, uncompressed MHA, MHD and NRRD: one slice.
+- .nii.gz, compressed MHA and NRRD: one slice; they are unpacked to a temporary file
+  first, as large as the volume as stored, 2 bytes a voxel mostly.
 - Compressed MHD, and NRRD with detached data, in text, bzip2 or big-endian: the volume
   as stored, since ITK reads these whole or not at all.
 """
@@ -32,7 +32,7 @@ from ipv2.ct_io.formats import (
 )
 from ipv2.ct_io.hu_check import check_hu
 from ipv2.ct_io.image_header import check_nifti, check_png, states_spacing
-from ipv2.ct_io.unpacking import unpack_image, unpack_nifti
+from ipv2.ct_io.unpacking import unpack_nifti, value_reader
 from ipv2.ct_io.volume import (
     Format,
     ReadOptions,
@@ -155,7 +155,7 @@ def _open(
 
 
 def _open_image(path: Path, kind: Format, scratch: Path | None) -> SliceSource:
-    """A volume file; with a scratch folder, what ITK reads whole is unpacked there."""
+    """A volume file; with a scratch folder, slices are had alone."""
     stored, packed = path, not _streams(path, kind)
     if scratch is not None and packed and kind == "nifti":
         stored = unpack_nifti(path, scratch)
@@ -164,20 +164,22 @@ def _open_image(path: Path, kind: Format, scratch: Path | None) -> SliceSource:
     header = _read_header(path, stored, IMAGE_IO[kind])
     _check_image(path, header)
     stated = states_spacing(stored, kind)
-    unpacked = None
+    read = None
     if scratch is not None and packed and kind in ("nrrd", "mha"):
-        unpacked = unpack_image(path, kind, header, scratch)
-    if unpacked is not None:
-        values = _read_header(path, unpacked, IMAGE_IO["mha"])
-        read = _image_reader(path, unpacked, "mha", values)
-    else:
-        read = _image_reader(path, stored, kind, header)
-    first = read(0)
-    spacing, origin = first.GetSpacing(), first.GetOrigin()
-    columns, rows, _ = first.GetSize()
+        read = value_reader(path, kind, header, scratch)
+    placed = header
+    if read is None:
+        read_image = _image_reader(path, stored, kind, header)
+        placed = read_image(0)
+
+        def read(index: int) -> np.ndarray:
+            return sitk.GetArrayFromImage(read_image(index))[0]
+
+    spacing, origin = placed.GetSpacing(), placed.GetOrigin()
+    columns, rows, _ = placed.GetSize()
 
     def read_slice(index: int) -> Slice:
-        hu = sitk.GetArrayFromImage(read(index))[0].astype(np.float32)
+        hu = read(index).astype(np.float32)
         check_finite(hu, name=str(path))
         return Slice(hu=pad_low(hu), stored=hu)
 
@@ -187,7 +189,7 @@ def _open_image(path: Path, kind: Format, scratch: Path | None) -> SliceSource:
         spacing_mm=(spacing[2], spacing[1], spacing[0]),
         spacing_known=stated,
         spacing_stated=stated,
-        direction=first.GetDirection(),
+        direction=placed.GetDirection(),
         origin_mm=(origin[0], origin[1], origin[2]),
         tags=_tags(header),
         name=stem_of(path),

@@ -1,22 +1,22 @@
-"""Files that ITK reads whole or not at all, unpacked into ones it reads in parts.
+"""The values of files that ITK reads whole or not at all, to be read in parts.
 
-ITK seeks in NIfTI and MHA that are not compressed. A .nii.gz is unpacked as it is; of a
-NRRD or a compressed MHA the values become an uncompressed MHA, under the header that
-SimpleITK makes of the same geometry. Both in blocks, never in whole.
+ITK seeks in NIfTI and MHA that are not compressed. A .nii.gz is unpacked as it is, of a
+compressed NRRD or MHA the values alone, in blocks, never in whole; those of a NRRD that
+is not compressed are read where they lie.
 """
 
 import gzip
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
+import numpy as np
 import SimpleITK as sitk
 
 from common.errors import UserError
 from ipv2.ct_io.image_header import damage_told, text_fields
-from ipv2.ct_io.image_writing import header_of
 from ipv2.ct_io.volume import Format
 
 _BLOCK = 1 << 20
@@ -37,59 +37,55 @@ def unpack_nifti(path: Path, folder: Path) -> Path:
     return unpacked
 
 
-def unpack_image(
+def value_reader(
     path: Path, kind: Format, header: sitk.ImageFileReader, folder: Path
-) -> Path | None:
-    """A NRRD or compressed MHA as an uncompressed MHA in `folder`.
+) -> Callable[[int], np.ndarray] | None:
+    """What gives the values (rows, columns) of a slice of a NRRD or MHA.
 
     Args:
       path: the file.
       kind: 'nrrd' or 'mha'.
       header: SimpleITK's, of a volume with one channel.
-      folder: takes the result.
+      folder: takes the values, if they have to be unpacked.
 
     Returns:
-      The file; None where the values lie as only ITK reads them: in other files, in
+      The reader; None where the values lie as only ITK reads them: in other files, in
       text, in bzip2, with the high byte first, or in other than three dimensions.
 
     Raises:
       UserError: the file is damaged.
       OSError: it cannot be read at all, or the folder is full.
     """
-    values = _find_nrrd(path) if kind == "nrrd" else _find_mha(path)
-    size = header.GetSize()
-    if values is None or len(size) != 3:
+    found = _find_nrrd(path) if kind == "nrrd" else _find_mha(path)
+    if found is None or header.GetDimension() != 3:
         return None
-    few = sitk.Image([*size[:2], min(size[2], 2)], header.GetPixelID())
-    few.SetSpacing(header.GetSpacing())
-    few.SetOrigin(header.GetOrigin())
-    few.SetDirection(header.GetDirection())
-    expected = size[0] * size[1] * size[2] * few.GetSizeOfPixelComponent()
-    unpacked = folder / "unpacked.mha"
-    start = header_of(few, size[2], unpacked, "mha")
-    found = 0
-    with damage_told(path), path.open("rb") as packed, unpacked.open("wb") as file:
-        file.write(start)
-        packed.seek(values.offset)
-        for block in _inflated(packed) if values.packed else _blocks(packed):
-            found += len(block)
-            file.write(block)
-    if found < expected:
+    start, is_packed = found
+    stored = path
+    if is_packed:
+        stored = folder / "unpacked.raw"
+        with damage_told(path), path.open("rb") as packed, stored.open("wb") as file:
+            packed.seek(start)
+            file.writelines(_inflated(packed))
+        start = 0
+    columns, rows, slices = header.GetSize()
+    dtype = sitk.GetArrayFromImage(sitk.Image([1, 1], header.GetPixelID())).dtype
+    size = rows * columns * dtype.itemsize
+    if (there := stored.stat().st_size - start) < slices * size:
         raise UserError(
-            f"{path}: truncated: {found} bytes of values where {expected} are needed. "
-            "Copy it again from its source."
+            f"{path}: truncated: {there} bytes of values where {slices * size} are "
+            "needed. Copy it again from its source."
         )
-    return unpacked
+
+    def read(index: int) -> np.ndarray:
+        place = start + index * size
+        values = np.fromfile(stored, dtype, rows * columns, offset=place)
+        return values.reshape(rows, columns)
+
+    return read
 
 
-class _Values(NamedTuple):
-    """Where a file's values begin, and whether they are compressed."""
-
-    offset: int
-    packed: bool
-
-
-def _find_nrrd(path: Path) -> _Values | None:
+def _find_nrrd(path: Path) -> tuple[int, bool] | None:
+    """Where the values begin, and whether they are compressed."""
     fields, offset = text_fields(path, "nrrd")
     elsewhere = {"data file", "datafile", "line skip", "byte skip", "lineskip"}
     little = fields.get("endian", "little") == "little"
@@ -98,10 +94,11 @@ def _find_nrrd(path: Path) -> _Values | None:
         return None
     if encoding not in ("raw", "gzip", "gz"):
         return None
-    return _Values(offset, encoding != "raw")
+    return offset, encoding != "raw"
 
 
-def _find_mha(path: Path) -> _Values | None:
+def _find_mha(path: Path) -> tuple[int, bool] | None:
+    """As `_find_nrrd`."""
     fields, offset = text_fields(path, "mha")
     high_first = {
         fields.get(key, "false")
@@ -110,18 +107,13 @@ def _find_mha(path: Path) -> _Values | None:
     local = fields.get("elementdatafile") == "local"
     if not local or high_first != {"false"} or "headersize" in fields:
         return None
-    return _Values(offset, fields.get("compresseddata") == "true")
-
-
-def _blocks(file: IO[bytes]) -> Iterator[bytes]:
-    while block := file.read(_BLOCK):
-        yield block
+    return offset, fields.get("compresseddata") == "true"
 
 
 def _inflated(file: IO[bytes]) -> Iterator[bytes]:
     """What the rest of a file holds, unpacked; raises EOFError if it ends too early."""
     stream = zlib.decompressobj(_ANY_HEADER)
-    for block in _blocks(file):
+    while block := file.read(_BLOCK):
         while block and not stream.eof:
             yield stream.decompress(block, _BLOCK)
             block = stream.unconsumed_tail

@@ -17,8 +17,9 @@ from typing import Any
 import tensorflow_datasets as tfds
 from absl import logging
 
-from common.dataset import load_split, progress
+from common.dataset import load_split
 from common.errors import UserError
+from common.progress import tracked
 from ipv2.ct_io import ReadOptions, Volume
 from ipv2.ct_io.listing import (
     LAYOUT,
@@ -165,7 +166,7 @@ class PairedFolders(PairBuilder[PairedFoldersConfig]):
     ) -> Iterator[dict[str, Any]]:
         whose = {item.name: p for p, items in patients.items() for item in items}
         items = [item for own in patients.values() for item in own]
-        steps = progress(items, title="pairs", total=len(items))
+        steps = tracked(items, "pairs")
         readable = self._with_window(steps, skipped)
         for item, lq, gt in read_pairs(readable, skipped, self._config.reading):
             try:

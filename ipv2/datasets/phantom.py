@@ -16,14 +16,14 @@ import jax
 import numpy as np
 import tensorflow_datasets as tfds
 
-from common.dataset import progress
 from common.errors import UserError
+from common.progress import tracked
+from ipv2 import phantom
 from ipv2.datasets import pair
 from ipv2.datasets.pair_builder import fingerprint_of, named, options_of
 from ipv2.datasets.places import recorded
 from ipv2.datasets.splits import SPLITS
 from ipv2.kernels.photon_noise import DoseParams, simulate_low_dose
-from ipv2.phantom import patient as phantom
 
 FIELD_MM = 400.0
 _NOISE = DoseParams(dose=0.02)
@@ -137,7 +137,7 @@ class Phantom(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(
         self, split: str, patients: range
     ) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        numbers = progress(patients, title="phantom patients", total=len(patients))
+        numbers = tracked(patients, "phantom patients")
         records = (
             r for number in numbers for r in patient_records(self._config, number)
         )

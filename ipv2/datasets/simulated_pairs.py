@@ -24,8 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 import tensorflow_datasets as tfds
 
-from common.dataset import load_split, progress
+from common.dataset import load_split
 from common.errors import UserError
+from common.progress import tracked
 from ipv2.ct_io import ReadOptions, Volume, hu_to_int16, read_volume, stem_of
 from ipv2.ct_io.listing import (
     Found,
@@ -307,7 +308,7 @@ class SimulatedPairs(PairBuilder[SimulatedPairsConfig]):
     def _records(
         self, split: str, parts: Sequence[_Part], skipped: list[Skipped]
     ) -> Iterator[dict[str, Any]]:
-        for part in progress(parts, title=f"{split} volumes", total=len(parts)):
+        for part in tracked(parts, f"{split} volumes"):
             try:
                 volume = self._load(part.item)
                 records = self._part_records(part, volume)

@@ -7,10 +7,10 @@ import numpy as np
 
 from common.config import ConfigDict
 from common.errors import UserError
+from ipv2 import phantom
 from ipv2.ct_io import Volume, write_volume
 from ipv2.datasets.phantom import patient_records, phantom_config
 from ipv2.datasets.sample_ct import extract_series, fetch_wheel
-from ipv2.phantom import patient as phantom
 
 
 def write_embedded(config: ConfigDict, folder: Path) -> Path:

@@ -1,7 +1,6 @@
 """Pictures of the same slice side by side, in one stated window."""
 
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from common.files import replacing
 from ipv2.measures.metrics import WINDOWS, Window
 
 _PANEL_INCHES = 2.8
@@ -77,7 +77,8 @@ def save_comparison(
     if reference is not None:
         words.append(f"bottom: difference from {reference}, ±{limit:g} HU")
     figure.suptitle("\n".join(filter(None, [title, ", ".join(words)])), fontsize=10)
-    _write_atomically(figure, Path(path))
+    with replacing(Path(path)) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
 
 
 def _check(images, captions, inset, reference) -> None:
@@ -96,15 +97,3 @@ def _check(images, captions, inset, reference) -> None:
         inside = top >= 0 and left >= 0 and side > 0
         if not (inside and top + side <= height and left + side <= width):
             raise ValueError(f"inset {inset} is not inside {height}x{width} pixels")
-
-
-def _write_atomically(figure: Figure, path: Path) -> None:
-    descriptor, name = tempfile.mkstemp(suffix=".png", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            figure.savefig(file, format="png", dpi=110)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise

@@ -21,12 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import ndimage, stats
 
-from ipv2 import calibration
+from ipv2 import calibration, phantom
 from ipv2.kernels import projection
 from ipv2.kernels.photon_noise import DoseParams, simulate_low_dose
 from ipv2.kernels.reconstruction_filter import filter_response
 from ipv2.measures import noise_analysis
-from ipv2.phantom import patient as phantom
 from ipv2.purification import anatomy
 
 MU_WATER = 0.0192

@@ -16,9 +16,9 @@ from scipy import ndimage
 from skimage import morphology
 
 from common.dataset import load_split
+from ipv2 import phantom
 from ipv2.datasets.sample_ct import SampleCt
 from ipv2.kernels.photon_noise import DoseParams, simulate_low_dose
-from ipv2.phantom import patient as phantom
 from ipv2.purification.anatomy import segment
 from tests.oracles.lung_reference import lung_reference
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from ipv2 import phantom
 from ipv2.datasets import breath
-from ipv2.phantom import patient as phantom
 
 SIZE = 128
 MM = 400 / SIZE

@@ -8,7 +8,7 @@ import pytest
 
 from common.dataset import load_split
 from common.errors import UserError
-from ipv2 import ct_io
+from ipv2 import ct_io, phantom
 from ipv2.datasets import breath
 from ipv2.datasets.simulated_pairs import (
     SimulatedPairs,
@@ -17,7 +17,6 @@ from ipv2.datasets.simulated_pairs import (
 )
 from ipv2.datasets.splits import Deal
 from ipv2.kernels.photon_noise import DoseParams
-from ipv2.phantom import patient as phantom
 
 SIZE = 64
 MM = 400 / SIZE

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ipv2.phantom import patient as phantom
+from ipv2 import phantom
+from ipv2.phantom.patient import to_reference
 
 SIZE = 128
 PATIENT = phantom.create_patient(3)
@@ -104,9 +105,7 @@ def test_breath_map_does_not_fold():
         )
         for breath in breaths:
             for z in phantom.slice_positions(patient, 3):
-                moved = phantom._to_reference(
-                    patient, breath, x, y, jnp.full_like(x, z)
-                )
+                moved = to_reference(patient, breath, x, y, jnp.full_like(x, z))
                 step = axis[1] - axis[0]
                 (xy, xx), (yy, yx) = (
                     np.gradient(np.asarray(m), step) for m in moved[:2]
