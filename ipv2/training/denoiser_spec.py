@@ -151,13 +151,17 @@ class DenoiserSpec:
     def from_json(cls, manifest: Mapping[str, Any]) -> "DenoiserSpec":
         """The denoiser of a manifest, of which `model` and `flow` are read.
 
-        A flow without `flow`, of an export that was written before manifests held it,
-        has the default `Sampling`.
+        Of older exports: a flow without `flow` has the default `Sampling`, and a width
+        of 0 and no remat are the network's own values.
 
         Raises:
           KeyError, TypeError, ValueError: it holds something else.
         """
-        attributes = dict(manifest["model"])
+        attributes = {
+            key: value
+            for key, value in manifest["model"].items()
+            if key not in ("width", "remat") or value
+        }
         name = attributes.pop("name")
         sampling = Sampling(**manifest.get("flow", {})) if name in FLOWS else None
         return cls(

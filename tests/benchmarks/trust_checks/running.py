@@ -106,7 +106,7 @@ def export_shift(workdir: Path) -> None:
     variables = jax.tree_util.tree_map_with_path(_shifting, variables)
     manifest = {
         "method": "ipv2",
-        "model": config.model.to_dict(),
+        **settings.denoiser_spec(config).to_json(),
         "unit": "HU/1000",
         "step": 1,
         "trained_with": {"purify": config.purify.to_dict()},

@@ -14,7 +14,7 @@ from ipv2.models import MODELS
 from ipv2.tasks import compare, settings
 from ipv2.tasks.train import train
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_the_zoo_is_every_network_on_every_kind_of_pairs():

@@ -84,6 +84,13 @@ def test_a_flow_that_says_no_sampler_has_that_of_the_recipes():
     assert spec.sampling == Sampling() == settings.sampling(base_ipv2.get_base())
 
 
+def test_an_older_export_s_unset_attributes_are_the_network_s_own():
+    old = {"name": "cnn10", "dtype": "float32", "channels": 1}
+    old |= {"width": 0, "remat": False}
+    spec = DenoiserSpec.from_json({"model": old})
+    assert spec == DenoiserSpec(name="cnn10")
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
