@@ -20,7 +20,7 @@ import SimpleITK as sitk
 
 from common.errors import UserError
 from ipv2.ct_io.formats import IMAGE_IO, last_line
-from ipv2.ct_io.image_header import header_texts, nifti_header
+from ipv2.ct_io.image_header import nifti_header, text_fields
 from ipv2.ct_io.volume import Format, Grid, check_finite, hu_to_int16
 
 _COUNT = {
@@ -125,7 +125,7 @@ def _with_own_geometry(
         if source is not None and _nifti_shape(source) == shape:
             return _with_nifti_geometry(header, source)
         return header if grid.spacing_stated else _without_nifti_spacing(header)
-    stated = None if own is None else header_texts(own, kind)[0]
+    stated = None if own is None else text_fields(own, kind)[0]
     if kind == "nrrd":
         return _with_nrrd_geometry(header, grid, shape, stated)
     return _with_meta_geometry(header, grid, stated)
