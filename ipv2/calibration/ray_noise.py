@@ -51,23 +51,15 @@ def frequencies() -> tuple[np.ndarray, np.ndarray]:
     return np.hypot(row, column), np.arctan2(-row, column) % np.pi
 
 
-def filter_amplitude(
-    filter_name: str,
-    cutoff: float,
-    frequency: np.ndarray,
-    window: tuple[float, ...] = (),
-) -> np.ndarray:
-    """|H| at frequencies in cycles a pixel; 0 beyond the detector's highest."""
-    response = filter_response(filter_name, _PADDED, cutoff=cutoff, window=window)
-    return np.interp(frequency, np.arange(response.size) / _PADDED, response, right=0.0)
-
-
 def filter_power(
     filter_name: str, cutoff: float, window: tuple[float, ...] = ()
 ) -> np.ndarray:
     """(32, 32) |H(f)|^2 / f, 0 at f = 0."""
     radius, _ = frequencies()
-    height = filter_amplitude(filter_name, cutoff, radius, window)
+    response = filter_response(filter_name, _PADDED, cutoff=cutoff, window=window)
+    at = np.arange(response.size) / _PADDED
+    # 0 beyond the detector's highest.
+    height = np.interp(radius, at, response, right=0.0)
     return height**2 / np.where(radius > 0, radius, 1.0)
 
 

@@ -300,13 +300,33 @@ class _Problem:
         return levels[:, None] * self.anatomy_shape
 
     def equations(self, state: _State) -> "_System":
-        return _normal_equations(
-            self._jacobian(state)[self.free],
-            self.power,
-            state.noise + self.anatomy(state.anatomy) + self.floor,
-            self.anatomy_shape,
-            state.anatomy,
-            self.textured,
+        """Normal equations of the next step, anatomy eliminated."""
+        total = state.noise + self.anatomy(state.anatomy) + self.floor
+        weight = total**-2
+        residual = weight * (self.power - total)
+        anatomy_gradient = residual @ self.anatomy_shape
+        anatomy_information = weight @ self.anatomy_shape**2
+        wanted = state.anatomy + anatomy_gradient / anatomy_information
+        evidence = np.maximum(wanted, 0.0) * np.sqrt(anatomy_information)
+        # At zero and pulled below: held there.
+        active = self.textured & ((state.anatomy > 0) | (anatomy_gradient > 0))
+        anatomy_gradient = np.where(active, anatomy_gradient, 0.0)
+        jacobian = self._jacobian(state)[self.free]
+        weighted = jacobian * weight
+        cross = np.where(active, weighted @ self.anatomy_shape, 0.0)
+        scores = np.sum(jacobian * residual, axis=-1)
+        scores = scores - cross * (anatomy_gradient / anatomy_information)
+        count = len(jacobian)
+        information = jacobian.reshape(count, -1) @ weighted.reshape(count, -1).T
+        return _System(
+            gradient=scores.sum(axis=1),
+            information=information - (cross / anatomy_information) @ cross.T,
+            diagonal=np.diag(information) + 1e-30,
+            scores=scores,
+            anatomy_gradient=anatomy_gradient,
+            anatomy_information=anatomy_information,
+            cross=cross,
+            evidence=evidence,
         )
 
     def _noise(self, theta: np.ndarray) -> np.ndarray:
@@ -350,7 +370,7 @@ def _step(problem: _Problem, state: _State, damping: float) -> tuple[_State, flo
 
 
 class _System(NamedTuple):
-    """Normal equations of one step, anatomy eliminated."""
+    """What a step is made of; see `_Problem.equations`."""
 
     gradient: np.ndarray
     information: np.ndarray
@@ -364,42 +384,6 @@ class _System(NamedTuple):
     def anatomy_step(self, moved: np.ndarray) -> np.ndarray:
         """Change of b_k that goes with a change of the other parameters."""
         return (self.anatomy_gradient - moved @ self.cross) / self.anatomy_information
-
-
-def _normal_equations(
-    jacobian: np.ndarray,
-    power: np.ndarray,
-    total: np.ndarray,
-    anatomy_shape: np.ndarray,
-    anatomy: np.ndarray,
-    textured: np.ndarray,
-) -> _System:
-    weight = total**-2
-    residual = weight * (power - total)
-    anatomy_gradient = residual @ anatomy_shape
-    anatomy_information = weight @ anatomy_shape**2
-    wanted = anatomy + anatomy_gradient / anatomy_information
-    evidence = np.maximum(wanted, 0.0) * np.sqrt(anatomy_information)
-    # At zero and pulled below: held there.
-    active = textured & ((anatomy > 0) | (anatomy_gradient > 0))
-    anatomy_gradient = np.where(active, anatomy_gradient, 0.0)
-    weighted = jacobian * weight
-    cross = np.where(active, weighted @ anatomy_shape, 0.0)
-    scores = np.sum(jacobian * residual, axis=-1)
-    scores = scores - cross * (anatomy_gradient / anatomy_information)
-    count = len(jacobian)
-    information = jacobian.reshape(count, -1) @ weighted.reshape(count, -1).T
-    diagonal = np.diag(information) + 1e-30
-    return _System(
-        scores.sum(axis=1),
-        information - (cross / anatomy_information) @ cross.T,
-        diagonal,
-        scores,
-        anatomy_gradient,
-        anatomy_information,
-        cross,
-        evidence,
-    )
 
 
 def _sandwich_errors(system: _System, group: np.ndarray) -> np.ndarray:

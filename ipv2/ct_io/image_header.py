@@ -111,14 +111,8 @@ def text_fields(path: Path, kind: Format) -> tuple[dict[str, str], int]:
       kind: 'mha', 'mhd' or 'nrrd'.
 
     Returns:
-      Values by name, both in small letters; the header's length in bytes.
+      Values by name, the names in small letters; the header's length in bytes.
     """
-    texts, end = header_texts(path, kind)
-    return {name: text.lower() for name, text in texts.items()}, end
-
-
-def header_texts(path: Path, kind: Format) -> tuple[dict[str, str], int]:
-    """As `text_fields`, with the values in the letters of the file."""
     separator = ": " if kind == "nrrd" else "="
     fields: dict[str, str] = {}
     with path.open("rb") as file:

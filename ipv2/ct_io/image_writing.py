@@ -20,7 +20,7 @@ import SimpleITK as sitk
 
 from common.errors import UserError
 from ipv2.ct_io.formats import IMAGE_IO, last_line
-from ipv2.ct_io.image_header import header_texts, nifti_header
+from ipv2.ct_io.image_header import nifti_header, text_fields
 from ipv2.ct_io.volume import Format, Grid, check_finite, hu_to_int16
 
 _COUNT = {
@@ -53,8 +53,11 @@ _NIFTI_GEOMETRY = (
 @contextlib.contextmanager
 def image_writer(
     grid: Grid, shape: tuple[int, int, int], path: Path, kind: Format
-) -> Iterator[Callable[[np.ndarray], None]]:
+) -> Iterator[Callable[[int, np.ndarray, object], None]]:
     """A function that takes the slices (rows, columns) of a volume, in their order.
+
+    It takes their numbers and DICOM headers too, as `SeriesWriter.write` does, and
+    needs neither.
 
     Args:
       grid: of the volume; its values are written as int16 if `integer` holds, a mask
@@ -67,7 +70,7 @@ def image_writer(
       UserError: the format cannot hold the values.
     """
     if kind == "png":
-        yield lambda hu: _write_png(grid, hu, path)
+        yield lambda index, hu, header: _write_png(grid, hu, path)
         return
     header = _write_header(grid, shape, path, kind)
     data = path.with_suffix(".raw") if kind == "mhd" else path
@@ -75,7 +78,7 @@ def image_writer(
     with gzip.open(data, "wb", 6) if packed else data.open("wb") as file:
         file.write(header)
 
-        def write(hu: np.ndarray) -> None:
+        def write(index: int, hu: np.ndarray, header: object) -> None:
             file.write(_stored(grid, hu).tobytes())
 
         yield write
@@ -125,7 +128,7 @@ def _with_own_geometry(
         if source is not None and _nifti_shape(source) == shape:
             return _with_nifti_geometry(header, source)
         return header if grid.spacing_stated else _without_nifti_spacing(header)
-    stated = None if own is None else header_texts(own, kind)[0]
+    stated = None if own is None else text_fields(own, kind)[0]
     if kind == "nrrd":
         return _with_nrrd_geometry(header, grid, shape, stated)
     return _with_meta_geometry(header, grid, stated)

@@ -156,7 +156,7 @@ def _files_of(image: Path) -> list[Path]:
     if suffix_of(image) != ".mhd" or not image.is_file():
         return [image]
     data = text_fields(image, "mhd")[0].get("elementdatafile", "")
-    beside = [p for p in image.parent.iterdir() if p.name.lower() == data]
+    beside = [p for p in image.parent.iterdir() if p.name.lower() == data.lower()]
     return [image, *beside]
 
 

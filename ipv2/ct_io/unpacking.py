@@ -88,8 +88,8 @@ def _find_nrrd(path: Path) -> tuple[int, bool] | None:
     """Where the values begin, and whether they are compressed."""
     fields, offset = text_fields(path, "nrrd")
     elsewhere = {"data file", "datafile", "line skip", "byte skip", "lineskip"}
-    little = fields.get("endian", "little") == "little"
-    encoding = fields.get("encoding", "")
+    little = fields.get("endian", "little").lower() == "little"
+    encoding = fields.get("encoding", "").lower()
     if elsewhere & fields.keys() or "byteskip" in fields or not little:
         return None
     if encoding not in ("raw", "gzip", "gz"):
@@ -101,13 +101,13 @@ def _find_mha(path: Path) -> tuple[int, bool] | None:
     """As `_find_nrrd`."""
     fields, offset = text_fields(path, "mha")
     high_first = {
-        fields.get(key, "false")
+        fields.get(key, "false").lower()
         for key in ("binarydatabyteordermsb", "elementbyteordermsb")
     }
-    local = fields.get("elementdatafile") == "local"
+    local = fields.get("elementdatafile", "").lower() == "local"
     if not local or high_first != {"false"} or "headersize" in fields:
         return None
-    return offset, fields.get("compresseddata") == "true"
+    return offset, fields.get("compresseddata", "").lower() == "true"
 
 
 def _inflated(file: IO[bytes]) -> Iterator[bytes]:

@@ -132,17 +132,15 @@ def slice_writer(
         staging.mkdir()
         with contextlib.ExitStack() as stack:
             if kind in ("dicom", "dicom-series"):
-                series = SeriesWriter(
+                put = SeriesWriter(
                     grid,
                     staging,
                     [path.name] if kind == "dicom" else _slice_names(grid, shape[0]),
                     series_description=described.strip(),
                     derivation_description=derivation_description,
-                )
-                image = None
+                ).write
             else:
-                series = None
-                image = stack.enter_context(
+                put = stack.enter_context(
                     image_writer(grid, shape, staging / _plain_name(path), kind)
                 )
 
@@ -153,10 +151,7 @@ def slice_writer(
                         f"{path}: slice {written} of shape {hu.shape} for a volume of "
                         f"{shape}"
                     )
-                if series is not None:
-                    series.write(written, hu, header)
-                elif image is not None:
-                    image(hu)
+                put(written, hu, header)
                 written += 1
 
             yield write

@@ -80,7 +80,19 @@ def near_zero_init() -> Initializer:
     return initializers.variance_scaling(2e-4, "fan_in", "truncated_normal")
 
 
-class Conv(nn.Module):
+class _Layer(nn.Module, kw_only=True):
+    """A layer that keeps its parameters in one type and computes in another.
+
+    Attributes:
+      dtype: What is computed in; None for that of the input and the parameters.
+      param_dtype: What the parameters are kept in.
+    """
+
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
+
+
+class Conv(_Layer):
     """Stride-1 convolution; `flax.linen.Conv` with faster gradients on CPU.
 
     Parameters `kernel` (k, k, in, features) and `bias` (features,) are named and laid
@@ -92,8 +104,6 @@ class Conv(nn.Module):
       padding: 'valid' (shrinks by k - 1), 'same' (odd kernels), or 'full' (grows by
         k - 1). 'full' is a stride-1 transposed convolution: the kernel of a PyTorch
         `ConvTranspose2d` weight w is `w.transpose(2, 3, 0, 1)[::-1, ::-1]`.
-      dtype: What is computed in; None for that of the input and the parameters.
-      param_dtype: What the parameters are kept in.
       kernel_init: He's normal by default, for the ReLU that follows.
       use_bias: Whether there is a bias.
     """
@@ -101,8 +111,6 @@ class Conv(nn.Module):
     features: int
     kernel_size: int
     padding: Padding = "same"
-    dtype: Dtype | None = None
-    param_dtype: Dtype = jnp.float32
     kernel_init: Initializer = initializers.he_normal()
     use_bias: bool = True
 
@@ -111,77 +119,57 @@ class Conv(nn.Module):
         """Features of shape (n, h', w', features)."""
         size = self.kernel_size
         shape = (size, size, x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
-        bias = _bias(self, self.features) if self.use_bias else None
-        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = _params(self, x, shape, self.kernel_init, self.use_bias)
         return _add_bias(convolve(x, kernel, _pixels(self.padding, size)), bias)
 
 
-class DepthwiseConv(nn.Module):
+class DepthwiseConv(_Layer):
     """3x3 convolution of every channel with its own kernel, zero-padded.
 
     Parameters `kernel` (3, 3, 1, c) and `bias` (c,) as `flax.linen.Conv` with
     `feature_group_count=c` has them.
 
     Attributes:
-      dtype: What is computed in; None for that of the input and the parameters.
-      param_dtype: What the parameters are kept in.
       use_bias: Whether there is a bias.
     """
 
-    dtype: Dtype | None = None
-    param_dtype: Dtype = jnp.float32
     use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Features of the shape of `x`."""
-        init = initializers.lecun_normal()
-        channels = x.shape[-1]
-        kernel = self.param("kernel", init, (3, 3, 1, channels), self.param_dtype)
-        bias = _bias(self, channels) if self.use_bias else None
-        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        shape, init = (3, 3, 1, x.shape[-1]), initializers.lecun_normal()
+        x, kernel, bias = _params(self, x, shape, init, self.use_bias)
         return _add_bias(depthwise_convolve(x, kernel[:, :, 0]), bias)
 
 
-class HalvingConv(nn.Module):
+class HalvingConv(_Layer):
     """2x2 convolution of stride 2; parameters as `flax.linen.Conv` has them.
 
     Attributes:
       features: Channels out.
-      dtype: What is computed in; None for that of the input and the parameters.
-      param_dtype: What the parameters are kept in.
     """
 
     features: int
-    dtype: Dtype | None = None
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Features of shape (n, h / 2, w / 2, features); h and w must be even."""
-        init = initializers.lecun_normal()
-        shape = (2, 2, x.shape[-1], self.features)
-        kernel = self.param("kernel", init, shape, self.param_dtype)
-        bias = _bias(self, self.features)
-        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        shape, init = (2, 2, x.shape[-1], self.features), initializers.lecun_normal()
+        x, kernel, bias = _params(self, x, shape, init)
         return _add_bias(convolve_patches(x, kernel), bias)
 
 
-class DoublingConv(nn.Module):
+class DoublingConv(_Layer):
     """2x2 transposed convolution of stride 2.
 
     The kernel of a PyTorch `ConvTranspose2d` weight w is `w.transpose(2, 3, 0, 1)`.
 
     Attributes:
       features: Channels out.
-      dtype: What is computed in; None for that of the input and the parameters.
-      param_dtype: What the parameters are kept in.
     """
 
     features: int
-    dtype: Dtype | None = None
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -190,39 +178,46 @@ class DoublingConv(nn.Module):
         init = initializers.variance_scaling(
             1.0, "fan_in", "truncated_normal", in_axis=2, out_axis=3, batch_axis=(0, 1)
         )
-        shape = (2, 2, x.shape[-1], self.features)
-        kernel = self.param("kernel", init, shape, self.param_dtype)
-        bias = _bias(self, self.features)
-        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = _params(self, x, (2, 2, x.shape[-1], self.features), init)
         return _add_bias(transpose_patches(x, kernel), bias)
 
 
-class ChannelNorm(nn.Module):
+class ChannelNorm(_Layer):
     """Layer normalisation over channels, with parameters `scale` and `bias` (c,).
 
     Attributes:
       epsilon: Added to the variance.
-      dtype: What is returned; None for that of the input and the parameters.
-      param_dtype: What the parameters are kept in.
     """
 
     epsilon: float
-    dtype: Dtype | None = None
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Features of the shape of `x`."""
-        shape = (x.shape[-1],)
-        scale = self.param("scale", initializers.ones_init(), shape, self.param_dtype)
-        bias = _bias(self, x.shape[-1])
-        x, scale, bias = promote_dtype(x, scale, bias, dtype=self.dtype)
+        """Features of the shape of `x`, in `dtype`."""
+        init = initializers.ones_init()
+        x, scale, bias = _params(self, x, x.shape[-1:], init, name="scale")
         return channel_norm(x, scale, bias, self.epsilon)
 
 
-def _bias(module: Any, features: int) -> jax.Array:
-    init = initializers.zeros_init()
-    return module.param("bias", init, (features,), module.param_dtype)
+def _params(
+    layer: _Layer,
+    x: jax.Array,
+    shape: tuple[int, ...],
+    init: Initializer,
+    use_bias: bool = True,
+    *,
+    name: str = "kernel",
+) -> list[Any]:
+    """`x`, a layer's parameter and its bias (None without), in the type to compute in.
+
+    Biases are 0 at first, one for each channel out, which is the shape's last axis.
+    """
+    kernel = layer.param(name, init, shape, layer.param_dtype)
+    bias = None
+    if use_bias:
+        zeros = initializers.zeros_init()
+        bias = layer.param("bias", zeros, shape[-1:], layer.param_dtype)
+    return promote_dtype(x, kernel, bias, dtype=layer.dtype)
 
 
 def _add_bias(y: jax.Array, bias: jax.Array | None) -> jax.Array:

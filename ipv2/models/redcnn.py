@@ -72,8 +72,8 @@ class REDCNN(nn.Module):
                 features,
                 self.kernel_size,
                 padding,
-                self.dtype,
-                self.param_dtype,
+                dtype=self.dtype,
+                param_dtype=self.param_dtype,
                 name=name,
                 **kwargs,
             )

@@ -110,17 +110,24 @@ def _vessel_tree(rng: np.random.Generator, height: float) -> np.ndarray:
     return np.concatenate(levels)
 
 
+def _random_waves(
+    rng: np.random.Generator, shape: tuple[int, int], lengths_mm: tuple[float, float]
+) -> np.ndarray:
+    """Rows of a wave vector per mm, its phase, and normal numbers to fill the shape."""
+    waves = rng.normal(size=shape)
+    length = np.geomspace(*lengths_mm, shape[0])
+    norm = np.linalg.norm(waves[:, :3], axis=1)
+    waves[:, :3] *= (2 * math.pi / length / norm)[:, None]
+    waves[:, 3] = rng.uniform(0, 2 * math.pi, shape[0])
+    return waves
+
+
 def create_patient(seed: int) -> Patient:
     """A patient: the same seed is the same patient, on every machine."""
     rng = np.random.default_rng([seed, 0])
     height = rng.uniform(205, 240)
     size = rng.uniform(0.93, 1.06)
-    waves = rng.normal(size=(_WAVES, 4))
-    length = np.geomspace(5, 45, _WAVES)  # mm
-    waves[:, :3] *= (2 * math.pi / length / np.linalg.norm(waves[:, :3], axis=1))[
-        :, None
-    ]
-    waves[:, 3] = rng.uniform(0, 2 * math.pi, _WAVES)
+    waves = _random_waves(rng, (_WAVES, 4), (5, 45))
     fields = {
         "height": height,
         "cage": size * np.array([rng.uniform(118, 130), rng.uniform(92, 104)]),
@@ -150,11 +157,7 @@ def create_breaths(seed: int) -> tuple[Breath, Breath]:
     difference = rng.uniform(0.6, 1.0) * rng.choice([-1, 1])
     breaths = []
     for depth in (0.5 - difference / 2, 0.5 + difference / 2):
-        waves = rng.normal(size=(6, 6))
-        length = np.geomspace(60, 140, 6)
-        norm = np.linalg.norm(waves[:, :3], axis=1)
-        waves[:, :3] *= (2 * math.pi / length / norm)[:, None]
-        waves[:, 3] = rng.uniform(0, 2 * math.pi, 6)
+        waves = _random_waves(rng, (6, 6), (60, 140))
         waves[:, 4:] *= 0.6
         breaths.append(
             Breath(
