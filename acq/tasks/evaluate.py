@@ -16,6 +16,7 @@ from acq.datasets.eval_data import EvalData
 from acq.datasets.opening import open_eval_data
 from acq.export import load_quantized
 from acq.tasks.check import check
+from acq.tasks.settings import TaskSettings, task_settings
 from acq.teacher.evaluation import TeacherEvaluation, evaluate_teacher
 from acq.teacher.opening import open_teacher
 from common.checkpoint import MANIFEST
@@ -37,24 +38,32 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """
     check(config)
     with hold_workdir(workdir, "task evaluate"):
-        return _evaluate(config, workdir)
+        return _evaluate(task_settings(config), workdir)
 
 
-def _evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+def _evaluate(settings: TaskSettings, workdir: Path) -> dict[str, Any]:
     """The evaluation, in a folder that is held."""
-    teacher = open_teacher(config, workdir)
-    data = open_eval_data(config, teacher)
+    teacher = open_teacher(
+        settings.teacher,
+        workdir,
+        digits=settings.digits,
+        seed=settings.quantization.seed,
+    )
+    data = open_eval_data(settings.evaluation, teacher.record)
     if data is None:
         raise UserError(
             "task evaluate needs labelled images: give --config.eval.path=FILE (an "
             ".npz with images and labels, or a folder) or --config.eval.dataset=NAME"
         )
-    float_ = evaluate_teacher(config, teacher, data)
+    batch_size = settings.evaluation.batch_size
+    float_ = evaluate_teacher(
+        teacher, data, source=settings.teacher.source, batch_size=batch_size
+    )
     if float_.refusal:
         logging.warning("%s", float_.refusal)
     results: dict[str, Any] = {"n": len(data), "teacher": float_.to_json()}
     if (workdir / "export" / MANIFEST).exists():
-        results["quantized"] = _quantized(config, workdir, data, float_)
+        results["quantized"] = _quantized(workdir, data, float_, batch_size)
     if is_first_process():
         write_atomically(
             workdir / "evaluation.json", json.dumps(results, indent=2) + "\n"
@@ -63,7 +72,7 @@ def _evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
 
 def _quantized(
-    config: ConfigDict, workdir: Path, data: EvalData, teacher: TeacherEvaluation
+    workdir: Path, data: EvalData, teacher: TeacherEvaluation, batch_size: int
 ) -> dict[str, Any]:
     """Accuracy of what a run exported, and how close it is to the teacher."""
     quantized = load_quantized(workdir / "export")
@@ -71,7 +80,7 @@ def _quantized(
         logits_of(quantized.network),
         quantized.variables,
         data.images,
-        batch_size=config.eval.batch_size,
+        batch_size=batch_size,
         normalisation=quantized.record.normalisation,
         name="quantized",
     )
