@@ -60,6 +60,17 @@ ALLOWED = {
         *("acq.kernels", "acq.layers", "acq.samples", "acq.training", "common"),
     },
     "acq/weights": {"acq.weights", "common"},
+    "acq/datasets": {"acq.classifier", "acq.datasets", "common"},
+    "acq/teacher/own_code.py": {"acq", "common"},  # to know its own folder
+    "acq/teacher": {
+        *("acq.accuracy", "acq.classifier", "acq.datasets", "acq.layers", "acq.models"),
+        *("acq.training.losses",),
+        *("acq.teacher", "acq.training.step_parts", "acq.weights", "common"),
+    },
+    "acq/quantization": {
+        *("acq.classifier", "acq.diagnosis", "acq.export", "acq.kernels", "acq.layers"),
+        *("acq.quantization", "acq.samples", "acq.teacher", "acq.training", "common"),
+    },
     "configs": {"common", "configs"},
 }
 
@@ -92,6 +103,20 @@ def test_only_one_file_knows_pmap_and_one_orbax(path):
     assert "jax.pmap" not in source or path == Path("common/devices.py")
     if path != Path("common/checkpoint.py"):
         assert not [n for n in _imports(path) if n.startswith("orbax")]
+
+
+ACQ_BELOW_TASKS = [
+    path
+    for path in FILES
+    if path.parts[0] == "acq" and path.parts[:2] != ("acq", "tasks")
+]
+
+
+@pytest.mark.parametrize("path", ACQ_BELOW_TASKS, ids=str)
+def test_no_config_is_known_in_acq_below_its_tasks(path):
+    source = (ROOT / path).read_text(encoding="utf-8")
+    assert "ConfigDict" not in source and "ml_collections" not in source
+    assert "acq.tasks" not in source and "configs." not in source
 
 
 def test_the_checks_see_a_wrong_import():

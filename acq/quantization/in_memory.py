@@ -11,7 +11,12 @@ from acq.classifier import Classifier
 from acq.export import QuantizedNetwork, quantized_network
 from acq.kernels.grid import MAX_BITS, MIN_BITS
 from acq.quantization.parts import create_generator_loss
-from acq.quantization.phases import Phase, generator_phase, student_phase
+from acq.quantization.phases import (
+    Phase,
+    generator_phase,
+    shared_batch_size,
+    student_phase,
+)
 from acq.quantization.settings import (
     GeneratorSettings,
     QuantizationSettings,
@@ -128,6 +133,7 @@ def quantize_classifier(
       UserError: the network cannot be quantized with these settings.
       RunFailed: a loss was not finite.
     """
+    shared_batch_size(settings)
     check_features(teacher, create_generator_loss(settings, alone=False))
     quant_layers(settings.quantizer, teacher)  # refuses layers that the teacher lacks
     on_devices = replicate(teacher.variables)
