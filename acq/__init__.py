@@ -15,19 +15,25 @@ if TYPE_CHECKING:
     from acq.export import QuantizedNetwork, load_quantized
     from acq.quantization.in_memory import quantize
     from acq.quantization.settings import GeneratorSettings, StudentSettings
+    from acq.teacher.loading import load_teacher
+    from acq.teacher.settings import TeacherSettings
 
 __all__ = [
     "GeneratorSettings",
     "QuantizedNetwork",
     "StudentSettings",
+    "TeacherSettings",
     "load_quantized",
+    "load_teacher",
     "quantize",
 ]
 _MODULES = {
     "GeneratorSettings": "acq.quantization.settings",
     "QuantizedNetwork": "acq.export",
     "StudentSettings": "acq.quantization.settings",
+    "TeacherSettings": "acq.teacher.settings",
     "load_quantized": "acq.export",
+    "load_teacher": "acq.teacher.loading",
     "quantize": "acq.quantization.in_memory",
 }
 
