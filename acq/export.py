@@ -84,7 +84,7 @@ class QuantizedNetwork:
         )
 
 
-def quantized_network(
+def quantize_student(
     settings: QuantizationSettings, teacher: Classifier, variables: PyTree
 ) -> QuantizedNetwork:
     """Returns a trained student as integers.

@@ -8,7 +8,7 @@ import flax.linen as nn
 import numpy as np
 
 from acq.classifier import Classifier
-from acq.export import QuantizedNetwork, quantized_network
+from acq.export import QuantizedNetwork, quantize_student
 from acq.kernels.grid import MAX_BITS, MIN_BITS
 from acq.quantization.parts import create_generator_loss
 from acq.quantization.phases import (
@@ -141,7 +141,7 @@ def quantize_classifier(
     params = _last_state(alone, progress=progress).generator.params
     phase = student_phase(settings, teacher, on_devices, params)
     state = _last_state(phase, progress=progress)
-    return quantized_network(settings, teacher, student_variables(teacher, state))
+    return quantize_student(settings, teacher, student_variables(teacher, state))
 
 
 def _last_state(phase: Phase, *, progress: bool) -> Any:

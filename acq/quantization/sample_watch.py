@@ -4,8 +4,8 @@ from absl import logging
 
 from acq.classifier import Classifier
 from acq.diagnosis.complaints import complaints
-from acq.diagnosis.diagnose import diagnose
 from acq.diagnosis.diagnosis import Diagnosis
+from acq.diagnosis.measuring import measure_samples
 from acq.quantization.parts import generator_parts
 from acq.quantization.settings import QuantizationSettings
 from acq.training.step_parts import Learner
@@ -28,7 +28,7 @@ def look_at_samples(
       alone: whether of its steps alone, else of those beside the student.
     """
     train = settings.train
-    return diagnose(
+    return measure_samples(
         generator_parts(settings, teacher, alone=alone),
         generator_params,
         teacher.variables,

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from acq.accuracy import logits_of, predict, top1
+from acq.accuracy import logits_of, measure_accuracy, predict
 from acq.classifier import Classifier
 from acq.datasets.eval_data import EvalData
 from acq.layers.observed import ranges_as_observed, ranges_from_images
@@ -96,7 +96,7 @@ def measure_baselines(
             normalisation=teacher.record.normalisation,
             name=f"rounded, ranges from {name}",
         )
-        accuracy = top1(logits, data.labels)
+        accuracy = measure_accuracy(logits, data.labels)
         found[name] = {"top1": accuracy.top1, "correct": accuracy.correct}
         logging.info("rounded, ranges from %s: %.2f %%", name, accuracy.top1)
         if is_first_process():

@@ -7,10 +7,10 @@ from typing import Any
 from absl import logging
 
 from acq.accuracy import (
-    fidelity,
     logits_of,
+    measure_accuracy,
+    measure_fidelity,
     predict,
-    top1,
 )
 from acq.datasets.eval_data import EvalData
 from acq.datasets.opening import open_eval_data
@@ -56,14 +56,14 @@ def _evaluate(settings: TaskSettings, workdir: Path) -> dict[str, Any]:
             ".npz with images and labels, or a folder) or --config.eval.dataset=NAME"
         )
     batch_size = settings.evaluation.batch_size
-    float_ = evaluate_teacher(
+    evaluation = evaluate_teacher(
         teacher, data, source=settings.teacher.source, batch_size=batch_size
     )
-    if float_.refusal:
-        logging.warning("%s", float_.refusal)
-    results: dict[str, Any] = {"n": len(data), "teacher": float_.to_json()}
+    if evaluation.refusal:
+        logging.warning("%s", evaluation.refusal)
+    results: dict[str, Any] = {"n": len(data), "teacher": evaluation.to_json()}
     if (workdir / "export" / MANIFEST).exists():
-        results["quantized"] = _quantized(workdir, data, float_, batch_size)
+        results["quantized"] = _evaluate_export(workdir, data, evaluation, batch_size)
     if is_first_process():
         write_atomically(
             workdir / "evaluation.json", json.dumps(results, indent=2) + "\n"
@@ -71,7 +71,7 @@ def _evaluate(settings: TaskSettings, workdir: Path) -> dict[str, Any]:
     return results
 
 
-def _quantized(
+def _evaluate_export(
     workdir: Path, data: EvalData, teacher: TeacherEvaluation, batch_size: int
 ) -> dict[str, Any]:
     """Accuracy of what a run exported, and how close it is to the teacher."""
@@ -84,7 +84,10 @@ def _quantized(
         normalisation=quantized.record.normalisation,
         name="quantized",
     )
-    accuracy, close = top1(logits, data.labels), fidelity(logits, teacher.logits)
+    accuracy, close = (
+        measure_accuracy(logits, data.labels),
+        measure_fidelity(logits, teacher.logits),
+    )
     logging.info(
         "quantized: %.2f %% of %d images (%d wrong), as the teacher on %.2f %%",
         accuracy.top1, accuracy.n, accuracy.n - accuracy.correct, close.agreement,

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from acq.accuracy import top1
+from acq.accuracy import measure_accuracy
 from acq.classifier import Classifier
 from acq.datasets.eval_data import EvalData
 from acq.datasets.opening import open_eval_data
@@ -234,7 +234,7 @@ def _evaluate_student(
             batch_size=settings.evaluation.batch_size,
             name="validate",
         )
-        scalars["val/top1"] = top1(logits, data.labels).top1
+        scalars["val/top1"] = measure_accuracy(logits, data.labels).top1
     if run.generator.learns:
         scalars |= watch_samples(
             run, teacher, state.generator, alone=False, settled=step >= waits / 2

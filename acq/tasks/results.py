@@ -11,17 +11,17 @@ from absl import logging
 from jaxtyping import Float32
 
 from acq.accuracy import (
-    fidelity,
     logits_of,
+    measure_accuracy,
+    measure_fidelity,
     predict,
-    top1,
 )
 from acq.classifier import Classifier
 from acq.datasets.eval_data import EvalData
 from acq.diagnosis.complaints import complaints
 from acq.diagnosis.diagnosis import Diagnosis
 from acq.diagnosis.pictures import centers_png, samples_png
-from acq.export import quantized_network
+from acq.export import quantize_student
 from acq.quantization.parts import create_generator_loss, generator_parts
 from acq.quantization.settings import QuantizationSettings
 from acq.quantization.states import student_variables
@@ -138,14 +138,14 @@ def _accuracies(
     logits = student_logits(
         run, teacher, variables, data, batch_size=batch_size, name="quantized"
     )
-    last = top1(logits, data.labels)
+    last = measure_accuracy(logits, data.labels)
     seen = _metrics(workdir / "metrics.jsonl", "val/top1")
     return {
         "quantized": {
             "top1": last.top1,
             "correct": last.correct,
             "best_top1": max([last.top1, *seen]),
-            **fidelity(logits, teacher_logits)._asdict(),
+            **measure_fidelity(logits, teacher_logits)._asdict(),
         },
         "n": last.n,
         "baselines": measure_baselines(
@@ -177,7 +177,7 @@ def write_outputs(
     workdir: Path,
 ) -> None:
     """Writes export, report and results."""
-    quantized_network(settings, teacher, student).save(workdir / "export")
+    quantize_student(settings, teacher, student).save(workdir / "export")
     table = format_results(results)
     logging.info("\n%s", table)
     curves = {

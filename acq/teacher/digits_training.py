@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from absl import logging
 
-from acq.accuracy import logits_of, predict, top1
+from acq.accuracy import logits_of, measure_accuracy, predict
 from acq.classifier import Classifier, Normalisation, Record
 from acq.datasets.digits import CLASSES, IMAGE_SIZE, Digits, Split, load_digits
 from acq.layers.float import FloatLayers
@@ -165,7 +165,7 @@ def _train_and_export(
         normalisation=record.normalisation,
         name="teacher, test digits",
     )
-    accuracy = top1(logits, digits.test.labels)
+    accuracy = measure_accuracy(logits, digits.test.labels)
     logging.info("teacher: %d of %d test digits are right", *accuracy)
     if is_first_process():
         manifest = {

@@ -15,8 +15,8 @@ from acq.accuracy import (
     Accuracy,
     classes_of,
     logits_of,
+    measure_accuracy,
     predict,
-    top1,
 )
 from acq.classifier import Classifier
 from acq.datasets.eval_data import EvalData
@@ -95,7 +95,7 @@ def evaluate_teacher(
         normalisation=teacher.record.normalisation,
         name="teacher",
     )
-    accuracy = top1(logits, data.labels)
+    accuracy = measure_accuracy(logits, data.labels)
     logging.info(
         "teacher: %.2f %% of %d images (%d wrong)",
         accuracy.top1, accuracy.n, accuracy.n - accuracy.correct,

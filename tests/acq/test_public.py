@@ -86,9 +86,9 @@ def test_the_same_integers_as_the_task_s(network, small, tmp_path):
     config.eval.path, config.baselines.run = "", ()
     quantize_run(config, tmp_path / "run")
     small.save(tmp_path / "small")
-    theirs_, ours = (load_manifest(tmp_path / name) for name in ("run/export", "small"))
+    of_task, ours = (load_manifest(tmp_path / name) for name in ("run/export", "small"))
     for key in ("sha256", "quantizer", "layer_bits", "seed", "step", "kind"):
-        assert theirs_[key] == ours[key], key
+        assert of_task[key] == ours[key], key
     assert task_settings(config).quantization.train.steps == ours["step"]
 
 

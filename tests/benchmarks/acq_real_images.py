@@ -21,10 +21,10 @@ import numpy as np
 from flax.linen import initializers
 
 from acq.accuracy import (
-    fidelity,
     logits_of,
+    measure_accuracy,
+    measure_fidelity,
     predict,
-    top1,
 )
 from acq.datasets.eval_data import EvalData
 from acq.datasets.opening import open_eval_data
@@ -166,7 +166,11 @@ def main() -> None:
         variables = teach(run, teacher, half(data, middle, len(data)).images)
         found[f"real images, W{bits}A{bits}"] = look(logits_of(student), variables)
         rows += [
-            (name, top1(x, shown.labels).top1, *fidelity(x, expected))
+            (
+                name,
+                measure_accuracy(x, shown.labels).top1,
+                *measure_fidelity(x, expected),
+            )
             for name, x in found.items()
         ]
     print(
