@@ -102,7 +102,7 @@ def test_a_killed_training_goes_on_to_the_same_teacher(
     assert whole.record.sha256 == again.record.sha256 == manifest["sha256"]
     assert whole.record.options == {"width": 2} and whole.record.channels == 1
     assert 0 <= manifest["top1"] <= 100
-    assert whole.network == Small(FloatLayers(), 10)
+    assert whole.network == Small(FloatLayers(), 10, width=2)
 
     # What is there is loaded, and only by those who ask for it.
     monkeypatch.setattr(training, "load_digits", None)
