@@ -75,12 +75,14 @@ def logits_of(network: nn.Module) -> Apply:
     return apply
 
 
-def top1(logits: Float32[np.ndarray, "n k"], labels: Int[np.ndarray, "n"]) -> Accuracy:
+def measure_accuracy(
+    logits: Float32[np.ndarray, "n k"], labels: Int[np.ndarray, "n"]
+) -> Accuracy:
     """Returns how many images a classifier gets right."""
     return Accuracy(int(np.sum(classes_of(logits) == labels)), len(labels))
 
 
-def fidelity(
+def measure_fidelity(
     student: Float32[np.ndarray, "n k"], teacher: Float32[np.ndarray, "n k"]
 ) -> Fidelity:
     """Returns how close a student's logits are to its teacher's of the same images.

@@ -210,7 +210,7 @@ def anything_computed(workdir: Path) -> bool:
 
 
 def refuse_other_config(
-    config: ConfigDict, workdir: Path, *, free: tuple[str, ...]
+    config: ConfigDict | Mapping[str, Any], workdir: Path, *, free: tuple[str, ...]
 ) -> None:
     """Raises if the folder holds results of a run with another config.
 
@@ -273,7 +273,9 @@ def _is_there(path: Path) -> bool:
     return path.exists() or path.is_symlink()
 
 
-def hold_config(config: ConfigDict, workdir: Path, *, free: tuple[str, ...]) -> None:
+def hold_config(
+    config: ConfigDict | Mapping[str, Any], workdir: Path, *, free: tuple[str, ...]
+) -> None:
     """Writes `workdir/config.json`, or checks that this run is the one begun there.
 
     Called once the run's inputs are open.
@@ -292,8 +294,10 @@ def hold_config(config: ConfigDict, workdir: Path, *, free: tuple[str, ...]) -> 
         write_atomically(path, json.dumps(_as_json(config), indent=2) + "\n")
 
 
-def _as_json(config: ConfigDict) -> dict[str, Any]:
+def _as_json(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
     """Through JSON and back, so that tuples and lists compare alike."""
+    if isinstance(config, Mapping):
+        return json.loads(json.dumps(config))
     return json.loads(config.to_json_best_effort())
 
 

@@ -1,4 +1,4 @@
-"""From a config to the images and labels that a run is evaluated on."""
+"""From settings to the images and labels that a run is evaluated on."""
 
 import dataclasses
 from pathlib import Path
@@ -6,16 +6,15 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from acq.classifier import Classifier, Record
+from acq.classifier import Record
 from acq.datasets.decoding import Framing
 from acq.datasets.digits import CLASSES, load_digits
 from acq.datasets.eval_data import EvalData, check_eval_data
 from acq.datasets.folder import open_folder
 from acq.datasets.npz import from_arrays, read_npz
-from acq.datasets.settings import SPLITS
+from acq.datasets.settings import SPLITS, EvalDataSettings
 from acq.datasets.tfds_images import is_prepared_folder, open_dataset, open_prepared
 from acq.datasets.unusable import told_together
-from common.config import ConfigDict
 from common.pipeline import read_ahead
 from common.progress import Progress
 
@@ -24,20 +23,19 @@ _HELD_BYTES = 1 << 28
 _CHUNK = 256
 
 
-def open_eval_data(config: ConfigDict, teacher: Classifier) -> EvalData | None:
-    """Returns the labelled images to evaluate on; None if the config names none.
+def open_eval_data(settings: EvalDataSettings, record: Record) -> EvalData | None:
+    """Returns the labelled images to evaluate on; None if the settings name none.
 
     Args:
-      config: Checked. `eval` is read, and `data.cache`, the folder of datasets.
-      teacher: Tells image size, channels and classes.
+      settings: Where they are.
+      record: Of the teacher; tells image size, channels and classes.
 
     Raises:
       UserError: They are not there, not readable, or of other images or classes than
         the teacher's.
     """
-    settings, record = config.eval, teacher.record
     if settings.path:
-        data = _open_path(config, record)
+        data = _open_path(settings, record)
     elif settings.dataset == "digits":
         test = load_digits().test
         data = from_arrays("digits", test.images, test.labels, CLASSES, record)
@@ -45,8 +43,8 @@ def open_eval_data(config: ConfigDict, teacher: Classifier) -> EvalData | None:
         images, labels, classes = open_dataset(
             settings.dataset,
             settings.split,
-            _framing(config, record),
-            cache=config.data.cache,
+            _framing(settings, record),
+            cache=settings.cache,
             limit=settings.limit,
         )
         name = f"{settings.dataset} {settings.split or SPLITS[settings.dataset]}"
@@ -60,28 +58,28 @@ def open_eval_data(config: ConfigDict, teacher: Classifier) -> EvalData | None:
     return data
 
 
-def _framing(config: ConfigDict, record: Record) -> Framing:
+def _framing(settings: EvalDataSettings, record: Record) -> Framing:
     return Framing(
         size=record.image_size,
         channels=record.channels,
-        resize=config.eval.resize,
-        interpolation=config.eval.interpolation,
+        resize=settings.resize,
+        interpolation=settings.interpolation,
     )
 
 
-def _open_path(config: ConfigDict, record: Record) -> EvalData:
-    path, settings = Path(config.eval.path), config.eval
+def _open_path(settings: EvalDataSettings, record: Record) -> EvalData:
+    path = Path(settings.path)
     if not path.is_dir():
         images, labels, classes = read_npz(path)
         return from_arrays(str(path), images, labels, classes, record)
     if is_prepared_folder(path):
         images, labels, classes = open_prepared(
-            path, settings.split, _framing(config, record), limit=settings.limit
+            path, settings.split, _framing(settings, record), limit=settings.limit
         )
         return check_eval_data(str(path), images, labels, classes, record)
     images, labels = open_folder(
         path,
-        _framing(config, record),
+        _framing(settings, record),
         classes=record.classes,
         order=Path(settings.classes) if settings.classes else None,
     )

@@ -1,4 +1,5 @@
 """What a generator's samples are like: measured, told in words, drawn.
 
-`diagnose` measures, `diagnosis` is what it finds, `complaints` says what is wrong.
+`measuring` looks at samples, `diagnosis` is what it finds, `complaints` says what is
+wrong.
 """

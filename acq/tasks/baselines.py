@@ -11,10 +11,11 @@ The teacher's weights are rounded as they are, and the activations' ranges come 
     real           images of the evaluation data, which data-free quantization forbids:
                    what the others would have if they were perfect
 
-Any other range is of the kind that `config.quantizer.range_method` names, so that the
+Any other range is of the kind that the quantizer's `range_method` names, so that the
 rows differ in their images alone.
 """
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -25,84 +26,77 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from acq.accuracy import logits_of, predict, top1
+from acq.accuracy import logits_of, measure_accuracy, predict
 from acq.classifier import Classifier
 from acq.datasets.eval_data import EvalData
-from acq.layers.observed import (
-    ranges_as_observed,
-    ranges_from_images,
-    ranges_from_statistics,
+from acq.layers.observed import ranges_as_observed, ranges_from_images
+from acq.quantization.settings import QuantizationSettings
+from acq.quantization.student_layers import (
+    quant_layers,
+    range_layers,
+    statistics_ranges,
 )
-from acq.tasks import settings
-from common.config import ConfigDict
 from common.devices import is_first_process
 from common.files import write_atomically
 from common.typing import PyTree
 
+BASELINES = ("noise", "bn_statistics", "generated", "untrained", "real")
 
-def statistics_ranges(config: ConfigDict, teacher: Classifier) -> PyTree:
-    """Returns the ranges that the teacher's BatchNorm parameters alone give."""
-    layers = settings.range_layers(config, teacher, config.quantizer.range_method)
-    count = config.train.batch_size
-    return ranges_from_statistics(
-        teacher.network,
-        layers,
-        teacher.variables,
-        teacher.record.image_shape(count),
-        # "rbg" compiles several times faster than the default, with as many layers.
-        jax.random.key(config.seed, impl="rbg"),
-    )
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BaselineSettings:
+    """What a run is compared with; `config.baselines` in messages.
+
+    Attributes:
+      run: some of `BASELINES`.
+      batches: of images, to take ranges from.
+    """
+
+    run: tuple[str, ...]
+    batches: int
 
 
 def measure_baselines(
-    config: ConfigDict,
+    baselines: BaselineSettings,
+    settings: QuantizationSettings,
     teacher: Classifier,
     data: EvalData,
     generate: Callable[[int], jax.Array],
     path: Path,
+    *,
+    batch_size: int,
 ) -> dict[str, Any]:
-    """Returns {name: {top1, correct}} of `config.baselines.run`.
+    """Returns {name: {top1, correct}} of `baselines.run`.
 
     Args:
-      config: checked.
+      baselines: which.
+      settings: of the quantization that they are compared with.
       teacher: to be rounded.
       data: to evaluate on.
       generate: from the number of a batch to images of the generator.
       path: a JSON file; what it holds is not measured again.
+      batch_size: images evaluated at once over all devices.
     """
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    layers = settings.range_layers(config, teacher, config.quantizer.range_method)
-    student = teacher.with_layers(settings.quant_layers(config, teacher))
+    student = teacher.with_layers(quant_layers(settings.quantizer, teacher))
     sources: Mapping[str, Callable[[], Iterator[jax.Array]]] = {
-        "noise": lambda: _noise(config, teacher),
-        "generated": lambda: map(generate, range(config.baselines.batches)),
-        "real": lambda: _real(config, teacher, data),
+        "noise": lambda: _noise(baselines.batches, settings, teacher),
+        "generated": lambda: map(generate, range(baselines.batches)),
+        "real": lambda: _real(baselines.batches, settings, teacher, data),
     }
-    for name in config.baselines.run:
+    for name in baselines.run:
         if name in found:
             continue
-        if name == "bn_statistics":
-            ranges = statistics_ranges(config, teacher)
-        elif name == "untrained":
-            ranges = ranges_as_observed(
-                student,
-                teacher.variables,
-                sources["generated"](),
-                decay=float(config.quantizer.decay),
-            )
-        else:
-            ranges = ranges_from_images(
-                teacher.network, layers, teacher.variables, sources[name]()
-            )
+        ranges = _ranges(name, settings, teacher, sources)
         logits = predict(
             logits_of(student),
             {**teacher.variables, "ranges": ranges},
             data.images,
-            batch_size=config.eval.batch_size,
+            batch_size=batch_size,
             normalisation=teacher.record.normalisation,
             name=f"rounded, ranges from {name}",
         )
-        accuracy = top1(logits, data.labels)
+        accuracy = measure_accuracy(logits, data.labels)
         found[name] = {"top1": accuracy.top1, "correct": accuracy.correct}
         logging.info("rounded, ranges from %s: %.2f %%", name, accuracy.top1)
         if is_first_process():
@@ -110,19 +104,43 @@ def measure_baselines(
     return found
 
 
-def _noise(config: ConfigDict, teacher: Classifier) -> Iterator[jax.Array]:
-    shape = teacher.record.image_shape(config.train.batch_size)
-    for batch in range(config.baselines.batches):
-        rng = jax.random.fold_in(jax.random.key(config.seed), batch)
+def _ranges(
+    name: str,
+    settings: QuantizationSettings,
+    teacher: Classifier,
+    sources: Mapping[str, Callable[[], Iterator[jax.Array]]],
+) -> PyTree:
+    """The activations' ranges of a baseline."""
+    if name == "bn_statistics":
+        return statistics_ranges(settings, teacher)
+    if name == "untrained":
+        return ranges_as_observed(
+            teacher.with_layers(quant_layers(settings.quantizer, teacher)),
+            teacher.variables,
+            sources["generated"](),
+            decay=float(settings.quantizer.decay),
+        )
+    layers = range_layers(settings.quantizer, teacher)
+    return ranges_from_images(
+        teacher.network, layers, teacher.variables, sources[name]()
+    )
+
+
+def _noise(
+    batches: int, settings: QuantizationSettings, teacher: Classifier
+) -> Iterator[jax.Array]:
+    shape = teacher.record.image_shape(settings.train.batch_size)
+    for batch in range(batches):
+        rng = jax.random.fold_in(jax.random.key(settings.seed), batch)
         yield jax.random.normal(rng, shape)
 
 
 def _real(
-    config: ConfigDict, teacher: Classifier, data: EvalData
+    batches: int, settings: QuantizationSettings, teacher: Classifier, data: EvalData
 ) -> Iterator[jax.Array]:
     """The first images there are, in whole batches or in one that is smaller."""
-    size = min(config.train.batch_size, len(data))
-    for batch in range(min(config.baselines.batches, len(data) // size)):
+    size = min(settings.train.batch_size, len(data))
+    for batch in range(min(batches, len(data) // size)):
         images = data.images[np.arange(batch * size, (batch + 1) * size)]
         yield teacher.record.normalisation.normalise(
             jnp.asarray(images, jnp.float32) / 255.0

@@ -1,15 +1,11 @@
 """Checks a whole ACQ config: every problem in one message."""
 
-from acq.datasets.settings import RULES as EVAL_RULES
-from acq.tasks import settings
-from acq.teacher.opening import SOURCES
-from acq.teacher.settings import RULES as TEACHER_RULES
-from acq.teacher.settings import teacher_problems
-from acq.teacher.training import RULES as DIGITS_RULES
+from acq.tasks.rules import DIGITS_RULES, EVAL_RULES, RULES
+from acq.tasks.settings import quantization_settings, teacher_settings
+from acq.tasks.teacher_rules import RULES as TEACHER_RULES
+from acq.tasks.teacher_rules import teacher_problems
 from common import config as c
 from common.config import ConfigDict
-
-_SOURCE = {"teacher.source": c.one_of(*SOURCES)}
 
 
 def check(config: ConfigDict) -> None:
@@ -18,9 +14,13 @@ def check(config: ConfigDict) -> None:
     Raises:
       UserError: it holds something that is not accepted.
     """
-    found = c.rule_problems(
-        config, {**_SOURCE, **TEACHER_RULES, **DIGITS_RULES, **EVAL_RULES}
-    )
+    found = c.rule_problems(config, {**TEACHER_RULES, **DIGITS_RULES, **EVAL_RULES})
     if not found and config.teacher.source != "digits":
-        found += teacher_problems(config)
-    c.refuse(found + settings.problems(config))
+        found += teacher_problems(teacher_settings(config))
+    c.refuse(found + quantization_problems(config))
+
+
+def quantization_problems(config: ConfigDict) -> list[str]:
+    """Lists what is not accepted of generator, student and how long they learn."""
+    found = c.rule_problems(config, RULES)
+    return found or quantization_settings(config).problems()

@@ -7,15 +7,16 @@ from typing import Any
 from absl import logging
 
 from acq.accuracy import (
-    fidelity,
     logits_of,
+    measure_accuracy,
+    measure_fidelity,
     predict,
-    top1,
 )
 from acq.datasets.eval_data import EvalData
 from acq.datasets.opening import open_eval_data
 from acq.export import load_quantized
 from acq.tasks.check import check
+from acq.tasks.settings import TaskSettings, task_settings
 from acq.teacher.evaluation import TeacherEvaluation, evaluate_teacher
 from acq.teacher.opening import open_teacher
 from common.checkpoint import MANIFEST
@@ -37,24 +38,32 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """
     check(config)
     with hold_workdir(workdir, "task evaluate"):
-        return _evaluate(config, workdir)
+        return _evaluate(task_settings(config), workdir)
 
 
-def _evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+def _evaluate(settings: TaskSettings, workdir: Path) -> dict[str, Any]:
     """The evaluation, in a folder that is held."""
-    teacher = open_teacher(config, workdir)
-    data = open_eval_data(config, teacher)
+    teacher = open_teacher(
+        settings.teacher,
+        workdir,
+        digits=settings.digits,
+        seed=settings.quantization.seed,
+    )
+    data = open_eval_data(settings.evaluation, teacher.record)
     if data is None:
         raise UserError(
             "task evaluate needs labelled images: give --config.eval.path=FILE (an "
             ".npz with images and labels, or a folder) or --config.eval.dataset=NAME"
         )
-    float_ = evaluate_teacher(config, teacher, data)
-    if float_.refusal:
-        logging.warning("%s", float_.refusal)
-    results: dict[str, Any] = {"n": len(data), "teacher": float_.to_json()}
+    batch_size = settings.evaluation.batch_size
+    evaluation = evaluate_teacher(
+        teacher, data, source=settings.teacher.source, batch_size=batch_size
+    )
+    if evaluation.refusal:
+        logging.warning("%s", evaluation.refusal)
+    results: dict[str, Any] = {"n": len(data), "teacher": evaluation.to_json()}
     if (workdir / "export" / MANIFEST).exists():
-        results["quantized"] = _quantized(config, workdir, data, float_)
+        results["quantized"] = _evaluate_export(workdir, data, evaluation, batch_size)
     if is_first_process():
         write_atomically(
             workdir / "evaluation.json", json.dumps(results, indent=2) + "\n"
@@ -62,8 +71,8 @@ def _evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     return results
 
 
-def _quantized(
-    config: ConfigDict, workdir: Path, data: EvalData, teacher: TeacherEvaluation
+def _evaluate_export(
+    workdir: Path, data: EvalData, teacher: TeacherEvaluation, batch_size: int
 ) -> dict[str, Any]:
     """Accuracy of what a run exported, and how close it is to the teacher."""
     quantized = load_quantized(workdir / "export")
@@ -71,11 +80,14 @@ def _quantized(
         logits_of(quantized.network),
         quantized.variables,
         data.images,
-        batch_size=config.eval.batch_size,
+        batch_size=batch_size,
         normalisation=quantized.record.normalisation,
         name="quantized",
     )
-    accuracy, close = top1(logits, data.labels), fidelity(logits, teacher.logits)
+    accuracy, close = (
+        measure_accuracy(logits, data.labels),
+        measure_fidelity(logits, teacher.logits),
+    )
     logging.info(
         "quantized: %.2f %% of %d images (%d wrong), as the teacher on %.2f %%",
         accuracy.top1, accuracy.n, accuracy.n - accuracy.correct, close.agreement,

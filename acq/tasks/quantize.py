@@ -10,30 +10,22 @@ evaluated on them before anything is trained, at every start: so one that is not
 meant, or an image that cannot be used, costs no step.
 """
 
-import functools
 import time
 from pathlib import Path
 from typing import Any
 
-import jax
-from absl import logging
-
-from acq.accuracy import top1
+from acq.accuracy import measure_accuracy
 from acq.classifier import Classifier
 from acq.datasets.eval_data import EvalData
 from acq.datasets.opening import open_eval_data
-from acq.diagnosis.complaints import complaints
-from acq.diagnosis.diagnose import Diagnosis, diagnose
-from acq.samples.draws import Draws
-from acq.tasks import settings
+from acq.quantization.parts import create_generator_loss
+from acq.quantization.phases import generator_phase, shared_batch_size, student_phase
+from acq.quantization.sample_watch import look_at_samples, watch_samples
+from acq.quantization.states import generator_state, student_variables
+from acq.quantization.student_layers import quant_layers
 from acq.tasks.check import check
-from acq.tasks.initial_states import generator_state, quantize_state
-from acq.tasks.results import (
-    collect_results,
-    student_logits,
-    student_variables,
-    write_outputs,
-)
+from acq.tasks.results import collect_results, student_logits, write_outputs
+from acq.tasks.settings import TaskSettings, task_settings
 from acq.teacher.evaluation import (
     TeacherEvaluation,
     evaluate_teacher,
@@ -42,19 +34,12 @@ from acq.teacher.evaluation import (
 from acq.teacher.features import check_features
 from acq.teacher.identity import hold_teacher, refuse_replaced_weights
 from acq.teacher.opening import open_teacher
-from acq.training.step_parts import Learner, QuantizeState
-from acq.training.train_step import make_generator_step, make_quantize_step
+from acq.training.step_parts import QuantizeState
 from common.checkpoint import Checkpoints
 from common.config import ConfigDict, hold_config, refuse_other_config
-from common.devices import (
-    is_first_process,
-    per_process,
-    pmap_frozen_step,
-    replicate,
-    to_host,
-)
+from common.devices import is_first_process, replicate, to_host
 from common.errors import UserError
-from common.loop import Plan, fit
+from common.loop import fit
 from common.results import finished_results
 from common.typing import PyTree
 from common.workdir import hold_workdir
@@ -64,7 +49,7 @@ from common.writers import MetricsWriter
 FREE_TO_CHANGE = ("task", "data.cache", "eval.batch_size")
 
 
-def quantize(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+def quantize_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Quantizes, evaluates and exports; or goes on with it; or says that it is done.
 
     Args:
@@ -80,75 +65,88 @@ def quantize(config: ConfigDict, workdir: Path) -> dict[str, Any]:
       Interrupted: a signal came; the checkpoint is written.
     """
     check(config)
-    _batch_size(config)
+    settings = task_settings(config)
+    shared_batch_size(settings.quantization)
     with hold_workdir(workdir, "task quantize"):
         refuse_other_config(config, workdir, free=FREE_TO_CHANGE)
-        refuse_replaced_weights(config, workdir)
+        refuse_replaced_weights(settings.teacher, workdir)
         finished = finished_results(workdir, "quantize", lambda r: "quantized" in r)
         if finished is not None:
             return finished
-        return _quantize(config, workdir)
+        return _quantize(config, settings, workdir)
 
 
-def _quantize(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+def _quantize(
+    config: ConfigDict, settings: TaskSettings, workdir: Path
+) -> dict[str, Any]:
     """The run, in a folder that is held."""
-    started = time.monotonic()
-    teacher, data, evaluation = open_inputs(config, workdir)
-    given_params = _given_generator(config, teacher)
-    settings.quant_layers(config, teacher)  # refuses layers that the teacher lacks
+    started, run = time.monotonic(), settings.quantization
+    teacher, data, evaluation = open_inputs(settings, workdir)
+    generator_params = _given_generator(settings, teacher)
+    quant_layers(run.quantizer, teacher)  # refuses layers that the teacher lacks
     # All inputs are open: from here on the folder is this run's.
     if is_first_process():
         hold_config(config, workdir, free=FREE_TO_CHANGE)
     hold_teacher(teacher.record, workdir)
-    teacher_variables = replicate(teacher.variables)
 
-    if (generator_params := given_params) is None:
-        generator_params = _train_generator(config, teacher, teacher_variables, workdir)
-    state = _train_student(
-        config, teacher, teacher_variables, generator_params, data, workdir
+    teacher_variables = replicate(teacher.variables)
+    if generator_params is None:
+        generator_params = _train_generator(
+            settings, teacher, teacher_variables, workdir
+        )
+    state = to_host(
+        _train_student(
+            settings, teacher, teacher_variables, generator_params, data, workdir
+        )
     )
-    state = to_host(state)
-    diagnosis = _look(config, teacher, state.generator.params, alone=False)
+    diagnosis = look_at_samples(run, teacher, state.generator.params, alone=False)
     results = collect_results(
-        config, teacher, state, diagnosis, data, evaluation, workdir
+        settings, teacher, state, diagnosis, data, evaluation, workdir
     )
     results["seconds"] = round(time.monotonic() - started, 1)
     if is_first_process():
         variables = student_variables(teacher, state)
-        write_outputs(config, teacher, variables, diagnosis, results, workdir)
+        write_outputs(run, teacher, variables, diagnosis, results, workdir)
     return results
 
 
 def open_inputs(
-    config: ConfigDict, workdir: Path
+    settings: TaskSettings, workdir: Path
 ) -> tuple[Classifier, EvalData | None, TeacherEvaluation | None]:
     """Returns the teacher, the images to evaluate on, and the teacher on them.
 
     Args:
-      config: checked.
+      settings: of the task.
       workdir: the run's folder.
 
     Raises:
       UserError: one of them is not there, cannot be used, or is not the one meant.
     """
-    teacher = open_teacher(config, workdir)
-    check_features(config, teacher)
-    data = open_eval_data(config, teacher)
+    run, evaluated = settings.quantization, settings.evaluation
+    teacher = open_teacher(
+        settings.teacher, workdir, digits=settings.digits, seed=run.seed
+    )
+    check_features(teacher, create_generator_loss(run, alone=False))
+    data = open_eval_data(evaluated, teacher.record)
     if data is None:
         return teacher, None, None
-    evaluation = evaluate_teacher(config, teacher, data)
+    evaluation = evaluate_teacher(
+        teacher,
+        data,
+        source=settings.teacher.source,
+        batch_size=evaluated.batch_size,
+    )
     refuse_wrong_teacher(evaluation)
     return teacher, data, evaluation
 
 
-def _given_generator(config: ConfigDict, teacher: Classifier) -> PyTree | None:
+def _given_generator(settings: TaskSettings, teacher: Classifier) -> PyTree | None:
     """The parameters of another run's generator; None where none is given."""
-    path = config.generator.path
-    if not path:
+    path = settings.generator_path
+    if path is None:
         return None
-    parts = settings.generator_parts(config, teacher, alone=True)
-    like, found = generator_state(config, parts), None
-    if (folder := Path(path) / "checkpoints").is_dir():
+    like, found = generator_state(settings.quantization, teacher), None
+    if (folder := path / "checkpoints").is_dir():
         with Checkpoints(folder, read_only=True) as checkpoints:
             found = checkpoints.restore(like)
     if found is None:
@@ -160,38 +158,39 @@ def _given_generator(config: ConfigDict, teacher: Classifier) -> PyTree | None:
 
 
 def _train_generator(
-    config: ConfigDict, teacher: Classifier, teacher_variables: PyTree, workdir: Path
+    settings: TaskSettings,
+    teacher: Classifier,
+    teacher_variables: PyTree,
+    workdir: Path,
 ) -> PyTree:
     """The generator's parameters after its steps alone."""
-    parts = settings.generator_parts(config, teacher, alone=True)
-    folder = workdir / "generator"
-    steps = settings.alone_steps(config)
-    state = generator_state(config, parts)
+    run, folder = settings.quantization, workdir / "generator"
+    phase = generator_phase(run, teacher, teacher_variables)
+    steps = phase.plan.total
     if not steps:
-        return state.generator.params
-    p_step = pmap_frozen_step(make_generator_step(parts))
+        return phase.state.generator.params
     with Checkpoints(folder / "checkpoints", keep=1) as checkpoints:
         state = fit(
-            state,
-            functools.partial(p_step, teacher_variables),
-            Draws(_batch_size(config)),
-            _plan(config, steps),
+            phase.state,
+            phase.p_step,
+            phase.draws,
+            phase.plan,
             checkpoints=checkpoints,
             make_writer=lambda after: MetricsWriter(folder, after_step=after),
-            evaluate=lambda state: _watch(
-                config,
+            evaluate=lambda state: watch_samples(
+                run,
                 teacher,
                 state.generator,
                 alone=True,
                 settled=int(state.step) >= steps / 2,
             ),
-            name="generator",
+            name=phase.name,
         )
     return to_host(state.generator.params)
 
 
 def _train_student(
-    config: ConfigDict,
+    settings: TaskSettings,
     teacher: Classifier,
     teacher_variables: PyTree,
     generator_params: PyTree,
@@ -199,106 +198,45 @@ def _train_student(
     workdir: Path,
 ) -> QuantizeState:
     """The final state."""
-    generator_parts = settings.generator_parts(config, teacher, alone=False)
-    student_parts = settings.student_parts(config, teacher)
-    state = quantize_state(config, teacher, generator_params)
-    p_step = pmap_frozen_step(
-        make_quantize_step(
-            generator_parts, student_parts, generator_learns=config.generator.learns
-        )
+    phase = student_phase(
+        settings.quantization, teacher, teacher_variables, generator_params
     )
-    batch_size = _batch_size(config)
-    waits = settings.waiting_steps(config)
-
-    def evaluate(state: QuantizeState) -> dict[str, float]:
-        scalars, step = {}, int(state.step)
-        # One that waits is no student yet, and is not to count as the best; whether it
-        # does for GDFQ is not known here.
-        if data is not None and step > waits:
-            variables = student_variables(teacher, state)
-            logits = student_logits(config, teacher, variables, data, name="validate")
-            scalars["val/top1"] = top1(logits, data.labels).top1
-        if config.generator.learns:
-            scalars |= _watch(
-                config,
-                teacher,
-                state.generator,
-                alone=False,
-                settled=step >= waits / 2,
-            )
-        return scalars
-
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         return fit(
-            state,
-            functools.partial(p_step, teacher_variables),
-            # Behind the numbers of the generator's steps alone: new samples.
-            Draws(
-                batch_size,
-                first=batch_size
-                * (settings.to_steps(config, "generator.warmup") - waits),
-            ),
-            _plan(config, waits + settings.to_steps(config, "train.duration")),
+            phase.state,
+            phase.p_step,
+            phase.draws,
+            phase.plan,
             checkpoints=checkpoints,
             make_writer=lambda after: MetricsWriter(workdir, after_step=after),
-            evaluate=evaluate,
-            name="student",
+            evaluate=lambda state: _evaluate_student(settings, teacher, data, state),
+            name=phase.name,
         )
 
 
-def _batch_size(config: ConfigDict) -> int:
-    """The batch over all devices, after checking that devices share it in pairs.
-
-    Raises:
-      UserError: they do not.
-    """
-    size = config.train.batch_size
-    if per_process(size, "train.batch_size") % (2 * jax.local_device_count()):
-        raise UserError(
-            f"config.train.batch_size: got {size}, accepted: a multiple of "
-            f"{2 * jax.device_count()}, pairs on {jax.device_count()} devices"
-        )
-    return size
-
-
-def _plan(config: ConfigDict, steps: int) -> Plan:
-    return Plan(
-        total=steps,
-        **{
-            key: settings.to_steps(config, f"train.{key}")
-            for key in ("log", "evaluate", "save")
-        },
-    )
-
-
-def _look(
-    config: ConfigDict, teacher: Classifier, generator_params: PyTree, *, alone: bool
-) -> Diagnosis:
-    """What a fresh lot of samples, seen in no step, shows."""
-    steps = sum(
-        settings.to_steps(config, key) for key in ("generator.warmup", "train.duration")
-    )
-    return diagnose(
-        settings.generator_parts(config, teacher, alone=alone),
-        generator_params,
-        teacher.variables,
-        first=config.train.batch_size * steps,
-        count=config.train.looked_at,
-        batch_size=config.train.batch_size,
-    )
-
-
-def _watch(
-    config: ConfigDict,
+def _evaluate_student(
+    settings: TaskSettings,
     teacher: Classifier,
-    learner: Learner,
-    *,
-    alone: bool,
-    settled: bool = True,
+    data: EvalData | None,
+    state: QuantizeState,
 ) -> dict[str, float]:
-    """The diagnosis' numbers, with a warning for whatever is wrong."""
-    diagnosis = _look(config, teacher, learner.params, alone=alone)
-    loss = settings.generator_parts(config, teacher, alone=alone).loss
-    for text in complaints(diagnosis, loss, settled=settled):
-        logging.warning("%s", text)
-    return diagnosis.scalars()
+    """The scalars of a step: accuracy, and samples of a generator that still learns."""
+    run, step = settings.quantization, int(state.step)
+    waits, scalars = run.waiting_steps, {}
+    # One that waits is no student yet, and is not to count as the best; whether it
+    # does for GDFQ is not known here.
+    if data is not None and step > waits:
+        logits = student_logits(
+            run,
+            teacher,
+            student_variables(teacher, state),
+            data,
+            batch_size=settings.evaluation.batch_size,
+            name="validate",
+        )
+        scalars["val/top1"] = measure_accuracy(logits, data.labels).top1
+    if run.generator.learns:
+        scalars |= watch_samples(
+            run, teacher, state.generator, alone=False, settled=step >= waits / 2
+        )
+    return scalars

@@ -11,30 +11,33 @@ from absl import logging
 from jaxtyping import Float32
 
 from acq.accuracy import (
-    fidelity,
     logits_of,
+    measure_accuracy,
+    measure_fidelity,
     predict,
-    top1,
 )
 from acq.classifier import Classifier
 from acq.datasets.eval_data import EvalData
 from acq.diagnosis.complaints import complaints
 from acq.diagnosis.diagnosis import Diagnosis
 from acq.diagnosis.pictures import centers_png, samples_png
-from acq.export import export_quantized
-from acq.tasks import settings
+from acq.export import quantize_student
+from acq.quantization.parts import create_generator_loss, generator_parts
+from acq.quantization.settings import QuantizationSettings
+from acq.quantization.states import student_variables
+from acq.quantization.student_layers import bits_by_layer, quant_layers
 from acq.tasks.baselines import measure_baselines
+from acq.tasks.settings import TaskSettings
 from acq.tasks.tables import format_results
 from acq.teacher.evaluation import TeacherEvaluation
 from acq.training.step_parts import QuantizeState
-from common.config import ConfigDict
 from common.html_report import curves_png, write_report
 from common.results import write_results
 from common.typing import PyTree
 
 
 def collect_results(
-    config: ConfigDict,
+    settings: TaskSettings,
     teacher: Classifier,
     state: QuantizeState,
     diagnosis: Diagnosis,
@@ -45,7 +48,7 @@ def collect_results(
     """Returns what `results.json` holds, but for the run's seconds.
 
     Args:
-      config: checked.
+      settings: of the task.
       teacher: the float network.
       state: after the last step, on the host.
       diagnosis: of the generator's samples.
@@ -53,64 +56,60 @@ def collect_results(
       evaluation: of the teacher on them; None without.
       workdir: the run's folder, with its metrics.
     """
-    loss = settings.generator_parts(config, teacher, alone=False).loss
+    run = settings.quantization
+    loss = create_generator_loss(run, alone=False)
     metrics = workdir / "metrics.jsonl"
     rates = sorted(_metrics(metrics, "train/steps_per_second"))
     agreement = _metrics(metrics, "train/agreement")
     results: dict[str, Any] = {
         "bits": {
-            "weight": config.quantizer.weight_bits,
-            "activation": config.quantizer.activation_bits,
-            "other": config.quantizer.other_bits or 32,
+            "weight": run.quantizer.weight_bits,
+            "activation": run.quantizer.activation_bits,
+            "other": run.quantizer.other_bits or 32,
         },
-        "layer_bits": settings.bits_by_layer(config, teacher),
+        "layer_bits": bits_by_layer(run.quantizer, teacher),
         "teacher": {"source": teacher.record.source, "sha256": teacher.record.sha256},
         "quantized": {},
         "baselines": {},
         "samples": diagnosis.scalars(),
         "complaints": complaints(diagnosis, loss),
         "agreement_on_samples": agreement[-1] if agreement else None,
-        "seed": config.seed,
-        "steps": settings.to_steps(config, "train.duration"),
+        "seed": run.seed,
+        "steps": run.train.steps,
         # The median, for the first of them compiles.
         "seconds_per_step": round(1 / rates[len(rates) // 2], 4) if rates else 0.0,
     }
     if data is not None and evaluation is not None:
         results["teacher"] |= evaluation.to_json()
         results["complaints"] += evaluation.warnings
-        results |= _accuracies(config, teacher, state, data, evaluation.logits, workdir)
+        results |= _accuracies(
+            settings, teacher, state, data, evaluation.logits, workdir
+        )
     return results
 
 
-def student_variables(teacher: Classifier, state: QuantizeState) -> PyTree:
-    """Returns the student's variables; its running statistics are the teacher's."""
-    return {
-        **state.student.params,
-        "batch_stats": teacher.variables["batch_stats"],
-    }
-
-
 def student_logits(
-    config: ConfigDict,
+    settings: QuantizationSettings,
     teacher: Classifier,
     variables: PyTree,
     data: EvalData,
     *,
+    batch_size: int,
     name: str,
 ) -> Float32[np.ndarray, "n k"]:
     """Returns the student's logits of the evaluation images."""
     return predict(
-        logits_of(teacher.with_layers(settings.quant_layers(config, teacher))),
+        logits_of(teacher.with_layers(quant_layers(settings.quantizer, teacher))),
         variables,
         data.images,
-        batch_size=config.eval.batch_size,
+        batch_size=batch_size,
         normalisation=teacher.record.normalisation,
         name=name,
     )
 
 
 def _accuracies(
-    config: ConfigDict,
+    settings: TaskSettings,
     teacher: Classifier,
     state: QuantizeState,
     data: EvalData,
@@ -118,7 +117,8 @@ def _accuracies(
     workdir: Path,
 ) -> dict[str, Any]:
     """Of the student (last and best) and the baselines."""
-    parts = settings.generator_parts(config, teacher, alone=False)
+    run, batch_size = settings.quantization, settings.evaluation.batch_size
+    parts = generator_parts(run, teacher, alone=False)
 
     @jax.jit
     def images(params: PyTree, draw: jax.Array) -> jax.Array:
@@ -128,26 +128,34 @@ def _accuracies(
         )
         return jnp.asarray(made)
 
-    size = config.train.batch_size
+    size = run.train.batch_size
 
     def generate(batch: int) -> jax.Array:
         draw = jnp.arange(batch * size, (batch + 1) * size, dtype="uint32")
         return images(state.generator.params, draw)
 
     variables = student_variables(teacher, state)
-    logits = student_logits(config, teacher, variables, data, name="quantized")
-    last = top1(logits, data.labels)
+    logits = student_logits(
+        run, teacher, variables, data, batch_size=batch_size, name="quantized"
+    )
+    last = measure_accuracy(logits, data.labels)
     seen = _metrics(workdir / "metrics.jsonl", "val/top1")
     return {
         "quantized": {
             "top1": last.top1,
             "correct": last.correct,
             "best_top1": max([last.top1, *seen]),
-            **fidelity(logits, teacher_logits)._asdict(),
+            **measure_fidelity(logits, teacher_logits)._asdict(),
         },
         "n": last.n,
         "baselines": measure_baselines(
-            config, teacher, data, generate, workdir / "baselines.json"
+            settings.baselines,
+            run,
+            teacher,
+            data,
+            generate,
+            workdir / "baselines.json",
+            batch_size=batch_size,
         ),
     }
 
@@ -161,7 +169,7 @@ def _metrics(path: Path, name: str) -> list[float]:
 
 
 def write_outputs(
-    config: ConfigDict,
+    settings: QuantizationSettings,
     teacher: Classifier,
     student: PyTree,
     diagnosis: Diagnosis,
@@ -169,13 +177,7 @@ def write_outputs(
     workdir: Path,
 ) -> None:
     """Writes export, report and results."""
-    export_quantized(
-        workdir / "export",
-        config,
-        teacher,
-        student,
-        {"seed": config.seed, "step": results["steps"]},
-    )
+    quantize_student(settings, teacher, student).save(workdir / "export")
     table = format_results(results)
     logging.info("\n%s", table)
     curves = {
@@ -187,7 +189,7 @@ def write_outputs(
     }
     own_phase = workdir / "generator"
     generator_metrics = (
-        workdir if config.train.one_loop else own_phase
+        workdir if settings.train.one_loop else own_phase
     ) / "metrics.jsonl"
     if generator_metrics.exists():
         curves["Generator"] = curves_png(

@@ -24,9 +24,8 @@ from acq.models import (
     find_network,
 )
 from acq.teacher.own_network import create_own_network
-from acq.teacher.settings import network_name
+from acq.teacher.settings import TeacherSettings
 from acq.weights.names import naming_of
-from common.config import ConfigDict
 from common.typing import PyTree
 
 _Tensors = Mapping[str, np.ndarray]
@@ -57,17 +56,17 @@ _MOBILENET_W1 = {
 _WIDEST_DEPTHWISE = 960
 
 
-def advice(tensors: _Tensors, config: ConfigDict) -> list[str]:
+def advice(tensors: _Tensors, settings: TeacherSettings) -> list[str]:
     """Returns lines for the message: what in the config would fit the file.
 
     Args:
       tensors: Of the file, named as inside the modules around them.
-      config: A checked one, whose network they do not fit.
+      settings: Of the teacher, whose network they do not fit.
     """
-    channels = _channels(tensors) or len(config.teacher.mean)
+    channels = _channels(tensors) or len(settings.mean)
     # Of the configured network, if it is not one of ours.
-    size = config.teacher.image_size
-    for options in _candidates(tensors, config):
+    size = settings.image_size
+    for options in _candidates(tensors, settings):
         like = _shapes(channels=channels, size=size, **options)
         if naming_of(tensors, like) is None:
             continue
@@ -75,10 +74,10 @@ def advice(tensors: _Tensors, config: ConfigDict) -> list[str]:
             f"--config.teacher.{key}={value!r}"
             if value == ""
             else f"--config.teacher.{key}={value}"
-            for key, value in _changes(options, config)
+            for key, value in _changes(options, settings)
         ]
         lines = [f"They are those of {options['name']}: give {' '.join(flags)}."]
-        if channels != len(config.teacher.mean):
+        if channels != len(settings.mean):
             lines.append(
                 f"Its images have {channels} channels: give --config.teacher.mean and "
                 "--config.teacher.std as many numbers."
@@ -93,9 +92,11 @@ def advice(tensors: _Tensors, config: ConfigDict) -> list[str]:
     ]
 
 
-def _candidates(tensors: _Tensors, config: ConfigDict) -> Iterator[dict[str, Any]]:
+def _candidates(
+    tensors: _Tensors, settings: TeacherSettings
+) -> Iterator[dict[str, Any]]:
     """Networks that the file may be of: their name, classes and options."""
-    classes = _classes(tensors) or config.teacher.classes or 1000
+    classes = _classes(tensors) or settings.classes or 1000
     if classes < 2:
         return
     stages = _stages(tensors)
@@ -119,8 +120,8 @@ def _candidates(tensors: _Tensors, config: ConfigDict) -> Iterator[dict[str, Any
         hidden = _rows(_HIDDEN, tensors)
         if hidden:
             yield {"name": "vgg16_bn", "classes": classes, "hidden": hidden}
-    if ":" in config.teacher.name:
-        yield {"name": config.teacher.name, "classes": classes}
+    if ":" in settings.name:
+        yield {"name": settings.name, "classes": classes}
 
 
 @functools.cache
@@ -139,31 +140,31 @@ def _shapes(
 
 
 def _changes(
-    options: Mapping[str, Any], config: ConfigDict
+    options: Mapping[str, Any], settings: TeacherSettings
 ) -> Iterator[tuple[str, Any]]:
     """Yields the keys of `config.teacher` to change for a network, and their values."""
-    teacher, name = config.teacher, options["name"]
-    here, there = find_network(teacher.name), find_network(name)
-    if network_name(config) != name:
+    name = options["name"]
+    here, there = find_network(settings.name), find_network(name)
+    if settings.network_name != name:
         if all(one is not None and one.module is CifarResNet for one in (here, there)):
             assert there is not None
             yield "depth", there.fixed["depth"]
         else:
             yield "name", name
-            if teacher.depth:
+            if settings.depth:
                 yield "depth", 0
-    if options["classes"] != (teacher.classes or (there.classes if there else 0)):
+    if options["classes"] != (settings.classes or (there.classes if there else 0)):
         yield "classes", options["classes"]
     for key, of_itself in (
         ("shortcut", "zero_pad"),
         ("width_multiplier", 1.0),
         ("hidden", 4096),
     ):
-        wanted, left_open = options.get(key), type(teacher[key])()
+        wanted, given = options.get(key), getattr(settings, key)
         if wanted is None:
-            if teacher[key]:
-                yield key, left_open
-        elif wanted != (teacher[key] or of_itself):
+            if given:
+                yield key, type(given)()
+        elif wanted != (given or of_itself):
             yield key, wanted
 
 

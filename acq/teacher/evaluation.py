@@ -1,6 +1,6 @@
 """The teacher on the evaluation images, before any training: is it the one meant.
 
-Weights that were given (`config.teacher.source` 'weights') are judged. A teacher that
+Weights that were given (the source 'weights') are judged. A teacher that
 the run itself makes, of digits or at random, is reported as it is.
 """
 
@@ -15,8 +15,8 @@ from acq.accuracy import (
     Accuracy,
     classes_of,
     logits_of,
+    measure_accuracy,
     predict,
-    top1,
 )
 from acq.classifier import Classifier
 from acq.datasets.eval_data import EvalData
@@ -27,7 +27,7 @@ from acq.teacher.input_statistics import (
     measure_input_statistics,
     preparation_warnings,
 )
-from common.config import ConfigDict
+from acq.teacher.settings import Source
 from common.errors import UserError
 
 _MOST_NAMED = 5
@@ -72,11 +72,17 @@ class TeacherEvaluation:
 
 
 def evaluate_teacher(
-    config: ConfigDict, teacher: Classifier, data: EvalData
+    teacher: Classifier, data: EvalData, *, source: Source, batch_size: int
 ) -> TeacherEvaluation:
     """Returns what the evaluation images tell of a teacher, after logging it.
 
     Every image is read, so that one that cannot be used is found here.
+
+    Args:
+      teacher: The float network.
+      data: Labelled images.
+      source: Where its weights come from.
+      batch_size: Images at once over all devices.
 
     Raises:
       UserError: Images cannot be used; names them.
@@ -85,23 +91,23 @@ def evaluate_teacher(
         logits_of(teacher.network),
         teacher.variables,
         data.images,
-        batch_size=config.eval.batch_size,
+        batch_size=batch_size,
         normalisation=teacher.record.normalisation,
         name="teacher",
     )
-    accuracy = top1(logits, data.labels)
+    accuracy = measure_accuracy(logits, data.labels)
     logging.info(
         "teacher: %.2f %% of %d images (%d wrong)",
         accuracy.top1, accuracy.n, accuracy.n - accuracy.correct,
     )  # fmt: skip
-    if config.teacher.source == "random":
+    if source == "random":
         return TeacherEvaluation(logits=logits, accuracy=accuracy, statistics=None)
     statistics = measure_input_statistics(teacher, data)
     logging.info(
         "evaluation images at the teacher's BatchNorm layers: distance %s",
         statistics.words(),
     )
-    if config.teacher.source != "weights":
+    if source != "weights":
         return TeacherEvaluation(
             logits=logits, accuracy=accuracy, statistics=statistics
         )

@@ -7,20 +7,20 @@ import jax.numpy as jnp
 from absl import logging
 
 from acq.classifier import Classifier
-from common.config import ConfigDict
+from acq.training.step_parts import GeneratorLoss
 from common.errors import UserError
 
 _TERMS = ("center_weight", "consistency_weight")
 
 
-def check_features(config: ConfigDict, teacher: Classifier) -> None:
+def check_features(teacher: Classifier, loss: GeneratorLoss) -> None:
     """Refuses features of a single position where attention is used; warns elsewhere.
 
     Attention is a distribution over positions: over one, it is always the same.
 
     Args:
-      config: A checked one.
       teacher: Whose features they are.
+      loss: The generator's.
 
     Raises:
       UserError: Terms of the generator's loss read attention that is none.
@@ -33,7 +33,7 @@ def check_features(config: ConfigDict, teacher: Classifier) -> None:
         f"of {teacher.record.image_size} x {teacher.record.image_size}: attention, "
         "which is read from them, needs 2 x 2 positions or more"
     )
-    if used := [key for key in _TERMS if config.generator[key]]:
+    if used := [key for key in _TERMS if getattr(loss, key)]:
         keys = " ".join(f"--config.generator.{key}=0" for key in used)
         raise UserError(
             f"{found}. Return the features of an earlier stage (acq/models/README.md), "

@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 
 from acq.classifier import Record
+from acq.teacher.settings import TeacherSettings
 from acq.weights.hub import hash_file
 from common.checkpoint import load_manifest
-from common.config import ConfigDict, anything_computed
+from common.config import anything_computed
 from common.devices import is_first_process
 from common.errors import UserError
 from common.files import write_atomically
@@ -38,20 +39,20 @@ def hold_teacher(record: Record, workdir: Path) -> None:
         write_atomically(path, json.dumps(now, indent=2) + "\n")
 
 
-def refuse_replaced_weights(config: ConfigDict, workdir: Path) -> None:
+def refuse_replaced_weights(settings: TeacherSettings, workdir: Path) -> None:
     """Raises if a complete run's weights are not those that its path now holds.
 
     Weights of the hub are not fetched to find out.
 
     Args:
-      config: A checked one, the run's own.
+      settings: Of the run's teacher.
       workdir: Of the run.
 
     Raises:
       UserError: They are others.
     """
-    given = config.teacher.weights
-    if config.teacher.source != "weights" or not given:
+    given = settings.weights
+    if settings.source != "weights" or not given:
         return
     if (workdir / NAME).exists() and anything_computed(workdir):
         weights = Path(given)

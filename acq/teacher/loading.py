@@ -1,4 +1,4 @@
-"""The float teacher that `config.teacher` describes: the network to be quantized."""
+"""The float teacher that settings describe, from a file, an export or the hub."""
 
 import dataclasses
 from pathlib import Path
@@ -11,12 +11,7 @@ from acq.classifier import Classifier, Record
 from acq.models import options_of
 from acq.teacher.advice import advice
 from acq.teacher.own_network import check_network
-from acq.teacher.settings import (
-    config_record,
-    create_teacher,
-    network_name,
-    network_options,
-)
+from acq.teacher.settings import TeacherSettings, create_teacher, stated_record
 from acq.teacher.stated import check_stated
 from acq.weights.files import ACCEPTED, read_weights
 from acq.weights.hub import HubFile, fetch, hash_weights
@@ -24,28 +19,27 @@ from acq.weights.names import naming_of, to_variables
 from acq.weights.other_kinds import weights_in
 from acq.weights.statistics import check_statistics
 from common.checkpoint import MANIFEST, load_manifest, load_variables
-from common.config import ConfigDict
 from common.errors import UserError
 
 
-def load_teacher(config: ConfigDict) -> Classifier:
-    """Returns the teacher of a checked config.
+def load_teacher(settings: TeacherSettings) -> Classifier:
+    """Returns the teacher that settings describe.
 
-    Its weights are `config.teacher.weights`, or without it the hub's file. A folder is
-    an export of ours and tells everything of its network; whatever the config sets
-    must agree with it.
+    Its weights are `settings.weights`, or without it the hub's file. A folder is an
+    export of ours and tells everything of its network; whatever the settings say must
+    agree with it.
 
     Raises:
       UserError: There are no weights, or those of another network; the network cannot
         be quantized.
     """
-    path = _weights_path(config)
+    path = _weights_path(settings)
     if path.is_dir():
-        return _load_export(path, config)
+        return _load_export(path, settings)
     record = dataclasses.replace(
-        config_record(config),
+        stated_record(settings),
         source=str(path),
-        sha256=_weights_hash(path, config),
+        sha256=_weights_hash(path, settings),
     )
     network = create_teacher(record)
     like = check_network(
@@ -57,20 +51,19 @@ def load_teacher(config: ConfigDict) -> Classifier:
         like,
         network=record.name,
         source=str(path),
-        advise=lambda tensors: advice(tensors, config),
+        advise=lambda tensors: advice(tensors, settings),
     )
-    _check_stride(path, naming_of(tensors, like), config)
-    hub_repo = "" if config.teacher.weights else config.teacher.hub_repo
+    _check_stride(path, naming_of(tensors, like), settings)
+    hub_repo = "" if settings.weights else settings.hub_repo
     check_stated(path, record, hub_repo=hub_repo)
     return Classifier(network=network, variables=variables, record=record)
 
 
-def _check_stride(path: Path, naming: str | None, config: ConfigDict) -> None:
+def _check_stride(path: Path, naming: str | None, settings: TeacherSettings) -> None:
     """Refuses names that two networks have, unless the config says which it is."""
-    teacher = config.teacher
-    if naming != "pytorchcv ResNet" or teacher.stride_in_first is not None:
+    if naming != "pytorchcv ResNet" or settings.stride_in_first is not None:
         return
-    if "stride_in_first" in options_of(network_name(config)):
+    if "stride_in_first" in options_of(settings.network_name):
         raise UserError(
             f"{path}: config.teacher.stride_in_first: needed: the names are "
             "pytorchcv's, which are the same for two networks. Give "
@@ -80,30 +73,28 @@ def _check_stride(path: Path, naming: str | None, config: ConfigDict) -> None:
         )
 
 
-def _weights_path(config: ConfigDict) -> Path:
-    teacher = config.teacher
-    if teacher.weights:
-        return Path(teacher.weights)
-    if not teacher.hub_repo:
+def _weights_path(settings: TeacherSettings) -> Path:
+    if settings.weights:
+        return Path(settings.weights)
+    if not settings.hub_repo:
         raise UserError(
             "config.teacher.weights: needed: the trained network to be quantized. "
             f"Accepted: {ACCEPTED}, or a folder that this software exported."
         )
     return fetch(
         HubFile(
-            repo=teacher.hub_repo,
-            file=teacher.hub_file,
-            revision=teacher.hub_revision,
+            repo=settings.hub_repo,
+            file=settings.hub_file,
+            revision=settings.hub_revision,
         )
     )
 
 
-def _weights_hash(path: Path, config: ConfigDict) -> str:
+def _weights_hash(path: Path, settings: TeacherSettings) -> str:
     """The file's SHA-256; the hub's own file is held to what the recipe knows of it."""
-    teacher = config.teacher
-    if teacher.weights or teacher.sha256:
-        return hash_weights(path, pinned=teacher.sha256)
-    return hash_weights(path, pinned=teacher.hub_sha256, key="teacher.hub_sha256")
+    if settings.weights or settings.sha256:
+        return hash_weights(path, pinned=settings.sha256)
+    return hash_weights(path, pinned=settings.hub_sha256, key="teacher.hub_sha256")
 
 
 def load_export(folder: Path) -> Classifier:
@@ -130,7 +121,7 @@ def load_export(folder: Path) -> Classifier:
     return Classifier(network=network, variables=variables, record=record)
 
 
-def _load_export(folder: Path, config: ConfigDict) -> Classifier:
+def _load_export(folder: Path, settings: TeacherSettings) -> Classifier:
     if not (folder / MANIFEST).exists() and (names := weights_in(folder)):
         raise UserError(
             f"{folder}: a folder that this software did not export. Give the file in "
@@ -140,7 +131,7 @@ def _load_export(folder: Path, config: ConfigDict) -> Classifier:
     found: dict[tuple[str, ...], np.ndarray] = dict(flatten_dict(classifier.variables))
     called = {path: "/".join(path) for path in found}
     check_statistics(found, called, source=str(folder))
-    if differing := _differing(classifier.record, config):
+    if differing := _differing(classifier.record, settings):
         raise UserError(
             f"{folder}: the config says something else than this export:\n  "
             + "\n  ".join(differing)
@@ -149,17 +140,16 @@ def _load_export(folder: Path, config: ConfigDict) -> Classifier:
     return classifier
 
 
-def _differing(record: Record, config: ConfigDict) -> list[str]:
+def _differing(record: Record, settings: TeacherSettings) -> list[str]:
     """Lists what the config sets otherwise than an export's record, a line each."""
-    teacher = config.teacher
     said = {
-        "name": network_name(config),
-        "classes": teacher.classes,
-        "image_size": teacher.image_size,
-        "mean": tuple(teacher.mean),
-        "std": tuple(teacher.std),
-        "sha256": teacher.sha256.lower(),
-        **network_options(config),
+        "name": settings.network_name,
+        "classes": settings.classes,
+        "image_size": settings.image_size,
+        "mean": settings.mean,
+        "std": settings.std,
+        "sha256": settings.sha256.lower(),
+        **settings.options,
     }
     known = {
         **record.options,
@@ -174,6 +164,6 @@ def _differing(record: Record, config: ConfigDict) -> list[str]:
         if value and value != known.get(key)
     ]
     # False is an answer here, where 0 and '' leave other keys open.
-    if teacher.stride_in_first is False and known.get("stride_in_first"):
+    if settings.stride_in_first is False and known.get("stride_in_first"):
         differing.append("config.teacher.stride_in_first: False, the export has True")
     return differing

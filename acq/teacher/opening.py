@@ -1,4 +1,4 @@
-"""The teacher of a run, wherever `config.teacher.source` says it comes from."""
+"""The teacher of a run, wherever its settings say that it comes from."""
 
 import dataclasses
 from pathlib import Path
@@ -6,43 +6,53 @@ from pathlib import Path
 from absl import logging
 
 from acq.classifier import Classifier
+from acq.teacher.digits_training import DigitsSettings, prepare_teacher
 from acq.teacher.loading import load_teacher
 from acq.teacher.own_network import check_network
-from acq.teacher.settings import config_record, create_teacher
-from acq.teacher.training import prepare_teacher
+from acq.teacher.settings import TeacherSettings, create_teacher, stated_record
 from acq.teacher.untrained import untrained_variables
-from common.config import ConfigDict
-
-SOURCES = ("weights", "digits", "random")
+from common.errors import UserError
 
 
-def open_teacher(config: ConfigDict, workdir: Path) -> Classifier:
+def open_teacher(
+    settings: TeacherSettings,
+    workdir: Path,
+    *,
+    digits: DigitsSettings | None = None,
+    seed: int,
+) -> Classifier:
     """Returns the float network to quantize.
 
     Args:
-      config: checked. `weights`: a file, an export or the hub. `digits`: the embedded
-        default, trained where `workdir/teacher` does not hold it. `random`: untrained,
-        which tries a recipe without any weights and gives nothing of use.
-      workdir: of the run.
+      settings: where it comes from, and what it is.
+      workdir: of the run; the teacher of the digits is trained where its folder
+        `teacher` does not hold it.
+      digits: of that training; needed for the source 'digits' alone.
+      seed: of that training, or of an untrained network.
 
     Raises:
       UserError: there are no such weights, or they are of another network.
     """
-    match config.teacher.source:
+    match settings.source:
         case "digits":
-            return prepare_teacher(config, workdir)
+            if digits is None:
+                raise UserError(
+                    "config.digits: needed with config.teacher.source='digits', as "
+                    "configs/acq_digits.py has it"
+                )
+            return prepare_teacher(digits, workdir, seed=seed)
         case "random":
-            return _untrained(config)
+            return _untrained(settings, seed)
         case _:
-            return load_teacher(config)
+            return load_teacher(settings)
 
 
-def _untrained(config: ConfigDict) -> Classifier:
+def _untrained(settings: TeacherSettings, seed: int) -> Classifier:
     logging.warning(
         "config.teacher.source is 'random': an untrained network, for trying the recipe"
     )
-    record = dataclasses.replace(config_record(config), source="random")
+    record = dataclasses.replace(stated_record(settings), source="random")
     network = create_teacher(record)
     check_network(network, record.image_shape(1), record.classes, name=record.name)
-    variables = untrained_variables(network, record, config.seed)
+    variables = untrained_variables(network, record, seed)
     return Classifier(network=network, variables=variables, record=record)

@@ -34,8 +34,13 @@ from common.typing import PyTree
 OWN_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
-def create_own_network(name: str, classes: int) -> nn.Module:
+def create_own_network(name: str, classes: int, **options: Any) -> nn.Module:
     """Returns the float network called 'package.module:Class'.
+
+    Args:
+      name: The class's place.
+      classes: Logits out.
+      **options: Other attributes, where they are not the class's defaults.
 
     Raises:
       UserError: There is none, it is not made as it must be, or its code raises.
@@ -68,7 +73,7 @@ def create_own_network(name: str, classes: int) -> nn.Module:
         key
         for key, field in fields.items()
         if field.default is field.default_factory is dataclasses.MISSING
-        and key not in needed
+        and key not in needed | options.keys()
     }
     if not needed <= fields.keys() or without_default:
         raise UserError(
@@ -77,7 +82,7 @@ def create_own_network(name: str, classes: int) -> nn.Module:
             "acq/models/README.md."
         )
     with OwnCode(f"config.teacher.name: {name} cannot be made", SEE):
-        return found(layers=FloatLayers(), classes=classes)  # pyrefly: ignore
+        return found(layers=FloatLayers(), classes=classes, **options)  # pyrefly: ignore
 
 
 def check_network(

@@ -37,6 +37,7 @@ from acq.training.step_parts import (
     GeneratorState,
     Learner,
     QuantizeState,
+    StudentLoss,
     StudentParts,
 )
 from common.devices import AXIS
@@ -205,8 +206,7 @@ def _step_student(
     label: jax.Array,
 ) -> tuple[Learner, Metrics]:
     """The student after a step, and the loss's terms."""
-    loss = parts.loss
-    seen = ["activations"] if loss.hint_weight else []
+    seen = ["activations"] if parts.loss.hint_weight else []
     watched = ["observed"] if parts.ranges.observe_steps else []
     (teacher_logits, _), shown = teacher.apply(teacher_variables, images, mutable=seen)
     statistics = teacher_variables["batch_stats"]
@@ -217,27 +217,9 @@ def _step_student(
         (logits, _), changed = parts.student.apply(
             variables, images, mutable=[*seen, *watched]
         )
-        terms, weights = {}, {}
-        if loss.class_weight:
-            terms["class"] = losses.class_loss(logits, label)
-            weights["class"] = loss.class_weight
-        if loss.kl_weight:
-            terms["kl"] = losses.distillation_loss(
-                logits, teacher_logits, loss.temperature
-            )
-            weights["kl"] = loss.kl_weight
-        if loss.hint_weight:
-            terms["hint"] = losses.hint_loss(
-                changed["activations"], shown["activations"], axis_name=AXIS
-            )
-            weights["hint"] = loss.hint_weight
-        total = sum(weights[name] * term for name, term in terms.items())
-        same = jnp.argmax(logits, -1) == jnp.argmax(teacher_logits, -1)
-        metrics = {f"student_{name}": term for name, term in terms.items()}
-        metrics |= {
-            "student_loss": jnp.asarray(total),
-            "agreement": 100 * jnp.mean(same),
-        }
+        total, metrics = _student_terms(
+            parts.loss, logits, teacher_logits, changed, shown, label
+        )
         return total, (metrics, changed.get("observed", {}))
 
     gradient, (metrics, observed) = jax.grad(loss_of, has_aux=True)(
@@ -259,6 +241,46 @@ def _step_student(
         state.step,
     )
     return learner.replace(params={**learner.params, "ranges": ranges}), metrics
+
+
+def _student_terms(
+    loss: StudentLoss,
+    logits: jax.Array,
+    teacher_logits: jax.Array,
+    seen: PyTree,
+    shown: PyTree,
+    label: jax.Array,
+) -> tuple[Any, Metrics]:
+    """The student's loss and its terms.
+
+    Args:
+      loss: weights of the terms.
+      logits: the student's.
+      teacher_logits: of the same images.
+      seen: the student's `activations`, where hints have a weight.
+      shown: the teacher's.
+      label: of the images.
+    """
+    terms, weights = {}, {}
+    if loss.class_weight:
+        terms["class"] = losses.class_loss(logits, label)
+        weights["class"] = loss.class_weight
+    if loss.kl_weight:
+        terms["kl"] = losses.distillation_loss(logits, teacher_logits, loss.temperature)
+        weights["kl"] = loss.kl_weight
+    if loss.hint_weight:
+        terms["hint"] = losses.hint_loss(
+            seen["activations"], shown["activations"], axis_name=AXIS
+        )
+        weights["hint"] = loss.hint_weight
+    total = sum(weights[name] * term for name, term in terms.items())
+    same = jnp.argmax(logits, -1) == jnp.argmax(teacher_logits, -1)
+    metrics = {f"student_{name}": term for name, term in terms.items()}
+    return total, {
+        **metrics,
+        "student_loss": jnp.asarray(total),
+        "agreement": 100 * jnp.mean(same),
+    }
 
 
 def _updated(

@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from acq.tasks.quantize import quantize
+from acq.tasks.quantize import quantize_run
 from common import devices
 from tests.acq.quantize_config import make_config
 
@@ -14,7 +14,7 @@ def main(coordinator, processes, process, folder):
     config = make_config(Path(folder))
     # Its steps are the same beside the student and alone: no need to compile both.
     config.generator.learns, config.generator.warmup = True, ""
-    results = quantize(config, Path(folder, "run"))
+    results = quantize_run(config, Path(folder, "run"))
     kept = ("quantized", "baselines", "samples", "agreement_on_samples", "n")
     print(json.dumps({name: results[name] for name in kept}))
 

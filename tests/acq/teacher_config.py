@@ -1,6 +1,12 @@
 from ml_collections import config_dict
 
+from acq.tasks.settings import teacher_settings as settings_of
 from common.config import ConfigDict
+
+
+def teacher_settings(**changes):
+    """The settings of `teacher_config`."""
+    return settings_of(teacher_config(**changes))
 
 
 def teacher_config(**changes):
@@ -8,6 +14,7 @@ def teacher_config(**changes):
     config = ConfigDict()
     config.teacher = ConfigDict(
         {
+            "source": "weights",
             "name": "resnet8",
             "depth": 0,
             "shortcut": "",

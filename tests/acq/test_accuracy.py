@@ -64,18 +64,18 @@ def test_top1_counts_images_whose_highest_logit_is_their_label_s():
     logits = _expected(IMAGES).astype(np.float32)
     labels = np.argmax(logits, -1)
     labels[::4] = (labels[::4] + 1) % 5
-    found = accuracy.top1(logits, labels)
+    found = accuracy.measure_accuracy(logits, labels)
     assert found == (17, 23) and found.top1 == pytest.approx(100 * 17 / 23)
 
 
 def test_fidelity_of_a_literal():
     teacher = np.log(np.asarray([[0.5, 0.5], [0.8, 0.2]], np.float32))
     student = np.log(np.asarray([[0.5, 0.5], [0.2, 0.8]], np.float32))
-    found = accuracy.fidelity(student + 3, teacher)
+    found = accuracy.measure_fidelity(student + 3, teacher)
     # The second image's: 0.8 log 4 - 0.2 log 4, half of it over both.
     assert found.agreement == 50
     assert found.kl == pytest.approx(0.3 * np.log(4), rel=1e-5)
-    same = accuracy.fidelity(teacher, teacher)
+    same = accuracy.measure_fidelity(teacher, teacher)
     assert same.agreement == 100 and same.kl == pytest.approx(0, abs=1e-6)
 
 
@@ -87,7 +87,7 @@ def test_logits_that_are_not_finite_agree_with_nothing(who):
     student, teacher = (
         fine if who not in (name, "both") else broken for name in ("student", "teacher")
     )
-    found = accuracy.fidelity(student, teacher)
+    found = accuracy.measure_fidelity(student, teacher)
     assert found.agreement == pytest.approx(200 / 3) and found.kl is None
 
 

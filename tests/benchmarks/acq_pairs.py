@@ -18,8 +18,8 @@ from scipy.stats import binomtest
 from acq.accuracy import (
     classes_of,
     logits_of,
+    measure_accuracy,
     predict,
-    top1,
 )
 from acq.export import load_quantized
 from common.report import format_table
@@ -60,7 +60,7 @@ def main() -> None:
         rows.append(
             (
                 f"{pair[0].name}, {pair[1].name}",
-                *(top1(found, labels).top1 for found in logits),
+                *(measure_accuracy(found, labels).top1 for found in logits),
                 only_first,
                 only_second,
                 100 * math.sqrt(apart) / len(labels),

@@ -21,22 +21,24 @@ import numpy as np
 from flax.linen import initializers
 
 from acq.accuracy import (
-    fidelity,
     logits_of,
+    measure_accuracy,
+    measure_fidelity,
     predict,
-    top1,
 )
 from acq.datasets.eval_data import EvalData
 from acq.datasets.opening import open_eval_data
 from acq.diagnosis.sample_measures import spread_in_class
 from acq.export import load_quantized
 from acq.kernels.attention import attention_center
+from acq.quantization.parts import generator_parts, student_parts
+from acq.quantization.settings import QuantizationSettings
+from acq.quantization.states import quantize_state, student_variables
+from acq.quantization.student_layers import quant_layers
 from acq.samples.conditions import Conditions
 from acq.samples.observation import observe
-from acq.tasks import settings
 from acq.tasks.check import check
-from acq.tasks.initial_states import quantize_state
-from acq.tasks.results import student_variables
+from acq.tasks.settings import task_settings
 from acq.teacher.opening import open_teacher
 from acq.training.losses import attention_cosine, entropy
 from acq.training.train_step import make_quantize_step
@@ -68,23 +70,17 @@ def half(data: EvalData, start: int, stop: int) -> EvalData:
     )
 
 
-def teach(config, teacher, images: np.ndarray):
+def teach(run: QuantizationSettings, teacher, images: np.ndarray):
     """The student's variables after the recipe's steps on these images."""
-    generator_parts = settings.generator_parts(config, teacher, alone=False)
-    generator = RealImages(images.shape)
-    generator_parts = generator_parts._replace(generator=generator)
+    parts = generator_parts(run, teacher, alone=False)
+    parts = parts._replace(generator=RealImages(images.shape))
     x = teacher.record.normalisation.normalise(jnp.asarray(images, jnp.float32) / 255)
-    state = replicate(quantize_state(config, teacher, {"images": x}))
+    state = replicate(quantize_state(run, teacher, {"images": x}))
     step = pmap_frozen_step(
-        make_quantize_step(
-            generator_parts,
-            settings.student_parts(config, teacher),
-            generator_learns=False,
-        )
+        make_quantize_step(parts, student_parts(run, teacher), generator_learns=False)
     )
     frozen = replicate(teacher.variables)
-    steps = settings.to_steps(config, "train.duration")
-    size = config.train.batch_size
+    steps, size = run.train.steps, run.train.batch_size
     with Progress("student of real images", steps, "steps") as progress:
         for number in range(steps):
             draw = np.arange(number * size, (number + 1) * size, dtype=np.uint32)
@@ -94,10 +90,12 @@ def teach(config, teacher, images: np.ndarray):
     return student_variables(teacher, to_host(state))
 
 
-def measure_attention(config, teacher, data: EvalData, batches: int = 20) -> str:
+def measure_attention(
+    run: QuantizationSettings, teacher, data: EvalData, batches: int = 20
+) -> str:
     """What the teacher sees in real images, as a run's diagnosis has it of samples."""
-    size = config.train.batch_size
-    parts = settings.generator_parts(config, teacher, alone=False)
+    size = run.train.batch_size
+    parts = generator_parts(run, teacher, alone=False)
 
     @jax.jit
     def look(images, label):
@@ -142,30 +140,37 @@ def main() -> None:
         if options.steps:
             config.train.duration = f"{options.steps} steps"
         check(config)
-        teacher = open_teacher(config, Path())
-        data = open_eval_data(config, teacher)
+        settings = task_settings(config)
+        run = settings.quantization
+        teacher = open_teacher(settings.teacher, Path(), seed=run.seed)
+        data = open_eval_data(settings.evaluation, teacher.record)
+        assert data is not None
         middle = len(data) // 2
         shown = half(data, 0, middle)
         look = functools.partial(
             predict,
             images=shown.images,
-            batch_size=config.eval.batch_size,
+            batch_size=settings.evaluation.batch_size,
             normalisation=teacher.record.normalisation,
         )
         expected = look(logits_of(teacher.network), teacher.variables)
         found = {}
         if bits == options.bits[0]:
             found["teacher, float"] = expected
-            print(measure_attention(config, teacher, data))
+            print(measure_attention(run, teacher, data))
             for workdir in options.compare:
                 loaded = load_quantized(workdir / "export")
                 logits = look(logits_of(loaded.network), loaded.variables)
                 found[workdir.name] = logits
-        student = teacher.with_layers(settings.quant_layers(config, teacher))
-        variables = teach(config, teacher, half(data, middle, len(data)).images)
+        student = teacher.with_layers(quant_layers(run.quantizer, teacher))
+        variables = teach(run, teacher, half(data, middle, len(data)).images)
         found[f"real images, W{bits}A{bits}"] = look(logits_of(student), variables)
         rows += [
-            (name, top1(x, shown.labels).top1, *fidelity(x, expected))
+            (
+                name,
+                measure_accuracy(x, shown.labels).top1,
+                *measure_fidelity(x, expected),
+            )
             for name, x in found.items()
         ]
     print(

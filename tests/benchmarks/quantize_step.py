@@ -15,6 +15,7 @@ import argparse
 import itertools
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -24,8 +25,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from acq.tasks import settings
-from acq.tasks.initial_states import quantize_state
+from acq.quantization.parts import generator_parts, student_parts
+from acq.quantization.states import quantize_state
+from acq.tasks.settings import task_settings
 from acq.teacher.opening import open_teacher
 from acq.training.step_parts import GeneratorState
 from acq.training.train_step import make_generator_step, make_quantize_step
@@ -217,13 +219,14 @@ def our_steps(batch: int) -> tuple[Callable, Callable, int]:
     config = get_config("gdfq")
     config.teacher.source = "random"
     config.train.batch_size = batch
-    teacher = open_teacher(config, None)
+    teacher = open_teacher(task_settings(config).teacher, Path(), seed=config.seed)
     variables = replicate(teacher.variables)
     # As the generator above.
     config.generator.output, config.generator.shift = "tanh", 0
-    alone = settings.generator_parts(config, teacher, alone=True)
-    beside = settings.generator_parts(config, teacher, alone=False)
-    states: dict[str, Any] = {"student": quantize_state(config, teacher)}
+    run = task_settings(config).quantization
+    alone = generator_parts(run, teacher, alone=True)
+    beside = generator_parts(run, teacher, alone=False)
+    states: dict[str, Any] = {"student": quantize_state(run, teacher)}
     # A copy: each step donates its state.
     states["generator"] = GeneratorState(
         step=jnp.int32(0),
@@ -233,7 +236,7 @@ def our_steps(batch: int) -> tuple[Callable, Callable, int]:
     steps = {
         "generator": make_generator_step(alone),
         "student": make_quantize_step(
-            beside, settings.student_parts(config, teacher), generator_learns=False
+            beside, student_parts(run, teacher), generator_learns=False
         ),
     }
     shard = shard_batch({"draw": np.arange(batch, dtype=np.uint32)})

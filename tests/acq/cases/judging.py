@@ -12,11 +12,12 @@ import numpy as np
 from absl import logging as absl_logging
 
 from acq.classifier import Classifier
-from acq.tasks import settings
+from acq.quantization.student_layers import bits_by_layer, quant_layers
 from acq.tasks.check import check
 from acq.tasks.quantize import open_inputs
+from acq.tasks.settings import quantization_settings, task_settings, teacher_settings
 from acq.teacher.loading import load_teacher
-from acq.teacher.settings import config_record, create_teacher
+from acq.teacher.settings import create_teacher, stated_record
 from common.config import ConfigDict
 from common.errors import UserError
 from tests.acq.cases.case import Case
@@ -30,7 +31,7 @@ def judge_teacher(case: Case, folder: Path) -> list[str]:
     """Problems of a case of weights: right are the variables that they were made of."""
 
     def load(config: ConfigDict) -> list[str]:
-        teacher = load_teacher(config)
+        teacher = load_teacher(teacher_settings(config))
         pairs = zip(
             jax.tree.leaves(teacher.variables),
             jax.tree.leaves(made_variables(teacher.network)),
@@ -46,7 +47,7 @@ def judge_inputs(case: Case, folder: Path) -> list[str]:
     """Problems of a case of networks or images: right is what a run may begin with."""
 
     def open_all(config: ConfigDict) -> list[str]:
-        _, _, evaluation = open_inputs(config, folder / "run")
+        _, _, evaluation = open_inputs(task_settings(config), folder / "run")
         warned = bool(evaluation and evaluation.warnings)
         return [f"warned: {evaluation.warnings}"] if warned and not case.says else []
 
@@ -61,12 +62,12 @@ def judge_bits(case: Case, folder: Path) -> list[str]:
     """Problems of a case of bits: right are those of `case.bits`, the rest as usual."""
 
     def layers_of(config: ConfigDict) -> list[str]:
-        record = config_record(config)
+        record = stated_record(teacher_settings(config))
         # Without variables: nothing here applies it.
         teacher = Classifier(
             network=create_teacher(record), variables={}, record=record
         )
-        quantizer = config.quantizer
+        quantizer = quantization_settings(config).quantizer
         usual = {
             "weights": quantizer.weight_bits,
             "activations": quantizer.activation_bits,
@@ -74,11 +75,11 @@ def judge_bits(case: Case, folder: Path) -> list[str]:
         }
         found = {
             name: bits
-            for group, layers in settings.bits_by_layer(config, teacher).items()
+            for group, layers in bits_by_layer(quantizer, teacher).items()
             for name, bits in layers.items()
             if bits != usual[group]
         }
-        layers = settings.quant_layers(config, teacher)
+        layers = quant_layers(quantizer, teacher)
         same = found == case.bits and set(layers.bits) >= set(case.bits.items())
         return [] if same else [f"bits {found}, right are {dict(case.bits)}"]
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from acq.tasks.evaluate import evaluate_run
-from acq.tasks.quantize import quantize
+from acq.tasks.quantize import quantize_run
 from common.errors import UserError
 from tests.acq.cases.command_config import command_config
 from tests.acq.cases.image_cases import IMAGE_CASES
@@ -17,7 +17,7 @@ def test_a_wrong_teacher_is_refused_before_the_folder_is_the_run_s(tmp_path):
     config = command_config(case.recipe, case.build(tmp_path))
     config.train.batch_size = 8
     with pytest.raises(UserError, match="guessing one of 12"):
-        quantize(config, tmp_path / "run")
+        quantize_run(config, tmp_path / "run")
     assert not (tmp_path / "run" / "config.json").exists()
     assert not (tmp_path / "run" / "generator").exists()
 

@@ -1,12 +1,14 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
 from acq.datasets.eval_data import EvalData, spread_by_class
 from acq.datasets.opening import open_eval_data
-from acq.datasets.settings import RULES
-from common.config import rule_problems
+from acq.tasks.rules import EVAL_RULES
+from common.config import ConfigDict, rule_problems
 from common.errors import UserError
-from tests.acq.eval_config import eval_config, teacher_of
+from tests.acq.eval_settings import eval_settings, record_of
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (9, 4, 4, 3)).astype(np.uint8)
 LABELS = np.arange(9) % 3
@@ -15,7 +17,7 @@ LABELS = np.arange(9) % 3
 def _load(tmp_path, teacher=None, limit=0, **arrays):
     path = tmp_path / "data.npz"
     np.savez(path, **{"images": IMAGES, "labels": LABELS} | arrays)
-    return open_eval_data(eval_config(path=path, limit=limit), teacher or teacher_of())
+    return open_eval_data(eval_settings(path=path, limit=limit), teacher or record_of())
 
 
 def test_arrays_of_an_npz_are_what_is_evaluated_on(tmp_path):
@@ -60,45 +62,45 @@ def test_arrays_of_another_kind_are_refused(tmp_path, arrays, message):
 
 def test_a_missing_axis_of_channels_is_told(tmp_path):
     with pytest.raises(UserError, match=r"images\[\.\.\., None\]"):
-        _load(tmp_path, teacher_of(channels=1), images=IMAGES[..., 0])
+        _load(tmp_path, record_of(channels=1), images=IMAGES[..., 0])
 
 
 def test_files_that_are_no_npz_are_refused(tmp_path):
     path = tmp_path / "data.npz"
     np.savez(path, x=IMAGES, labels=LABELS)
     with pytest.raises(UserError, match=r"no images in it; it has x, labels"):
-        open_eval_data(eval_config(path=path), teacher_of())
+        open_eval_data(eval_settings(path=path), record_of())
     whole = path.read_bytes()
     middle = len(whole) // 2
     path.write_bytes(whole[:200] + bytes(50) + whole[250:])
     with pytest.raises(UserError, match=r"damaged|no images"):
-        open_eval_data(eval_config(path=path), teacher_of())
+        open_eval_data(eval_settings(path=path), record_of())
     for content in (b"", b"PK", whole[:middle], b"\x93NUMPY"):
         path.write_bytes(content)
         with pytest.raises(UserError, match=r"is not an \.npz.*uint8 `n h w c`"):
-            open_eval_data(eval_config(path=path), teacher_of())
+            open_eval_data(eval_settings(path=path), record_of())
 
 
 def test_a_path_goes_before_a_dataset(tmp_path):
     np.savez(tmp_path / "data.npz", images=IMAGES, labels=LABELS)
-    config = eval_config(path=tmp_path / "data.npz", dataset="digits")
-    assert len(open_eval_data(config, teacher_of())) == 9
+    config = eval_settings(path=tmp_path / "data.npz", dataset="digits")
+    assert len(open_eval_data(config, record_of())) == 9
 
 
 def test_nothing_configured_is_no_data():
-    assert open_eval_data(eval_config(), teacher_of()) is None
+    assert open_eval_data(eval_settings(), record_of()) is None
 
 
 def test_the_digits_are_of_the_digits_teacher():
     data = open_eval_data(
-        eval_config(dataset="digits", limit=50), teacher_of(28, 1, classes=10)
+        eval_settings(dataset="digits", limit=50), record_of(28, 1, classes=10)
     )
     np.testing.assert_array_equal(np.bincount(data.labels), [5] * 10)
     assert data.images[:2].shape == (2, 28, 28, 1)
     with pytest.raises(UserError, match="digits: images are 1000 x 28 x 28 x 1"):
-        open_eval_data(eval_config(dataset="digits"), teacher_of(32, 1, classes=10))
+        open_eval_data(eval_settings(dataset="digits"), record_of(32, 1, classes=10))
     with pytest.raises(UserError, match="data of 10 classes, the teacher has 3"):
-        open_eval_data(eval_config(dataset="digits"), teacher_of(28, 1))
+        open_eval_data(eval_settings(dataset="digits"), record_of(28, 1))
 
 
 def test_a_limit_takes_evenly_of_every_class(tmp_path):
@@ -134,8 +136,12 @@ def test_spread_of_data_reads_only_what_it_chose():
 
 
 def test_rules_name_what_is_not_accepted():
-    config = eval_config(dataset="mnist", resize=1.5, interpolation="nearest", limit=-1)
-    problems = "\n".join(rule_problems(config, RULES))
+    settings = eval_settings(
+        dataset="mnist", resize=1.5, interpolation="nearest", limit=-1
+    )
+    config = ConfigDict({"eval": dataclasses.asdict(settings)})
+    problems = "\n".join(rule_problems(config, EVAL_RULES))
     for key in ("dataset: got 'mnist'", "resize", "interpolation", "limit"):
         assert f"eval.{key}" in problems
-    assert not rule_problems(eval_config(), RULES)
+    right = ConfigDict({"eval": dataclasses.asdict(eval_settings())})
+    assert not rule_problems(right, EVAL_RULES)

@@ -7,7 +7,7 @@ from acq.datasets.decoding import Framing, read_image
 from acq.datasets.opening import open_eval_data
 from acq.datasets.unusable import told_together
 from common.errors import UserError
-from tests.acq.eval_config import eval_config, teacher_of
+from tests.acq.eval_settings import eval_settings, record_of
 
 
 def _pixels(seed, height=4, width=4, channels=3):
@@ -34,7 +34,7 @@ def folder(tmp_path):
 
 
 def test_classes_are_the_subfolders_sorted_by_name(folder):
-    data = open_eval_data(eval_config(path=folder), teacher_of())
+    data = open_eval_data(eval_settings(path=folder), record_of())
     np.testing.assert_array_equal(data.labels, [0, 1, 1, 2])
     np.testing.assert_array_equal(
         data.images[:], np.stack([_pixels(seed) for seed in (2, 1, 0, 3)])
@@ -58,7 +58,7 @@ def test_classes_that_are_numbers_are_sorted_as_such(
         _write(tmp_path / name / "x.png", _pixels(seed))
     with caplog.at_level("INFO"):
         data = open_eval_data(
-            eval_config(path=tmp_path), teacher_of(classes=len(names))
+            eval_settings(path=tmp_path), record_of(classes=len(names))
         )
     place = {name.lstrip("0") or "0": seed for seed, name in enumerate(names)}
     expected = np.stack([_pixels(place[str(name)]) for name in order])
@@ -69,8 +69,8 @@ def test_classes_that_are_numbers_are_sorted_as_such(
 def test_another_order_of_classes_comes_from_a_file(folder, tmp_path):
     order = tmp_path / "order.txt"
     order.write_text("d\nc\n\nb \na\n")
-    teacher = teacher_of(classes=4)
-    data = open_eval_data(eval_config(path=folder, classes=order), teacher)
+    teacher = record_of(classes=4)
+    data = open_eval_data(eval_settings(path=folder, classes=order), teacher)
     np.testing.assert_array_equal(data.labels, [1, 2, 2, 3])
     for text, message in (
         ("d\nc\nb\nz\n", "a are not in"),
@@ -79,16 +79,16 @@ def test_another_order_of_classes_comes_from_a_file(folder, tmp_path):
     ):
         order.write_text(text)
         with pytest.raises(UserError, match=message):
-            open_eval_data(eval_config(path=folder, classes=order), teacher)
+            open_eval_data(eval_settings(path=folder, classes=order), teacher)
     order.write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match="not readable as text"):
-        open_eval_data(eval_config(path=folder, classes=order), teacher)
+        open_eval_data(eval_settings(path=folder, classes=order), teacher)
 
 
 def test_large_folders_are_read_when_asked_for(folder, monkeypatch):
-    held = open_eval_data(eval_config(path=folder), teacher_of())
+    held = open_eval_data(eval_settings(path=folder), record_of())
     monkeypatch.setattr(opening, "_HELD_BYTES", 0)
-    data = open_eval_data(eval_config(path=folder), teacher_of())
+    data = open_eval_data(eval_settings(path=folder), record_of())
     assert not isinstance(data.images, np.ndarray)
     np.testing.assert_array_equal(data.images[1:], held.images[1:])
     assert data.images[np.arange(0)].shape == (0, 4, 4, 3)
@@ -106,7 +106,7 @@ def test_all_unusable_files_are_told_at_once(tmp_path, monkeypatch, held_bytes):
     for seed in range(1, 14):
         path = tmp_path / "abc"[seed % 3] / f"{seed:02}.jpg"
         path.write_bytes(path.read_bytes()[: -1 if seed == 1 else -200])
-    config, teacher = eval_config(path=tmp_path), teacher_of(size=64)
+    config, teacher = eval_settings(path=tmp_path), record_of(size=64)
     with pytest.raises(UserError, match="13 of 30 evaluation images") as error:
         data = open_eval_data(config, teacher)
         with told_together(data.images):
@@ -118,26 +118,26 @@ def test_all_unusable_files_are_told_at_once(tmp_path, monkeypatch, held_bytes):
 
 def test_a_limit_reads_no_others(folder):
     (folder / "b/1.PNG").write_bytes(b"never read")
-    data = open_eval_data(eval_config(path=folder, limit=3), teacher_of())
+    data = open_eval_data(eval_settings(path=folder, limit=3), record_of())
     np.testing.assert_array_equal(data.labels, [0, 1, 2])
 
 
 def test_folders_of_another_layout_are_refused(folder, tmp_path):
     with pytest.raises(UserError, match=r"3 classes \(a, b, c\), the teacher has 5"):
-        open_eval_data(eval_config(path=folder), teacher_of(classes=5))
+        open_eval_data(eval_settings(path=folder), record_of(classes=5))
     with pytest.raises(UserError, match="no subfolders"):
-        open_eval_data(eval_config(path=folder / "c"), teacher_of())
+        open_eval_data(eval_settings(path=folder / "c"), record_of())
     for name in "abc":
         (tmp_path / "empty" / name).mkdir(parents=True)
     with pytest.raises(UserError, match="no images"):
-        open_eval_data(eval_config(path=tmp_path / "empty"), teacher_of())
+        open_eval_data(eval_settings(path=tmp_path / "empty"), record_of())
 
 
 def test_files_of_another_size_are_refused_and_told_of_resize(folder):
     _write(folder / "a/deep/0.png", _pixels(9, 5, 4))
     with pytest.raises(UserError, match=r"0\.png: 4 x 5 pixels.*eval\.resize=0\.875"):
-        open_eval_data(eval_config(path=folder), teacher_of())
-    data = open_eval_data(eval_config(path=folder, resize=0.5), teacher_of())
+        open_eval_data(eval_settings(path=folder), record_of())
+    data = open_eval_data(eval_settings(path=folder, resize=0.5), record_of())
     assert data.images[:].shape == (5, 4, 4, 3)
 
 

@@ -15,7 +15,7 @@ from acq.datasets.cifar_archive import ARCHIVES, CifarTest
 from acq.datasets.opening import open_eval_data
 from common import dataset
 from common.errors import UserError
-from tests.acq.eval_config import eval_config, teacher_of
+from tests.acq.eval_settings import eval_settings, record_of
 
 
 def _pixels(seed, height, width):
@@ -71,7 +71,7 @@ def no_other_datasets(monkeypatch, tmp_path):
 
 def test_a_prepared_dataset_is_read_without_tensorflow(prepared):
     data = open_eval_data(
-        eval_config(prepared, dataset="imagenet2012", resize=1.0), teacher_of(8)
+        eval_settings(prepared, dataset="imagenet2012", resize=1.0), record_of(8)
     )
     np.testing.assert_array_equal(data.labels, np.arange(12) % 3)
     np.testing.assert_array_equal(data.images[2], _pixels(2, 8, 8))
@@ -81,10 +81,10 @@ def test_a_prepared_dataset_is_read_without_tensorflow(prepared):
 
 def test_a_prepared_folder_is_a_path_as_well(prepared):
     path = prepared / "imagenet2012/5.1.0"
-    data = open_eval_data(eval_config(path=path, resize=1.0, limit=4), teacher_of(8))
+    data = open_eval_data(eval_settings(path=path, resize=1.0, limit=4), record_of(8))
     np.testing.assert_array_equal(data.labels, [0, 0, 0, 0])  # places 0, 3, 6, 9
     data = open_eval_data(
-        eval_config(path=path, resize=1.0, split="train[:1]"), teacher_of(8)
+        eval_settings(path=path, resize=1.0, split="train[:1]"), record_of(8)
     )
     assert len(data) == 1
 
@@ -101,14 +101,14 @@ def test_a_prepared_folder_is_a_path_as_well(prepared):
 def test_what_does_not_fit_is_refused(prepared, changes, teacher, message):
     with pytest.raises(UserError, match=message):
         open_eval_data(
-            eval_config(prepared, dataset="imagenet2012", **changes),
-            teacher_of(**teacher),
+            eval_settings(prepared, dataset="imagenet2012", **changes),
+            record_of(**teacher),
         )
 
 
 def test_a_dataset_that_is_not_there_says_how_to_get_it(tmp_path):
     with pytest.raises(UserError, match=r"tfds build imagenet2012.*config\.eval\.path"):
-        open_eval_data(eval_config(tmp_path, dataset="imagenet2012"), teacher_of())
+        open_eval_data(eval_settings(tmp_path, dataset="imagenet2012"), record_of())
 
 
 def test_a_format_that_needs_tensorflow_is_refused(prepared, monkeypatch):
@@ -117,7 +117,7 @@ def test_a_format_that_needs_tensorflow_is_refused(prepared, monkeypatch):
 
     monkeypatch.setattr(tfds_images, "load_split", fail)
     with pytest.raises(UserError, match="--file_format=array_record"):
-        open_eval_data(eval_config(prepared, dataset="imagenet2012"), teacher_of())
+        open_eval_data(eval_settings(prepared, dataset="imagenet2012"), record_of())
 
 
 @pytest.fixture
@@ -141,9 +141,9 @@ def archive(tmp_path, monkeypatch):
 
 def test_cifar_is_made_of_its_archive_once(archive, tmp_path):
     path, rows = archive
-    config = eval_config(tmp_path / "cache", dataset="cifar100")
+    config = eval_settings(tmp_path / "cache", dataset="cifar100")
     for _ in range(2):
-        data = open_eval_data(config, teacher_of(32, classes=100))
+        data = open_eval_data(config, record_of(32, classes=100))
         np.testing.assert_array_equal(data.labels, rows[:, 1])
         planes = rows[:, 2:].reshape(6, 3, 32, 32)
         np.testing.assert_array_equal(data.images[:], planes.transpose(0, 2, 3, 1))
@@ -153,9 +153,9 @@ def test_cifar_is_made_of_its_archive_once(archive, tmp_path):
 
 def test_another_archive_is_refused(archive, tmp_path):
     archive[0].write_bytes(b"something else")
-    config = eval_config(tmp_path / "cache", dataset="cifar100")
+    config = eval_settings(tmp_path / "cache", dataset="cifar100")
     with pytest.raises(UserError, match="not the published file"):
-        open_eval_data(config, teacher_of(32, classes=100))
+        open_eval_data(config, record_of(32, classes=100))
 
 
 @pytest.mark.parametrize("online", [True, False])
@@ -174,14 +174,14 @@ def test_the_archive_is_fetched_whole_or_not_at_all(
         raise urllib.error.URLError("no network")
 
     monkeypatch.setattr(urllib.request, "urlopen", urlopen)
-    config = eval_config(tmp_path / "cache", dataset="cifar100", limit=2)
+    config = eval_settings(tmp_path / "cache", dataset="cifar100", limit=2)
     if online:
-        data = open_eval_data(config, teacher_of(32, classes=100))
+        data = open_eval_data(config, record_of(32, classes=100))
         np.testing.assert_array_equal(data.labels, rows[[0, 3], 1])
         assert path.read_bytes() == content
     else:
         with pytest.raises(UserError, match=r"no network.*put it at .*config\.eval"):
-            open_eval_data(config, teacher_of(32, classes=100))
+            open_eval_data(config, record_of(32, classes=100))
         assert not [found for found in path.parent.iterdir() if found.is_file()]
         assert not dataset.is_prepared(
             CifarTest(config="cifar100", data_dir=tmp_path / "cache")

@@ -16,7 +16,7 @@ from acq.layers.integer import to_integers
 from acq.layers.observed import RangeLayers, ranges_from_images
 from acq.layers.quantized import QuantLayers, kernel_range
 from acq.tasks.evaluate import evaluate_run
-from acq.tasks.quantize import quantize
+from acq.tasks.quantize import quantize_run
 from acq.tasks.tables import format_results, format_runs
 from common.errors import UserError
 from tests.acq.models.small import SMALL
@@ -180,7 +180,7 @@ def test_a_run_trains_stores_and_tells_them(tmp_path):
     config.quantizer.other_bits = 8
     config.quantizer.first_last_bits = 8
     config.quantizer.layers = "{'conv1': 3, 'act1': 2}"
-    results = quantize(config, tmp_path / "run")
+    results = quantize_run(config, tmp_path / "run")
     own = {"conv0": 8, "conv1": 3, "conv2": 4, "head": 8}
     assert results["layer_bits"] == {
         "weights": own,
@@ -206,5 +206,5 @@ def test_layers_that_the_teacher_lacks_are_refused_before_any_work(tmp_path):
     with pytest.raises(
         UserError, match=r"'fc', which matches no layer.* head; .* act0"
     ):
-        quantize(config, tmp_path / "run")
+        quantize_run(config, tmp_path / "run")
     assert not (tmp_path / "run" / "config.json").exists()

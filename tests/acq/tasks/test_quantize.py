@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 
 from acq.export import load_quantized
+from acq.quantization import phases
+from acq.quantization.states import quantize_state
+from acq.quantization.student_layers import quant_layers
 from acq.samples.draws import Draws
-from acq.tasks import quantize as quantize_run
+from acq.tasks import quantize as quantize_task
 from acq.tasks.evaluate import evaluate_run
-from acq.tasks.initial_states import quantize_state
-from acq.tasks.quantize import quantize
+from acq.tasks.quantize import quantize_run
+from acq.tasks.settings import task_settings
 from acq.teacher.opening import open_teacher
 from common.checkpoint import Checkpoints, load_manifest
 from common.errors import Interrupted, UserError
@@ -25,7 +28,7 @@ from tests.acq.quantize_config import CLASSES, make_config
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     config = make_config(folder)
-    return config, folder / "run", quantize(config, folder / "run")
+    return config, folder / "run", quantize_run(config, folder / "run")
 
 
 @pytest.mark.slow
@@ -46,12 +49,14 @@ def test_results_say_what_was_measured(whole):
 @pytest.mark.slow
 def test_the_export_is_integers_and_gives_the_students_logits(whole):
     config, workdir, _ = whole
-    teacher = open_teacher(config, workdir)
+    settings = task_settings(config)
+    run = settings.quantization
+    teacher = open_teacher(settings.teacher, workdir, seed=run.seed)
     loaded = load_quantized(workdir / "export")
     with Checkpoints(workdir / "checkpoints") as checkpoints:
-        state = quantize_state(config, teacher)
+        state = quantize_state(run, teacher)
         _, state, _ = checkpoints.restore(state)
-    student = teacher.with_layers(quantize_run.settings.quant_layers(config, teacher))
+    student = teacher.with_layers(quant_layers(run.quantizer, teacher))
     variables = {
         **state.student.params,
         "batch_stats": teacher.variables["batch_stats"],
@@ -72,8 +77,8 @@ def test_the_export_is_integers_and_gives_the_students_logits(whole):
 @pytest.mark.slow
 def test_the_same_command_again_says_that_it_is_complete(whole, monkeypatch):
     config, workdir, results = whole
-    monkeypatch.setattr(quantize_run, "open_teacher", None)
-    assert quantize(config, workdir) == results
+    monkeypatch.setattr(quantize_task, "open_teacher", None)
+    assert quantize_run(config, workdir) == results
 
 
 @pytest.mark.parametrize(
@@ -88,12 +93,12 @@ def test_what_is_of_no_quantization_is_refused_before_any_work(
     tmp_path, monkeypatch, files, said
 ):
     config, work = make_config(tmp_path), tmp_path / "work"
-    monkeypatch.setattr(quantize_run, "open_teacher", None)
+    monkeypatch.setattr(quantize_task, "open_teacher", None)
     for name, text in files.items():
         (work / name).parent.mkdir(parents=True, exist_ok=True)
         (work / name).write_text(text or config.to_json_best_effort())
     with pytest.raises(UserError, match=said):
-        quantize(config, work)
+        quantize_run(config, work)
 
 
 @pytest.mark.slow
@@ -121,10 +126,10 @@ def test_a_run_stopped_in_either_phase_ends_in_the_same_export(
 ):
     config, workdir, _ = whole
     drawn = []
-    monkeypatch.setattr(quantize_run, "Draws", _stopping(stop_at, drawn))
+    monkeypatch.setattr(phases, "Draws", _stopping(stop_at, drawn))
     with pytest.raises(Interrupted):
-        quantize(config, tmp_path / "cut")
-    quantize(config, tmp_path / "cut")
+        quantize_run(config, tmp_path / "cut")
+    quantize_run(config, tmp_path / "cut")
     assert len(drawn) == 6
     hashes = [
         load_manifest(w / "export")["sha256"] for w in (workdir, tmp_path / "cut")
@@ -147,7 +152,7 @@ def test_in_one_loop_the_student_waits_and_a_stopped_run_ends_the_same(
     tmp_path, monkeypatch
 ):
     config, workdir = _one_loop(tmp_path), tmp_path / "run"
-    results = quantize(config, workdir)
+    results = quantize_run(config, workdir)
     assert results["steps"] == 3 and not (workdir / "generator").exists()
     lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
     seen = {}
@@ -161,10 +166,10 @@ def test_in_one_loop_the_student_waits_and_a_stopped_run_ends_the_same(
     for stop_at in (2, 5):
         again = tmp_path / f"cut{stop_at}"
         with monkeypatch.context() as patch:
-            patch.setattr(quantize_run, "Draws", _stopping(stop_at, []))
+            patch.setattr(phases, "Draws", _stopping(stop_at, []))
             with pytest.raises(Interrupted):
-                quantize(config, again)
-        quantize(config, again)
+                quantize_run(config, again)
+        quantize_run(config, again)
         one, other = (load_manifest(w / "export")["sha256"] for w in (workdir, again))
         assert one == other
 
@@ -188,21 +193,21 @@ def test_commands_that_failed_at_the_door_do_not_bind_the_next(whole, tmp_path):
     config, workdir = make_config(tmp_path), tmp_path / "run"
     config.teacher.source = "weights"
     with pytest.raises(UserError, match=r"config\.teacher\.weights: needed"):
-        quantize(config, workdir)
+        quantize_run(config, workdir)
     config.teacher.source = "random"
     config.generator.path = str(tmp_path)
     with pytest.raises(UserError, match=r"config\.generator\.path: .* no checkpoint"):
-        quantize(config, workdir)
+        quantize_run(config, workdir)
     assert not (workdir / "config.json").exists()
     config.generator.path = str(other / "generator")
     config.baselines.run = ()
     before = _listing(other)
-    assert quantize(config, workdir)["steps"] == 3
+    assert quantize_run(config, workdir)["steps"] == 3
     # Another run's generator is read and left as it is.
     assert _listing(other) == before
     config.seed = 1
     with pytest.raises(UserError, match=r"config\.seed: the run has 0"):
-        quantize(config, workdir)
+        quantize_run(config, workdir)
 
 
 def _listing(folder):
@@ -211,7 +216,7 @@ def _listing(folder):
     ]
 
 
-@pytest.mark.parametrize("task", [quantize, evaluate_run])
+@pytest.mark.parametrize("task", [quantize_run, evaluate_run])
 def test_a_second_command_in_the_workdir_is_refused(tmp_path, task):
     with (
         hold_folder(tmp_path / "run", "another"),
@@ -226,7 +231,7 @@ def test_without_data_it_quantizes_and_reports_the_agreement(tmp_path):
     config.eval.path = ""
     config.generator.learns = True
     config.quantizer.range_source = "observed"
-    results = quantize(config, tmp_path / "run")
+    results = quantize_run(config, tmp_path / "run")
     assert "n" not in results and 0 <= results["agreement_on_samples"] <= 100
     assert load_quantized(tmp_path / "run" / "export").record.classes == CLASSES
 
@@ -248,4 +253,4 @@ def test_bad_input_is_told(tmp_path, change, said):
     for section, values in change.items():
         config[section].update(values)
     with pytest.raises(UserError, match=said):
-        quantize(config, tmp_path / "run")
+        quantize_run(config, tmp_path / "run")

@@ -1,3 +1,4 @@
+import dataclasses
 import re
 
 import numpy as np
@@ -5,14 +6,14 @@ import pytest
 
 from acq.layers.float import FloatLayers
 from acq.models import MobileNetV2, create_network
+from acq.tasks.teacher_rules import RULES, teacher_problems
 from acq.teacher.advice import advice
 from acq.teacher.loading import load_teacher
-from acq.teacher.settings import RULES, teacher_problems
-from common.config import rule_problems
+from common.config import ConfigDict, rule_problems
 from common.errors import UserError
 from tests.acq import foreign_state_dicts as theirs
 from tests.acq import odd_networks
-from tests.acq.teacher_config import teacher_config
+from tests.acq.teacher_config import teacher_settings
 
 OWN = f"{odd_networks.__name__}:Small"
 
@@ -29,12 +30,14 @@ def _cifar(depth=8, shortcut="zero_pad", **options):
 
 
 def _followed(lines, config):
-    """The config after what the lines say."""
-    changed = config.copy_and_resolve_references()
+    """The settings after what the lines say."""
+    changes = {}
     for key, value in re.findall(r"--config\.teacher\.(\w+)=(\S*[^\s.])", lines):
-        kind = type(config.teacher[key])
-        changed.teacher[key] = "" if value == "''" else kind(value)
-    assert not rule_problems(changed, RULES) and not teacher_problems(changed)
+        kind = type(getattr(config, key))
+        changes[key] = "" if value == "''" else kind(value)
+    changed = dataclasses.replace(config, **changes)
+    as_config = ConfigDict({"teacher": dataclasses.asdict(changed)})
+    assert not rule_problems(as_config, RULES) and not teacher_problems(changed)
     return changed
 
 
@@ -66,7 +69,7 @@ def test_what_is_advised_loads(tmp_path, file, config, said, wrapper):
     path = tmp_path / "w.npz"
     tensors = {wrapper + name: tensor for name, tensor in _cifar(**file).items()}
     np.savez(path, **tensors)
-    config = teacher_config(**config, weights=str(path))
+    config = teacher_settings(**config, weights=str(path))
     with pytest.raises(UserError) as error:
         load_teacher(config)
     last = str(error.value).splitlines()[-1]
@@ -77,7 +80,7 @@ def test_what_is_advised_loads(tmp_path, file, config, said, wrapper):
 def test_our_own_names_are_advised_on_too(tmp_path):
     network = create_network("resnet14", FloatLayers(), 7)
     leaves = theirs.paths_of(theirs.random_variables(network))
-    found = advice({"/".join(path): leaf for path, leaf in leaves}, teacher_config())
+    found = advice({"/".join(path): leaf for path, leaf in leaves}, teacher_settings())
     assert found == [
         "They are those of resnet14: give --config.teacher.depth=14 "
         "--config.teacher.classes=7."
@@ -87,7 +90,7 @@ def test_our_own_names_are_advised_on_too(tmp_path):
 def test_other_channels_are_told_by_the_stem():
     tensors = _cifar(depth=8)
     tensors["conv1.weight"] = tensors["conv1.weight"][:, :1]
-    (line,) = advice(tensors, teacher_config())
+    (line,) = advice(tensors, teacher_settings())
     assert line.startswith("Its images have 1 channels: give --config.teacher.mean")
 
 
@@ -95,7 +98,7 @@ def test_classes_of_a_network_of_one_s_own_are_told():
     network = odd_networks.Small(FloatLayers(), 4)
     names = {"stem": "stem", "norm": "norm", "out": "out"}
     tensors = theirs.tensors_of(theirs.random_variables(network), names.items())
-    config = teacher_config(name=OWN, classes=3, image_size=32)
+    config = teacher_settings(name=OWN, classes=3, image_size=32)
     (line,) = advice(tensors, config)
     assert "give --config.teacher.classes=4." in line
 
@@ -133,7 +136,7 @@ def test_classes_of_a_network_of_one_s_own_are_told():
 )
 def test_networks_of_imagenet_are_recognised(name, names, options, said):
     tensors = _tensors(name, names, classes=5, **options)
-    (line,) = advice(tensors, teacher_config())
+    (line,) = advice(tensors, teacher_settings())
     assert line.startswith(f"They are those of {name}: give ")
     assert said in line
 
@@ -159,14 +162,14 @@ def test_networks_that_look_like_one_of_ours_are_not_called_so():
         for i in (1, 2, 3)
     }
     for tensors in (densenet, bottlenecks, {"weight": one}, {}):
-        found = advice(tensors, teacher_config())
+        found = advice(tensors, teacher_settings())
         assert len(found) == 1 and _says_no_network(found)
 
 
 def test_a_network_of_one_class_is_of_no_kind_of_ours():
     tensors = _cifar()
     tensors["linear.weight"] = tensors["linear.weight"][:1]
-    assert _says_no_network(advice(tensors, teacher_config()))
+    assert _says_no_network(advice(tensors, teacher_settings()))
 
 
 def test_pytorchcv_s_first_mobilenet_is_explained():
@@ -174,6 +177,6 @@ def test_pytorchcv_s_first_mobilenet_is_explained():
     variables = theirs.random_variables(network)
     tensors = theirs.tensors_of(variables, theirs.pytorchcv_mobilenet())
     tensors["features.stage1.unit1.conv1.conv.weight"] = np.ones((8, 8, 1, 1))
-    note, last = advice(tensors, teacher_config())
+    note, last = advice(tensors, teacher_settings())
     assert "mobilenetv2b_w1" in note
     assert _says_no_network([last])

@@ -2,7 +2,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from acq.teacher.evaluation import evaluate_teacher, refuse_wrong_teacher
 from common.errors import UserError
@@ -14,8 +13,7 @@ from tests.acq.cases.coloured_teacher import (
 
 
 def _evaluate(teacher, data, source="weights"):
-    config = ConfigDict({"teacher": {"source": source}, "eval": {"batch_size": 64}})
-    return evaluate_teacher(config, teacher, data)
+    return evaluate_teacher(teacher, data, source=source, batch_size=64)
 
 
 def _with_other_labels(data):

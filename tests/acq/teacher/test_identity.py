@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 
 from acq.layers.float import FloatLayers
-from acq.tasks.quantize import quantize
+from acq.tasks.quantize import quantize_run
 from acq.teacher.identity import hold_teacher, refuse_replaced_weights
-from acq.teacher.settings import config_record
+from acq.teacher.settings import stated_record
 from common.config import RECORDS, anything_computed
 from common.errors import UserError
 from tests.acq import foreign_state_dicts as theirs
 from tests.acq.own_network import PlainNet
 from tests.acq.quantize_config import CLASSES, make_config
-from tests.acq.teacher_config import teacher_config
+from tests.acq.teacher_config import teacher_settings
 
 
 def _record(sha256, source="w.pth"):
-    record = config_record(teacher_config())
+    record = stated_record(teacher_settings())
     return dataclasses.replace(record, source=source, sha256=sha256)
 
 
@@ -62,20 +62,17 @@ def test_a_complete_run_notices_replaced_weights(tmp_path):
     weights, workdir = tmp_path / "w.pth", tmp_path / "run"
     workdir.mkdir()
     weights.write_bytes(b"first")
-    config = teacher_config(weights=str(weights))
-    config.teacher.source = "weights"
-    refuse_replaced_weights(config, workdir)
+    settings = teacher_settings(weights=str(weights))
+    refuse_replaced_weights(settings, workdir)
     hold_teacher(_record(hashlib.sha256(b"first").hexdigest()), workdir)
     _compute(workdir)
-    refuse_replaced_weights(config, workdir)
+    refuse_replaced_weights(settings, workdir)
     weights.write_bytes(b"second")
     with pytest.raises(UserError, match="holds a run with another teacher"):
-        refuse_replaced_weights(config, workdir)
+        refuse_replaced_weights(settings, workdir)
     # The hub's are not fetched again, and a random teacher has none.
     for key, value in (("weights", ""), ("source", "random")):
-        other = config.copy_and_resolve_references()
-        other.teacher[key] = value
-        refuse_replaced_weights(other, workdir)
+        refuse_replaced_weights(dataclasses.replace(settings, **{key: value}), workdir)
 
 
 @pytest.mark.slow
@@ -90,12 +87,12 @@ def test_quantize_goes_on_with_its_weights_alone(tmp_path):
     config = make_config(tmp_path)
     config.teacher.source = "weights"
     config.teacher.weights = str(weights)
-    quantize(config, workdir)
+    quantize_run(config, workdir)
     known = json.loads((workdir / "teacher.json").read_text())
     assert known["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
     tensors["head.bias"] = tensors["head.bias"] + 1
     np.savez(weights, **tensors)
     for _ in range(2):
         with pytest.raises(UserError, match="a run with another teacher"):
-            quantize(config, workdir)
+            quantize_run(config, workdir)
         (workdir / "results.json").unlink(missing_ok=True)

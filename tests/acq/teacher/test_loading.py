@@ -11,12 +11,12 @@ from acq.classifier import Record
 from acq.layers.float import FloatLayers
 from acq.models import create_network
 from acq.teacher.loading import load_teacher
-from acq.teacher.settings import config_record
+from acq.teacher.settings import stated_record
 from common.checkpoint import export_variables
 from common.errors import UserError
 from tests.acq import foreign_state_dicts as theirs
 from tests.acq import odd_networks
-from tests.acq.teacher_config import teacher_config
+from tests.acq.teacher_config import teacher_settings
 
 OWN = f"{odd_networks.__name__}:Small"
 RESNET = create_network("resnet8", FloatLayers(), 10)
@@ -39,12 +39,12 @@ def _save(path, network=RESNET, names=None):
 def test_a_teacher_is_read_from_a_file(tmp_path):
     path = tmp_path / "w.npz"
     variables = _save(path)
-    config = teacher_config(weights=str(path))
+    config = teacher_settings(weights=str(path))
     teacher = load_teacher(config)
     assert teacher.network == RESNET
     _assert_same(teacher.variables, variables)
     assert teacher.record == dataclasses.replace(
-        config_record(config),
+        stated_record(config),
         source=str(path),
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
     )
@@ -54,7 +54,7 @@ def test_a_network_of_one_s_own_is_read_by_its_module_names(tmp_path):
     network = odd_networks.Small(FloatLayers(), 3)
     names = {"stem": "stem", "norm": "norm", "out": "out"}
     variables = _save(tmp_path / "w.npz", network, names.items())
-    config = teacher_config(
+    config = teacher_settings(
         name=OWN, classes=3, image_size=32, weights=str(tmp_path / "w.npz")
     )
     teacher = load_teacher(config)
@@ -65,16 +65,16 @@ def test_a_network_of_one_s_own_is_read_by_its_module_names(tmp_path):
 @pytest.mark.slow
 def test_an_export_tells_all_of_its_network(tmp_path):
     variables = theirs.random_variables(RESNET)
-    record = config_record(teacher_config())
+    record = stated_record(teacher_settings())
     export_variables(tmp_path, variables, {"classifier": record.to_json()})
-    config = teacher_config(name="resnet8", mean=(), std=(), weights=str(tmp_path))
+    config = teacher_settings(name="resnet8", mean=(), std=(), weights=str(tmp_path))
     teacher = load_teacher(config)
     _assert_same(teacher.variables, variables)
     assert teacher.network == RESNET
     assert dataclasses.replace(teacher.record, source="", sha256="") == record
     assert len(teacher.record.sha256) == 64
     # What the config sets must be what the export says.
-    load_teacher(teacher_config(weights=str(tmp_path), classes=10))
+    load_teacher(teacher_settings(weights=str(tmp_path), classes=10))
     for key, value in (
         ("name", "resnet20"),
         ("depth", 20),
@@ -84,14 +84,14 @@ def test_an_export_tells_all_of_its_network(tmp_path):
         ("sha256", "0" * 64),
         ("shortcut", "projection"),
     ):
-        config = teacher_config(weights=str(tmp_path), **{key: value})
+        config = teacher_settings(weights=str(tmp_path), **{key: value})
         shown = "name" if key == "depth" else key
         with pytest.raises(UserError, match=rf"config\.teacher\.{shown}: .*the export"):
             load_teacher(config)
 
 
 def test_folders_of_other_things_are_refused(tmp_path):
-    config = teacher_config(weights=str(tmp_path))
+    config = teacher_settings(weights=str(tmp_path))
     with pytest.raises(UserError, match="no exported network here"):
         load_teacher(config)
     (tmp_path / "model.safetensors").touch()
@@ -115,21 +115,21 @@ def test_without_weights_the_hub_s_file_is_taken(tmp_path, monkeypatch):
         return str(path)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    config = teacher_config(
+    config = teacher_settings(
         hub_repo="timm/resnet8", hub_file="model.safetensors", hub_revision="v1"
     )
     _assert_same(load_teacher(config).variables, variables)
     assert asked == [("timm/resnet8", "model.safetensors", "v1")]
     found = hashlib.sha256(path.read_bytes()).hexdigest()
-    config.teacher.hub_sha256 = found
+    config = dataclasses.replace(config, hub_sha256=found)
     assert load_teacher(config).record.sha256 == found
     # A recipe's hash is of the hub's file; weights from elsewhere are others.
-    config.teacher.hub_sha256 = "0" * 64
+    config = dataclasses.replace(config, hub_sha256="0" * 64)
     with pytest.raises(UserError, match=r"config\.teacher\.hub_sha256 says 0000"):
         load_teacher(config)
-    config.teacher.weights = str(path)
+    config = dataclasses.replace(config, weights=str(path))
     assert load_teacher(config).record.sha256 == found
-    config.teacher.sha256 = "1" * 64
+    config = dataclasses.replace(config, sha256="1" * 64)
     with pytest.raises(UserError, match=r"config\.teacher\.sha256 says 1111"):
         load_teacher(config)
 
@@ -138,26 +138,26 @@ def test_wrong_teachers_are_refused(tmp_path):
     path = tmp_path / "w.npz"
     _save(path)
     with pytest.raises(UserError, match=r"config\.teacher\.weights: needed"):
-        load_teacher(teacher_config())
+        load_teacher(teacher_settings())
     with pytest.raises(UserError, match=r"w\.npz: not the weights of resnet8"):
-        load_teacher(teacher_config(shortcut="projection", weights=str(path)))
+        load_teacher(teacher_settings(shortcut="projection", weights=str(path)))
     with pytest.raises(UserError, match=r"--config\.teacher\.classes=10"):
-        load_teacher(teacher_config(classes=100, weights=str(path)))
+        load_teacher(teacher_settings(classes=100, weights=str(path)))
     without_norm = OWN.replace("Small", "WithoutNorm")
-    config = teacher_config(
+    config = teacher_settings(
         name=without_norm, classes=3, image_size=32, weights=str(path)
     )
     with pytest.raises(UserError, match="it has no batch normalisation"):
         load_teacher(config)
     path.write_bytes(b"no weights")
     with pytest.raises(UserError, match=r"w\.npz: not a file of weights"):
-        load_teacher(teacher_config(weights=str(path)))
+        load_teacher(teacher_settings(weights=str(path)))
 
 
 def _export(folder, network, **record):
     """Exports a network with random weights, as it is named in the record."""
     variables = theirs.random_variables(network)
-    known = config_record(teacher_config(**record))
+    known = stated_record(teacher_settings(**record))
     export_variables(folder, variables, {"classifier": known.to_json()})
 
 
@@ -166,11 +166,11 @@ def test_strides_that_an_export_says_must_be_those_of_the_config(tmp_path):
     network = create_network("resnet50", FloatLayers(), 3, stride_in_first=True)
     _export(tmp_path, network, name="resnet50", classes=3, stride_in_first=True)
     open_keys = {"name": "resnet50", "weights": str(tmp_path)}
-    teacher = load_teacher(teacher_config(**open_keys))
+    teacher = load_teacher(teacher_settings(**open_keys))
     assert teacher.network == network
-    load_teacher(teacher_config(**open_keys, stride_in_first=True))
+    load_teacher(teacher_settings(**open_keys, stride_in_first=True))
     with pytest.raises(UserError, match="stride_in_first: False, the export has True"):
-        load_teacher(teacher_config(**open_keys, stride_in_first=False))
+        load_teacher(teacher_settings(**open_keys, stride_in_first=False))
 
 
 def test_an_export_that_was_never_trained_is_refused(tmp_path):
@@ -184,17 +184,19 @@ def test_an_export_that_was_never_trained_is_refused(tmp_path):
         }
         for layer, s in variables["batch_stats"].items()
     }
-    record = config_record(teacher_config())
+    record = stated_record(teacher_settings())
     export_variables(tmp_path, variables, {"classifier": record.to_json()})
     with pytest.raises(UserError, match="never trained: batch_stats/bn1/mean is all 0"):
-        load_teacher(teacher_config(weights=str(tmp_path)))
+        load_teacher(teacher_settings(weights=str(tmp_path)))
 
 
 def test_records_of_exports_survive_options(tmp_path):
     network = create_network("resnet8", FloatLayers(), 10, width=2)
-    record = dataclasses.replace(config_record(teacher_config()), options={"width": 2})
+    record = dataclasses.replace(
+        stated_record(teacher_settings()), options={"width": 2}
+    )
     variables = theirs.random_variables(network)
     export_variables(tmp_path, variables, {"classifier": record.to_json()})
-    teacher = load_teacher(teacher_config(weights=str(tmp_path)))
+    teacher = load_teacher(teacher_settings(weights=str(tmp_path)))
     assert teacher.network == network
     assert isinstance(teacher.record, Record)

@@ -2,10 +2,10 @@ import json
 
 import pytest
 
-from acq.teacher.settings import config_record
+from acq.teacher.settings import stated_record
 from acq.teacher.stated import check_stated
 from common.errors import UserError
-from tests.acq.teacher_config import teacher_config
+from tests.acq.teacher_config import teacher_settings
 
 OWN = "tests.acq.own_network:PlainNet"
 
@@ -15,7 +15,7 @@ def _check(folder, name, config, **options):
     path = folder / "model.safetensors"
     path.write_bytes(b"")
     sizes = {"classes": 3, "image_size": 8} if ":" in name else {}
-    check_stated(path, config_record(teacher_config(name=name, **sizes)), **options)
+    check_stated(path, stated_record(teacher_settings(name=name, **sizes)), **options)
 
 
 @pytest.mark.parametrize(

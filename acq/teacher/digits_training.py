@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from absl import logging
 
-from acq.accuracy import logits_of, predict, top1
+from acq.accuracy import logits_of, measure_accuracy, predict
 from acq.classifier import Classifier, Normalisation, Record
 from acq.datasets.digits import CLASSES, IMAGE_SIZE, Digits, Split, load_digits
 from acq.layers.float import FloatLayers
@@ -23,9 +23,8 @@ from acq.teacher.loading import load_export
 from acq.teacher.settings import create_teacher
 from acq.teacher.train_step import create_state, make_train_step
 from acq.teacher.untrained import untrained_variables
-from common import config as c
 from common.checkpoint import MANIFEST, Checkpoints, export_variables, load_manifest
-from common.config import ConfigDict
+from common.config import hold_config, refuse_other_config
 from common.devices import (
     AXIS,
     is_first_process,
@@ -43,16 +42,27 @@ from common.typing import PyTree
 from common.writers import MetricsWriter
 
 NETWORK = "resnet8"
-RULES: Mapping[str, c.Rule] = {
-    "digits.width": c.whole(1, 256),
-    "digits.train_steps": c.whole(2),
-    "digits.batch_size": c.whole(1),
-    "digits.learning_rate": c.number(above=0),
-    "digits.shift": c.whole(0, 8),
-}
-"""What `config.digits` accepts."""
 _STEPS_BETWEEN_LINES = 20
 _STEPS_BETWEEN_CHECKPOINTS = 200
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DigitsSettings:
+    """How the digits' teacher is trained; `config.digits` in messages.
+
+    Attributes:
+      width: channels of the network's first stage.
+      train_steps: in all.
+      batch_size: digits a step, over all devices.
+      learning_rate: the highest.
+      shift: pixels that training digits are moved by at most.
+    """
+
+    width: int
+    train_steps: int
+    batch_size: int
+    learning_rate: float | int
+    shift: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,29 +78,29 @@ class _Records:
         return {"image": self.split.images[index], "label": self.split.labels[index]}
 
 
-def prepare_teacher(config: ConfigDict, workdir: Path) -> Classifier:
+def prepare_teacher(
+    settings: DigitsSettings, workdir: Path, *, seed: int
+) -> Classifier:
     """Returns the digits' classifier: trained now, or as it was exported before.
 
     An interrupted training goes on from its checkpoint. Of several processes all must
     call this together.
 
     Args:
-      config: `seed` and `digits` are read: `width`, channels of the first stage;
-        `train_steps`; `batch_size` over all devices; `learning_rate`, the highest;
-        `shift`, the pixels that training digits are moved by at most.
+      settings: Of the training.
       workdir: Of the run; the teacher is in its folder `teacher`.
+      seed: Of the first weights, and of the digits' order and shifts.
 
     Raises:
       UserError: The folder holds a teacher trained with other settings, or a damaged
-        one; the digits are not installed; a setting is not accepted.
+        one; the digits are not installed.
       RunFailed: The loss was not finite.
       Interrupted: A signal came; the checkpoint is written.
     """
-    c.refuse(c.rule_problems(config, RULES))
     folder = workdir / "teacher"
-    trained_with = {"seed": config.seed, **config.digits.to_dict()}
+    trained_with = {"seed": seed, **dataclasses.asdict(settings)}
     if not (folder / MANIFEST).exists():
-        _train_and_export(config, folder, trained_with)
+        _train_and_export(settings, folder, seed, trained_with)
         wait_for_all("teacher")
     found = load_manifest(folder).get("trained_with")
     if found != json.loads(json.dumps(trained_with)):
@@ -132,30 +142,30 @@ def make_shift(most: int, *, seed: int) -> Callable[[Example], Example]:
 
 
 def _train_and_export(
-    config: ConfigDict, folder: Path, trained_with: Mapping[str, Any]
+    settings: DigitsSettings, folder: Path, seed: int, trained_with: Mapping[str, Any]
 ) -> None:
     digits = load_digits()
-    begun_with = ConfigDict({"seed": config.seed, "digits": config.digits.to_dict()})
-    c.refuse_other_config(begun_with, folder, free=())
+    begun_with = {"seed": seed, "digits": dataclasses.asdict(settings)}
+    refuse_other_config(begun_with, folder, free=())
     if is_first_process():
-        c.hold_config(begun_with, folder, free=())
+        hold_config(begun_with, folder, free=())
     record = Record(
         name=NETWORK,
-        options={"width": config.digits.width},
+        options={"width": settings.width},
         classes=CLASSES,
         image_size=IMAGE_SIZE,
         normalisation=measure_normalisation(digits.train),
     )
-    variables = _train(config, digits, record, folder)
+    variables = _train(settings, digits, record, folder, seed)
     logits = predict(
         logits_of(create_teacher(record)),
         variables,
         digits.test.images,
-        batch_size=config.digits.batch_size,
+        batch_size=settings.batch_size,
         normalisation=record.normalisation,
         name="teacher, test digits",
     )
-    accuracy = top1(logits, digits.test.labels)
+    accuracy = measure_accuracy(logits, digits.test.labels)
     logging.info("teacher: %d of %d test digits are right", *accuracy)
     if is_first_process():
         manifest = {
@@ -167,12 +177,13 @@ def _train_and_export(
         export_variables(folder, variables, manifest)
 
 
-def _train(config: ConfigDict, digits: Digits, record: Record, folder: Path) -> PyTree:
+def _train(
+    settings: DigitsSettings, digits: Digits, record: Record, folder: Path, seed: int
+) -> PyTree:
     """Returns the trained variables, on the host."""
-    settings = config.digits
     network = create_teacher(record)
     optimizer = _optimizer(settings.learning_rate, settings.train_steps)
-    state = create_state(untrained_variables(network, record, config.seed), optimizer)
+    state = create_state(untrained_variables(network, record, seed), optimizer)
     step = make_train_step(
         network.clone(layers=FloatLayers(axis_name=AXIS)),
         optimizer,
@@ -190,9 +201,9 @@ def _train(config: ConfigDict, digits: Digits, record: Record, folder: Path) -> 
             pmap_step(step),
             train_batches(
                 _Records(digits.train),
-                seed=config.seed,
+                seed=seed,
                 batch_size=per_process(settings.batch_size, "digits.batch_size"),
-                transform=make_shift(settings.shift, seed=config.seed),
+                transform=make_shift(settings.shift, seed=seed),
             ),
             plan,
             checkpoints=checkpoints,

@@ -51,7 +51,7 @@ class _Subject(NamedTuple):
     power: float | int
 
 
-def diagnose(
+def measure_samples(
     parts: GeneratorParts,
     generator_params: PyTree,
     teacher_variables: PyTree,

@@ -8,7 +8,7 @@ import scipy.special
 import scipy.stats
 
 from acq.diagnosis.complaints import complaints
-from acq.diagnosis.diagnose import diagnose
+from acq.diagnosis.measuring import measure_samples
 from acq.kernels.attention import attention_center
 from acq.layers.float import FloatLayers
 from acq.samples.observation import observe
@@ -26,7 +26,7 @@ def variables():
 
 def _diagnose(params, teacher, **changes):
     given = {"first": FIRST, "count": 40, "batch_size": BATCH} | changes
-    return diagnose(PARTS, params, teacher, **given)
+    return measure_samples(PARTS, params, teacher, **given)
 
 
 @pytest.fixture(scope="module")

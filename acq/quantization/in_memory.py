@@ -1,0 +1,201 @@
+"""Quantizes a network that is in memory: no config, no files."""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+
+from acq.classifier import Classifier
+from acq.export import QuantizedNetwork, quantize_student
+from acq.kernels.grid import MAX_BITS, MIN_BITS
+from acq.quantization.parts import create_generator_loss
+from acq.quantization.phases import (
+    Phase,
+    generator_phase,
+    shared_batch_size,
+    student_phase,
+)
+from acq.quantization.settings import (
+    GeneratorSettings,
+    QuantizationSettings,
+    QuantizerSettings,
+    StudentSettings,
+    TrainSettings,
+)
+from acq.quantization.states import student_variables
+from acq.quantization.student_layers import quant_layers
+from acq.teacher.features import check_features
+from acq.teacher.in_memory import given_classifier, refuse_arguments
+from common.devices import refuse_divergence, replicate, shard_batch, to_host
+from common.errors import RunFailed
+from common.progress import Progress
+from common.typing import PyTree
+
+_GENERATOR, _STUDENT = GeneratorSettings(), StudentSettings()
+
+
+def quantize(
+    network: nn.Module | str,
+    variables: PyTree,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    classes: int | None = None,
+    image_size: int | None = None,
+    weight_bits: int = 4,
+    activation_bits: int = 4,
+    other_bits: int = 0,
+    first_last_bits: int = 0,
+    layer_bits: Mapping[str, int] | None = None,
+    generator_steps: int = 800,
+    steps: int = 600,
+    batch_size: int = 64,
+    seed: int = 0,
+    generator: GeneratorSettings = _GENERATOR,
+    student: StudentSettings = _STUDENT,
+    progress: bool = False,
+) -> QuantizedNetwork:
+    """Returns a trained classifier as integers of few bits, made without its data.
+
+    A generator learns to make samples from the network's own BatchNorm statistics; the
+    quantized student learns from them to do as the network does. The same arguments
+    give the same integers, and so does task quantize with the same settings.
+
+    Args:
+      network: a linen module as `acq/models/README.md` says, or the name of a network
+        of `acq.models`, such as "resnet20".
+      variables: its `params` and `batch_stats`, trained; taken as float32.
+      mean: per channel, of the images in [0, 1] that it was trained with.
+      std: per channel, above 0.
+      classes: logits out, where `network` is a name; None for the published weights'.
+      image_size: side of its square images in pixels; None for that of its name, which
+        a module has not.
+      weight_bits: of every convolution and dense layer, 2 to 8.
+      activation_bits: of every activation, 2 to 8.
+      other_bits: of the input, branches and the classifier's input; 0 leaves them
+        float.
+      first_last_bits: of the first and the last layer; 0 for those of all others.
+      layer_bits: {name or pattern: bits} of single layers; of several that match, the
+        last counts.
+      generator_steps: of the generator alone.
+      steps: of the student.
+      batch_size: samples a step, a multiple of twice the devices.
+      seed: of every draw.
+      generator: all else of the generator; `GeneratorSettings(shift=4)` for CIFAR
+        networks that were trained on padded crops.
+      student: the student's loss and optimiser.
+      progress: whether to show how far it is.
+
+    Raises:
+      UserError: an argument is not accepted, or the network cannot be quantized.
+      RunFailed: a loss was not finite.
+    """
+    settings = QuantizationSettings(
+        seed=seed,
+        quantizer=QuantizerSettings(
+            weight_bits=weight_bits,
+            activation_bits=activation_bits,
+            other_bits=other_bits,
+            first_last_bits=first_last_bits,
+            layers=tuple((layer_bits or {}).items()),
+        ),
+        generator=generator,
+        student=student,
+        train=TrainSettings(
+            generator_steps=generator_steps, steps=steps, batch_size=batch_size
+        ),
+    )
+    refuse_arguments(_problems(settings))
+    teacher = given_classifier(
+        network,
+        variables,
+        mean=mean,
+        std=std,
+        classes=classes,
+        image_size=image_size,
+    )
+    return quantize_classifier(settings, teacher, progress=progress)
+
+
+def quantize_classifier(
+    settings: QuantizationSettings, teacher: Classifier, *, progress: bool = False
+) -> QuantizedNetwork:
+    """Returns a classifier as integers.
+
+    Args:
+      settings: of the quantization.
+      teacher: the classifier.
+      progress: whether to show how far it is.
+
+    Raises:
+      UserError: the network cannot be quantized with these settings.
+      RunFailed: a loss was not finite.
+    """
+    shared_batch_size(settings)
+    check_features(teacher, create_generator_loss(settings, alone=False))
+    quant_layers(settings.quantizer, teacher)  # refuses layers that the teacher lacks
+    on_devices = replicate(teacher.variables)
+    alone = generator_phase(settings, teacher, on_devices)
+    params = _last_state(alone, progress=progress).generator.params
+    phase = student_phase(settings, teacher, on_devices, params)
+    state = _last_state(phase, progress=progress)
+    return quantize_student(settings, teacher, student_variables(teacher, state))
+
+
+def _last_state(phase: Phase, *, progress: bool) -> Any:
+    """The state after a phase's last step, on the host."""
+    state, total, before = replicate(phase.state), phase.plan.total, None
+    with contextlib.ExitStack() as stack:
+        bar = None
+        if progress:
+            bar = stack.enter_context(Progress(phase.name, total, "steps"))
+        for step in range(total):
+            state, metrics = phase.p_step(state, shard_batch(next(phase.draws)))
+            # One step late, which leaves the devices the next one to work on.
+            if before is not None:
+                _refuse_infinite(phase, step, before)
+            before = metrics
+            if bar is not None:
+                bar.update()
+    if before is not None:
+        _refuse_infinite(phase, total, before)
+    refuse_divergence(state)
+    return to_host(state)
+
+
+def _refuse_infinite(phase: Phase, step: int, metrics: Mapping[str, Any]) -> None:
+    values = to_host(dict(metrics))
+    bad = [f"{k} is {v}" for k, v in values.items() if not np.all(np.isfinite(v))]
+    if bad:
+        raise RunFailed(
+            f"{phase.name}, step {step} of {phase.plan.total}: {', '.join(bad)}. Lower "
+            "the learning rate (GeneratorSettings, StudentSettings), or look at the "
+            "network's variables, mean and std."
+        )
+
+
+def _problems(settings: QuantizationSettings) -> list[str]:
+    """What is not accepted of the arguments, a line each."""
+    bits, train = settings.quantizer, settings.train
+    of_bits = range(MIN_BITS, MAX_BITS + 1)
+    accepted = {
+        "weight_bits": (bits.weight_bits, of_bits),
+        "activation_bits": (bits.activation_bits, of_bits),
+        **{f"layer_bits[{name!r}]": (n, of_bits) for name, n in bits.layers},
+        "generator_steps": (train.generator_steps, range(2**31)),
+        "steps": (train.steps, range(1, 2**31)),
+        "batch_size": (train.batch_size, range(2, 2**31)),
+        "seed": (settings.seed, range(2**31)),
+    }
+    for name in ("other_bits", "first_last_bits"):
+        if value := getattr(bits, name):
+            accepted[name] = (value, of_bits)
+    found = [
+        f"{name}: got {value!r}, accepted: a whole number, {allowed[0]} to "
+        f"{allowed[-1]}"
+        for name, (value, allowed) in accepted.items()
+        if type(value) is not int or value not in allowed
+    ]
+    return found or settings.problems()

@@ -1,0 +1,115 @@
+"""The two phases of a quantization: the generator alone, then the student.
+
+With `train.one_loop` the second is the only one, and both learn in it.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+
+from acq.classifier import Classifier
+from acq.quantization.parts import generator_parts, student_parts
+from acq.quantization.settings import QuantizationSettings
+from acq.quantization.states import generator_state, quantize_state
+from acq.samples.draws import Draws
+from acq.training.train_step import make_generator_step, make_quantize_step
+from common.devices import per_process, pmap_frozen_step
+from common.errors import UserError
+from common.loop import Plan
+from common.typing import Metrics, PyTree
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Phase:
+    """Steps that are to be done one after the other.
+
+    Attributes:
+      name: of the work, for the progress line.
+      state: before the first step.
+      p_step: pmapped `step(state, shard) -> (state, metrics)`; donates the state.
+      draws: the numbers of each step's samples.
+      plan: how many steps, and what happens when.
+    """
+
+    name: str
+    state: PyTree
+    p_step: Callable[[PyTree, PyTree], tuple[PyTree, Metrics]]
+    draws: Draws
+    plan: Plan
+
+
+def generator_phase(
+    settings: QuantizationSettings, teacher: Classifier, teacher_variables: PyTree
+) -> Phase:
+    """Returns the generator's steps alone; none where `settings.alone_steps` is 0.
+
+    Args:
+      settings: of the quantization.
+      teacher: that is to recognise the generator's images.
+      teacher_variables: its variables on every device, by `replicate`.
+    """
+    parts = generator_parts(settings, teacher, alone=True)
+    p_step = pmap_frozen_step(make_generator_step(parts))
+    return Phase(
+        name="generator",
+        state=generator_state(settings, teacher),
+        p_step=functools.partial(p_step, teacher_variables),
+        draws=Draws(shared_batch_size(settings)),
+        plan=_plan(settings, settings.alone_steps),
+    )
+
+
+def student_phase(
+    settings: QuantizationSettings,
+    teacher: Classifier,
+    teacher_variables: PyTree,
+    generator_params: PyTree,
+) -> Phase:
+    """Returns the student's steps.
+
+    Args:
+      settings: of the quantization.
+      teacher: whose student it is.
+      teacher_variables: its variables on every device, by `replicate`.
+      generator_params: after the generator's steps alone.
+    """
+    p_step = pmap_frozen_step(
+        make_quantize_step(
+            generator_parts(settings, teacher, alone=False),
+            student_parts(settings, teacher),
+            generator_learns=settings.generator.learns,
+        )
+    )
+    batch_size, waits = shared_batch_size(settings), settings.waiting_steps
+    return Phase(
+        name="student",
+        state=quantize_state(settings, teacher, generator_params),
+        p_step=functools.partial(p_step, teacher_variables),
+        # Behind the numbers of the generator's steps alone: new samples.
+        draws=Draws(
+            batch_size, first=batch_size * (settings.train.generator_steps - waits)
+        ),
+        plan=_plan(settings, waits + settings.train.steps),
+    )
+
+
+def shared_batch_size(settings: QuantizationSettings) -> int:
+    """The batch over all devices, after checking that devices share it in pairs.
+
+    Raises:
+      UserError: they do not.
+    """
+    size = settings.train.batch_size
+    if per_process(size, "train.batch_size") % (2 * jax.local_device_count()):
+        raise UserError(
+            f"config.train.batch_size: got {size}, accepted: a multiple of "
+            f"{2 * jax.device_count()}, pairs on {jax.device_count()} devices"
+        )
+    return size
+
+
+def _plan(settings: QuantizationSettings, steps: int) -> Plan:
+    train = settings.train
+    return Plan(total=steps, log=train.log, evaluate=train.evaluate, save=train.save)
