@@ -71,7 +71,6 @@ ALLOWED = {
     },
     "acq/weights": {"acq.weights", "common"},
     "acq/datasets": {"acq.classifier", "acq.datasets", "common"},
-    "acq/teacher/own_code.py": {"acq", "common"},  # to know its own folder
     "acq/teacher": {
         *("acq.accuracy", "acq.classifier", "acq.datasets", "acq.layers", "acq.models"),
         *("acq.training.losses",),

@@ -93,7 +93,7 @@ def _named_keys(text):
 def wrong_names(text):
     """Recipes, modules and files of ours that are named and are not there."""
     files = re.findall(r"\bconfigs/[a-z0-9_]+\.py\b", text)
-    files += re.findall(r"`((?:common|docs|ipv2|tests)/[\w/.]*)`", text)
+    files += re.findall(r"`((?:acq|common|docs|ipv2|tests)/[\w/.]*)`", text)
     files += [
         f"{name.replace('.', '/')}.py"
         for name in re.findall(r"\btests\.(?:benchmarks|figures)\.\w+", text)

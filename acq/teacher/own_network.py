@@ -5,7 +5,6 @@ by shapes alone. What a network's own code raises is told with its file and line
 """
 
 import dataclasses
-import importlib
 import inspect
 import re
 from collections.abc import Callable
@@ -27,8 +26,8 @@ from acq.teacher.network_rules import (
     some,
     variable_problems,
 )
-from acq.teacher.own_code import OwnCode, first_line
 from common.errors import UserError
+from common.own_code import OwnCode, first_line, import_own_module
 from common.typing import PyTree
 
 OWN_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -46,16 +45,7 @@ def create_own_network(name: str, classes: int, **options: Any) -> nn.Module:
       UserError: There is none, it is not made as it must be, or its code raises.
     """
     module_name, _, class_name = name.partition(":")
-    try:
-        with OwnCode(
-            f"config.teacher.name: {module_name} cannot be imported", "Mend that file."
-        ):
-            module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"config.teacher.name: got {name!r}, but no module {error.name!r} can be "
-            "imported. Its folder must be on PYTHONPATH."
-        ) from error
+    module = import_own_module(module_name, "config.teacher.name")
     found = getattr(module, class_name, None)
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         there = [
