@@ -172,7 +172,9 @@ def test_variables_of_another_or_of_a_new_network_are_refused(network):
     other = trained(PlainNet(FloatLayers(), CLASSES, width=4))
     with pytest.raises(UserError, match=r"bn0/mean: got \(4,\), the network has \(8,"):
         _given(network, other)
-    new = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    new = trained(network)
+    for layer in new["batch_stats"].values():
+        layer.update(mean=0 * layer["mean"], var=0 * layer["var"] + 1)
     with pytest.raises(UserError, match="batch normalisation that was never trained"):
         _given(network, new)
     with pytest.raises(UserError, match="got nothing"):
@@ -221,3 +223,37 @@ def test_it_is_quiet_unless_it_is_asked_not_to_be(network, capfd):
     assert capfd.readouterr() == ("", "")
     acq.quantize(network, trained(network), progress=True, **arguments)
     assert "student: 3/3 steps" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_exports_of_before_are_read(small, tmp_path):
+    """They had durations as texts, and a text of the layers' bits."""
+    small.save(tmp_path)
+    path = tmp_path / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["quantizer"]["observe_steps"]
+    manifest["quantizer"] |= {"observe": "4 epochs", "layers": ""}
+    path.write_text(json.dumps(manifest))
+    np.testing.assert_array_equal(
+        acq.load_quantized(tmp_path)(images()), small(images())
+    )
+    del manifest["quantizer"]["weight_bits"]
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="not of a quantized network"):
+        acq.load_quantized(tmp_path)
+
+
+class Outer:
+    class Hidden(PlainNet):
+        """Not to be found by its name."""
+
+
+@pytest.mark.slow
+def test_a_network_that_cannot_be_imported_is_given_to_load_it(tmp_path):
+    hidden = Outer.Hidden(FloatLayers(), CLASSES)
+    found = acq.quantize(hidden, trained(hidden), mean=MEAN, std=STD, **FEW)
+    found.save(tmp_path)
+    with pytest.raises(UserError, match="no linen module 'Hidden'"):
+        acq.load_quantized(tmp_path)
+    again = acq.load_quantized(tmp_path, hidden)
+    np.testing.assert_array_equal(again(images()), found(images()))

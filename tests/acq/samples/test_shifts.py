@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from acq.samples.shifts import shift_centers, shift_images
-from acq.teacher.training import make_shift
+from acq.teacher.digits_training import make_shift
 
 SIZE, BLACK = 6, (-1.5, 2.0)
 # (x, y); the last is all but gone.
