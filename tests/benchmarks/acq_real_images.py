@@ -13,6 +13,7 @@ import argparse
 import dataclasses
 import functools
 from pathlib import Path
+from typing import cast
 
 import flax.linen as nn
 import jax
@@ -26,7 +27,8 @@ from acq.accuracy import (
     measure_fidelity,
     predict,
 )
-from acq.datasets.eval_data import EvalData
+from acq.classifier import Classifier
+from acq.datasets.eval_data import EvalData, Rows
 from acq.datasets.opening import open_eval_data
 from acq.diagnosis.sample_measures import spread_in_class
 from acq.export import load_quantized
@@ -36,6 +38,7 @@ from acq.quantization.settings import QuantizationSettings
 from acq.quantization.states import quantize_state, student_variables
 from acq.quantization.student_layers import quant_layers
 from acq.samples.conditions import Conditions
+from acq.samples.generator import Generator
 from acq.samples.observation import observe
 from acq.tasks.check import check
 from acq.tasks.settings import task_settings
@@ -45,6 +48,7 @@ from acq.training.train_step import make_quantize_step
 from common.devices import pmap_frozen_step, replicate, shard_batch, to_host
 from common.progress import Progress
 from common.report import format_table
+from common.typing import PyTree
 from configs.acq_r20_cifar10 import get_config
 
 
@@ -70,11 +74,13 @@ def half(data: EvalData, start: int, stop: int) -> EvalData:
     )
 
 
-def teach(run: QuantizationSettings, teacher, images: np.ndarray):
+def teach(run: QuantizationSettings, teacher: Classifier, images: Rows) -> PyTree:
     """The student's variables after the recipe's steps on these images."""
     parts = generator_parts(run, teacher, alone=False)
-    parts = parts._replace(generator=RealImages(images.shape))
-    x = teacher.record.normalisation.normalise(jnp.asarray(images, jnp.float32) / 255)
+    pixels = images[np.arange(len(images))]
+    # No Generator, but called as one.
+    parts = parts._replace(generator=cast(Generator, RealImages(pixels.shape)))
+    x = teacher.record.normalisation.normalise(jnp.asarray(pixels, jnp.float32) / 255)
     state = replicate(quantize_state(run, teacher, {"images": x}))
     step = pmap_frozen_step(
         make_quantize_step(parts, student_parts(run, teacher), generator_learns=False)
@@ -91,7 +97,7 @@ def teach(run: QuantizationSettings, teacher, images: np.ndarray):
 
 
 def measure_attention(
-    run: QuantizationSettings, teacher, data: EvalData, batches: int = 20
+    run: QuantizationSettings, teacher: Classifier, data: EvalData, batches: int = 20
 ) -> str:
     """What the teacher sees in real images, as a run's diagnosis has it of samples."""
     size = run.train.batch_size
@@ -130,7 +136,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="of the student; the recipe's")
     parser.add_argument("--compare", type=Path, nargs="*", default=[])
     options = parser.parse_args()
-    rows = []
+    rows, middle = [], 0
     for bits in options.bits:
         config = get_config("acq")
         config.quantizer.weight_bits = config.quantizer.activation_bits = bits

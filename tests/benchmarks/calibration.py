@@ -192,7 +192,9 @@ def regions(hu: np.ndarray, lung: np.ndarray, pixel: float) -> dict[str, np.ndar
     """Lungs, and soft tissue by its depth below the skin."""
     outside = np.asarray(anatomy.segment(jnp.asarray(hu)).outside)
     body = ~outside
-    depth = np.stack([ndimage.distance_transform_edt(m) for m in body]) * pixel
+    depth = (
+        np.stack([np.asarray(ndimage.distance_transform_edt(m)) for m in body]) * pixel
+    )
     tissue = ndimage.uniform_filter(hu, (0, 7, 7))
     soft = body & (tissue > -150) & (tissue < 150)
     return {

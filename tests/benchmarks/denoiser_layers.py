@@ -89,8 +89,8 @@ def layers(c: int) -> dict[str, tuple[nn.Module, Callable[[Any], Any]]]:
 
 def jax_cases(layer: nn.Module, x: np.ndarray) -> tuple[Callable, Callable]:
     """Forward, and forward with gradients; compiled."""
-    x = jnp.asarray(x)
-    variables = layer.init(jax.random.key(0), x)
+    given = jnp.asarray(x)
+    variables = layer.init(jax.random.key(0), given)
 
     @jax.jit
     def forward(variables, x):
@@ -102,23 +102,24 @@ def jax_cases(layer: nn.Module, x: np.ndarray) -> tuple[Callable, Callable]:
         return y, transpose(jnp.ones_like(y))
 
     return (
-        lambda: jax.block_until_ready(forward(variables, x)),
-        lambda: jax.block_until_ready(gradient(variables, x)),
+        lambda: jax.block_until_ready(forward(variables, given)),
+        lambda: jax.block_until_ready(gradient(variables, given)),
     )
 
 
 def torch_cases(layer: Callable[[Any], Any], x: np.ndarray) -> tuple[Any, Any]:
     """The same in PyTorch, channels last."""
     if isinstance(layer, torch.nn.Module):
+        # pyrefly: ignore[no-matching-overload]  # PyTorch's stubs lack this form
         layer = layer.to(memory_format=torch.channels_last)
-    x = to_torch(x).requires_grad_()
+    given = to_torch(x).requires_grad_()
 
     def forward():
         with torch.no_grad():
-            layer(x)
+            layer(given)
 
     def gradient():
-        y = layer(x)
+        y = layer(given)
         y.backward(torch.ones_like(y))
 
     return forward, gradient

@@ -10,6 +10,7 @@ which move the same bytes: two arrays forward, three back.
 """
 
 import argparse
+import functools
 import os
 import time
 from collections.abc import Callable
@@ -33,9 +34,7 @@ def cases() -> dict[str, Callable]:
     """The operations by name."""
     grid = Grid(4)
     return PLAIN | {
-        f"fake_quant, {kind}": lambda x, low, high, kind=kind: fake_quant(
-            x, low, high, grid=grid, gradient=kind
-        )
+        f"fake_quant, {kind}": functools.partial(fake_quant, grid=grid, gradient=kind)
         for kind in KINDS
     }
 

@@ -13,8 +13,9 @@ import argparse
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,7 +26,7 @@ from ipv2.kernels import fan_beam, photon_noise, projection
 from tests.oracles.projection import skimage_backprojection, skimage_sinogram
 
 MU_WATER = 0.0192
-# Issue 3: how many times faster a slice than the reference, at least.
+# How many times faster a slice than the reference, at least.
 TARGET = {
     ("radon", "scikit-image"): 60,
     ("fbp", "scikit-image"): 15,
@@ -42,7 +43,7 @@ def head(size: int, batch: int) -> np.ndarray:
     return np.stack([image] * batch).astype(np.float32)
 
 
-def best(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+def best(calls: Mapping[Any, Callable[[], object]], repeats: int) -> dict[Any, float]:
     """Best seconds of each call, taken in turns; the first round is warm-up."""
     seconds = dict.fromkeys(calls, np.inf)
     for number in range(repeats + 1):

@@ -48,10 +48,11 @@ class FakeQuant(torch.autograd.Function):
         return q.clamp(0, steps) * (high / steps)
 
     @staticmethod
-    def backward(context, g):
-        x, high, q = context.saved_tensors
+    def backward(ctx, *grad_outputs):
+        (g,) = grad_outputs
+        x, high, q = ctx.saved_tensors
         inside = (x >= 0) & (x <= high)
-        by_high = torch.where(inside, q / context.steps - x / high, (x > high).float())
+        by_high = torch.where(inside, q / ctx.steps - x / high, (x > high).float())
         return g * inside, (g * by_high).sum(), None
 
 
@@ -71,17 +72,17 @@ def rounded(weight: torch.Tensor, steps: int) -> torch.Tensor:
 class Conv(nn.Conv2d):
     steps = 0
 
-    def forward(self, x):
+    def forward(self, input):
         weight = rounded(self.weight, self.steps) if self.steps else self.weight
-        return F.conv2d(x, weight, None, self.stride, self.padding)
+        return F.conv2d(input, weight, None, self.stride, self.padding)
 
 
 class Linear(nn.Linear):
     steps = 0
 
-    def forward(self, x):
+    def forward(self, input):
         weight = rounded(self.weight, self.steps) if self.steps else self.weight
-        return F.linear(x, weight, self.bias)
+        return F.linear(input, weight, self.bias)
 
 
 class Act(nn.Module):
@@ -100,12 +101,13 @@ class Act(nn.Module):
 class Norm(nn.BatchNorm2d):
     measures = False
 
-    def forward(self, x):
+    def forward(self, input):
         if self.measures:
-            var, mean = torch.var_mean(x, (0, 2, 3), correction=0)
+            assert self.running_mean is not None and self.running_var is not None
+            var, mean = torch.var_mean(input, (0, 2, 3), correction=0)
             self.apart = ((mean - self.running_mean) ** 2 / self.running_var).mean()
             self.apart = self.apart + ((var / self.running_var - 1) ** 2).mean()
-        return super().forward(x)
+        return super().forward(input)
 
 
 class Block(nn.Module):

@@ -11,6 +11,7 @@ import argparse
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from common.dataset import load_split
@@ -34,7 +35,13 @@ def main() -> None:
     builder = SimulatedPairs(config=config, data_dir=options.cache)
     record = load_split(builder, "train")[RECORD]
     lq, gt = (np.asarray(record[key], np.float32) for key in ("lq", "gt"))
-    made = purify(jax.random.key(0), lq, gt, record["spacing_mm"], PurifyParams())
+    made = purify(
+        jax.random.key(0),
+        jnp.asarray(lq),
+        jnp.asarray(gt),
+        record["spacing_mm"],
+        PurifyParams(),
+    )
     save_comparison(
         options.output,
         {LOW: lq, PURIFIED: np.asarray(made.lq_bar), TARGET: gt},

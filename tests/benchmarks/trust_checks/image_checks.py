@@ -25,12 +25,14 @@ def file_problems(task: str, source: Path, result: Path, want: np.ndarray) -> li
 
 
 def _nifti(source: Path, result: Path) -> tuple[np.ndarray, list[str]]:
-    before, after = nib.load(_lower(source)), nib.load(_lower(result))
+    before, after = (
+        nib.Nifti1Image.from_filename(_lower(path)) for path in (source, result)
+    )
     problems = []
     # In mm, whatever the unit. float32 headers hold some seven digits.
     factor = {"micron": 1e-3, "meter": 1e3}
     old, new = (
-        image.affine * factor.get(image.header.get_xyzt_units()[0], 1)
+        np.asarray(image.affine) * factor.get(str(image.header.get_xyzt_units()[0]), 1)
         for image in (before, after)
     )
     known = before.header["sform_code"] or before.header["qform_code"]

@@ -118,7 +118,7 @@ def _outside_problems(root: Path, output: Path, name: str) -> list[str]:
 def _values(path: Path) -> np.ndarray:
     if path.suffix == ".png":
         return np.asarray(PIL.Image.open(path), np.float64)
-    return np.asarray(nib.load(path).dataobj, np.float64)
+    return np.asarray(nib.Nifti1Image.from_filename(path).dataobj, np.float64)
 
 
 def purified_series_row(case: Case, bench: Bench) -> Row:
