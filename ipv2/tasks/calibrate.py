@@ -23,7 +23,7 @@ from common.workdir import hold_workdir
 from ipv2.calibration import Calibration, calibrate
 from ipv2.ct_io import Item, Skipped, Volume, match_slices
 from ipv2.jobs.run import tell_left_out, words
-from ipv2.tasks import settings
+from ipv2.tasks.check import check_simulate_config
 from ipv2.tasks.scans import (
     evenly_spaced,
     find_scans,
@@ -49,7 +49,7 @@ def calibrate_scans(config: ConfigDict, workdir: Path) -> None:
         calibrate on, or the workdir is another command's or cannot be written to.
       Incomplete: `config.strict`, and a volume was skipped.
     """
-    settings.check_simulate(config)
+    check_simulate_config(config)
     with hold_workdir(workdir, "task calibrate"):
         _require_replaceable(workdir / "calibration.json")
         _calibrate_scans(config, workdir)

@@ -24,6 +24,7 @@ from common.workdir import hold_workdir
 from ipv2.inference.trained import load_trained
 from ipv2.measures.evaluation import prepared_slices
 from ipv2.tasks import settings
+from ipv2.tasks.check import check_config
 from ipv2.tasks.evaluate import evaluate_export, evaluation_batch
 from ipv2.tasks.figure import save_comparison
 from ipv2.tasks.run_data import hold_data, refuse_other_data
@@ -58,7 +59,7 @@ def compare(config: ConfigDict, workdir: Path) -> None:
     Raises:
       UserError, RunFailed, Interrupted: as `train`.
     """
-    settings.check(config)
+    check_config(config)
     with hold_workdir(workdir, "task compare"):
         _compare(config, workdir)
 
@@ -68,7 +69,7 @@ def _compare(config: ConfigDict, workdir: Path) -> None:
     grid = configs_of(config)
     for by_pair in grid.values():
         for one in by_pair.values():
-            settings.check(one)
+            check_config(one)
     refuse_other_config(config, workdir, free=_FREE_TO_CHANGE)
     # The data that all of them can be trained on.
     choosiest = max(

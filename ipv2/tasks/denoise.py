@@ -44,6 +44,7 @@ from ipv2.jobs.run import (
     run_jobs,
 )
 from ipv2.tasks import settings
+from ipv2.tasks.check import check_config
 from ipv2.tasks.exported import load_exported
 from ipv2.tasks.scans import (
     check_slices,
@@ -74,7 +75,7 @@ def denoise(config: ConfigDict, workdir: Path) -> None:
         what lies in the output was made otherwise, or no volume could be denoised.
       Incomplete: `config.strict`, and a volume was skipped.
     """
-    settings.check(config)
+    check_config(config)
     section = config.denoise
     if not section.input:
         raise UserError(

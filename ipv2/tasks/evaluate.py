@@ -20,6 +20,7 @@ from common.workdir import hold_workdir
 from ipv2.measures.evaluation import evaluate_slices
 from ipv2.purification.purify import PurifyParams, purify, regions
 from ipv2.tasks import settings
+from ipv2.tasks.check import check_config
 from ipv2.tasks.exported import load_exported
 from ipv2.tasks.sources import Sources, open_sources, require_even_slices
 from ipv2.training.denoiser import Denoiser, channels_of, make_denoise
@@ -111,7 +112,7 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     Raises:
       UserError: the config is wrong, or the folder holds no exported network.
     """
-    settings.check(config)
+    check_config(config)
     # Before a folder is made or locked that holds no run.
     load_manifest(workdir / "export")
     with hold_workdir(workdir, "task evaluate"):

@@ -36,6 +36,7 @@ from ipv2.jobs.run import (
 )
 from ipv2.purification.purify import PurifyParams
 from ipv2.tasks import settings
+from ipv2.tasks.check import check_config
 from ipv2.tasks.scans import (
     identities,
     reading_of,
@@ -70,7 +71,7 @@ def purify_folder(config: ConfigDict, workdir: Path) -> None:
       Incomplete: `config.strict`, and a pair or a volume without partner was skipped.
     """
     del workdir
-    settings.check(config)
+    check_config(config)
     root, output = _folders(config)
     require_apart(output, [root, root / "lq", root / "gt"], key=_KEY)
     output = output.resolve()

@@ -41,6 +41,7 @@ from ipv2.jobs.run import (
 )
 from ipv2.kernels.photon_noise import DoseParams
 from ipv2.tasks import settings
+from ipv2.tasks.check import check_simulate_config
 from ipv2.tasks.scans import (
     evenly_spaced,
     identities,
@@ -74,7 +75,7 @@ def simulate(config: ConfigDict, workdir: Path) -> None:
         made otherwise, or no volume could be simulated.
       Incomplete: `config.strict`, and a volume was skipped.
     """
-    settings.check_simulate(config)
+    check_simulate_config(config)
     source = input_of(config, workdir)
     output = Path(config.output) if config.output else workdir / "low_dose"
     jobs, unused = list_jobs(source, output)

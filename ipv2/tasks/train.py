@@ -24,6 +24,7 @@ from common.writers import MetricsWriter
 from ipv2.inference.trained import UNIT
 from ipv2.models import hash_code
 from ipv2.tasks import settings
+from ipv2.tasks.check import check_config
 from ipv2.tasks.evaluate import evaluate, evaluate_held_out, scalars_of
 from ipv2.tasks.run_data import hold_data, refuse_other_data
 from ipv2.tasks.sources import (
@@ -65,7 +66,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
       RunFailed: a loss was not finite.
       Interrupted: a signal came; the checkpoint is written.
     """
-    settings.check(config)
+    check_config(config)
     with hold_workdir(workdir, "task train"):
         refuse_other_config(config, workdir, free=FREE_TO_CHANGE)
         if (finished := finished_results(workdir, "train", is_measured)) is not None:

@@ -12,7 +12,7 @@ from configs import ipv2_redcnn
 from ipv2.ct_io import read_volume
 from ipv2.inference.trained import load_trained
 from ipv2.models import attributes_of, check_own_network, create_model
-from ipv2.tasks import settings
+from ipv2.tasks.check import check_config
 from ipv2.tasks.denoise import denoise
 from ipv2.tasks.train import train
 from ipv2.training.denoiser_spec import DenoiserSpec
@@ -111,7 +111,7 @@ def test_a_config_with_a_wrong_network_is_refused_before_any_training(changes, s
     config = ipv2_redcnn.get_config()
     config.model.update(changes)
     with pytest.raises(UserError, match=f"(?s){said}"):
-        settings.check(config)
+        check_config(config)
 
 
 def test_an_export_whose_code_is_gone_says_so(tmp_path):

@@ -16,6 +16,8 @@ from ipv2.calibration import Calibration
 from ipv2.ct_io import Volume, write_volume
 from ipv2.tasks import calibrate as task
 from ipv2.tasks import settings, simulate
+from ipv2.tasks.check import check_simulate_config
+from ipv2.tasks.rules import SIMULATE_RULES
 from tests.oracles.thorax import thorax
 
 SIZE = 64
@@ -236,11 +238,11 @@ def test_a_fan_beam_is_not_calibrated(tmp_path):
     config = config_of(tmp_path, calibrate=True)
     config.noise.source_distance_mm = 600.0
     with pytest.raises(UserError, match="parallel beams only"):
-        settings.check_simulate(config)
+        check_simulate_config(config)
 
 
 @pytest.mark.parametrize(
     ("window", "accepted"), [((), True), ((1.0, 2.0), True), ((1.0,), False)]
 )
 def test_a_window_has_two_factors_or_none(window, accepted):
-    assert settings.SIMULATE_RULES["noise.window"].accepts(window) == accepted
+    assert SIMULATE_RULES["noise.window"].accepts(window) == accepted

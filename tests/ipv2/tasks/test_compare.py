@@ -11,7 +11,8 @@ import pytest
 from common.errors import UserError
 from configs import ipv2_zoo, quickstart
 from ipv2.models import MODELS
-from ipv2.tasks import compare, settings
+from ipv2.tasks import compare
+from ipv2.tasks.check import check_config
 from ipv2.tasks.train import train
 
 ROOT = Path(__file__).parents[3]
@@ -25,7 +26,7 @@ def test_the_zoo_is_every_network_on_every_kind_of_pairs():
             *("none", "v1", "v2", "no_background", "no_add", "no_remove")
         ]
         for one in by_pair.values():
-            settings.check(one)
+            check_config(one)
             assert one.model.name == model
         assert not by_pair["no_background"].purify.remove_background
         assert by_pair["no_add"].purify.add_noise == "none"
@@ -49,7 +50,7 @@ def test_unknown_names_are_refused_with_the_known_ones(key, value, said):
     config = ipv2_zoo.get_config()
     config.compare[key] = value
     with pytest.raises(UserError, match=said):
-        settings.check(config)
+        check_config(config)
 
 
 def _finished(workdir, config, results):

@@ -1,8 +1,11 @@
 import pytest
 
+from common.config import flatten
 from common.errors import UserError
 from configs import ipv2_ffm, ipv2_redcnn, ipv2_zoo, quickstart
 from ipv2.tasks import settings
+from ipv2.tasks.check import check_config
+from ipv2.tasks.rules import RULES
 from ipv2.training.denoiser import Regression
 
 
@@ -10,14 +13,14 @@ from ipv2.training.denoiser import Regression
     "recipe", [ipv2_ffm, ipv2_redcnn, ipv2_zoo, quickstart], ids=lambda r: r.__name__
 )
 def test_every_variant_is_accepted(recipe):
-    settings.check(recipe.get_config())
+    check_config(recipe.get_config())
     for variant in recipe.VARIANTS:
-        settings.check(recipe.get_config(variant))
+        check_config(recipe.get_config(variant))
 
 
 def test_rules_name_real_keys():
-    keys = {key for key, _ in settings.c.flatten(ipv2_redcnn.get_config())}
-    assert set(settings.RULES) <= keys
+    keys = {key for key, _ in flatten(ipv2_redcnn.get_config())}
+    assert set(RULES) <= keys
 
 
 @pytest.mark.parametrize(
@@ -41,7 +44,7 @@ def test_wrong_values_are_named(key, value, said):
     with config.unlocked():
         config.update_from_flattened_dict({key: value})
     with pytest.raises(UserError, match="problem") as error:
-        settings.check(config)
+        check_config(config)
     assert said in str(error.value)
 
 

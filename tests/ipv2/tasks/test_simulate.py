@@ -13,6 +13,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
+from common.config import flatten
 from common.errors import Incomplete, UserError
 from common.version import STATED
 from configs import simulate as recipe
@@ -20,6 +21,8 @@ from ipv2.ct_io import PADDING_HU, Volume, open_volume, read_volume, write_volum
 from ipv2.inference.stored_hu import padding, stored_range
 from ipv2.kernels.photon_noise import simulate_low_dose
 from ipv2.tasks import settings
+from ipv2.tasks.check import check_simulate_config
+from ipv2.tasks.rules import SIMULATE_RULES
 from ipv2.tasks.scans import check_scan
 from ipv2.tasks.simulate import simulate
 from ipv2.volumes.low_dose import simulated_slices
@@ -606,9 +609,9 @@ def test_what_cannot_be_simulated_says_why(fields, said):
 
 def test_every_variant_is_accepted():
     for variant in ("", *recipe.VARIANTS):
-        settings.check_simulate(recipe.get_config(variant))
-    keys = {key for key, _ in settings.c.flatten(recipe.get_config())}
-    assert set(settings.SIMULATE_RULES) <= keys
+        check_simulate_config(recipe.get_config(variant))
+    keys = {key for key, _ in flatten(recipe.get_config())}
+    assert set(SIMULATE_RULES) <= keys
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from common.config import flatten
 from common.errors import UserError
 from configs import ipv2_redcnn
 from ipv2.tasks import train
@@ -98,7 +99,7 @@ def test_nobody_left_to_train_on_is_told(root, tmp_path):
 
 
 def test_the_keys_that_messages_name_exist(tmp_path):
-    keys = {key for key, _ in train.settings.c.flatten(ipv2_redcnn.get_config())}
+    keys = {key for key, _ in flatten(ipv2_redcnn.get_config())}
     write_pairs(tmp_path / "root", ("A", "B"))
     with pytest.raises(UserError) as error:
         open_sources(config_of(tmp_path))

@@ -1,0 +1,125 @@
+"""Checks of a whole IPv2 config: each key, and what does not go together."""
+
+from common import config as c
+from common.config import ConfigDict
+from common.errors import UserError
+from ipv2.models import FLOWS, attributes_of
+from ipv2.tasks import settings
+from ipv2.tasks.rules import RULES, SIMULATE_RULES
+
+
+def check_config(config: ConfigDict) -> None:
+    """Raises one error that names every problem of an IPv2 config.
+
+    Raises:
+      UserError: the config holds something that is not accepted.
+    """
+    problems = c.rule_problems(config, RULES)
+    if not problems:
+        train, data = config.train, config.data
+        if train.batch_size % train.patches_per_slice:
+            problems.append(
+                f"train.batch_size: got {train.batch_size}, accepted: a multiple of "
+                f"config.train.patches_per_slice ({train.patches_per_slice})"
+            )
+        if train.batch_size % train.accumulate:
+            problems.append(
+                f"train.accumulate: got {train.accumulate}, accepted: a divisor of "
+                f"config.train.batch_size ({train.batch_size})"
+            )
+        if config.purify.align_contour and config.purify.variant == "reference":
+            problems.append(
+                "purify.align_contour: got True, accepted: False with "
+                "config.purify.variant='reference', which follows the published steps"
+            )
+        problems += _model_problems(config)
+        problems += [
+            f"compare.{key}: no {name!r} in config.compare.{table}; it has: "
+            f"{', '.join(config.compare[table])}"
+            for key, table in (("pairs", "options"), ("models", "zoo"))
+            for name in config.compare[key]
+            if name not in config.compare[table]
+        ]
+        if data.root and data.normal_dose:
+            problems.append("data.normal_dose: given with config.data.root; give one")
+        problems += _deal_problems(data)
+        if config.noise.dose > config.noise.input_dose:
+            problems.append(
+                f"noise.dose: got {config.noise.dose}, accepted: at most "
+                f"config.noise.input_dose ({config.noise.input_dose})"
+            )
+        problems += _fan_problems(config)
+    c.refuse(problems)
+
+
+def _model_problems(config: ConfigDict) -> list[str]:
+    """Lists what `config.model` asks of the network of that name and cannot be had."""
+    name = config.model.name
+    try:
+        known = attributes_of(name)
+    except UserError as error:  # of an own network
+        return [str(error).removeprefix("config.")]
+    problems = [
+        f"model.{key}: {name} has none; it has {', '.join(sorted(known))}"
+        for key, value in config.model.items()
+        if key != "name" and value and key not in known
+    ]
+    if name in FLOWS and config.train.loss != "mse":
+        problems.append(
+            f"train.loss: got {config.train.loss!r}, accepted: 'mse', which is what a "
+            f"flow ({name}) is trained on"
+        )
+    if not problems:
+        try:
+            settings.denoiser_spec(config).check()
+        except UserError as error:  # of an own network
+            problems.append(f"model.name: {error}")
+    return problems
+
+
+def _deal_problems(data: ConfigDict) -> list[str]:
+    """Lists what `config.data` says of the splits and cannot be had."""
+    keys = ("data.val_patients", "data.test_patients")
+    both = sorted(set(data.val_patients) & set(data.test_patients))
+    problems = [f"{keys[1]}: {name!r} is in config.{keys[0]} too" for name in both]
+    if not (data.val_patients or data.test_patients):
+        return problems
+    if data.split_by == "slice":
+        problems.append(
+            f"data.split_by: got 'slice' with config.{keys[0]} or config.{keys[1]}, "
+            "accepted: 'patient'"
+        )
+    if not (data.root or data.normal_dose):
+        problems.append(
+            f"{keys[1]}, {keys[0]}: names for the patients of config.data.root or "
+            "config.data.normal_dose; the embedded data have none"
+        )
+    return problems
+
+
+def check_simulate_config(config: ConfigDict) -> None:
+    """Raises one error that names every problem of a config of `simulate`.
+
+    Raises:
+      UserError: the config holds something that is not accepted.
+    """
+    problems = c.rule_problems(config, SIMULATE_RULES)
+    if not problems:
+        if config.dose > config.input_dose:
+            problems.append(
+                f"dose: got {config.dose}, accepted: at most config.input_dose "
+                f"({config.input_dose}), since noise can only be added"
+            )
+        if config.calibrate and config.noise.source_distance_mm:
+            problems.append(
+                "noise.source_distance_mm: given with config.calibrate, which knows "
+                "parallel beams only; give one"
+            )
+        problems += _fan_problems(config)
+    c.refuse(problems)
+
+
+def _fan_problems(config: ConfigDict) -> list[str]:
+    if config.noise.source_distance_mm and config.noise.views in (1, 2):
+        return [f"noise.views: got {config.noise.views}, a fan beam needs 3 (or 0)"]
+    return []
