@@ -12,8 +12,6 @@ from common.version import VERSION
 ROOT = Path(__file__).parents[1]
 NEEDED = ("acq", "common", "ipv2", "LICENSE", "README.md", "pyproject.toml")
 
-pytest.importorskip("setuptools_scm")
-
 
 @pytest.mark.slow
 def test_the_package_is_imported_from_another_folder(tmp_path):

@@ -9,8 +9,9 @@
 Arrays are HU, (rows, columns) or (slices, rows, columns), of NumPy or JAX; where
 physics needs the size of a pixel they come with `spacing_mm`. Results are float32 of
 the same shape, NumPy for NumPy and JAX for JAX, or scans where scans were given. They
-are those of the tasks of the same name: for the same name, seed and settings to the
-bit, before a file rounds them. What is compiled is compiled once for an image's size.
+are those of the tasks of the same name, seed and settings, before a file rounds them
+(of simulated noise some processes differ by 1e-4 HU). What is compiled is compiled once
+for an image's size.
 
 Errors: `ValueError` for a value that cannot be, with what is accepted; `TypeError` for
 what is of another kind. What is wrong with a file is a `UserError`, a `ValueError` too.
