@@ -239,7 +239,7 @@ def test_exports_of_before_are_read(small, tmp_path):
     )
     del manifest["quantizer"]["weight_bits"]
     path.write_text(json.dumps(manifest))
-    with pytest.raises(UserError, match="not of a quantized network"):
+    with pytest.raises(UserError, match="not the manifest of a quantized"):
         acq.load_quantized(tmp_path)
 
 

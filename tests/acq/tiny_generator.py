@@ -33,7 +33,7 @@ PARTS = GeneratorParts(
     generator=Generator(
         image_size=8, channels=2, classes=CLASSES, width=4, axis_name=AXIS
     ),
-    teacher=TwoNorms(FloatLayers(AXIS), CLASSES),
+    teacher=TwoNorms(FloatLayers(axis_name=AXIS), CLASSES),
     loss=GeneratorLoss(center_weight=1.0),
     sampling=Sampling(
         latent=5, classes=CLASSES, reach=0.6, paired=False, shift=2, seed=7

@@ -105,7 +105,7 @@ _REFUSED = {
     "one_of_two": (_layers("{'conv1': 8, 'head': 8}"), ("'head'", "linear")),
     "left_float": (
         _layers("{'quant_pooled': 8}"),
-        ("'quant_pooled'", "left float", "config.quantizer.other_bits"),
+        ("'quant_pooled'", "stay float", "config.quantizer.other_bits"),
     ),
     "nine_bits": (_layers("{'linear': 9}"), _FORM),
     "one_bit": (_layers("{'linear': 1}"), _FORM),

@@ -74,7 +74,7 @@ class TinyNet(nn.Module):
 
 
 def teacher(axis_name=AXIS):
-    return TinyNet(FloatLayers(axis_name))
+    return TinyNet(FloatLayers(axis_name=axis_name))
 
 
 def generator_parts(loss=ALL_TERMS, axis_name=AXIS, shift=0):
