@@ -1,4 +1,4 @@
-"""A run's folder: one command at a time, and one config from its first result on."""
+"""Locks a workdir: only one command at a time works in it."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,14 +10,14 @@ from common.folder_lock import hold_folder
 
 @contextlib.contextmanager
 def hold_workdir(workdir: Path, what: str) -> Iterator[None]:
-    """Keeps other commands out of a run's folder; of several processes one does.
+    """Keeps other commands out of a workdir; only the first process locks it.
 
     Args:
-      workdir: the run's folder.
-      what: the command, for the message that another one gets: 'task train'.
+      workdir: of the run.
+      what: the command, for the messages of other commands: 'task train'.
 
     Raises:
-      UserError: another command is at work in it, or it cannot be written.
+      UserError: another command is at work in it, or it cannot be written to.
     """
     with contextlib.ExitStack() as stack:
         if is_first_process():

@@ -176,7 +176,7 @@ def to_integers(
     bad = [
         "/".join(path[:-1])
         for path, leaf in integers.items()
-        if path[-1] == "scale" and not np.all(np.isfinite(leaf))
+        if path[-1] == "scale" and not np.all(np.isfinite(np.asarray(leaf)))
     ]
     if bad:
         raise UserError(

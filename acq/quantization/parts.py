@@ -137,7 +137,7 @@ def generator_parts(
         total = waits + train.steps
     return GeneratorParts(
         generator=create_generator(settings, teacher),
-        teacher=teacher.with_layers(FloatLayers(AXIS)),
+        teacher=teacher.with_layers(FloatLayers(axis_name=AXIS)),
         loss=create_generator_loss(settings, alone=alone),
         sampling=create_sampling(settings, teacher, alone=alone),
         black=teacher.record.black,
