@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Float32, Int, Int32, UInt8
 
 from acq.classifier import Normalisation
 from acq.datasets.eval_data import Rows
-from acq.datasets.unusable import told_together
+from acq.datasets.unusable import reporting_all_unusable
 from acq.training.losses import distillation_loss
 from common.devices import AXIS, pmap_eval, replicate, to_host
 from common.pipeline import read_ahead
@@ -144,7 +144,7 @@ def predict(
     step = pmap_eval(_make_predict(apply, normalisation))
     variables = replicate(variables)
     found, order = [], []
-    with Progress(name, count, "images") as progress, told_together(images):
+    with Progress(name, count, "images") as progress, reporting_all_unusable(images):
         for places, logits in _one_late(
             step(variables, shard)
             for shard in read_ahead(

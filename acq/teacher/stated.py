@@ -49,8 +49,8 @@ def _check_architecture(path: Path, statement: Statement, name: str) -> None:
         return
     raise UserError(
         f"{path}: {statement.source} says that these weights are of {architecture!r}, "
-        f"but config.teacher.name is {name!r}. Networks with the same tensors may differ "
-        "in pools or strides, and give other logits. Give the weights of "
+        f"but config.teacher.name is {name!r}. Networks with the same tensors may "
+        "differ in pools or strides, and give other logits. Give the weights of "
         f"{name}, or the network itself (acq/models/README.md): "
         f"--config.teacher.name=package.module:Class. If {statement.source} is wrong, "
         "correct it."
