@@ -129,8 +129,8 @@ def _load_export(folder: Path, settings: TeacherSettings) -> Classifier:
         )
     classifier = load_export(folder)
     found: dict[tuple[str, ...], np.ndarray] = dict(flatten_dict(classifier.variables))
-    names = {path: "/".join(path) for path in found}
-    check_statistics(found, names, source=str(folder))
+    tensor_names = {path: "/".join(path) for path in found}
+    check_statistics(found, tensor_names, source=str(folder))
     if differing := _differing(classifier.record, settings):
         raise UserError(
             f"{folder}: the config contradicts this export:\n  "

@@ -1,4 +1,4 @@
-"""A diagnosis of nothing, healthy unless told otherwise."""
+"""A made-up diagnosis, healthy by default."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""`import acq`: arrays in, a small network out."""
+"""`import acq`: from arrays to a small network."""
 
 import json
 import subprocess
@@ -35,7 +35,7 @@ FEW = {
 
 
 def trained(network):
-    """Variables with statistics that are not a new network's."""
+    """Returns variables with statistics that no new network has."""
     return theirs.random_variables(network)
 
 
@@ -77,7 +77,7 @@ def test_names_are_there_and_importing_the_package_imports_little():
 
 @pytest.mark.slow
 def test_the_same_integers_as_the_task_s(network, small, tmp_path):
-    """From the same weights, in a file there and in memory here."""
+    """The command reads the same weights from a file that this reads from memory."""
     names = {name: name for i in range(3) for name in (f"conv{i}", f"bn{i}")}
     tensors = theirs.tensors_of(trained(network), (names | {"head": "head"}).items())
     np.savez(tmp_path / "w.npz", **tensors)
@@ -227,7 +227,7 @@ def test_it_is_quiet_unless_it_is_asked_not_to_be(network, capfd):
 
 @pytest.mark.slow
 def test_exports_of_before_are_read(small, tmp_path):
-    """They had durations as texts, and a text of the layers' bits."""
+    """Old exports hold durations and the layers' bits as texts."""
     small.save(tmp_path)
     path = tmp_path / "manifest.json"
     manifest = json.loads(path.read_text())
@@ -245,7 +245,7 @@ def test_exports_of_before_are_read(small, tmp_path):
 
 class Outer:
     class Hidden(PlainNet):
-        """Not to be found by its name."""
+        """A network that cannot be imported by name."""
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ def _layers(text: str, *more: str) -> Callable[[Path], list[str]]:
 
 
 def _network(name: str, size: int = 16) -> tuple[str, ...]:
-    """Overrides for a network outside the zoo."""
+    """Returns overrides for a network outside the zoo."""
     return (
         f"teacher.name={_NETWORKS}:{name}",
         "teacher.depth=0",
@@ -139,7 +139,7 @@ BITS_CASES = (
         for name, (recipe, bits) in _VARIANTS.items()
     ),
     *(
-        Case(name=name, build=build, says=says)
-        for name, (build, says) in _REFUSED.items()
+        Case(name=name, build=build, expected=expected)
+        for name, (build, expected) in _REFUSED.items()
     ),
 )

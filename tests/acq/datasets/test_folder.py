@@ -53,7 +53,7 @@ def test_classes_are_the_subfolders_sorted_by_name(folder):
 def test_classes_that_are_numbers_are_sorted_as_such(
     tmp_path, caplog, names, order, said
 ):
-    """Label k is the k-th class of the order, which the log tells."""
+    """Label k is the k-th class of the order, which is logged."""
     for seed, name in enumerate(names):
         _write(tmp_path / name / "x.png", _pixels(seed))
     with caplog.at_level("INFO"):

@@ -36,7 +36,7 @@ def diagnosis(variables):
 
 @pytest.fixture(scope="module")
 def one_device(variables):
-    """What one device finds in the joined batches: per sample, and per batch."""
+    """Results of one device for the joined batches, per sample and per batch."""
     sampling = dataclasses.replace(PARTS.sampling, paired=True)
     generator = PARTS.generator.clone(axis_name=None)
     teacher = PARTS.teacher.clone(layers=FloatLayers())

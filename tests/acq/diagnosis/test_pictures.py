@@ -26,7 +26,7 @@ def _pixels(png):
 
 
 def _one_sample(channels=1, **changes):
-    """A diagnosis that shows the first of its samples only."""
+    """A diagnosis with only the first of its examples."""
     diagnosis = make_diagnosis(channels=channels)
     examples = diagnosis.examples._replace(**changes)
     examples = type(examples)(*(values[:1] for values in examples))

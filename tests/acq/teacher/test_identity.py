@@ -77,7 +77,7 @@ def test_a_complete_run_notices_replaced_weights(tmp_path):
 
 @pytest.mark.slow
 def test_quantize_goes_on_with_its_weights_alone(tmp_path):
-    """A file replaced behind a complete run, and behind one that is to go on."""
+    """The file is replaced after a complete run, and before a run resumes."""
     weights, workdir = tmp_path / "w.npz", tmp_path / "run"
     network = PlainNet(FloatLayers(), CLASSES)
     names = {name: name for i in range(3) for name in (f"conv{i}", f"bn{i}")}
