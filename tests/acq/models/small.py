@@ -54,7 +54,7 @@ def random_images(name, count=3, seed=0):
 
 
 def random_variables(network, x, seed=0):
-    """Returns random variables: kernels of He's scale, others within 0.2 of initial."""
+    """Returns random variables, all different from initial values."""
     rng = np.random.default_rng(seed)
 
     def draw(path, leaf):

@@ -39,9 +39,9 @@ def test_offline_says_which_file_to_get_and_where_to_give_it(monkeypatch, error)
         raise error
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UserError) as raised:
         fetch(PLACE)
-    message = str(error.value)
+    message = str(raised.value)
     assert "model.safetensors of timm/resnet18.tv_in1k, revision main, is" in message
     assert f"the hub's cache ({huggingface_hub.constants.HF_HUB_CACHE})" in message
     assert "fetched: no network. On" in message
