@@ -1,4 +1,4 @@
-"""Layers of a quantized network that holds integers, and conversions to and from it.
+"""Layers of a quantized network that holds integers, and the conversion to it.
 
 `IntegerLayers` instead of `QuantLayers` makes the same network from stored integers.
 Its logits are bit for bit those of the fake-quantized network, because the codes give
@@ -14,8 +14,8 @@ the same floats and the network is the same file.
 A value is (code - zero_point) * scale. `acq/kernels/integer_codes.py` defines which
 integers are stored. Codes of fewer than 8 bits take one byte each.
 
-The conversions run the network, because only the network knows its modules. So they
-work for any network that is made with a layers object.
+The conversion runs the network, because only the network knows its modules. So it works
+for any network that is made with a layers object.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from flax.typing import Initializer
 from acq.kernels.grid import Grid, dequantize, quantize
 from acq.kernels.integer_codes import code_dtype, from_codes, zero_point_dtype
 from acq.layers.bits import LayerBits, own_grid
-from acq.layers.float import Activation, Conv, Dense, FloatLayers, sow_latest
+from acq.layers.float import Activation, Conv, Dense, FloatLayers
 from acq.layers.operations import ActivationKind, activate
 from acq.layers.quantized import QuantLayers
 from common.errors import UserError
@@ -89,12 +89,6 @@ class IntegerActivation(Activation, kw_only=True):
         zero_point = self.variable(
             "integers", "zero_point", jnp.zeros, (), zero_point_dtype(grid)
         ).value.astype(jnp.float32)
-        sow_latest(
-            self,
-            "ranges",
-            low=(grid.qmin - zero_point) * scale,
-            high=(grid.qmax - zero_point) * scale,
-        )
         codes = quantize(activate(x, self.kind), scale, zero_point, grid)
         return dequantize(codes, scale, zero_point)
 
@@ -107,9 +101,7 @@ def _stored_kernel(
     codes = module.variable("integers", "kernel", jnp.zeros, shape, dtype)
     scale = module.variable("integers", "scale", jnp.ones, channels, jnp.float32)
     zero_point = module.variable("integers", "zero_point", jnp.zeros, channels, dtype)
-    kernel = from_codes(codes.value, scale.value, zero_point.value)
-    sow_latest(module, "kernels", kernel=kernel)
-    return kernel
+    return from_codes(codes.value, scale.value, zero_point.value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,7 +164,7 @@ def to_integers(
         raise TypeError(
             f"only a network of QuantLayers has integers, got one of {layers!r}"
         )
-    integers = flatten_dict(_collected(network, variables, x, "integers"))
+    integers = flatten_dict(_sown_integers(network, variables, x))
     bad = [
         "/".join(path[:-1])
         for path, leaf in integers.items()
@@ -194,35 +186,11 @@ def to_integers(
     return network.clone(layers=integer_layers(layers)), variables
 
 
-def from_integers(network: nn.Module, variables: PyTree, x: jax.Array) -> PyTree:
-    """Returns the float variables `params`, `batch_stats` and `ranges` of integers.
-
-    Kernels hold the values of the codes, so the float network with them has quantized
-    weights. If each channel's range is that of its weights, rounding the kernels again
-    gives the same codes, and the same scales within float32's precision.
-
-    Args:
-      network: Made with `IntegerLayers`.
-      variables: Its `integers`, `params` and `batch_stats`.
-      x: Input of any values; only its shape matters, and one image suffices.
-    """
-    kernels = _collected(network, variables, x, "kernels")
-    kept = {k: v for k, v in variables.items() if k not in ("params", "integers")}
-    return kept | {
-        "params": unflatten_dict(
-            flatten_dict(variables["params"]) | flatten_dict(kernels)
-        ),
-        "ranges": _collected(network, variables, x, "ranges"),
-    }
-
-
-def _collected(
-    network: nn.Module, variables: PyTree, x: jax.Array, collection: str
-) -> PyTree:
-    """Returns what the modules sow in a collection, without the rest of the pass."""
+def _sown_integers(network: nn.Module, variables: PyTree, x: jax.Array) -> PyTree:
+    """Returns what the modules sow in `integers`, without the rest of the pass."""
 
     @jax.jit
     def collect(variables: PyTree, x: jax.Array) -> PyTree:
-        return network.apply(variables, x, mutable=[collection])[1]
+        return network.apply(variables, x, mutable=["integers"])[1]
 
-    return collect(variables, x).get(collection, {})
+    return collect(variables, x).get("integers", {})
