@@ -87,7 +87,7 @@ def _moved(mask: Bool[Array, "b h w"], axis: int, step: int) -> Array:
 
 
 def stored_range(lowest: float, highest: float) -> tuple[float, float]:
-    """Returns (lowest, highest) HU to store, the values where the input's scanner clips.
+    """Returns (lowest, highest) HU to store: where the input's scanner clips.
 
     Each end is that of 12 bits from -1024 HU, as most scanners store, if the input does
     not exceed it. Otherwise it is that of int16, above -2000, which marks padding.

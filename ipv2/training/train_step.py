@@ -44,7 +44,7 @@ class TrainState(flax.struct.PyTreeNode):
 
     @property
     def variables(self) -> PyTree:
-        """The variables to evaluate and export, with `ema` as `params` if there is one."""
+        """The variables to evaluate and export; `params` is `ema` if there is one."""
         params = self.params if self.ema is None else self.ema
         return {"params": params, **self.collections}
 
