@@ -260,7 +260,7 @@ def test_links_to_folders_are_followed_once(tmp_path):
     found = listing.list_volumes(root)
     assert [item.name for item in found.items] == ["p1", "p2"]
     (reason,) = reasons(root, found).values()
-    assert reason == f"a link to {root}, which is looked into already"
+    assert reason == f"a link to {root}, which is listed already"
 
 
 @pytest.mark.parametrize("name", ["3.dcm", "IM003", "1.2.840.3"])
@@ -312,7 +312,7 @@ def test_one_id_in_all_folders_is_told_and_folders_decide(tmp_path, caplog):
         by_patient.setdefault(ct_io.patient_of(item), []).append(item)
     assert sorted(by_patient) == ["A", "B"]
     ct_io.log_patients(by_patient)
-    assert "'Anonymous' stands in 2 folders (A, B)" in caplog.text
+    assert "'Anonymous' is in 2 folders (A, B)" in caplog.text
 
 
 def test_many_of_one_reason_are_counted(tmp_path):
