@@ -79,7 +79,7 @@ def test_series_right_below_lq_and_gt_are_a_pair(tmp_path):
     assert (pair.name, pair.lq, pair.gt) == ("", tmp_path / "lq", tmp_path / "gt")
 
 
-def test_no_pair_says_what_is_expected(tmp_path):
+def test_the_message_without_a_pair_states_the_layout(tmp_path):
     with pytest.raises(UserError, match=r"lq: no such folder\. Expected: root/lq"):
         listing.paired_paths(tmp_path)
     (tmp_path / "lq").mkdir()
@@ -304,7 +304,7 @@ def test_names_pair_by_a_pattern(tmp_path):
     assert left.path.name == "phantom.nii" and "name_pattern" in left.reason
 
 
-def test_one_id_in_all_folders_is_told_and_folders_decide(tmp_path, caplog):
+def test_one_id_in_all_folders_warns_and_folders_are_patients(tmp_path, caplog):
     by_patient = {}
     for name in ("A", "B"):
         make_series(tmp_path / name / "scan", 2, patient="Anonymous")
