@@ -144,7 +144,9 @@ def _open(
         raise UserError(f"{path}: an empty file. Copy it again from its source.")
     kind = format_of(path)
     if kind is None:
-        raise UserError(f"{path}: not an accepted image. Give {_ACCEPTED}.")
+        raise UserError(
+            f"{path}: not an image of an accepted format. Give {_ACCEPTED}."
+        )
     if kind == "dicom":
         if not is_dicom(path):
             raise UserError(f"{path}: named as DICOM, but its content is not DICOM.")

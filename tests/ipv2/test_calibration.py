@@ -168,7 +168,7 @@ def checkerboard():
     ("image", "message"),
     [
         (np.full((96, 96), -1000.0, np.float32), "no usable flat region: 0 flat"),
-        (patients(), "nothing to calibrate on"),
+        (patients(), "too little for a"),
         (np.zeros((40, 96), np.float32), "accepted: at least twice"),
         (np.full((96, 96), np.nan, np.float32), "not finite"),
         (np.tile(np.arange(96.0), (96, 1)), "grey levels"),
