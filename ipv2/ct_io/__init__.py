@@ -1,7 +1,7 @@
-"""CT files to HU and back, on SimpleITK.
+"""Reads CT files to HU and writes them, with SimpleITK and pydicom.
 
     volume = read_volume("scan/")              # a DICOM series; or scan.nii.gz, ...
-    write_volume(volume, "copy.nii.gz")        # the extension says which format
+    write_volume(volume, "copy.nii.gz")        # the extension selects the format
 
     with open_volume("scan/") as source:       # the same slice by slice
         with slice_writer(source, source.shape, "copy.mha") as write:
@@ -17,8 +17,8 @@
 | .png                      | 8 or 16 bits of grey; HU if the window it was made with |
 |                           | is stated, else `Volume.unit` is 'grey'; no spacing     |
 
-What lies outside the field of view (-2000, -3024, PixelPaddingValue) becomes -1024 HU.
-What is wrong with a file is a `common.errors.UserError` that names it.
+Pixels outside the field of view (-2000, -3024, PixelPaddingValue) become -1024 HU. A
+faulty file raises a `common.errors.UserError` that names it.
 """
 
 from ipv2.ct_io.dicom_dose import at_dose
@@ -36,7 +36,7 @@ from ipv2.ct_io.listing import (
     read_pairs,
 )
 from ipv2.ct_io.matching import Match, match_slices
-from ipv2.ct_io.patients import patient_of, slice_number, tell_patients
+from ipv2.ct_io.patients import log_patients, patient_of, slice_number
 from ipv2.ct_io.reading import open_volume, peek, read_volume
 from ipv2.ct_io.volume import (
     PADDING_HU,
@@ -71,6 +71,7 @@ __all__ = [
     "format_of",
     "hu_to_int16",
     "list_volumes",
+    "log_patients",
     "match_slices",
     "open_volume",
     "output_files",
@@ -83,7 +84,6 @@ __all__ = [
     "slice_writer",
     "stem_of",
     "suffix_of",
-    "tell_patients",
     "with_hu",
     "write_volume",
 ]

@@ -1,8 +1,8 @@
-"""Training losses in network units, one number a batch.
+"""Training losses in network units, one number per batch.
 
 Both average over every pixel of every image. Shapes must agree exactly: a target of
-shape (n, h, w) under a prediction of (n, h, w, 1) would broadcast to (n, h, w, w) and
-train on nonsense without a word.
+shape (n, h, w) with a prediction of (n, h, w, 1) would broadcast to (n, h, w, w), and
+training would silently use nonsense.
 """
 
 from collections.abc import Callable, Mapping
@@ -37,7 +37,7 @@ def mean_absolute_error(
       ValueError: If the shapes differ in any way.
     """
     difference = _difference(prediction, target)
-    # JAX's gradient of |0| is 1, which would push where nothing is to be pushed.
+    # JAX's gradient of |0| is 1, which would push pixels that already agree.
     return jnp.mean(difference * lax.stop_gradient(jnp.sign(difference)))
 
 
@@ -47,10 +47,10 @@ LOSSES: Mapping[str, Callable[[Array, Array], Array]] = MappingProxyType(
 
 
 def create_loss(name: str) -> Callable[[Array, Array], Array]:
-    """The loss called `name`: 'mse' or 'l1'.
+    """Returns the loss called `name`: 'mse' or 'l1'.
 
     Raises:
-      ValueError: On any other name.
+      ValueError: No loss has that name.
     """
     if name not in LOSSES:
         raise ValueError(f"no loss is called {name!r}; accepted: {sorted(LOSSES)}")

@@ -114,7 +114,7 @@ def test_what_is_printed_is_what_simulate_takes(asked, tmp_path, capsys, monkeyp
     write(tmp_path / "a.mha")
     task.calibrate_scans(config_of(tmp_path / "a.mha"), tmp_path / "work")
     told = capsys.readouterr().out
-    assert "photons a ray at normal dose: 2.5e+05" in told
+    assert "photons per ray at normal dose: 2.5e+05" in told
     record = json.loads((tmp_path / "work/calibration.json").read_text())
     assert record["photons"] == 2.5e5
     command = ["launch.py", *shlex.split(told.split("to use it:")[1])]

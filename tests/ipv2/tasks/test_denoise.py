@@ -320,7 +320,7 @@ def test_neighbours_of_uneven_slices_are_refused(denoised, tmp_path, caplog):
         denoise(
             config_of(tmp_path / "in", tmp_path / "out", **changes), tmp_path / "run"
         )
-    assert "looks at 3 neighbouring slices" in caplog.text
+    assert "reads 3 neighbouring slices" in caplog.text
     denoise(
         config_of(tmp_path / "in", tmp_path / "out", **changes), denoised[0] / "run"
     )
@@ -495,8 +495,8 @@ def _edit(path, **changes):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"unit": "grey/255"}, "not of a denoiser in HU/1000"),
-        ({"model": None}, "not of a denoiser in HU/1000"),
+        ({"unit": "grey/255"}, "not the export of a denoiser in HU/1000"),
+        ({"model": None}, "not the export of a denoiser in HU/1000"),
         (
             {"model": {"name": "cnn11", "dtype": "float32"}},
             "no such network: .*cnn11",
