@@ -21,8 +21,8 @@ from common.files import write_atomically
 from common.progress import Progress
 from common.workdir import hold_workdir
 from ipv2.calibration import Calibration, calibrate
-from ipv2.ct_io import Item, Skipped, Volume, match_slices
-from ipv2.jobs.run import tell_left_out, words
+from ipv2.ct_io import Item, ReadOptions, Skipped, Volume, match_slices
+from ipv2.jobs.run import log_left_out, reason_of
 from ipv2.tasks.check import check_simulate_config
 from ipv2.tasks.scans import (
     evenly_spaced,
@@ -30,6 +30,7 @@ from ipv2.tasks.scans import (
     input_of,
     read_scan,
 )
+from ipv2.tasks.settings import read_options
 
 # Read from at most so many volumes, and kept of each so many slices that all together
 # come to more than a calibration looks at.
@@ -70,6 +71,7 @@ def _calibrate_scans(config: ConfigDict, workdir: Path) -> None:
             f"{config.data.input}"
         )
     items = [items[place] for place in evenly_spaced(len(items), _VOLUMES)]
+    options = read_options(config)
     skipped: list[Skipped] = []
     parts: list[tuple[np.ndarray, ...]] = []
     spacing: list[float] = []
@@ -78,7 +80,7 @@ def _calibrate_scans(config: ConfigDict, workdir: Path) -> None:
             try:
                 low = None if lows is None else lows[item.name]
                 count = math.ceil(_SLICES / len(items))
-                images, mm = _slices(item.path, low, config, count, unused)
+                images, mm = _slices(item.path, low, options, count, unused)
                 if parts and images[0].shape[1:] != parts[0][0].shape[1:]:
                     raise UserError(
                         f"slices of {images[0].shape[1:]} pixels, others have "
@@ -87,9 +89,9 @@ def _calibrate_scans(config: ConfigDict, workdir: Path) -> None:
                 parts.append(images)
                 spacing.extend([mm] * len(images[0]))
             except (UserError, OSError) as error:
-                skipped.append(Skipped(path=item.path, reason=words(error)))
+                skipped.append(Skipped(path=item.path, reason=reason_of(error)))
             progress.update(note=item.name)
-    tell_left_out(skipped, unused)
+    log_left_out(skipped, unused)
     if not parts:
         raise UserError("no volume to calibrate on; see the list above")
     stacks = tuple(np.concatenate(stack) for stack in zip(*parts, strict=True))
@@ -162,14 +164,18 @@ def _found(source: Path) -> tuple[list[Item], list[Skipped]]:
 
 
 def _slices(
-    path: Path, low: Path | None, config: ConfigDict, count: int, unused: list[Skipped]
+    path: Path,
+    low: Path | None,
+    options: ReadOptions,
+    count: int,
+    unused: list[Skipped],
 ) -> tuple[tuple[np.ndarray, ...], float]:
     """Evenly spaced slices of a volume, or of (low, normal) of a pair; pixel size."""
-    normal = read_scan(path, config)
+    normal = read_scan(path, options)
     volumes: Sequence[Volume] = (normal,)
     places = [(index,) for index in range(len(normal.hu))]
     if low is not None:
-        low_volume = read_scan(low, config)
+        low_volume = read_scan(low, options)
         volumes = (low_volume, normal)
         places, _ = match_slices(low_volume, normal)
     for volume in volumes:

@@ -30,29 +30,17 @@ from absl import logging
 from common.config import ConfigDict
 from common.devices import is_single_process
 from common.errors import UserError
-from common.version import VERSION
 from ipv2.ct_io import open_volume, slice_writer
 from ipv2.inference.apply import Applier
-from ipv2.inference.tiling import Tiling, create_tiling
+from ipv2.inference.tiling import create_tiling
 from ipv2.inference.trained import Trained
 from ipv2.jobs.job import Job
-from ipv2.jobs.records import Asked
-from ipv2.jobs.run import (
-    Destination,
-    Work,
-    conclude,
-    run_jobs,
-)
-from ipv2.tasks import settings
+from ipv2.jobs.run import Destination, Work, conclude, run_jobs
 from ipv2.tasks.check import check_config
 from ipv2.tasks.exported import load_exported
-from ipv2.tasks.scans import (
-    check_slices,
-    identities,
-    list_jobs,
-    reading_of,
-    written_as,
-)
+from ipv2.tasks.scans import check_slices, list_jobs
+from ipv2.tasks.settings import FileSettings, file_settings
+from ipv2.tasks.terms import job_terms
 from ipv2.training.denoiser import channels_of, make_denoise
 from ipv2.volumes.checks import check_neighbours
 from ipv2.volumes.denoised import (
@@ -106,11 +94,13 @@ def denoise(config: ConfigDict, workdir: Path) -> None:
         batch_size=section.batch_size,
         tiling=tiling,
     )
+    files = file_settings(config)
+    decisive = {"network": trained.identity, "tiling": tiling._asdict()}
     tally = run_jobs(
         "denoise",
         jobs,
-        lambda job, work: _denoise_one(job, work, config, trained, applier),
-        lambda job: _asked(job, config, trained, tiling),
+        lambda job, work: _denoise_one(job, work, files, trained, applier),
+        lambda job: job_terms(MODEL, job, decisive, files, needs_spacing=False),
         Destination(
             folder=output.resolve(),
             section="config.denoise",
@@ -125,30 +115,12 @@ def denoise(config: ConfigDict, workdir: Path) -> None:
     conclude(tally, f"{source}: no volume could be denoised", strict=config.strict)
 
 
-def _asked(job: Job, config: ConfigDict, trained: Trained, tiling: Tiling) -> Asked:
-    """What decides the result of one volume."""
-    terms, leave = reading_of(settings.read_options(config), job.sources, mm=False)
-    return Asked(
-        {
-            "task": MODEL,
-            "software_version": VERSION,
-            "name": job.name,
-            **identities(job.sources, ["source"]),
-            "network": trained.identity,
-            "tiling": tiling._asdict(),
-            **terms,
-            **written_as(job, config),
-        },
-        leave,
-    )
-
-
 def _denoise_one(
-    job: Job, work: Work, config: ConfigDict, trained: Trained, applier: Applier
+    job: Job, work: Work, files: FileSettings, trained: Trained, applier: Applier
 ) -> dict[str, Any]:
     """Reads, denoises and writes a volume; returns by what."""
     (source,), (place,) = job.sources, work.places
-    with open_volume(source, settings.read_options(config)) as volume:
+    with open_volume(source, files.reading) as volume:
         check_slices(volume, volume.shape)
         check_neighbours(volume, channels_of(trained.denoiser.model))
         work.leave_out(volume.left_out)
@@ -157,7 +129,7 @@ def _denoise_one(
             volume.shape,
             place,
             format=volume.format,
-            multi_frame=config.data.multiframe,
+            multi_frame=files.multi_frame,
             series_description=series_description(volume, trained),
             derivation_description=derivation_description(trained, applier.tiling),
         ) as write:

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from common.config import ConfigDict, anything_computed
+from common.config import ConfigDict
 from common.devices import is_first_process
 from common.errors import UserError
 from common.files import write_atomically
 from common.version import VERSION
+from common.workdir import anything_computed
 from ipv2.tasks.sources import Sources, fingerprints, open_sources
 
 NAME = "data.json"

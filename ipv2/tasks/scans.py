@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.config import ConfigDict, flatten
+from common.config import ConfigDict
 from common.errors import UserError
 from ipv2.ct_io import (
     Found,
@@ -27,13 +27,9 @@ from ipv2.ct_io import (
     open_volume,
     read_volume,
     stem_of,
-    suffix_of,
 )
 from ipv2.ct_io.dicom_header import read_header
 from ipv2.jobs.job import Job, Target, fitting_name
-from ipv2.jobs.records import Asked
-from ipv2.jobs.source_identity import identity_of
-from ipv2.tasks import settings
 from ipv2.tasks.embedded_scans import write_embedded
 from ipv2.volumes.checks import check_axial, check_square
 
@@ -65,21 +61,21 @@ def check_slices(grid: Grid, shape: tuple[int, int, int]) -> None:
     check_axial(grid, shape)
 
 
-def read_scan(path: Path, config: ConfigDict) -> Volume:
-    """The volume of a file or series, read as `config.data` says, known to be usable.
+def read_scan(path: Path, options: ReadOptions) -> Volume:
+    """Returns the volume of a file or series, if it can be simulated from.
 
     Raises:
       UserError: it cannot be read, or not be simulated from.
     """
-    volume = read_volume(path, settings.read_options(config))
+    volume = read_volume(path, options)
     check_scan(volume, volume.shape)
     return volume
 
 
 @contextlib.contextmanager
-def open_scan(path: Path, config: ConfigDict) -> Iterator[SliceSource]:
-    """The same, to be read slice by slice while the context lasts."""
-    with open_volume(path, settings.read_options(config)) as volume:
+def open_scan(path: Path, options: ReadOptions) -> Iterator[SliceSource]:
+    """Yields the same volume, whose slices can be read while the context lasts."""
+    with open_volume(path, options) as volume:
         check_scan(volume, volume.shape)
         yield volume
 
@@ -237,53 +233,3 @@ def require_jobs_apart(jobs: Sequence[Job], *, key: str) -> None:
                 f"{key}: {place} would be written upon the input ({real}); give "
                 "another folder"
             )
-
-
-def reading_of(options: ReadOptions, sources: Sequence[Path], *, mm: bool) -> Asked:
-    """How sources are read, as far as it may decide a result.
-
-    Args:
-      options: that they are read with.
-      sources: files or folders.
-      mm: whether the task refuses volumes without a pixel size. Then a size that is
-        given changes nothing for those that state one.
-    """
-    plain = ReadOptions()
-    terms: dict[str, object] = {}
-    leave: dict[str, object] = {}
-    if any(suffix_of(source) == ".png" for source in sources):
-        terms["config.data.window"] = options.window
-    if not mm:
-        terms["config.data.pixel_mm"] = options.pixel_mm
-    elif options.pixel_mm != plain.pixel_mm:
-        leave["config.data.pixel_mm"] = options.pixel_mm
-    if options.trust_hu:
-        leave["config.data.trust_hu"] = True
-    if any(source.is_dir() for source in sources):
-        for name in ("series", "gaps"):
-            if getattr(options, name) != getattr(plain, name):
-                leave[f"config.data.{name}"] = getattr(options, name)
-    return Asked(terms, leave)
-
-
-def settings_of(config: ConfigDict, *keys: str) -> dict[str, object]:
-    """Values of the config under their whole keys: of leaves, or of whole sections."""
-    return {
-        f"config.{key}": value
-        for key, value in flatten(config)
-        if any(key == k or key.startswith(f"{k}.") for k in keys)
-    }
-
-
-def written_as(job: Job, config: ConfigDict) -> dict[str, object]:
-    """How results are written, where the config departs from the plain way."""
-    if config.data.multiframe and any(target.series for target in job.targets):
-        return {"config.data.multiframe": True}
-    return {}
-
-
-def identities(sources: Sequence[Path], names: Sequence[str]) -> dict[str, object]:
-    """What the sources are, under the names of their parts."""
-    return {
-        name: identity_of(source) for name, source in zip(names, sources, strict=True)
-    }

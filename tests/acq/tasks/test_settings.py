@@ -9,8 +9,9 @@ from acq.tasks.check import check, quantization_problems
 from acq.tasks.rules import DIGITS_RULES, RULES
 from acq.tasks.settings import quantization_settings as resolved
 from acq.tasks.settings import task_settings
-from common.config import flatten, refuse
+from common.config import refuse
 from common.errors import UserError
+from common.nested import flatten
 from configs import acq_digits, acq_r20_cifar10
 from configs.base_acq import get_base
 from tests.acq.recipe_config import RECIPES, changed

@@ -14,7 +14,7 @@ from common.version import COMMIT
 from ipv2.ct_io import Skipped
 from ipv2.jobs import staging
 from ipv2.jobs.job import Job, Target, fitting_name
-from ipv2.jobs.records import Asked
+from ipv2.jobs.records import Terms
 from ipv2.jobs.run import (
     Destination,
     Tally,
@@ -41,9 +41,9 @@ def job_of(folder, name, *results, series=False):
 
 def run(jobs, make, *, overwrite=False, leave=None, **terms):
     folder = jobs[0].record.parent
-    asked = Asked(TERMS | terms, leave or {})
+    wanted = Terms(TERMS | terms, leave or {})
     to = Destination(folder=folder, section="config.x", overwrite=overwrite)
-    return run_jobs("copy", jobs, make, lambda job: asked, to)
+    return run_jobs("copy", jobs, make, lambda job: wanted, to)
 
 
 def writes(text="made", names=("1", "2")):
@@ -476,7 +476,7 @@ def test_what_was_left_out_is_told_at_the_end(tmp_path, caplog):
     jobs = [job_of(tmp_path, "a")]
     to = Destination(folder=tmp_path / "out", section="config", overwrite=False)
     tally = run_jobs(
-        *("copy", jobs, make, lambda job: Asked({}, {}), to),
+        *("copy", jobs, make, lambda job: Terms({}, {}), to),
         skipped=[Skipped(path=Path("b"), reason="no partner")],
         unused=[Skipped(path=Path("x.txt"), reason="no image")],
     )

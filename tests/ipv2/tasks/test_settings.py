@@ -1,7 +1,7 @@
 import pytest
 
-from common.config import flatten
 from common.errors import UserError
+from common.nested import flatten
 from configs import ipv2_ffm, ipv2_redcnn, ipv2_zoo, quickstart
 from ipv2.tasks import settings
 from ipv2.tasks.check import check_config
