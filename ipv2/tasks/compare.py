@@ -232,7 +232,7 @@ def draw(by_pair: Mapping[str, ConfigDict], folder: Path, path: Path) -> None:
     )
 
 
-def _slice_with_most_lung(config: ConfigDict, channels: int) -> dict[str, Any]:
+def _slice_with_most_lung(config: ConfigDict, channels: int) -> Mapping[str, Any]:
     """A test slice with its label and regions, as `evaluation_batch` makes them."""
     test = open_sources(config).held_out
     stacks = Stacks(test, channels)

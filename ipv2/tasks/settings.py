@@ -16,7 +16,7 @@ from common import config as c
 from common.config import ConfigDict
 from common.nested import flatten
 from common.schedules import create_schedule
-from ipv2.ct_io import ReadOptions
+from ipv2.ct_io import Match, ReadOptions
 from ipv2.datasets.splits import Deal
 from ipv2.kernels.photon_noise import DoseParams
 from ipv2.models import FLOWS
@@ -81,7 +81,7 @@ class PurifySettings:
     """
 
     seed: int
-    match: str
+    match: Match
     purify: PurifyParams
     files: FileSettings
 
