@@ -1,25 +1,25 @@
-"""Task denoise: CT in, the same CT with less noise out.
+"""Task denoise: makes CT with less noise from CT, with a trained network.
 
 Reads `config.denoise.input`: a file, the folder of a DICOM series, or a folder of many
-volumes. Writes each under its own name and in its own format below
-`config.denoise.output`, and beside it NAME.json, which says how it was made. A volume
-that was made as it is asked for now is not made again, so an interrupted command goes
-on; see `jobs` for what else may lie there.
+volumes. Writes each volume below `config.denoise.output` with its name and format, and
+NAME.json beside it, which says how it was made. A volume that was already made with the
+same settings is not made again, so an interrupted command goes on. `jobs` says what
+happens with other files there.
 
-The network is the one exported in `workdir/export`; a flow is followed as `config.flow`
-says, whatever the export was made for. What a slice becomes:
-- The network's result in HU, rounded to 1 HU where the input holds integers.
+The network is the export in `workdir/export`. A flow is followed as `config.flow` says,
+whatever its export says. A slice of the result:
+- It has the network's HU, rounded to 1 HU where the input holds integers.
 - Padding stays padding, see `stored_hu.restored`; the network sees it at -1024 HU, as
   air.
-- Clipped to the range that the input's slice is stored in, see `stored_hu`.
+- HU are clipped to the range that the input's slice is stored in, see `stored_hu`.
 
-Slices are read, denoised and written one after the other, so memory does not grow with
-the series; see `ct_io.reading` for the rare formats where it does. The same command
-gives the same bits on a CPU or TPU; on GPUs XLA may sum in another order from run to
-run, unless XLA_FLAGS holds --xla_gpu_deterministic_ops=true. So may another batch size
-or number of devices: differences in the last bits of float32, which rounding to HU
-hides but for values that lie halfway. (CNN-10 on two cores: batches of 1, 3 and 4,
-tiles, and 2 devices gave equal bits.)
+The task reads, denoises and writes one slice after the other. So memory does not grow
+with the series, but for a few formats that `ct_io.reading` names. The same command
+gives the same bits on a CPU or TPU. On GPUs XLA may sum in another order from run to
+run, unless XLA_FLAGS holds --xla_gpu_deterministic_ops=true. Another batch size or
+number of devices may change the order too. That changes the last bits of float32; after
+rounding to HU only values that lie halfway differ. (CNN-10 on two cores: batches of 1,
+3 and 4, tiles, and 2 devices gave equal bits.)
 """
 
 from pathlib import Path
@@ -55,12 +55,13 @@ def denoise(config: ConfigDict, workdir: Path) -> None:
     """Denoises every volume of `config.denoise.input` into `config.denoise.output`.
 
     Args:
-      config: of a recipe; checked here. The network is the exported one's.
-      workdir: of a finished training run; takes the result if no output is given.
+      config: the config of a recipe; checked here. Its network does not count.
+      workdir: the folder of a finished training run. The result goes there too if no
+        output is given.
 
     Raises:
       UserError: the config is wrong, the workdir holds no network, there is no volume,
-        what lies in the output was made otherwise, or no volume could be denoised.
+        a file in the output was made in another way, or no volume could be denoised.
       Incomplete: `config.strict`, and a volume was skipped.
     """
     check_config(config)
@@ -118,7 +119,7 @@ def denoise(config: ConfigDict, workdir: Path) -> None:
 def _denoise_one(
     job: Job, work: Work, files: FileSettings, trained: Trained, applier: Applier
 ) -> dict[str, Any]:
-    """Reads, denoises and writes a volume; returns by what."""
+    """Reads, denoises and writes a volume; returns its source and the network."""
     (source,), (place,) = job.sources, work.places
     with open_volume(source, files.reading) as volume:
         check_slices(volume, volume.shape)

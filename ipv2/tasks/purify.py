@@ -1,10 +1,10 @@
-"""Task purify: a folder of pairs in, a folder of purified pairs out.
+"""Task purify: makes a folder of purified pairs from a folder of pairs.
 
 Reads `root/lq` and `root/gt`; writes `output/lq_bar`, `output/gt_bar` and
-`output/lung_mask` under the input's names and in its format, and a record of each pair
-to `output/records`, which says how the three were made. A pair that was made as it is
-asked for now is not made again, so an interrupted command goes on; see `jobs` for what
-else may lie there.
+`output/lung_mask` with the input's names and format. Writes a record of each pair to
+`output/records`, which says how the three were made. A pair that was already made with
+the same settings is not made again, so an interrupted command goes on. `jobs` says what
+happens with other files there.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ from ipv2.tasks.settings import PurifySettings, needs_spacing, purify_settings
 from ipv2.tasks.terms import job_terms
 from ipv2.volumes.pairs import purified_pair
 
-# Raised when the same pair gives other results: those of two are not mixed.
+# To be raised when the same pair gives other results, so that the two are not mixed.
 MODEL = "ipv2 purification 1"
 
 _SIDES = ("lq_bar", "gt_bar", "lung_mask")
@@ -47,12 +47,12 @@ def purify_folder(config: ConfigDict, workdir: Path) -> None:
     """Purifies every pair of `config.data.root` into `config.purify.output`.
 
     Args:
-      config: of a recipe; checked here.
-      workdir: not written to: the output folder holds all there is.
+      config: the config of a recipe; checked here.
+      workdir: not used: everything is written to the output folder.
 
     Raises:
-      UserError: the config is wrong, there is no pair, what lies in the output was made
-        otherwise, or no pair could be purified.
+      UserError: the config is wrong, there is no pair, a file in the output was made in
+        another way, or no pair could be purified.
       Incomplete: `config.strict`, and a pair or a volume without partner was skipped.
     """
     del workdir
@@ -133,18 +133,19 @@ def _purify_pair(
 ) -> tuple[dict[str, Volume], str]:
     """Returns `lq_bar`, `gt_bar` and `lung_mask` of two volumes, by name.
 
-    And, in words, how many slices have no partner; '' if none.
+    Also returns a text with the number of slices that have no partner; '' if none.
 
     Args:
       lq: low-dose volume.
       gt: normal-dose volume.
-      settings: of the task.
-      name: of the pair; the noise of a slice follows from seed, name and slice alone.
+      settings: the task's settings.
+      name: the pair's name; the noise of a slice follows from seed, name and slice
+        number alone.
       batch_size: slices at once.
       on_slices: called with the number of slices that were just finished.
 
     Raises:
-      UserError: the volumes do not fit, or are not what the variant works on.
+      UserError: the volumes do not fit together, or do not fit the variant.
     """
     matches, left_out = match_slices(lq, gt, by=settings.match)
     lq = lq.take([i for i, _ in matches])
@@ -205,10 +206,10 @@ def _folders(config: ConfigDict) -> tuple[Path, Path]:
 
 
 def _job(root: Path, output: Path, pair: PairItem) -> Job:
-    """Where the results of a pair go: under the input's names, the mask under lq's."""
+    """The job of a pair. Results have the names of the input, the mask that of lq."""
     sources = {"lq_bar": pair.lq, "gt_bar": pair.gt, "lung_mask": pair.lq}
     targets = tuple(
-        # A series that lies in lq/ itself: its results lie in lq_bar/ itself.
+        # The results of a series that lies in lq/ itself lie in lq_bar/ itself.
         Target(
             path=output / side / source.relative_to(root / source_side),
             series=source.is_dir(),

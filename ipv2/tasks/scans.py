@@ -1,7 +1,7 @@
-"""The user's scans that a task goes through: finding, naming, reading, refusing.
+"""The user's scans that a task works on: finds, names, reads and refuses them.
 
-The input is a file, the folder of a DICOM series, or a folder of many volumes, or an
-embedded scan that is written to the workdir first.
+The input is a file, the folder of a DICOM series, or a folder of many volumes; or an
+embedded scan, which is written to the workdir first.
 """
 
 import contextlib
@@ -81,16 +81,16 @@ def open_scan(path: Path, options: ReadOptions) -> Iterator[SliceSource]:
 
 
 def evenly_spaced(count: int, at_most: int) -> np.ndarray:
-    """Indices below `count`, ascending from the first to the last, so many at most."""
+    """Returns at most so many indices below `count`, from the first to the last."""
     places = np.linspace(0, count - 1, min(at_most, count))
     return places.round().astype(int)
 
 
 def input_of(config: ConfigDict, workdir: Path) -> Path:
-    """The file or folder to read; the embedded scans are written to the workdir first.
+    """Returns the file or folder to read; writes the embedded scans if they are it.
 
     Raises:
-      UserError: none is given, or two are.
+      UserError: no input is given, or two are.
     """
     data = config.data
     if bool(data.input) == bool(data.embedded):
@@ -102,10 +102,10 @@ def input_of(config: ConfigDict, workdir: Path) -> Path:
 
 
 def find_scans(source: Path) -> Found:
-    """The volumes below a file or folder, none of them without a name.
+    """Returns the volumes below a file or folder, each with a name.
 
     Raises:
-      UserError: there is none.
+      UserError: there is no volume.
     """
     source = source.resolve()
     if not source.is_dir():
@@ -123,29 +123,29 @@ def find_scans(source: Path) -> Found:
 
 
 class Listed(NamedTuple):
-    """The work on an input, and the files of the input that are no work."""
+    """The jobs of an input, and the files of the input that belong to none."""
 
     jobs: list[Job]
     unused: tuple[Skipped, ...]
 
 
 def list_jobs(source: Path, output: Path, *, key: str = "config.output") -> Listed:
-    """The volumes below a file or folder, and where their results go.
+    """Returns the jobs on the volumes below a file or folder.
 
     Args:
       source: the file or folder.
-      output: the folder that the results go to.
-      key: that names `output`, for messages.
+      output: the folder of the results.
+      key: the config key of `output`, for messages.
 
     Raises:
-      UserError: there is none, or a result would lie upon, within or around the input.
+      UserError: there is no volume, or a result would lie on, in or around the input.
     """
     require_apart(output, [source], key=key)
     source, output = source.resolve(), output.resolve()
     found = find_scans(source)
     jobs = []
     for item in found.items:
-        # A series in the input folder itself goes under that folder's name.
+        # The result of a series in the input folder itself has that folder's name.
         below = source.name if item.path == source else item.path.relative_to(source)
         frames = _frames(item.path)
         if frames:  # they become the slices of a series
@@ -167,26 +167,25 @@ def list_jobs(source: Path, output: Path, *, key: str = "config.output") -> List
 
 
 def _frames(path: Path) -> int:
-    """How many frames a multi-frame DICOM file has, 0 if it is none, or damaged."""
+    """The number of frames of a multi-frame DICOM file; 0 of any other file."""
     if path.is_dir() or format_of(path) != "dicom":
         return 0
     try:
         header = read_header(path)
     except UserError:
-        return 0  # told when it is read
+        return 0  # the message comes when it is read
     return header.frames if header.is_multi_frame else 0
 
 
 def require_apart(output: Path, inputs: Sequence[Path], *, key: str) -> None:
     """Raises UserError if the output is, lies in, or holds an input folder.
 
-    Links are followed. The folder of an input file counts as one that the output may
-    lie in.
+    Links are followed. The output may lie in the folder of an input file.
 
     Args:
-      output: folder of the results.
+      output: the folder of the results.
       inputs: folders or files.
-      key: that names `output`, for messages.
+      key: the config key of `output`, for messages.
     """
     output = output.resolve()
     for given in inputs:
@@ -206,10 +205,9 @@ def require_apart(output: Path, inputs: Sequence[Path], *, key: str) -> None:
 
 
 def require_jobs_apart(jobs: Sequence[Job], *, key: str) -> None:
-    """Raises UserError if two results have one place, or one lies upon a source.
+    """Raises UserError if two results have one place, or a result lies on a source.
 
-    Here, too, links are followed: single folders of an input or of an output may be
-    links to elsewhere.
+    Links are followed here too: folders in an input or an output may be links.
     """
     taken: dict[Path, Job] = {}
     for job in jobs:
@@ -230,6 +228,6 @@ def require_jobs_apart(jobs: Sequence[Job], *, key: str) -> None:
             place in folders and real in around
         ):
             raise UserError(
-                f"{key}: {place} would be written upon the input ({real}); give "
+                f"{key}: {place} would be written on the input ({real}); give "
                 "another folder"
             )

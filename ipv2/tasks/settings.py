@@ -1,8 +1,7 @@
 """The objects that an IPv2 config describes.
 
-`SimulateSettings`, `PurifySettings` and `FileSettings` are all that a task's work on a
-volume sees of a config, but for batch sizes. So they decide its results, and the record
-of a result holds them.
+`SimulateSettings` and `PurifySettings` are all of a config that the work on a volume or
+a pair sees, but for batch sizes. So they decide the result, and its record holds them.
 """
 
 import dataclasses
@@ -140,14 +139,14 @@ def purify_settings(config: ConfigDict) -> PurifySettings:
 
 
 def file_settings(config: ConfigDict) -> FileSettings:
-    """Returns how `config.data` says that files are read and written."""
+    """Returns the settings of `config.data` for reading and writing files."""
     return FileSettings(
         reading=read_options(config), multi_frame=config.data.multiframe
     )
 
 
 def deal(config: ConfigDict) -> Deal:
-    """Returns how `config.data` says that patients are dealt to the splits."""
+    """Returns how `config.data` deals patients to the splits."""
     data = config.data
     return Deal(
         seed=config.seed,
@@ -168,7 +167,7 @@ def needs_spacing(purify: ConfigDict | PurifyParams) -> bool:
 
 
 def read_options(config: ConfigDict) -> ReadOptions:
-    """Returns how `config.data` says that files are read."""
+    """Returns the options of `config.data` for reading files."""
     data = config.data
     return ReadOptions(
         series=data.series,
@@ -180,7 +179,7 @@ def read_options(config: ConfigDict) -> ReadOptions:
 
 
 def dose_params(config: ConfigDict) -> DoseParams:
-    """Returns the noise model of a recipe: `config.noise`, with both doses in it."""
+    """Returns the noise model of a training recipe: `config.noise`, with both doses."""
     return DoseParams(**_noise(config))
 
 
@@ -193,7 +192,7 @@ def purify_params(config: ConfigDict) -> PurifyParams:
     """Returns the purification that `config.purify` and `config.noise` describe.
 
     Raises:
-      ValueError: the version is "none": there is nothing to purify.
+      ValueError: the version is "none".
     """
     purify = config.purify
     return PurifyParams(
@@ -210,10 +209,10 @@ def purify_params(config: ConfigDict) -> PurifyParams:
 
 
 def label_params(config: ConfigDict) -> PurifyParams:
-    """Returns what makes IPv2's test label, whatever the training pairs are.
+    """Returns the purification that makes IPv2's test label.
 
-    `version` and `add_noise`, which compose training pairs, do not touch it, so runs
-    that differ in those are measured against the same label.
+    It does not depend on `version` and `add_noise`, which compose training pairs. So
+    runs that differ in those are measured against the same label.
     """
     purify = config.purify
     return PurifyParams(
@@ -229,8 +228,8 @@ def label_params(config: ConfigDict) -> PurifyParams:
 def denoiser_spec(config: ConfigDict) -> DenoiserSpec:
     """Returns the denoiser of `config.model` and `config.flow`, as exports hold it.
 
-    A width of 0 and no remat leave the network's own value; a network that lacks the
-    attribute does not mind.
+    A width of 0 and `remat` False are left out: the network's defaults count, and a
+    network may lack these attributes.
     """
     attributes = {
         key: value
@@ -251,7 +250,7 @@ def denoiser_spec(config: ConfigDict) -> DenoiserSpec:
 
 
 def sampling(config: ConfigDict) -> Sampling:
-    """Returns how `config.flow` says that flows are followed."""
+    """Returns how a flow is followed by `config.flow`."""
     flow = config.flow
     return Sampling(
         sampler=flow.sampler,
@@ -272,8 +271,8 @@ def optimizer(
 
     Args:
       config: the whole config.
-      total_steps: of the run; where a cosine ends.
-      steps_per_epoch: examples over slices a step; for durations in epochs.
+      total_steps: steps of the run; a cosine ends there.
+      steps_per_epoch: examples over slices per step, for durations in epochs.
     """
     settings = config.optimizer
     is_step = settings.schedule == "step"
@@ -297,7 +296,7 @@ def optimizer(
 def _adam(
     schedule: str, clip_norm: float, **options: Any
 ) -> optax.GradientTransformation:
-    """The same object for the same settings, so that a step is known again."""
+    """The same object for the same settings, so that a step compiles once."""
     return optax.chain(
         optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
         optax.adam(create_schedule(schedule, **options)),

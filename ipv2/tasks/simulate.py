@@ -1,23 +1,23 @@
-"""Task simulate: CT at one dose in, the same CT at a lower dose out.
+"""Task simulate: makes CT of a lower dose from CT.
 
 Reads `config.data.input`: a file, the folder of a DICOM series, or a folder of many
-volumes. Writes each under its own name and in its own format below `config.output`,
-and beside it NAME.json, which says how it was made. A volume that was made as it is
-asked for now is not made again, so an interrupted command goes on; see `jobs` for what
-else may lie there.
+volumes. Writes each volume below `config.output` with its name and format, and
+NAME.json beside it, which says how it was made. A volume that was already made with the
+same settings is not made again, so an interrupted command goes on. `jobs` says what
+happens with other files there.
 
-What a slice becomes:
-- HU plus noise, see `kernels.photon_noise`. The noise follows from seed, volume name
-  and slice number alone. A volume's name is its path below the input folder without
-  the extension.
-- Padding stays what it is, see `stored_hu.restored`: scanners leave out the corners
+A slice of the result:
+- It has the input's HU plus noise, see `kernels.photon_noise`. The noise follows from
+  seed, volume name and slice number alone. A volume's name is its path below the input
+  folder without the extension.
+- Padding stays as it is, see `stored_hu.restored`: scanners leave out the corners
   outside the field of view, and there is no noise where nothing was measured.
-- Clipped to the range that the input's volume is stored in, see `stored_hu`.
+- HU are clipped to the range that the input's volume is stored in, see `stored_hu`.
 
-Slices are read twice, for that range and for the work, and written one after the
-other, so memory does not grow with the series; see `ct_io.reading` for the rare formats
-where it does. With `config.calibrate` every volume's noise model is calibrated on
-slices of the volume itself, evenly spaced and no more than 48.
+The task reads every slice twice, for that range and for the noise, and writes one after
+the other. So memory does not grow with the series, but for a few formats that
+`ct_io.reading` names. With `config.calibrate` the noise model of every volume is
+calibrated on at most 48 evenly spaced slices of the volume.
 """
 
 import dataclasses
@@ -44,7 +44,7 @@ from ipv2.volumes.low_dose import (
     simulated_slices,
 )
 
-# More than a calibration looks at.
+# More than a calibration uses.
 _CALIBRATION_SLICES = 48
 
 
@@ -52,12 +52,13 @@ def simulate(config: ConfigDict, workdir: Path) -> None:
     """Simulates every volume of `config.data.input` into `config.output`.
 
     Args:
-      config: of the recipe `simulate`; checked here.
-      workdir: takes the embedded input and, without `config.output`, the result.
+      config: the config of the recipe `simulate`; checked here.
+      workdir: the folder for the embedded input and, without `config.output`, for the
+        result.
 
     Raises:
-      UserError: the config is wrong, there is no volume, what lies in the output was
-        made otherwise, or no volume could be simulated.
+      UserError: the config is wrong, there is no volume, a file in the output was made
+        in another way, or no volume could be simulated.
       Incomplete: `config.strict`, and a volume was skipped.
     """
     check_simulate_config(config)

@@ -267,7 +267,7 @@ _NO_SHARE = (
 def _measured(
     denoiser: Denoiser, variables: PyTree, sources: Sources, config: ConfigDict
 ) -> dict[str, Any]:
-    """The metrics on the patients held out; without any, only what the run had."""
+    """The metrics on what was held out; if nothing was, only what the run was on."""
     if len(sources.held_out):
         return evaluate_held_out(denoiser, variables, sources, config)
     logging.warning("nobody is held out (config.data.split): nothing is measured")

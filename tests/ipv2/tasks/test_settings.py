@@ -77,7 +77,7 @@ SIMULATE_CHANGES = {
     "noise.photons": 1e4,
     "noise.electronic_variance": 5.0,
     "noise.views": 64,
-    "noise.filter_name": "ram_lak",
+    "noise.filter_name": "ramp",
     "noise.cutoff": 0.5,
     "noise.window": (1.0, 0.5),
     "noise.source_distance_mm": 600.0,

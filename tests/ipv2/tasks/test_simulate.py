@@ -554,7 +554,7 @@ def test_a_link_of_the_output_does_not_lead_into_the_input(tmp_path):
     before = (tmp_path / "in/p1/a.mha").read_bytes()
     (tmp_path / "out").mkdir()
     (tmp_path / "out/p1").symlink_to(tmp_path / "in/p1")
-    with pytest.raises(UserError, match=r"config\.output: \S+ would be written upon"):
+    with pytest.raises(UserError, match=r"config\.output: \S+ would be written on"):
         config = config_of(tmp_path / "in", tmp_path / "out", overwrite=True)
         simulate(config, tmp_path)
     assert (tmp_path / "in/p1/a.mha").read_bytes() == before
