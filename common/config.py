@@ -16,11 +16,11 @@ ConfigDict = ml_collections.ConfigDict
 
 
 class Rule(NamedTuple):
-    """What one key accepts.
+    """The values that one key accepts.
 
     Attributes:
-      accepts: true for an accepted value; sees the value only.
-      words: what is accepted, for the message.
+      accepts: returns whether a value is accepted.
+      words: the accepted values in words, for the message.
     """
 
     accepts: Callable[[Any], bool]
@@ -37,7 +37,7 @@ def one_of(*choices: Any) -> Rule:
 
 
 def some_of(*choices: Any) -> Rule:
-    """Returns the rule that takes a tuple, not empty, of members of `choices`."""
+    """Returns the rule that takes a tuple of one or more of `choices`."""
     return Rule(
         lambda v: isinstance(v, tuple) and len(v) > 0 and set(v) <= set(choices),
         "a tuple of some of " + ", ".join(map(repr, choices)),
@@ -95,7 +95,7 @@ def existing_path(*, or_empty: bool = True) -> Rule:
 
 
 def rule_problems(config: ConfigDict, rules: Mapping[str, Rule]) -> list[str]:
-    """Lists the keys whose value their rule refuses, a line each."""
+    """Lists the keys with a value that their rule refuses, a line each."""
     values = dict(flatten(config))
     return [
         f"{key}: got {values[key]!r}, accepted: {rule.words}"
@@ -118,10 +118,10 @@ def refuse(problems: Iterable[str]) -> None:
 
 
 def refuse_unknown_keys(config: ConfigDict, names: Iterable[str]) -> None:
-    """Raises one error for the overrides that name no key, with the closest ones.
+    """Raises one error for the overrides that name no key; names the closest keys.
 
     Args:
-      config: the recipe as its file gives it.
+      config: the config of the recipe, without overrides.
       names: dotted names without the leading `config.`.
 
     Raises:
@@ -144,7 +144,9 @@ def refuse_unknown_keys(config: ConfigDict, names: Iterable[str]) -> None:
             hint = "closest keys: " + ", ".join(f"config.{k}" for k in close)
         lines.append(f"  --config.{name}: no such key; {hint}")
     if lines:
-        raise UserError("the command sets what the config lacks:\n" + "\n".join(lines))
+        raise UserError(
+            "the command sets keys that the config does not have:\n" + "\n".join(lines)
+        )
 
 
 def to_steps(duration: int | str, steps_per_epoch: float, key: str) -> int:

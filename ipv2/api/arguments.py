@@ -134,8 +134,8 @@ def require_spacing(scan: Scan) -> None:
     if not scan.spacing_known:
         raise ValueError(
             "spacing_mm: missing, accepted: the size of a pixel in mm, which decides "
-            "how much the patient attenuates (DICOM has it as PixelSpacing). Read a file "
-            "that does not state it with ipv2.read_scan(path, pixel_mm=0.8)"
+            "how much the patient attenuates (DICOM has it as PixelSpacing). For a "
+            "file that does not state it: ipv2.read_scan(path, pixel_mm=0.8)"
         )
 
 

@@ -2,8 +2,8 @@
 
 A job writes its result to a folder in OUTPUT/.making. Once the result is whole, a
 journal of renames is written there. Then files in the way are moved aside, and the new
-files take their names. An error in between undoes all moves at once. After SIGKILL or a
-power cut, or an error while undoing, the journal is still there, and the next command in
+files take their names. An error in between undoes all moves at once. After SIGKILL, a
+power cut or an error while undoing, the journal is still there, and the next command in
 the folder undoes the moves. Files that were moved aside are never removed before then.
 """
 
