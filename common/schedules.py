@@ -42,13 +42,11 @@ def create_schedule(
     Raises:
       UserError: Values are out of range; one message names them all.
     """
-    boundaries = list(boundaries)
-    problems = _range_problems(
-        name, peak, total_steps, warmup_steps, final_fraction, factor
-    ) + _boundary_problems(name, boundaries, warmup_steps, total_steps)
+    problems = _problems(
+        name, peak, total_steps, warmup_steps, final_fraction, list(boundaries), factor
+    )
     if problems:
         raise UserError("learning-rate schedule: " + "; ".join(problems))
-
     match name:
         case "cosine":
             main = optax.cosine_decay_schedule(
@@ -60,17 +58,22 @@ def create_schedule(
             )
         case _:
             main = optax.constant_schedule(peak)
-    return _warmed_up(main, peak, warmup_steps)
+    if not warmup_steps:
+        return main
+    rise = optax.linear_schedule(peak / (warmup_steps + 1), peak, warmup_steps)
+    return optax.join_schedules([rise, main], [warmup_steps])
 
 
-def _range_problems(
+def _problems(
     name: str,
     peak: float,
     total_steps: int,
     warmup_steps: int,
     final_fraction: float,
+    boundaries: list[int],
     factor: float,
 ) -> list[str]:
+    """Lists the arguments of `create_schedule` that are out of range."""
     problems = []
     if name not in SCHEDULES:
         problems.append(f"no schedule is called {name!r}; accepted: {list(SCHEDULES)}")
@@ -87,33 +90,17 @@ def _range_problems(
         problems.append(f"final_fraction must be in [0, 1], got {final_fraction}")
     if not factor > 0:
         problems.append(f"factor must be > 0, got {factor}")
-    return problems
-
-
-def _boundary_problems(
-    name: str, boundaries: list[int], warmup_steps: int, total_steps: int
-) -> list[str]:
-    if name != "step":
-        if not boundaries:
-            return []
-        return [f"boundaries {boundaries} belong to 'step', not {name!r}"]
-    if not boundaries:
-        return ["a step schedule needs boundaries, got none"]
-    if (
-        boundaries != sorted(set(boundaries))
-        or boundaries[0] <= warmup_steps
-        or boundaries[-1] >= total_steps
+    if name != "step" and boundaries:
+        problems.append(f"boundaries {boundaries} belong to 'step', not {name!r}")
+    elif name == "step" and not boundaries:
+        problems.append("a step schedule needs boundaries, got none")
+    elif name == "step" and not (
+        boundaries == sorted(set(boundaries))
+        and warmup_steps < boundaries[0]
+        and boundaries[-1] < total_steps
     ):
-        return [
+        problems.append(
             f"boundaries must increase within ({warmup_steps}, {total_steps}), "
             f"got {boundaries}"
-        ]
-    return []
-
-
-def _warmed_up(main: optax.Schedule, peak: float, warmup_steps: int) -> optax.Schedule:
-    """The schedule after a linear rise to its peak."""
-    if not warmup_steps:
-        return main
-    rise = optax.linear_schedule(peak / (warmup_steps + 1), peak, warmup_steps)
-    return optax.join_schedules([rise, main], [warmup_steps])
+        )
+    return problems

@@ -235,47 +235,41 @@ def _refuse_infinite(phase: Phase, step: int, metrics: Mapping[str, Any]) -> Non
 
 def _problems(settings: QuantizationSettings) -> list[str]:
     """Lists the arguments that are not accepted, a line each."""
-    found = _number_problems(settings) + _range_problems(settings.quantizer)
-    return found or settings.problems()
-
-
-def _number_problems(settings: QuantizationSettings) -> list[str]:
-    bits, train = settings.quantizer, settings.train
+    quantizer, train = settings.quantizer, settings.train
     of_bits = range(MIN_BITS, MAX_BITS + 1)
-    accepted = {
-        "weight_bits": (bits.weight_bits, of_bits),
-        "activation_bits": (bits.activation_bits, of_bits),
-        **{f"layer_bits[{name!r}]": (n, of_bits) for name, n in bits.layers},
-        "observe_steps": (bits.observe_steps, range(1, 2**31)),
-        "generator_steps": (train.generator_steps, range(2**31)),
-        "steps": (train.steps, range(1, 2**31)),
-        "batch_size": (train.batch_size, range(2, 2**31)),
-        "seed": (settings.seed, range(2**31)),
-    }
-    for name in ("other_bits", "first_last_bits"):
-        if value := getattr(bits, name):
-            accepted[name] = (value, of_bits)
-    return [
-        f"{name}: got {value!r}, accepted: a whole number, {allowed[0]} to "
-        f"{allowed[-1]}"
-        for name, (value, allowed) in accepted.items()
-        if type(value) is not int or value not in allowed
-    ]
-
-
-def _range_problems(quantizer: QuantizerSettings) -> list[str]:
-    choices = {
+    own_bits = {f"layer_bits[{name!r}]": bits for name, bits in quantizer.layers}
+    arguments = {**vars(quantizer), **vars(train), **own_bits, "seed": settings.seed}
+    accepted: dict[str, Sequence[Any]] = {
+        **dict.fromkeys(("weight_bits", "activation_bits", *own_bits), of_bits),
+        "other_bits": (0, *of_bits),
+        "first_last_bits": (0, *of_bits),
         "symmetric_weights": (True, False),
         "gradient": get_args(Gradient),
         "range_source": get_args(RangeSource),
         "range_method": get_args(RangeMethod),
+        "observe_steps": range(1, 2**31),
+        "generator_steps": range(2**31),
+        "steps": range(1, 2**31),
+        "batch_size": range(2, 2**31),
+        "seed": range(2**31),
     }
     found = [
-        f"{name}: got {value!r}, accepted: {', '.join(map(repr, accepted))}"
-        for name, accepted in choices.items()
-        if (value := getattr(quantizer, name)) not in accepted
+        f"{name}: got {arguments[name]!r}, accepted: {_in_words(values)}"
+        for name, values in accepted.items()
+        if not _is_one_of(arguments[name], values)
     ]
     decay = quantizer.decay
     if type(decay) not in (int, float) or not 0 <= decay <= 1:
         found.append(f"decay: got {decay!r}, accepted: a number from 0 to 1")
-    return found
+    return found or settings.problems()
+
+
+def _is_one_of(value: Any, values: Sequence[Any]) -> bool:
+    """Whether a value is one of several of its type: True is no 1."""
+    return type(value) is type(values[0]) and value in values
+
+
+def _in_words(values: Sequence[Any]) -> str:
+    if isinstance(values, range):
+        return f"a whole number, {values[0]} to {values[-1]}"
+    return ", ".join(map(repr, values))
