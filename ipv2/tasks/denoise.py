@@ -38,8 +38,8 @@ from ipv2.jobs.job import Job
 from ipv2.jobs.run import Destination, Work, conclude, run_jobs
 from ipv2.tasks.check import check_config
 from ipv2.tasks.exported import load_exported
+from ipv2.tasks.job_settings import FileSettings, file_settings
 from ipv2.tasks.scans import check_slices, list_jobs
-from ipv2.tasks.settings import FileSettings, file_settings
 from ipv2.tasks.terms import job_terms
 from ipv2.training.denoiser import channels_of, make_denoise
 from ipv2.volumes.checks import check_neighbours

@@ -31,8 +31,9 @@ from ipv2.jobs.records import Terms
 from ipv2.jobs.run import Destination, Work, conclude, run_jobs
 from ipv2.purification.purify import PurifyParams
 from ipv2.tasks.check import check_config
+from ipv2.tasks.job_settings import PurifySettings, purify_settings
 from ipv2.tasks.scans import require_apart, require_jobs_apart, require_spacing
-from ipv2.tasks.settings import PurifySettings, needs_spacing, purify_settings
+from ipv2.tasks.settings import needs_spacing
 from ipv2.tasks.terms import job_terms
 from ipv2.volumes.pairs import purified_pair
 

@@ -34,8 +34,8 @@ from ipv2.jobs.job import Job
 from ipv2.jobs.run import Destination, Work, conclude, run_jobs
 from ipv2.kernels.photon_noise import DoseParams
 from ipv2.tasks.check import check_simulate_config
+from ipv2.tasks.job_settings import SimulateSettings, simulate_settings
 from ipv2.tasks.scans import evenly_spaced, input_of, list_jobs, open_scan
-from ipv2.tasks.settings import SimulateSettings, simulate_settings
 from ipv2.tasks.terms import job_terms
 from ipv2.volumes.low_dose import (
     MODEL,

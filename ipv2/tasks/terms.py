@@ -9,7 +9,7 @@ from ipv2.ct_io import ReadOptions, suffix_of
 from ipv2.jobs.job import Job
 from ipv2.jobs.records import Terms
 from ipv2.jobs.source_identity import identity_of
-from ipv2.tasks.settings import FileSettings
+from ipv2.tasks.job_settings import FileSettings
 
 
 def job_terms(

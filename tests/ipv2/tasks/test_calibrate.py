@@ -15,8 +15,9 @@ from configs import simulate as recipe
 from ipv2.calibration import Calibration
 from ipv2.ct_io import ReadOptions, Volume, write_volume
 from ipv2.tasks import calibrate as task
-from ipv2.tasks import settings, simulate
+from ipv2.tasks import simulate
 from ipv2.tasks.check import check_simulate_config
+from ipv2.tasks.job_settings import simulate_settings
 from ipv2.tasks.rules import SIMULATE_RULES
 from tests.oracles.thorax import thorax
 
@@ -122,7 +123,7 @@ def test_what_is_printed_is_what_simulate_takes(asked, tmp_path, capsys, monkeyp
     values = flags.FlagValues()
     config_flags.DEFINE_config_dict("config", recipe.get_config(), flag_values=values)
     values(command)
-    assert settings.simulate_settings(values.config).noise == FOUND.dose_params(0.25)
+    assert simulate_settings(values.config).noise == FOUND.dose_params(0.25)
 
 
 def test_each_volume_on_itself(asked, tmp_path):
@@ -131,7 +132,7 @@ def test_each_volume_on_itself(asked, tmp_path):
         path, calibrate=True, dose=0.1, input_dose=0.5, output=str(tmp_path / "out")
     )
     with simulate.open_scan(path, ReadOptions()) as volume:
-        found = simulate.noise_of(volume, settings.simulate_settings(config))
+        found = simulate.noise_of(volume, simulate_settings(config))
     assert found == FOUND.dose_params(0.1, 0.5)
     ((images, spacing, options),) = asked
     assert images.shape == (4, SIZE, SIZE) and spacing == 2.0
@@ -142,7 +143,7 @@ def test_a_long_volume_is_calibrated_on_some_of_its_slices(asked, tmp_path):
     path = write(tmp_path / "a.mha", 95)
     config = config_of(path, calibrate=True)
     with simulate.open_scan(path, ReadOptions()) as volume:
-        simulate.noise_of(volume, settings.simulate_settings(config))
+        simulate.noise_of(volume, simulate_settings(config))
     ((images, _, _),) = asked
     # Every other one: they carry their numbers.
     np.testing.assert_array_equal(images[:, 0, 0] + 1000, np.arange(0, 95, 2))

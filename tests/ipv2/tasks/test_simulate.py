@@ -20,8 +20,8 @@ from configs import simulate as recipe
 from ipv2.ct_io import PADDING_HU, Volume, open_volume, read_volume, write_volume
 from ipv2.inference.stored_hu import padding, stored_range
 from ipv2.kernels.photon_noise import simulate_low_dose
-from ipv2.tasks import settings
 from ipv2.tasks.check import check_simulate_config
+from ipv2.tasks.job_settings import simulate_settings
 from ipv2.tasks.rules import SIMULATE_RULES
 from ipv2.tasks.scans import check_scan
 from ipv2.tasks.simulate import simulate
@@ -161,7 +161,7 @@ def test_slices_one_by_one_are_the_volume_at_once(simulated, tmp_path, name, low
     if name == "wide.mha":
         path = write_volume(volume_of(hu), tmp_path / name)
     volume = read_volume(path)
-    scan = settings.simulate_settings(config_of("", "")).noise
+    scan = simulate_settings(config_of("", "")).noise
     rng = jax.random.fold_in(jax.random.key(7), zlib.crc32(b"p/a"))
     rngs = jax.vmap(jax.random.fold_in, (None, 0))(rng, jnp.arange(COUNT))
     whole = []
@@ -269,7 +269,7 @@ def test_what_the_input_keeps_to_is_kept_to(hu, expected):
 @pytest.mark.slow
 @pytest.mark.optimized
 def test_noise_is_the_slice_s_whatever_the_batch_and_its_neighbours(tmp_path):
-    scan = settings.simulate_settings(config_of("", "")).noise
+    scan = simulate_settings(config_of("", "")).noise
     path = write_volume(volume_of(chest(4)), tmp_path / "a.mha")
     flat = write_volume(volume_of(np.repeat(chest(1), 2, axis=0)), tmp_path / "f.mha")
 
