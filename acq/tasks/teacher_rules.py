@@ -95,9 +95,9 @@ def teacher_problems(teacher: TeacherSettings) -> list[str]:
             f"config.teacher.mean has ({len(teacher.mean)})"
         )
     problems += scale_problems(teacher.mean, teacher.std)
-    own = find_network(teacher.name)
-    is_own = own is None
-    if teacher.depth and (own is None or own.module is not CifarResNet):
+    network = find_network(teacher.name)
+    is_own = network is None
+    if teacher.depth and (network is None or network.module is not CifarResNet):
         problems.append(
             f"teacher.depth: got {teacher.depth}, accepted: 0 for {teacher.name}, "
             "which is no CIFAR ResNet"

@@ -1,4 +1,4 @@
-"""The records beside results: what decides a result, what was written, what is ours.
+"""The records beside results: their terms and files, and which files are of a job.
 
 A record is a JSON file: `asked` holds everything that decides the result, `leave` what
 was allowed beyond the defaults, `files` the size of each file that was written, by its

@@ -156,8 +156,8 @@ def conclude(tally: Tally, failed: str, *, strict: bool) -> None:
         raise UserError(f"{failed}; see the list above")
     if strict and tally.skipped:
         raise Incomplete(
-            f"{tally.skipped} skipped, see the list above, and config.strict asks to "
-            "be told; everything else is done"
+            f"{tally.skipped} skipped, see the list above (config.strict=True); "
+            "everything else is done"
         )
 
 

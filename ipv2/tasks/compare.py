@@ -1,9 +1,10 @@
-"""Task compare: denoisers trained on differently composed pairs, side by side.
+"""Task compare: trains denoisers on differently composed pairs and compares them.
 
-Each of `config.compare.models` (none: the config's own) is trained on each of
-`config.compare.pairs`. Every training is a run of its own in `workdir/MODEL/PAIRS`,
-with its checkpoints and results; interrupted, the command goes on with the one that was
-not finished. Pairs that differ in the test label alone (Remove noise) share a training.
+Each of `config.compare.models` (of none, `config.model`) is trained on each of
+`config.compare.pairs`. Every training is a run in `workdir/MODEL/PAIRS`, with its
+checkpoints and results. A command that was interrupted goes on with the training that
+was not finished. Pairs that differ in the test label alone (Remove noise) share a
+training.
 """
 
 from collections.abc import Mapping
@@ -55,7 +56,7 @@ def compare(config: ConfigDict, workdir: Path) -> None:
     """Trains the grid of `config.compare`; writes tables, pictures and a page.
 
     Args:
-      config: of a recipe; checked here.
+      config: the config of a recipe; checked here.
       workdir: the run's folder.
 
     Raises:
@@ -207,8 +208,8 @@ def draw(by_pair: Mapping[str, ConfigDict], folder: Path, path: Path) -> None:
     """
     config = next(iter(by_pair.values()))
     denoiser = settings.denoiser(config)
-    shown = _slice_with_most_lung(config, channels_of(denoiser.model))
-    stack = shown["lq"][None]
+    chosen = _slice_with_most_lung(config, channels_of(denoiser.model))
+    stack = chosen["lq"][None]
     images = {"low dose": stack[0, ..., stack.shape[-1] // 2]}
     denoise = jax.jit(make_denoise(denoiser))
     for pair in by_pair:
@@ -216,12 +217,12 @@ def draw(by_pair: Mapping[str, ConfigDict], folder: Path, path: Path) -> None:
         if export.exists():  # trainings that differ in the label alone have none
             variables = load_trained(export).variables
             images[_CAPTIONS.get(pair, pair)] = np.asarray(denoise(variables, stack)[0])
-    images["IPv2 label"] = shown["label"]
+    images["IPv2 label"] = chosen["label"]
     reference = "IPv2 label"
-    if "truth" in shown:
-        images["truth"] = shown["truth"]
+    if "truth" in chosen:
+        images["truth"] = chosen["truth"]
         reference = "truth"
-    lung = shown["regions"]["lung"]
+    lung = chosen["regions"]["lung"]
     captions = {
         name: f"RMSE {_rmse_hu(image, images[reference], lung):.0f} HU in the lung"
         for name, image in images.items()

@@ -1,4 +1,4 @@
-"""The exported network of a run, applied as a config says."""
+"""Loads the exported network of a run, to be applied as a config says."""
 
 from pathlib import Path
 
@@ -25,7 +25,8 @@ def load_exported(config: ConfigDict, export: Path) -> Trained:
     """
     trained = load_trained(export)
     exported, given = trained.spec.sampling, settings.sampling(config)
-    if exported not in (None, given) and "flow" in trained.manifest:
+    is_stated = "flow" in trained.manifest
+    if is_stated and exported is not None and exported != given:
         logging.info(
             "config.flow: %s in %d steps, dropout %s; the export was made for %s in %d "
             "steps, dropout %s",

@@ -186,15 +186,15 @@ def _trainable(view: View, config: ConfigDict) -> tuple[View, list[Skipped]]:
     unfit: list[Skipped] = []
     places: Sequence[Place] = view.places
     if settings.needs_spacing(config.purify):
-        known = [place for place in places if place.spacing_known]
-        if places and not known:
+        usable = [place for place in places if place.spacing_known]
+        if places and not usable:
             raise UserError(f"{places[0].name}: {_NO_SPACING}.")
         unfit += [
             Skipped(path=Path(place.name), reason=_NO_SPACING)
             for place in places
             if not place.spacing_known
         ]
-        places = known
+        places = usable
     if not places:
         return view.only(()), unfit
     usual = most_common_size(places)
