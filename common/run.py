@@ -60,16 +60,17 @@ class Run:
     def begin(self) -> None:
         """Writes `config.json`, unless the run has computed something before.
 
-        Call it once all inputs are open: a command that fails earlier does not bind
-        the next one to its config.
+        Of several processes the first one does. Call it once all inputs are open: a
+        command that fails earlier does not bind the next one to its config.
 
         Raises:
           UserError: the folder holds another run, or files of no run.
         """
+        if not is_first_process():
+            return
         self.refuse_other()
         path = self.workdir / "config.json"
-        is_begun = path.exists() and anything_computed(self.workdir)
-        if is_first_process() and not is_begun:
+        if not (path.exists() and anything_computed(self.workdir)):
             write_atomically(path, json.dumps(self._as_json(), indent=2) + "\n")
 
     def refuse_other(self) -> None:

@@ -146,7 +146,9 @@ def _train_and_export(
 ) -> None:
     digits = load_digits()
     begun_with = {"seed": seed, "digits": dataclasses.asdict(settings)}
-    Run(config=begun_with, workdir=folder).begin()
+    run = Run(config=begun_with, workdir=folder)
+    run.refuse_other()
+    run.begin()
     record = Record(
         name=NETWORK,
         options={"width": settings.width},

@@ -114,11 +114,11 @@ def test_pairs_are_matched_by_name_and_position(calls, tmp_path):
 def test_what_is_printed_is_what_simulate_takes(calls, tmp_path, capsys, monkeypatch):
     write(tmp_path / "a.mha")
     task.calibrate_scans(config_of(tmp_path / "a.mha"), tmp_path / "work")
-    told = capsys.readouterr().out
-    assert "photons a ray at normal dose: 2.5e+05" in told
+    printed = capsys.readouterr().out
+    assert "photons a ray at normal dose: 2.5e+05" in printed
     record = json.loads((tmp_path / "work/calibration.json").read_text())
     assert record["photons"] == 2.5e5
-    command = ["launch.py", *shlex.split(told.split("to use it:")[1])]
+    command = ["launch.py", *shlex.split(printed.split("to use it:")[1])]
     monkeypatch.setattr("sys.argv", command)  # the flags of a config look there
     values = flags.FlagValues()
     config_flags.DEFINE_config_dict("config", recipe.get_config(), flag_values=values)
@@ -149,7 +149,7 @@ def test_a_long_volume_is_calibrated_on_some_of_its_slices(calls, tmp_path):
     np.testing.assert_array_equal(images[:, 0, 0] + 1000, np.arange(0, 95, 2))
 
 
-def test_skipped_volumes_are_told_where_asked(calls, tmp_path):
+def test_skipped_volumes_are_an_error_with_strict(calls, tmp_path):
     write(tmp_path / "in/a.mha")
     (tmp_path / "in/b.mha").write_bytes(b"nothing")
     with pytest.raises(Incomplete, match="1 skipped"):
@@ -176,7 +176,7 @@ def test_a_file_that_cannot_be_read_is_one_of_the_skipped(
     assert len(images) == 4
 
 
-def test_a_record_that_cannot_be_written_is_told(calls, tmp_path, monkeypatch):
+def test_a_record_that_cannot_be_written_is_named(calls, tmp_path, monkeypatch):
     def refuse(path, content):
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -308,8 +308,8 @@ def test_the_same_command_goes_on_with_what_is_missing(simulated, capsys, caplog
     assert "3 of 6 volumes are there already" in caplog.text
     assert "2 skipped:" in caplog.text
     assert "bad.nrrd" in caplog.text and "not axial slices" in caplog.text
-    told = capsys.readouterr().out
-    assert "1 volumes simulated at dose 0.1, 3 there before, 2 skipped" in told
+    printed = capsys.readouterr().out
+    assert "1 volumes simulated at dose 0.1, 3 there before, 2 skipped" in printed
     assert not list(out.rglob("p4/*")) and not list(out.rglob("p5/*"))
 
 
@@ -352,8 +352,8 @@ def test_the_corrected_command_goes_on(quick, tmp_path, caplog, capsys):
     quick("in")
     assert "--config.data.window" in caplog.text
     quick("in", **{"data.window": (-600.0, 1500.0), "data.pixel_mm": 0.8})
-    told = capsys.readouterr().out
-    assert "1 volumes simulated at dose 1, 1 there before, 0 skipped" in told
+    printed = capsys.readouterr().out
+    assert "1 volumes simulated at dose 1, 1 there before, 0 skipped" in printed
 
 
 def test_another_series_of_the_folder_is_another_result(quick, tmp_path):
@@ -406,7 +406,7 @@ def test_a_source_that_changed_is_another_source(quick, tmp_path, change):
     quick("moved")
 
 
-def test_files_that_are_no_results_are_told_from_them(quick, tmp_path):
+def test_files_that_are_no_results_are_recognised(quick, tmp_path):
     """Three text files named as results, and one named as a record."""
     for name in "abc":
         write_volume(volume_of(chest(1)), tmp_path / "in" / f"{name}.nii.gz")
@@ -433,7 +433,7 @@ def test_the_longest_names_are_simulated(quick, tmp_path):
     quick("in")
 
 
-def test_skipped_volumes_are_told_where_asked(quick, tmp_path):
+def test_skipped_volumes_are_an_error_with_strict(quick, tmp_path):
     write_volume(volume_of(chest(1)), tmp_path / "in/a.mha")
     (tmp_path / "in/b.mha").write_bytes(b"nothing")
     quick("in")
@@ -455,7 +455,7 @@ def test_padding_comes_back_as_it_was(quick, tmp_path):
 
 
 @pytest.mark.slow
-def test_what_another_made_is_never_replaced_unless_asked(tmp_path):
+def test_files_of_others_are_replaced_with_overwrite_alone(tmp_path):
     hu = chest(2)
     write_volume(volume_of(hu), tmp_path / "in/a.mha")
     mine = write_volume(volume_of(hu + 1), tmp_path / "out/a.mha")
