@@ -24,7 +24,6 @@ from acq.teacher.settings import create_teacher
 from acq.teacher.train_step import create_state, make_train_step
 from acq.teacher.untrained import untrained_variables
 from common.checkpoint import MANIFEST, Checkpoints, export_variables, load_manifest
-from common.config import hold_config, refuse_other_config
 from common.devices import (
     AXIS,
     is_first_process,
@@ -37,6 +36,7 @@ from common.errors import UserError
 from common.loop import Plan, fit
 from common.pipeline import Record as Example
 from common.pipeline import train_batches
+from common.run import Run
 from common.schedules import create_schedule
 from common.typing import PyTree
 from common.writers import MetricsWriter
@@ -146,9 +146,9 @@ def _train_and_export(
 ) -> None:
     digits = load_digits()
     begun_with = {"seed": seed, "digits": dataclasses.asdict(settings)}
-    refuse_other_config(begun_with, folder, free=())
-    if is_first_process():
-        hold_config(begun_with, folder, free=())
+    run = Run(config=begun_with, workdir=folder)
+    run.refuse_other()
+    run.begin()
     record = Record(
         name=NETWORK,
         options={"width": settings.width},

@@ -10,10 +10,10 @@ from acq.classifier import Record
 from acq.teacher.settings import TeacherSettings
 from acq.weights.hub import hash_file
 from common.checkpoint import load_manifest
-from common.config import anything_computed
 from common.devices import is_first_process
 from common.errors import UserError
 from common.files import write_atomically
+from common.workdir import anything_computed
 
 NAME = "teacher.json"
 
