@@ -1,19 +1,15 @@
 """Four virtual CPU devices, strict shapes, warnings as errors, checked types.
 
-Tests compile as `tests/compilation.py` says, without XLA's optimizations, which makes
-them three times as fast the second time. Users have the optimizations on. So have the
-tests of `TEST_OPTIMIZED=1 pytest -m optimized`: those of kernels, and those that are
-marked because their results may depend on how XLA sums.
+Tests compile as `tests/compilation.py` says, without XLA's optimizations. Users have
+the optimizations on. So have the tests of `TEST_OPTIMIZED=1 pytest -m optimized`: those
+of kernels, and those that are marked because their results may depend on how XLA sums.
 """
 
 import os
 
-from tests.compilation import quick_compilation
+from tests.compilation import compilation_environment
 
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
-)
-os.environ.update(quick_compilation(optimized=os.environ.get("TEST_OPTIMIZED") == "1"))
+os.environ.update(compilation_environment(devices=4))
 
 import jax
 from jaxtyping import install_import_hook

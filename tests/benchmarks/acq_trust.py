@@ -24,10 +24,10 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.compilation import quick_compilation
+from tests.compilation import compilation_environment
 
 if __name__ == "__main__":  # pytest, which imports this too, has its own settings
-    os.environ.update(quick_compilation())
+    os.environ.update(compilation_environment())
 
 from absl import logging
 

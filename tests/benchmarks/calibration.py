@@ -359,7 +359,7 @@ def main(command_line: Sequence[str] | None = None) -> None:
 def smoke(folder: Path) -> list[str]:
     """Writes a small volume; returns the arguments of a run with it."""
     size, field = 256, 380.0
-    hu, _ = thorax(0, 4, field, size)
+    hu, _ = thorax(0, 6, field, size)
     volume, pixel = folder / "volume.npy", field / size
     np.save(volume, scanned(hu, pixel, 0, dose=1.0, photons=1.5e5, cutoff=1.0))
     return [f"--ct={volume}", f"--pixel={pixel}", f"--size={size}", "--every=36"]

@@ -129,14 +129,15 @@ def main(command_line: Sequence[str] | None = None) -> None:
     """Prints a line for every layer."""
     parser = create_parser(__doc__)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--divide", type=int, default=1, help="sides and channels by N")
-    options = parse(parser, command_line, ["--repeats=1", "--divide=8"])
+    parser.add_argument("--sides", type=int, nargs="+", default=[64, 16])
+    parser.add_argument("--channels", type=int, nargs="+", default=[64, 256])
+    smoke = ["--repeats=1", "--sides=8", "--channels=8"]
+    options = parse(parser, command_line, smoke)
     if not options.smoke and len(os.sched_getaffinity(0)) > 1:
         parser.error("processor time adds up threads: run it on one core, taskset -c 0")
     torch.set_num_threads(1)
     print(f"{'ms, ours / PyTorch (ratio)':24} {'forward':>26} {'gradient':>26}")
-    for side, channels in ((64, 64), (16, 256)):
-        side, channels = side // options.divide, channels // options.divide
+    for side, channels in zip(options.sides, options.channels, strict=True):
         x = np.random.default_rng(0).normal(size=(8, side, side, channels))
         x = x.astype(np.float32)
         for name, (ours, theirs) in layers(channels).items():

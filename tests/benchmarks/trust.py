@@ -28,10 +28,10 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from tests.compilation import quick_compilation
+from tests.compilation import compilation_environment
 
 if __name__ == "__main__":  # pytest, which imports this too, has its own settings
-    os.environ.update(quick_compilation())
+    os.environ.update(compilation_environment())
 
 from tests.benchmarks.shared.arguments import create_parser, parse
 from tests.benchmarks.trust_checks.batch_rows import Bench, batch_rows

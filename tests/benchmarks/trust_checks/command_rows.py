@@ -15,10 +15,11 @@ from tests.benchmarks.trust_checks.scenarios import Scenario, completion, refusa
 from tests.cases import pair_cases, writing
 from tests.cases.image_cases import by_sitk, content
 from tests.cases.source import synthetic
+from tests.compilation import compilation_environment
 from tests.peak_memory import MEMORY
 
 ROOT = Path(__file__).parents[3]
-_ENVIRONMENT = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+_ENVIRONMENT = os.environ | compilation_environment()
 
 
 def command(recipe: str, task: str, workdir: Path, keys: dict[str, Any]) -> list[str]:
