@@ -1,4 +1,4 @@
-"""Commands as processes: exit statuses, two at once, and their memory."""
+"""Scenarios in new processes: exit statuses, two at once, and memory."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ _ENVIRONMENT = os.environ | compilation_environment()
 
 
 def command(recipe: str, task: str, workdir: Path, keys: dict[str, Any]) -> list[str]:
-    """A command line."""
+    """Returns a command line."""
     return [
         *(sys.executable, str(ROOT / "launch.py"), "--config", f"configs/{recipe}"),
         *("--task", task, "--workdir", str(workdir)),
@@ -39,7 +39,7 @@ def launch(words: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def strict(bench: Bench, folder: Path) -> list[str]:
-    """A batch with a skipped volume ends in 3 when that is asked for."""
+    """With strict=True, a batch with a skipped volume ends in exit status 3."""
     root, output = folder / "in", folder / "out"
     by_sitk("scan.nii.gz")(root / "A", bench.source)
     content("scan.nii.gz", b"hello")(root / "B", bench.source)
