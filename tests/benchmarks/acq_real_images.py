@@ -157,7 +157,7 @@ def smoke(folder: Path) -> list[str]:
     write_quantized(folder / "other", seed=0)
     return [
         *(f"--weights={weights}", f"--images={images}", "--bits=4", "--depth=8"),
-        *("--steps=2", "--batch=4", f"--compare={folder / 'other'}"),
+        *("--steps=2", "--batch=8", f"--compare={folder / 'other'}"),
     ]
 
 

@@ -79,9 +79,9 @@ def smoke(folder: Path) -> list[str]:
     write_images(images, 20)
     changes = (
         *("teacher.depth=8", "generator.width=8", "generator.latent=8"),
-        *("generator.warmup=1 steps", "train.duration=1 steps", "train.batch_size=4"),
+        *("generator.warmup=1 steps", "train.duration=1 steps", "train.batch_size=8"),
         *("train.log=1 steps", "train.evaluate=1 steps", "train.save=1 steps"),
-        *("train.looked_at=4", "baselines.batches=1", "baselines.run=('noise',)"),
+        *("train.looked_at=8", "baselines.batches=1", "baselines.run=('noise',)"),
     )
     return [
         *(f"--weights={weights}", f"--images={images}", f"--folder={folder}"),

@@ -4,6 +4,7 @@ import functools
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import acq
@@ -42,7 +43,7 @@ def write_quantized(workdir: Path, *, seed: int) -> None:
         classes=_CLASSES,
         generator_steps=2,
         steps=2,
-        batch_size=4,
+        batch_size=8,
         seed=seed,
         generator=acq.GeneratorSettings(width=4, latent=4),
     )
@@ -80,5 +81,7 @@ def _images(count: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
 
-def _normalised(images: np.ndarray) -> np.ndarray:
-    return (images / np.float32(255) - np.float32(_MEAN)) / np.float32(_STD)
+def _normalised(images: np.ndarray) -> jax.Array:
+    mean, std = (np.asarray(values, np.float32) for values in (_MEAN, _STD))
+    x = (images / np.float32(255) - mean) / std
+    return jnp.asarray(x)
