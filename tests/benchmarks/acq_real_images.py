@@ -112,10 +112,10 @@ def measure_attention(
     parts = generator_parts(run, teacher, alone=False)
 
     @jax.jit
-    def measure(images, label):
+    def measure(variables, images, label):
         x = teacher.record.normalisation.normalise(images.astype(jnp.float32) / 255)
         evaluated, trained = (
-            observe(teacher.network, teacher.variables, x, label, train=train)
+            observe(teacher.network, variables, x, label, train=train)
             for train in (False, True)
         )
         center = attention_center(evaluated.attention, parts.loss.power)
@@ -123,7 +123,7 @@ def measure_attention(
         return cosine, center, entropy(evaluated.logits)
 
     found = [
-        measure(data.images[places], data.labels[places])
+        measure(teacher.variables, data.images[places], data.labels[places])
         for places in np.arange(batches * size).reshape(batches, size)
     ]
     cosine, center, entropies = map(np.concatenate, zip(*found, strict=True))
