@@ -27,7 +27,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32, Real
+from jaxtyping import Array, Float32, Int, Real
 
 from ipv2.kernels import fan_beam, projection
 from ipv2.kernels.fan_beam import FanGeometry
@@ -211,6 +211,43 @@ def _jit_noise_hu(
     )
 
 
+@jax.jit
+def noise_of_scans_hu(
+    geometry: projection.Geometry,
+    responses: Float32[Array, "n f"],
+    scans: dict[str, Float32[Array, " b"]],
+    chosen: Int[Array, " b"],
+    keys: Array,
+    images_hu: Float32[Array, "b h w"],
+    spacing_mm: Float32[Array, " b"],
+) -> Float32[Array, "b h w"]:
+    """Noise of another scan for each slice, HU; `chosen` is each one's filter."""
+    names = sorted(scans)
+
+    def one(constants: Any, key: Array, image: Array, spacing: Array, *own: Array):
+        geometry, responses = constants
+        *values, place = own
+        scan = dict(zip(names, values, strict=True))
+        return _noise_hu(geometry, responses[place], scan, key, image, spacing)
+
+    return slice_by_slice(
+        one,
+        (keys, images_hu, spacing_mm, *(scans[name] for name in names), chosen),
+        (geometry, responses),
+    )
+
+
+def scan_values(params: DoseParams) -> dict[str, float]:
+    """The numbers of a scan that the noise model reads."""
+    return {
+        "mu_water": params.mu_water_per_mm,
+        "photons": params.photons * params.dose,
+        "ratio": params.dose / params.input_dose,
+        "electronic_variance": params.electronic_variance,
+        "source_distance_mm": params.source_distance_mm or 0.0,  # 0: unused
+    }
+
+
 def check_image(image_hu: Any) -> None:
     """Raises ValueError, saying why, for what is not an image in HU."""
     if np.ndim(image_hu) < 2 or min(np.shape(image_hu)[-2:]) < SMALLEST:
@@ -354,13 +391,7 @@ def simulate_low_dose(
         window=dose_params.window,
     )
     image = jnp.asarray(image_hu, jnp.float32)
-    scan = {
-        "mu_water": dose_params.mu_water_per_mm,
-        "photons": dose_params.photons * dose_params.dose,
-        "ratio": dose_params.dose / dose_params.input_dose,
-        "electronic_variance": dose_params.electronic_variance,
-        "source_distance_mm": dose_params.source_distance_mm or 0.0,  # 0: unused
-    }
+    scan = scan_values(dose_params)
     noise = _jit_noise_hu(
         geometry,
         jnp.asarray(response),

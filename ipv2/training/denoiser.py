@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Key
 from common.typing import PyTree
 from ipv2.models.blocks import hu_to_unit, unit_to_hu
 from ipv2.training import flow
+from ipv2.training.losses import Loss
 
 Stack = Float[Array, "n h w c"]
 Image = Float[Array, "n h w"]
@@ -43,7 +44,12 @@ class Denoiser(Protocol):
         ...
 
     def train_loss(
-        self, variables: PyTree, x: Stack, y: Stack, rngs: Key[Array, "n"]
+        self,
+        variables: PyTree,
+        x: Stack,
+        y: Stack,
+        rngs: Key[Array, "n"],
+        weight: Stack | None = None,
     ) -> tuple[Float[Array, ""], PyTree]:
         """The loss of a batch, and the collections it changed.
 
@@ -52,6 +58,7 @@ class Denoiser(Protocol):
           x: noisy stacks.
           y: the same stacks without noise.
           rngs: a key per example; what is drawn for one depends on its own alone.
+          weight: how much each pixel counts, 0 ... 1; None where all count alike.
         """
         ...
 
@@ -70,19 +77,25 @@ class Regression:
     """
 
     model: nn.Module
-    loss: Callable[[Array, Array], Array]
+    loss: Loss
 
     def init(self, rng: Key[Array, ""]) -> PyTree:
         """Fresh variables."""
         return self.model.lazy_init(rng, _example(self.model))
 
     def train_loss(
-        self, variables: PyTree, x: Stack, y: Stack, rngs: Key[Array, "n"]
+        self,
+        variables: PyTree,
+        x: Stack,
+        y: Stack,
+        rngs: Key[Array, "n"],
+        weight: Stack | None = None,
     ) -> tuple[Float[Array, ""], PyTree]:
         """The loss of the centre slice; nothing is drawn."""
         del rngs
         output, changed = self.model.apply(variables, x, train=True, mutable=MUTABLE)
-        return self.loss(cast(Array, output), _centre(y)), changed
+        counts = None if weight is None else _centre(weight)
+        return self.loss(cast(Array, output), _centre(y), counts), changed
 
     def denoise(self, variables: PyTree, x: Stack) -> Image:
         """The network's output."""
@@ -112,7 +125,12 @@ class Flow:
         return self.model.lazy_init(rng, _example(self.model), time)
 
     def train_loss(
-        self, variables: PyTree, x: Stack, y: Stack, rngs: Key[Array, "n"]
+        self,
+        variables: PyTree,
+        x: Stack,
+        y: Stack,
+        rngs: Key[Array, "n"],
+        weight: Stack | None = None,
     ) -> tuple[Float[Array, ""], PyTree]:
         """The velocity loss at a time drawn per example from [0, 1)."""
         both = jax.vmap(jax.random.split)(rngs)
@@ -122,7 +140,7 @@ class Flow:
             output = self.model.apply(variables, x_t, at, dropout_rngs=both[:, 1])
             return cast(Array, output)
 
-        return flow.velocity_loss(velocity, x, y, time), {}
+        return flow.velocity_loss(velocity, x, y, time, weight), {}
 
     def denoise(self, variables: PyTree, x: Stack) -> Image:
         """The end of the path that starts at x."""

@@ -1,0 +1,169 @@
+"""Low-dose scans drawn at random, one for each slice: training for many scanners.
+
+Dose, photons and the cut-off of the reconstruction filter are drawn log-uniformly from
+ranges; everything else is as in `photon_noise`. A network that is trained on one dose
+and one kernel fails on others.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float32, Int32, Real
+
+from ipv2.kernels import photon_noise
+from ipv2.kernels.photon_counts import slice_keys
+from ipv2.kernels.photon_noise import DoseParams
+from ipv2.kernels.reconstruction_filter import filter_response
+
+Range = tuple[float, float]
+# Neighbouring filters of a range from 0.5 to 4 then differ by 7 % in their cut-off.
+_CUTOFFS = 32
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScanRanges:
+    """What the scan of an example is drawn from, (low, high), log-uniformly.
+
+    Attributes:
+      dose: as a fraction of normal dose; None for that of the `DoseParams`.
+      photons: of one ray through air at normal dose; None likewise.
+      cutoff: of the reconstruction filter; None likewise.
+
+    Raises:
+      ValueError: a range that does not rise, or does not start above 0.
+    """
+
+    dose: Range | None = None
+    photons: Range | None = None
+    cutoff: Range | None = None
+
+    def __post_init__(self) -> None:
+        """Checks every range."""
+        for name, value in dataclasses.asdict(self).items():
+            if value is None:
+                continue
+            low, high = value
+            if not (0 < low <= high and math.isfinite(high)):
+                raise ValueError(
+                    f"{name} = {value}; (low, high) with 0 < low <= high, both finite."
+                )
+
+    def extremes(self, params: DoseParams) -> tuple[DoseParams, DoseParams]:
+        """Returns the scans at the lower and at the upper ends.
+
+        Raises:
+          ValueError: an end is outside what `DoseParams` accepts.
+        """
+        known = {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
+        low, high = (
+            dataclasses.replace(params, **{k: v[end] for k, v in known.items()})
+            for end in (0, 1)
+        )
+        return low, high
+
+
+def drawn_responses(params: DoseParams, ranges: ScanRanges, padded: int) -> np.ndarray:
+    """(n, padded // 2 + 1) filters at cut-offs evenly spaced in log over the range."""
+    low, high = ranges.cutoff or (params.cutoff, params.cutoff)
+    count = _CUTOFFS if low < high else 1
+    return np.stack(
+        [
+            filter_response(
+                params.filter_name, padded, cutoff=cutoff, window=params.window
+            )
+            # Rounding must not carry the last one over the largest cut-off.
+            for cutoff in np.minimum(np.geomspace(low, high, count), high)
+        ]
+    )
+
+
+def draw_scans(
+    keys: Array, params: DoseParams, ranges: ScanRanges, *, filters: int
+) -> tuple[dict[str, Float32[Array, " b"]], Int32[Array, " b"]]:
+    """Draws a scan for each key.
+
+    Args:
+      keys: `b` keys.
+      params: what is not drawn.
+      ranges: of what is.
+      filters: how many `drawn_responses` gave.
+
+    Returns:
+      The scans as `photon_noise` takes them, and which filter each one has.
+    """
+    uniform = jax.vmap(lambda key: jax.random.uniform(key, (3,)))(keys)
+
+    def log_uniform(place: int, given: Range | None, fixed: float) -> Array:
+        low, high = given or (fixed, fixed)
+        between = jnp.exp(
+            jnp.log(low) + uniform[:, place] * (jnp.log(high) - jnp.log(low))
+        )
+        return jnp.clip(between, low, high)  # rounding of the logarithm
+
+    dose = log_uniform(0, ranges.dose, params.dose)
+    photons = log_uniform(1, ranges.photons, params.photons)
+    scans = {
+        key: jnp.broadcast_to(jnp.asarray(value, jnp.float32), dose.shape)
+        for key, value in photon_noise.scan_values(params).items()
+    }
+    scans["photons"] = photons * dose
+    scans["ratio"] = dose / params.input_dose
+    chosen = jnp.minimum((uniform[:, 2] * filters).astype(jnp.int32), filters - 1)
+    return scans, chosen
+
+
+def simulate_drawn_scans(
+    rng: Array,
+    image_hu: Real[Array | np.ndarray, "..."],
+    spacing_mm: Any,
+    params: DoseParams,
+    ranges: ScanRanges,
+) -> Float32[Array, "..."]:
+    """The images, each as a scan of its own drawn at random would show it, HU.
+
+    As `photon_noise.simulate_low_dose` but for the drawing: a slice's scan and noise
+    depend on its key, image and spacing alone.
+
+    Args:
+      rng: one key, folded with each slice's position in the batch; or keys of shape *b.
+      image_hu: `*b h w` normal-dose images, at least 16 pixels each way.
+      spacing_mm: as for `simulate_low_dose`.
+      params: what is not drawn; a parallel beam.
+      ranges: of what is.
+
+    Returns:
+      `*b h w` low-dose images, HU, not clipped.
+
+    Raises:
+      ValueError: as `simulate_low_dose`; ranges outside what `DoseParams` accepts; a
+        fan beam.
+    """
+    ranges.extremes(params)
+    if params.source_distance_mm is not None:
+        raise ValueError(
+            f"source_distance_mm = {params.source_distance_mm}; scans are drawn with "
+            "parallel beams: None."
+        )
+    photon_noise.check_image(image_hu)
+    h, w = image_hu.shape[-2:]
+    batch = image_hu.shape[:-2]
+    spacing = photon_noise.slice_spacing(spacing_mm, batch)
+    both = jax.vmap(jax.random.split)(slice_keys(rng, batch))
+    geometry = photon_noise.scan_geometry((h, w), params.views)
+    responses = drawn_responses(params, ranges, geometry.padded)
+    scans, chosen = draw_scans(both[:, 0], params, ranges, filters=len(responses))
+    image = jnp.asarray(image_hu, jnp.float32)
+    noise = photon_noise.noise_of_scans_hu(
+        geometry,
+        jnp.asarray(responses),
+        scans,
+        chosen,
+        both[:, 1],
+        jax.lax.stop_gradient(image).reshape(-1, h, w),
+        spacing,
+    )
+    return image + jax.lax.stop_gradient(noise).reshape(image.shape)
