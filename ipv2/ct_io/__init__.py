@@ -36,7 +36,7 @@ from ipv2.ct_io.listing import (
     read_pairs,
 )
 from ipv2.ct_io.matching import Match, match_slices
-from ipv2.ct_io.patients import patient_of, slice_number, tell_patients
+from ipv2.ct_io.patients import log_patients, patient_of, slice_number
 from ipv2.ct_io.reading import open_volume, peek, read_volume
 from ipv2.ct_io.volume import (
     PADDING_HU,
@@ -71,6 +71,7 @@ __all__ = [
     "format_of",
     "hu_to_int16",
     "list_volumes",
+    "log_patients",
     "match_slices",
     "open_volume",
     "output_files",
@@ -83,7 +84,6 @@ __all__ = [
     "slice_writer",
     "stem_of",
     "suffix_of",
-    "tell_patients",
     "with_hu",
     "write_volume",
 ]

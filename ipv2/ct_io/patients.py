@@ -55,7 +55,7 @@ def _stated_patient(path: Path) -> tuple[bool, str]:
     return slices > 1, patient
 
 
-def tell_patients(patients: Mapping[str, Iterable[Item]]) -> None:
+def log_patients(patients: Mapping[str, Iterable[Item]]) -> None:
     """Logs a line where folders and PatientIDs disagree on who is who.
 
     Args:

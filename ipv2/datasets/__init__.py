@@ -1,5 +1,5 @@
 """TFDS builders of misaligned low-dose / normal-dose slice pairs.
 
-`pair` is the record they share, `common.dataset` builds and reads them, each builder is
-a module of its own; the tests of `tests/ipv2/datasets` show them in use.
+`pair` defines the record that they share. `common.dataset` builds and reads the
+datasets. Each builder has its own module; `tests/ipv2/datasets` shows their use.
 """

@@ -1,16 +1,16 @@
-"""A breath-like displacement of a real chest CT: a misaligned partner with known truth.
+"""Displaces a real chest CT like a breath: a misaligned partner with known truth.
 
     moved(r) = image(r + u(r)),    r in mm, u smooth, in the plane of each slice
 
-u is what breathing does to an axial slice, as far as a smooth field can: the front of
-the chest rises while the back lies on the table, the sides follow a little, and inside
-the body everything moves by a further, irregular field, largest in the depth of the
-lungs and zero at the skin and near the spine. Outside the body u fades to zero within
-25 mm, so the table stays. Neighbouring slices move together: the irregular field is
-smooth along z too. The field never folds: det(I + du/dr) stays above 0.2.
+u imitates breathing in an axial slice, as far as a smooth field can. The front of the
+chest rises while the back lies on the table, and the sides follow a little. Inside the
+body a further, irregular field is added; it is largest deep in the lungs and zero at
+the skin and near the spine. Outside the body u fades to zero within 25 mm, so the table
+does not move. Neighbouring slices move together: the irregular field is smooth along z
+too. The field never folds: det(I + du/dr) stays above 0.2.
 
-Through-plane motion is in whole slices (`MotionParams.through_slices`): interpolation
-between slices millimetres apart would blur what is to be a normal-dose image.
+Through-plane motion is in whole slices (`MotionParams.through_slices`), because
+interpolation between slices millimetres apart would blur the normal-dose image.
 """
 
 import dataclasses
@@ -29,12 +29,12 @@ class MotionParams:
     """How far a breath moves a chest.
 
     Attributes:
-      chest_mm: rise of the front of the chest.
-      lung_mm: largest irregular displacement inside.
-      through_slices: slices by which the partner is taken further along the normal.
+      chest_mm: rise of the front of the chest, 0 to 30 mm.
+      lung_mm: largest irregular displacement inside the body, 0 to 30 mm.
+      through_slices: offset of the partner along the normal in slices, -10 to 10.
 
     Raises:
-      ValueError: a negative or absurd length.
+      ValueError: A value is out of its range.
     """
 
     chest_mm: float | int = 5.0
@@ -54,17 +54,17 @@ class MotionParams:
 
 
 def body_mask(hu: np.ndarray, spacing_mm: tuple[float, float]) -> np.ndarray:
-    """The body of one slice: its lungs are in, table, tubes and blankets are not.
+    """Returns the body of one slice, with its lungs, without table, tubes and blankets.
 
-    Tissue above -400 HU, freed of what is thinner than 8 mm, the largest piece, holes
-    filled.
+    The body is the largest piece of tissue above -400 HU after an opening that removes
+    parts thinner than 8 mm, with its holes filled.
 
     Args:
       hu: (h, w).
       spacing_mm: (row, column).
 
     Returns:
-      (h, w) bool; nothing where there is no tissue.
+      (h, w) bool; all False if there is no tissue.
     """
     image = sitk.GetImageFromArray((hu > -400).astype(np.uint8))
     image.SetSpacing((float(spacing_mm[1]), float(spacing_mm[0])))
@@ -81,7 +81,7 @@ def _smooth(value: np.ndarray, low: float | int, high: float | int) -> np.ndarra
 
 
 def _depth_mm(body: np.ndarray, spacing_mm: tuple[float, float]) -> np.ndarray:
-    """Distance to the skin, positive inside."""
+    """Returns the distance to the skin, positive inside."""
     image = sitk.GetImageFromArray(body.astype(np.uint8))
     image.SetSpacing((float(spacing_mm[1]), float(spacing_mm[0])))
     distance = sitk.SignedMaurerDistanceMap(
@@ -105,22 +105,22 @@ def displacement_mm(
     *,
     first_mm: float | int = 0.0,
 ) -> np.ndarray:
-    """The field u of every slice of a volume.
+    """Returns the field u of every slice of a volume.
 
     Args:
-      hu: (slices, rows, columns), HU; rows run from the front of the patient to the
-        back, who lies on the back.
+      hu: (slices, rows, columns), HU. Rows run from the patient's front to the back;
+        the patient lies on the back.
       spacing_mm: (slice, row, column).
-      seed: of the irregular motion: the same seed is the same breath.
-      params: how far; None for the defaults.
+      seed: seed of the irregular motion; the same seed gives the same breath.
+      params: extent of the motion; None for the defaults.
       first_mm: position of the first slice, for a part of a volume.
 
     Returns:
-      (slices, rows, columns, 2) float32: (row, column) components in mm; zero where a
-      slice shows no body.
+      (slices, rows, columns, 2) float32: (row, column) components in mm; zero for
+      slices without a body.
 
     Raises:
-      ValueError: not a volume, or a spacing that is not above 0.
+      ValueError: `hu` is not a volume, or a spacing is not above 0.
     """
     params = params or MotionParams()
     if hu.ndim != 3:
@@ -147,7 +147,7 @@ def displacement_mm(
             sign,
             params,
         )
-        # Less motion rather than folded anatomy.
+        # Reduce the motion until the anatomy does not fold.
         while jacobian(field, plane_mm).min() < _LEAST_JACOBIAN:
             field *= 0.9
         fields[index] = field
@@ -177,7 +177,7 @@ def _slice_field(
     depth = _depth_mm(body, spacing_mm)
     outside = 1 - _smooth(-depth, 0, 25)
     field = np.empty((*hu.shape, 2))
-    # The image is read further back where the chest has risen towards the front.
+    # Where the chest has risen to the front, the image is read further back.
     field[..., 0] = sign * params.chest_mm * height * outside
     sideways = -sign * 0.5 * params.chest_mm * across * _smooth(height, 0, 0.5)
     field[..., 1] = sideways * outside
@@ -198,10 +198,10 @@ def _slice_field(
 def warp(
     hu: np.ndarray, displacement_mm: np.ndarray, spacing_mm: tuple[float, float]
 ) -> np.ndarray:
-    """moved(r) = image(r + u(r)) of one slice, by fifth-order B-splines.
+    """Returns moved(r) = image(r + u(r)) of one slice, by fifth-order B-splines.
 
-    That order keeps the noise: linear interpolation would smooth away a third of it and
-    so tell a denoiser where anatomy moved.
+    That order keeps the noise. Linear interpolation would remove a third of it, which
+    would show a denoiser where anatomy moved.
 
     Args:
       hu: (h, w), HU.
@@ -209,8 +209,8 @@ def warp(
       spacing_mm: (row, column).
 
     Returns:
-      (h, w) float32; -1024 HU from beyond the image. Splines ring at edges: what falls
-      below the image's lowest value, where scanners clip, is set to it.
+      (h, w) float32; pixels read from beyond the image are -1024 HU. Splines ring at
+      edges: values below the image's lowest value, where scanners clip, are set to it.
     """
     image = sitk.GetImageFromArray(hu.astype(np.float64))
     image.SetSpacing((float(spacing_mm[1]), float(spacing_mm[0])))

@@ -1,4 +1,4 @@
-"""The record that every pair dataset holds: one slice, low dose and normal dose.
+"""The record of every pair dataset: one slice at low dose and at normal dose.
 
 | key          | type, shape        | meaning                                          |
 |--------------|--------------------|--------------------------------------------------|
@@ -7,12 +7,12 @@
 | `truth`      | int16 (h, w)       | normal-dose image in `lq`'s own breath, HU; only |
 |              |                    | where it is known exactly (simulated data)       |
 | `spacing_mm` | float32 (2,)       | size of a pixel: (row, column); NaN if unknown   |
-| `patient`    | text               | what train, val and test are split by            |
+| `patient`    | text               | the splits keep patients apart                   |
 | `name`       | text               | the volume: its file's or folder's name          |
 | `slice`      | int32              | index along the volume's normal                  |
 
-`sample_ct` holds single images: `volume_features` is the same record with one `hu` and
-`slice_spacing` (mm) in place of the pair.
+`sample_ct` holds single images: its record (`volume_features`) has one `hu` and
+`slice_spacing` (mm) instead of the pair.
 """
 
 from typing import Any
@@ -46,7 +46,7 @@ def _place() -> dict[str, Any]:
 
 
 def pair_features(*, has_truth: bool) -> tfds.features.FeaturesDict:
-    """Features of a (lq, gt) record.
+    """Returns the features of a (lq, gt) record.
 
     Args:
       has_truth: whether the record also holds `truth`.
@@ -59,7 +59,7 @@ def pair_features(*, has_truth: bool) -> tfds.features.FeaturesDict:
 
 
 def volume_features() -> tfds.features.FeaturesDict:
-    """Features of a record that holds a single image, `hu`."""
+    """Returns the features of a record with a single image, `hu`."""
     return tfds.features.FeaturesDict(
         {"hu": _image(), "slice_spacing": tfds.features.Scalar(dtype=np.float32)}
         | _place()
@@ -76,29 +76,29 @@ def pair_record(
     name: str,
     slice_index: int,
 ) -> dict[str, Any]:
-    """One record of `pair_features`, checked.
+    """Returns one checked record of `pair_features`.
 
     Args:
       lq: low-dose slice, (h, w), HU.
       gt: normal-dose slice, (h, w), HU.
       truth: (h, w), HU, or None for a record without it.
-      spacing_mm: (row, column); None if it is not known.
-      patient: what the splits are made by.
-      name: the volume's name.
+      spacing_mm: (row, column); None if it is unknown.
+      patient: name of the patient, for the splits.
+      name: name of the volume.
       slice_index: index along the volume's normal.
 
     Returns:
-      The record; it holds `truth` exactly if one was given.
+      The record; it holds `truth` only if one is given.
 
     Raises:
-      UserError: the images differ in size, or do not fit int16.
+      UserError: The images differ in size, or do not fit int16.
     """
     images = {"lq": lq, "gt": gt} | ({} if truth is None else {"truth": truth})
     shapes = {key: np.shape(image) for key, image in images.items()}
     if len(set(shapes.values())) != 1 or len(shapes["lq"]) != 2:
         raise UserError(
-            f"{name}, slice {slice_index}: the images of a pair are 2-D and equally "
-            f"large, got {shapes}. Resample one to the other's grid, or leave it out."
+            f"{name}, slice {slice_index}: the images of a pair must be 2-D and of one "
+            f"size, got {shapes}. Resample one to the other's grid, or remove the pair."
         )
     return {
         key: hu_to_int16(image, name=f"{name}, slice {slice_index}, {key}")
@@ -111,15 +111,16 @@ def pair_record(
 def place_record(
     *, spacing_mm: Any, patient: str, name: str, slice_index: int
 ) -> dict[str, Any]:
-    """The part of a record that says where a slice is from.
+    """Returns the part of a record that identifies its slice.
 
-    A spacing of None is kept as NaN, so that nothing takes it for a length.
+    A spacing of None is stored as NaN, so that nothing mistakes it for a length.
     """
     unknown = (np.nan, np.nan)
     spacing = np.asarray(unknown if spacing_mm is None else spacing_mm, np.float32)
     if spacing_mm is not None and (spacing.shape != (2,) or not np.all(spacing > 0)):
         raise ValueError(
-            f"{name}: spacing_mm is (row, column), both above 0 mm, got {spacing_mm}."
+            f"{name}: spacing_mm must be (row, column), both above 0 mm, got "
+            f"{spacing_mm}."
         )
     return {
         "spacing_mm": spacing,

@@ -1,8 +1,9 @@
-"""What the builders of pairs from files share: names and metadata.
+"""The common part of builders that read pairs from files: names and metadata.
 
-A dataset on disk belongs to one state of its sources: the configuration's name ends in
-a fingerprint of all files' names, sizes and times and of all options. A changed file or
-option gives another name, and so another build; the old one stays until it is removed.
+A dataset on disk belongs to one state of its source files: the configuration's name
+ends in a fingerprint of all files' names, sizes and times and of all options. A changed
+file or option gives another name, and so a new build. Old builds stay until the user
+removes them.
 """
 
 import dataclasses
@@ -28,18 +29,18 @@ Config = TypeVar("Config", bound=tfds.core.BuilderConfig)
 class PairBuilder(
     tfds.core.GeneratorBasedBuilder, Generic[Config], skip_registration=True
 ):
-    """A builder whose configuration is made by a function, not known by a name.
+    """A builder whose configuration comes from a function, not from a list of names.
 
-    `info.metadata` holds `source`; `places` and `sha256`, see `places`; `skipped`,
-    volumes that could not be used, and `unused`, files that are none, each as [path,
-    reason] pairs; and `warnings`.
+    `info.metadata` holds `source`; `places` and `sha256`, see `places`; `skipped`, the
+    volumes that could not be used, and `unused`, the files that are no volumes, both as
+    [path, reason] pairs; and `warnings`.
     """
 
     CONFIG: ClassVar[type[tfds.core.BuilderConfig]]
     HAS_TRUTH: ClassVar[bool]
 
     def _create_builder_config(self, builder_config: Config, version: Any) -> Config:
-        # TFDS would warn of a "custom data configuration" here; all of ours are.
+        # TFDS warns of a "custom data configuration" here, but all of ours are custom.
         del version
         return builder_config
 
@@ -48,7 +49,7 @@ class PairBuilder(
         config: Any = self.builder_config
         if not isinstance(config, self.CONFIG):
             raise ValueError(
-                f"{self.name}: config comes from {self.name}_config(...), got "
+                f"{self.name}: config must come from {self.name}_config(...), got "
                 f"{config!r}."
             )
         return config
@@ -65,27 +66,27 @@ class PairBuilder(
     def _recorded(
         self, split: str, records: Iterable[Mapping[str, Any]]
     ) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        """Numbers the records; the metadata keep what they are."""
+        """Yields numbered records, and stores their places in the metadata."""
         yield from recorded(self.info.metadata, split, records)
 
     def _keep_left_out(
         self, skipped: Iterable[Skipped], unused: Iterable[Skipped]
     ) -> None:
-        """Puts what was left out so far into the metadata, each path once."""
+        """Stores everything left out so far in the metadata, each path once."""
         for key, items in (("skipped", skipped), ("unused", unused)):
             by_path = {str(item.path): item.reason for item in items}
             self.info.metadata[key] = [list(item) for item in sorted(by_path.items())]
 
     def _check_unchanged(self, fingerprint: str) -> None:
-        """Raises UserError if the sources' state is no longer the configuration's.
+        """Raises UserError if files changed after the configuration was made.
 
         Args:
-          fingerprint: of the configuration, now.
+          fingerprint: present fingerprint of the configuration.
         """
         if not self._config.name.endswith(fingerprint):
             raise UserError(
                 f"{self.info.metadata['source']}: files changed while the dataset was "
-                "built. Run it again when they are at rest."
+                "being built. Run again when nothing changes them."
             )
 
     def _post_download_and_prepare_hook(self) -> None:
@@ -95,10 +96,10 @@ class PairBuilder(
 def skipped_of(
     builder: tfds.core.DatasetBuilder, key: str = "skipped"
 ) -> list[Skipped]:
-    """What a built dataset left out; [] for one that is not of files.
+    """Returns the files that a built dataset left out; [] for datasets without files.
 
     Args:
-      builder: of the dataset.
+      builder: builder of the dataset.
       key: 'skipped' for volumes, 'unused' for other files.
     """
     listed = builder.info.metadata.get(key, ())
@@ -106,42 +107,43 @@ def skipped_of(
 
 
 def report(builder: tfds.core.DatasetBuilder) -> None:
-    """Logs what a built dataset left out and warns of."""
+    """Logs the warnings of a built dataset and the files that it left out."""
     metadata = builder.info.metadata
     for warning in metadata["warnings"]:
         logging.warning("%s: %s", metadata["source"], warning)
     for key in ("unused", "skipped"):
-        if listed := skipped_of(builder, key):
-            said = describe_skipped(listed, word=key)
-            logging.warning("%s: %s", metadata["source"], said)
+        if left_out := skipped_of(builder, key):
+            text = describe_skipped(left_out, word=key)
+            logging.warning("%s: %s", metadata["source"], text)
 
 
 def known_spacing(volume: Volume) -> tuple[float, float] | None:
-    """(row, column) in mm, or None if the file does not say."""
+    """Returns (row, column) in mm, or None if the file does not state it."""
     return volume.spacing_mm[1:] if volume.spacing_known else None
 
 
 def named(config: Config, source: str, fingerprint: str) -> Config:
-    """The configuration, its name made of its source's and a fingerprint."""
+    """Names the configuration by its source and a fingerprint, and returns it."""
     stem = re.sub(r"[^\w.-]", "_", Path(source).name) or "root"
     config.name = f"{stem}-{fingerprint}"
     return config
 
 
 def options_of(config: tfds.core.BuilderConfig) -> dict[str, Any]:
-    """A configuration's own fields, without those that TFDS gives to all."""
+    """Returns a configuration's own fields, without those inherited from TFDS."""
     inherited = {field.name for field in dataclasses.fields(tfds.core.BuilderConfig)}
     options = dataclasses.asdict(config)
     return {key: value for key, value in options.items() if key not in inherited}
 
 
 def fingerprint_of(options: Mapping[str, Any], *sources: Path) -> str:
-    """16 hex digits of options and of every source file's name, size and time, now.
+    """Returns 16 hex digits of the options and of all files' names, sizes and times.
 
     Args:
-      options: anything that JSON holds.
-      sources: files, or folders with all below them, links followed; hidden files do
-        not count. A header stands for all files beside it, one of which is its data.
+      options: values that JSON can hold.
+      sources: files, or folders with everything below them. Links are followed, hidden
+        files are ignored. A header stands for all files beside it, since one of them
+        holds its values.
     """
     state: list[Any] = [sorted(options.items())]
     for source in sources:
@@ -153,7 +155,7 @@ def fingerprint_of(options: Mapping[str, Any], *sources: Path) -> str:
 
 
 def _files_of(source: Path) -> Iterator[Path]:
-    """The files that a source is made of; hidden ones are not."""
+    """Yields the files of a source, without hidden ones."""
     if source.is_file():
         beside = source.suffix.lower() in _HEADERS
         paths = source.parent.iterdir() if beside else [source]
@@ -162,7 +164,7 @@ def _files_of(source: Path) -> Iterator[Path]:
     seen = set()
     for folder, below, _ in os.walk(source, followlinks=True):
         stat = os.stat(folder)
-        if (stat.st_dev, stat.st_ino) in seen:  # a link back, or a second one
+        if (stat.st_dev, stat.st_ino) in seen:  # reached through another link before
             below.clear()
             continue
         seen.add((stat.st_dev, stat.st_ino))
@@ -171,7 +173,7 @@ def _files_of(source: Path) -> Iterator[Path]:
 
 
 _HEADERS = (".mhd", ".nhdr", ".nrrd")
-"""Of files whose values may lie in another file."""
+"""Suffixes of headers whose values may be in another file."""
 
 
 def _counts(path: Path) -> bool:

@@ -1,11 +1,11 @@
-"""A user's own pairs: root/lq and root/gt, by name.
+"""A user's own pairs in root/lq and root/gt, matched by name.
 
     builder = PairedFolders(config=paired_folders_config("data"), data_dir="cache")
     views = split_sources(builder, Deal(seed=0))        # {"train": ..., "val": ...}
 
-What can be read and how pairs are named: `ct_io`. The dataset on disk is every pair
-that can be used, patient by patient; train, val and test are views of it, so that
-dealing anew needs no new build, and only usable patients are dealt.
+`ct_io` documents the formats and the names of pairs. The dataset on disk holds every
+usable pair, patient by patient. Train, val and test are views of it: a new split needs
+no new build, and only usable patients are dealt.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from ipv2.ct_io.listing import (
     read_pairs,
 )
 from ipv2.ct_io.matching import Match, match_slices
-from ipv2.ct_io.patients import patient_of, slice_number, tell_patients
+from ipv2.ct_io.patients import log_patients, patient_of, slice_number
 from ipv2.datasets import pair
 from ipv2.datasets.pair_builder import (
     PairBuilder,
@@ -44,7 +44,7 @@ from ipv2.datasets.places import View, by_slice, places_of
 from ipv2.datasets.splits import SPLITS, Deal, deal_patients
 
 PAIRS = "pairs"
-"""The one TFDS split."""
+"""The only TFDS split."""
 _DEFAULT = ReadOptions()
 _LEAK = (
     "split by slices, not by patients: the splits share patients, so scores on val and "
@@ -52,13 +52,13 @@ _LEAK = (
 )
 _NO_WINDOW = (
     "a PNG has no HU. State the window the images were made with, centre and width in "
-    "HU (config.data.window); (127.5, 255) takes 8-bit grey levels as they are"
+    "HU (config.data.window); (127.5, 255) keeps 8-bit grey levels unchanged"
 )
 
 
 @dataclasses.dataclass(eq=False)
 class PairedFoldersConfig(tfds.core.BuilderConfig):
-    """Made by `paired_folders_config`, which says what the fields are."""
+    """The fields of `paired_folders_config`, which documents them."""
 
     root: str = ""
     reading: ReadOptions = _DEFAULT
@@ -73,21 +73,21 @@ def paired_folders_config(
     match: Match = "position",
     name_pattern: str = "",
 ) -> PairedFoldersConfig:
-    """The builder's configuration for the present state of a folder.
+    """Returns the builder's configuration for the present state of a folder.
 
     Args:
-      root: holds lq/ and gt/.
-      reading: how the files are read. PNG need a window; (127.5, 255) leaves 8-bit grey
-        levels as they are.
+      root: folder that holds lq/ and gt/.
+      reading: how the files are read. PNG files need a window; (127.5, 255) keeps 8-bit
+        grey levels unchanged.
       match: how slices of two breaths are matched, see `ct_io.match_slices`.
-      name_pattern: which names pair, see `ct_io.paired_paths`; '': the same ones.
+      name_pattern: which names form a pair, see `ct_io.paired_paths`; '': equal names.
 
     Raises:
-      UserError: an option is wrong, or a folder is missing.
+      UserError: An option is wrong, or a folder is missing.
     """
     root = Path(root).resolve()
     if match not in ("position", "index"):
-        raise UserError(f"match is 'position' or 'index', got {match!r}.")
+        raise UserError(f"match: got {match!r}, accepted: 'position' or 'index'.")
     config = PairedFoldersConfig(
         name="",  # pyrefly: ignore[unexpected-keyword]: TFDS's own field
         root=str(root),
@@ -99,7 +99,7 @@ def paired_folders_config(
 
 
 def fingerprint(config: PairedFoldersConfig) -> str:
-    """16 hex digits of the options and of every file's name, size and time, now.
+    """Returns 16 hex digits of the options and of all files' names, sizes and times.
 
     Raises:
       UserError: root/lq or root/gt is missing.
@@ -112,10 +112,10 @@ def fingerprint(config: PairedFoldersConfig) -> str:
 
 
 class PairedFolders(PairBuilder[PairedFoldersConfig]):
-    """Pairs of root/lq and root/gt, in one TFDS split, patient by patient.
+    """Pairs of root/lq and root/gt in one TFDS split, patient by patient.
 
-    Beside what `PairBuilder` tells, `info.metadata` holds `left_out`: slices without a
-    partner, by pair; and `unusable`: patients of whom every pair was left out.
+    Besides the keys of `PairBuilder`, `info.metadata` holds `left_out`, the slices
+    without a partner by pair, and `unusable`, the patients without a usable pair.
     """
 
     VERSION = tfds.core.Version("2.0.0")
@@ -144,13 +144,13 @@ class PairedFolders(PairBuilder[PairedFoldersConfig]):
             raise UserError(
                 f"{config.root}: no pair can be used.\n{_why_none(skipped)}"
             )
-        tell_patients(_used_items(patients, {place.name for place in places}))
+        log_patients(_used_items(patients, {place.name for place in places}))
         self._check_unchanged(fingerprint(config))
 
     def _patients(
         self, pairs: Iterable[PairItem], skipped: list[Skipped]
     ) -> dict[str, list[PairItem]]:
-        """The pairs of each patient, sorted; headers are read, no more."""
+        """Returns the pairs of each patient, sorted; reads only headers."""
         by_patient: dict[str, list[PairItem]] = {}
         for item in pairs:
             try:
@@ -180,7 +180,7 @@ class PairedFolders(PairBuilder[PairedFoldersConfig]):
     def _with_window(
         self, items: Iterable[PairItem], skipped: list[Skipped]
     ) -> Iterator[PairItem]:
-        """Those that are in HU, or are to be brought there."""
+        """Yields the pairs that are in HU or that a window converts to HU."""
         for item in items:
             if self._config.reading.window is None and _is_png(item.lq):
                 skipped.append(Skipped(path=item.lq, reason=_NO_WINDOW))
@@ -190,10 +190,10 @@ class PairedFolders(PairBuilder[PairedFoldersConfig]):
     def _pair_records(
         self, item: PairItem, lq: Volume, gt: Volume, patient: str
     ) -> list[dict[str, Any]]:
-        """All records of a pair, known to be storable.
+        """Returns all records of a pair, after all checks.
 
         Raises:
-          UserError: the pair cannot be used.
+          UserError: The pair cannot be used.
         """
         lq.require_hu()
         gt.require_hu()
@@ -222,7 +222,7 @@ class PairedFolders(PairBuilder[PairedFoldersConfig]):
 def _used_items(
     patients: Mapping[str, Sequence[PairItem]], names: Collection[str]
 ) -> dict[str, list[Item]]:
-    """The low-dose volumes of each patient that are in the dataset."""
+    """Returns each patient's low-dose volumes that are in the dataset."""
     return {
         patient: [Item(name=i.name, path=i.lq) for i in items if i.name in names]
         for patient, items in patients.items()
@@ -234,7 +234,7 @@ def _is_png(path: Path) -> bool:
 
 
 def _why_none(skipped: Sequence[Skipped]) -> str:
-    """The reasons; that of PNG without a window once, however many there are."""
+    """Returns the reasons; all PNG files without a window share one line."""
     lacking = [item.path for item in skipped if item.reason == _NO_WINDOW]
     others = [item for item in skipped if item.reason != _NO_WINDOW]
     more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
@@ -243,17 +243,17 @@ def _why_none(skipped: Sequence[Skipped]) -> str:
 
 
 def split_sources(builder: PairedFolders, deal: Deal) -> dict[str, View]:
-    """Train, val and test of a dataset of paired folders; built first if need be.
+    """Returns train, val and test of a dataset of paired folders; builds it if needed.
 
     Args:
-      builder: of the dataset.
-      deal: who is in which split.
+      builder: builder of the dataset.
+      deal: how patients are dealt to the splits.
 
     Returns:
-      A view for each split; one without patients is empty.
+      A view for each split; it is empty if the split has no patients.
 
     Raises:
-      UserError: the sources are wrong, or the patients cannot be dealt so.
+      UserError: The sources are wrong, or the patients cannot be dealt like this.
     """
     source = load_split(builder, PAIRS)
     metadata = builder.info.metadata

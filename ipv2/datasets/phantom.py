@@ -1,8 +1,8 @@
-"""Pairs of the thorax phantom: 2 % of the dose in one breath, full dose in another.
+"""Pairs of the thorax phantom: low dose in one breath, normal dose in another.
 
-`lq` is breath a at the low dose, `gt` breath b at normal dose, `truth` breath a without
-noise; `lung` (uint8, 0 or 1) are the exact lungs of breath a. Splits by patient; every
-patient is drawn from the seed and its number.
+`lq` is breath a at the low dose (2 % by default), `gt` is breath b at normal dose,
+`truth` is breath a without noise, and `lung` (uint8, 0 or 1) is the exact lung mask of
+breath a. Splits are by patient. A patient follows from the seed and its number.
 
     source = load_split(Phantom(config=phantom_config(size=256), data_dir=...), "train")
 """
@@ -31,7 +31,7 @@ _NOISE = DoseParams(dose=0.02)
 
 @dataclasses.dataclass(eq=False)
 class PhantomConfig(tfds.core.BuilderConfig):
-    """Made by `phantom_config`, which says what the fields are."""
+    """The fields of `phantom_config`, which documents them."""
 
     size: int = 256
     patients: tuple[int, int, int] = (4, 1, 1)
@@ -48,24 +48,24 @@ def phantom_config(
     seed: int = 0,
     noise: DoseParams = _NOISE,
 ) -> PhantomConfig:
-    """The builder's configuration; its name follows from all of it.
+    """Returns the builder's configuration; its name follows from all options.
 
     Args:
-      size: pixels along a side of the 400 mm images, 32 to 1024.
-      patients: of train, val, test; a split of 0 is left out.
-      slices: of each patient, from the diaphragm to the apex.
-      seed: of patients, breaths and noise.
-      noise: the scan that `lq` is; `gt` is the same at normal dose.
+      size: height and width in pixels of the 400 mm images, 32 to 1024.
+      patients: number of patients in train, val, test; 0 leaves a split out.
+      slices: slices of each patient, from the diaphragm to the apex.
+      seed: seed of patients, breaths and noise.
+      noise: the scan that gives `lq`; `gt` is the same scan at normal dose.
 
     Raises:
-      UserError: a value outside its range.
+      UserError: A value is outside its range.
     """
     if not 32 <= size <= 1024:
         raise UserError(f"phantom: size = {size}; 32 to 1024 pixels.")
     if len(patients) != 3 or min(patients) < 0 or not sum(patients):
         raise UserError(
-            f"phantom: patients = {patients}; three counts for {', '.join(SPLITS)}, "
-            "not all 0."
+            f"phantom: patients = {patients}; give three counts for "
+            f"{', '.join(SPLITS)}, not all 0."
         )
     if slices < 1 or seed < 0:
         raise UserError(
@@ -95,7 +95,7 @@ class Phantom(tfds.core.GeneratorBasedBuilder):
     def _create_builder_config(
         self, builder_config: PhantomConfig | None, version: Any
     ) -> PhantomConfig:
-        # TFDS would warn of a "custom data configuration" here; all of ours are.
+        # TFDS warns of a "custom data configuration" here, but all of ours are custom.
         del version
         return phantom_config() if builder_config is None else builder_config
 
@@ -103,7 +103,7 @@ class Phantom(tfds.core.GeneratorBasedBuilder):
     def _config(self) -> PhantomConfig:
         if not isinstance(self.builder_config, PhantomConfig):
             raise ValueError(
-                f"{self.name}: config comes from phantom_config(...), got "
+                f"{self.name}: config must come from phantom_config(...), got "
                 f"{self.builder_config!r}."
             )
         return self.builder_config
@@ -145,8 +145,8 @@ class Phantom(tfds.core.GeneratorBasedBuilder):
 
 
 def patient_records(config: PhantomConfig, number: int) -> list[dict[str, Any]]:
-    """The records of one patient, from the feet up."""
-    # Seeds of different configurations do not meet below a million patients.
+    """Returns the records of one patient, from the feet upwards."""
+    # Seeds of different configurations do not overlap below a million patients.
     seed = config.seed * 1_000_000 + number
     patient = phantom.create_patient(seed)
     breaths = phantom.create_breaths(seed)
@@ -165,7 +165,7 @@ def patient_records(config: PhantomConfig, number: int) -> list[dict[str, Any]]:
         )
         for index, (clean, dose) in enumerate(((low, config.noise.dose), (normal, 1.0)))
     ]
-    # What scanners store: 12 bits from -1024 HU.
+    # Scanners store 12 bits from -1024 HU.
     lq, gt, truth = (
         np.clip(np.asarray(image), -1024, 3071) for image in (*scans, low.hu)
     )

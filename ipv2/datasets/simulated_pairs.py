@@ -1,15 +1,15 @@
 """Misaligned pairs with known truth from any normal-dose chest CT.
 
-Of every slice x of a source: `lq` = x at the low dose, in its own breath; `truth` = x
-itself, untouched; `gt` = x as another breath would have it (`breath`). The noise
-of x is in all three: once as it is, once displaced, once under the added noise.
+For every slice x of a source, `lq` is x at the low dose, `truth` is x unchanged, and
+`gt` is x in another breath (`breath`). All three contain the noise of x: `lq` under the
+added noise, `truth` unchanged, `gt` displaced.
 
     config = simulated_pairs_config("scans")           # or "sample_ct"
     source = load_split(SimulatedPairs(config=config, data_dir="cache"), "train")
 
-Splits are made by patient. A source of one patient, or one that is to be split by
-slices, is split into contiguous slabs of slices with a gap between them; scores are
-then for the same person, which `info.metadata["warnings"]` says.
+Splits are by patient. If a source has one patient, or is split by slices, the splits
+are contiguous slabs of slices with gaps between them. Scores are then for the same
+patient; `info.metadata["warnings"]` states this.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ from ipv2.ct_io.listing import (
     describe_skipped,
     list_volumes,
 )
-from ipv2.ct_io.patients import patient_of, slice_number, tell_patients
+from ipv2.ct_io.patients import log_patients, patient_of, slice_number
 from ipv2.datasets import breath, pair
 from ipv2.datasets.pair_builder import (
     PairBuilder,
@@ -51,7 +51,7 @@ from ipv2.kernels.photon_noise import DoseParams, simulate_low_dose
 
 SAMPLE_CT = "sample_ct"
 _DEFAULT = ReadOptions()
-# Slices simulated at once: more is not faster on CPU, and memory grows with it.
+# Slices per simulation: more are not faster on CPU, and memory grows with them.
 _BATCH = 8
 _NOISE = DoseParams(dose=0.02)
 _DEAL = Deal()
@@ -63,7 +63,7 @@ _SAME_PATIENT = (
 
 @dataclasses.dataclass(eq=False)
 class SimulatedPairsConfig(tfds.core.BuilderConfig):
-    """Made by `simulated_pairs_config`, which says what the fields are."""
+    """The fields of `simulated_pairs_config`, which documents them."""
 
     source: str = SAMPLE_CT
     wheel: str | None = None
@@ -92,28 +92,28 @@ def simulated_pairs_config(
     lung_mm: float | int = 9.0,
     through_slices: int = 0,
 ) -> SimulatedPairsConfig:
-    """The builder's configuration for the present state of a source.
+    """Returns the builder's configuration for the present state of a source.
 
     Args:
       source: a volume's file, a folder of one series, a folder of volumes, or
         'sample_ct'. Normal dose, HU, axial, patients on their backs.
-      wheel: of 'sample_ct': a copy of its file; None downloads it.
+      wheel: for 'sample_ct': path of a copy of its file; None downloads it.
       reading: how the files are read.
       slices: (first, end) of each volume; None takes all.
-      gap_slices: left out between the slabs of a single patient.
-      deal: who is in which split; its fractions are also those of a single patient's
-        slices.
-      seed: of breaths and noise.
-      noise: the scan that `lq` is, and at `input_dose` the source.
+      gap_slices: slices left out between the slabs of a single patient.
+      deal: how patients are dealt to the splits; its fractions also apply to the
+        slices of a single patient.
+      seed: seed of breaths and noise.
+      noise: the scan that gives `lq`; its `input_dose` is the dose of the source.
       chest_mm: see `breath.MotionParams`.
       lung_mm: see `breath.MotionParams`.
       through_slices: see `breath.MotionParams`.
 
     Raises:
-      UserError: an option is wrong, or the source is missing.
+      UserError: An option is wrong, or the source is missing.
     """
     if slices is not None and not 0 <= slices[0] < slices[1]:
-        raise UserError(f"slices = {slices}; (first, end) with 0 <= first < end.")
+        raise UserError(f"slices = {slices}; give (first, end) with 0 <= first < end.")
     if gap_slices < 0 or seed < 0:
         raise UserError(f"gap_slices = {gap_slices}, seed = {seed}; each at least 0.")
     try:
@@ -149,9 +149,9 @@ def simulated_pairs_config(
 
 
 def fingerprint(config: SimulatedPairsConfig) -> str:
-    """16 hex digits of the options and of the state of every source file."""
+    """Returns 16 hex digits of the options and of the state of every source file."""
     options = options_of(config)
-    # Where the sample's file lies does not change what is in it: its hash is checked.
+    # The path of the sample's file does not matter: its content is checked by a hash.
     del options["source"], options["wheel"]
     files = [] if config.source == SAMPLE_CT else [Path(config.source)]
     return fingerprint_of(options, *files)
@@ -159,7 +159,7 @@ def fingerprint(config: SimulatedPairsConfig) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class _Part:
-    """Slices of one volume that a split takes."""
+    """The slices of one volume in a split."""
 
     item: Item
     patient: str
@@ -197,7 +197,7 @@ class SimulatedPairs(PairBuilder[SimulatedPairsConfig]):
             patient = None
             try:
                 patient = SAMPLE_CT if config.source == SAMPLE_CT else patient_of(item)
-                # In full: a split must not be left with what cannot be used.
+                # Load everything now: a split must not get an unusable volume.
                 chosen = self._chosen(self._load(item))
             except SampleUnavailable:
                 raise
@@ -212,7 +212,7 @@ class SimulatedPairs(PairBuilder[SimulatedPairsConfig]):
                 + describe_skipped(skipped)
             )
         if config.source != SAMPLE_CT:
-            tell_patients({p: [o.item for o in own] for p, own in by_patient.items()})
+            log_patients({p: [o.item for o in own] for p, own in by_patient.items()})
         deal = config.deal
         alone = len(by_patient) == 1 and not deal.names_patients
         if alone or deal.by == "slice":
@@ -248,22 +248,22 @@ class SimulatedPairs(PairBuilder[SimulatedPairsConfig]):
         return plan
 
     def _chosen(self, volume: Volume) -> range:
-        """Slices asked for that have a partner `through_slices` further on."""
+        """Returns the configured slices that have a partner at `through_slices`."""
         count, step = len(volume.hu), self._config.through_slices
         first, end = self._config.slices or (0, count)
         chosen = range(max(first, -step, 0), min(end, count - max(step, 0)))
         if not chosen:
             raise UserError(
-                f"{volume.name}: {count} slices, none of those asked for (slices = "
-                f"{self._config.slices}, through_slices = {step})."
+                f"{volume.name}: none of its {count} slices can be used with slices = "
+                f"{self._config.slices} and through_slices = {step}."
             )
         return chosen
 
     def _load(self, item: Item) -> Volume:
-        """The volume, known to be usable.
+        """Returns the volume after all checks.
 
         Raises:
-          UserError: it is not.
+          UserError: The volume cannot be used.
         """
         if self._config.source == SAMPLE_CT:
             return self._sample()
@@ -272,8 +272,8 @@ class SimulatedPairs(PairBuilder[SimulatedPairsConfig]):
         hu_to_int16(volume.hu, name=volume.name)
         if not volume.spacing_known:
             raise UserError(
-                f"{volume.name}: the size of a pixel is not known, which breath and "
-                "noise are simulated with. Give it: config.data.pixel_mm=0.8, say."
+                f"{volume.name}: the pixel size is unknown, but the simulation of "
+                "breath and noise needs it. Give it, such as config.data.pixel_mm=0.8."
             )
         check_axial(volume)
         return volume
@@ -319,10 +319,10 @@ class SimulatedPairs(PairBuilder[SimulatedPairsConfig]):
             yield from records
 
     def _part_records(self, part: _Part, volume: Volume) -> list[dict[str, Any]]:
-        """The records of a part, known to be storable.
+        """Returns the records of a part, after all checks.
 
         Raises:
-          UserError: a displaced image exceeds int16.
+          UserError: A displaced image exceeds int16.
         """
         name = part.item.name or volume.name
         lq, gt = simulate_pair(self._config, volume, name, part.slices)
@@ -341,36 +341,40 @@ class SimulatedPairs(PairBuilder[SimulatedPairsConfig]):
 
 
 def check_axial(volume: Volume) -> None:
-    """Raises UserError unless slices are axial, square-pixelled, back at the bottom."""
+    """Checks for axial slices, square pixels, and the patient's back at the bottom.
+
+    Raises:
+      UserError: The volume differs.
+    """
     direction = np.asarray(volume.direction).reshape(3, 3)
     # 0.9: gantries and necks tilt by up to 25 degrees.
     if direction[1, 1] < 0.9 or abs(direction[2, 2]) < 0.9:
         raise UserError(
             f"{volume.name}: not axial slices with the patient's back at the bottom "
-            f"(direction {np.round(direction, 2).tolist()}), which breathing is "
-            "simulated in. Reorient the volume, or leave it out."
+            f"(direction {np.round(direction, 2).tolist()}); the simulation of "
+            "breathing needs them. Reorient the volume, or remove it."
         )
     _, row, column = volume.spacing_mm
     if min(volume.hu.shape[1:]) < 16 or abs(row / column - 1) > 1e-3:
         raise UserError(
-            f"{volume.name}: slices of {volume.hu.shape[1:]} pixels of {row} x "
-            f"{column} mm; at least 16 x 16 square pixels are needed. "
-            "Resample the volume."
+            f"{volume.name}: got slices of {volume.hu.shape[1:]} pixels of {row} x "
+            f"{column} mm; accepted: at least 16 x 16 square pixels. Resample the "
+            "volume."
         )
 
 
 def slabs(count: int, fractions: Sequence[float], gap_slices: int) -> dict[str, range]:
-    """Contiguous ranges of 0..count for the splits, with gaps between them.
+    """Returns contiguous ranges of 0..count for the splits, with gaps between them.
 
     Raises:
-      UserError: there are too few slices for one in every split.
+      UserError: There are too few slices for one in every split.
     """
     used = [(s, f) for s, f in zip(SPLITS, fractions, strict=True) if f > 0]
     left = count - gap_slices * (len(used) - 1)
     if left < len(used):
         raise UserError(
             f"{count} slices of one patient for {len(used)} splits with gaps of "
-            f"{gap_slices}. Add slices or patients, or leave splits out: "
+            f"{gap_slices} are too few. Add slices or patients, or leave splits out: "
             "config.data.split=(1.0, 0.0, 0.0) trains on all."
         )
     sizes = [max(1, round(fraction * left)) for _, fraction in used]
@@ -386,33 +390,33 @@ def slabs(count: int, fractions: Sequence[float], gap_slices: int) -> dict[str, 
 def simulate_pair(
     config: SimulatedPairsConfig, volume: Volume, name: str, chosen: range
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(lq, gt) of the chosen slices, HU float32.
+    """Returns (lq, gt) of the chosen slices, HU float32.
 
-    A slice's noise follows from seed, name and slice, whatever is chosen with it.
+    A slice's noise follows from seed, name and slice alone.
     """
     motion = breath.MotionParams(
         chest_mm=config.chest_mm,
         lung_mm=config.lung_mm,
         through_slices=config.through_slices,
     )
-    own = zlib.crc32(name.encode())
+    name_hash = zlib.crc32(name.encode())
     # Breaths differ between volumes, noise between slices.
     other = volume.hu[chosen.start + motion.through_slices :][: len(chosen)]
     z_mm = volume.spacing_mm[0] * chosen.start
     field = breath.displacement_mm(
-        other, volume.spacing_mm, config.seed + own, motion, first_mm=z_mm
+        other, volume.spacing_mm, config.seed + name_hash, motion, first_mm=z_mm
     )
     plane_mm = volume.spacing_mm[1:]
     gt = np.stack(
         [breath.warp(hu, u, plane_mm) for hu, u in zip(other, field, strict=True)]
     )
-    rng = jax.random.fold_in(jax.random.key(config.seed), own)
+    rng = jax.random.fold_in(jax.random.key(config.seed), name_hash)
     lq = []
     for start in range(chosen.start, chosen.stop, _BATCH):
-        # The last batch repeats its last slice: one size, compiled once.
+        # Repeating the last slice keeps one batch size, so XLA compiles once.
         index = np.minimum(np.arange(start, start + _BATCH), chosen.stop - 1)
         keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(rng, jnp.asarray(index))
         lq.append(simulate_low_dose(keys, volume.hu[index], plane_mm[1], config.noise))
     simulated = np.concatenate(lq)[: len(chosen)]
-    # What scanners store: 12 bits from -1024 HU.
+    # Scanners store 12 bits from -1024 HU.
     return np.clip(simulated, -1024, 3071), gt

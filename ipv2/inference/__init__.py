@@ -1,1 +1,1 @@
-"""A trained network applied to whole slices."""
+"""Applies a trained network to whole slices."""

@@ -1,4 +1,4 @@
-"""A network applied to a stream of slices, in batches of one size, on all devices."""
+"""Applies a network to a stream of slices, in batches of one size, on all devices."""
 
 import collections
 import functools
@@ -23,17 +23,17 @@ Denoise = Callable[[PyTree, Any], Any]
 
 
 class Applier:
-    """Denoises the slices of volumes as they come, and holds few of them.
+    """Denoises the slices of volumes as they arrive, and keeps only a few in memory.
 
-    Slices become stacks with their neighbours, stacks become tiles, and tiles are
-    worked on in batches. One batch runs on the devices while the next one is read.
+    Slices become stacks with their neighbours, stacks are cut into tiles, and tiles are
+    denoised in batches. One batch runs on the devices while the next one is read.
 
-    What a slice becomes follows from it and its neighbours. The batch size and the
-    number of devices change the order of sums at most, that is the last bits of
-    float32: far below the HU that files hold.
+    A result depends on the slice and its neighbours alone. The batch size and the
+    number of devices can only change the order of sums, and so the last bits of
+    float32, far below the resolution of HU files.
 
     Attributes:
-      tiling: how slices are cut.
+      tiling: how stacks are cut.
     """
 
     def __init__(
@@ -49,41 +49,42 @@ class Applier:
 
         Args:
           denoise: (variables, `b h w c` HU) -> `b h w` HU, traceable.
-          variables: its first argument.
+          variables: the first argument of `denoise`.
           channels: c, neighbouring slices in a stack, odd.
-          batch_size: tiles at once over all devices, whose multiple it is made; an
-            image that stays whole is one tile.
-          tiling: of the stacks.
+          batch_size: tiles per batch over all devices, rounded up to a multiple of
+            their number. An image that is not cut is one tile.
+          tiling: how stacks are cut.
         """
         devices = jax.local_device_count()
         self._apply = _mapped(denoise)
         self._variables = replicate(variables)
         self._channels = channels
-        self._few = devices
+        self._smallest_batch = devices
         self._batch_size = -(-batch_size // devices) * devices
         self.tiling = tiling
 
     def __call__(
         self, slices: Iterable[Float32[np.ndarray, "h w"]], shape: tuple[int, int, int]
     ) -> Iterator[Float32[np.ndarray, "h w"]]:
-        """The denoised slices of one volume, in their order.
+        """Yields the denoised slices of one volume, in order.
 
         Args:
           slices: HU, from the volume's first to its last.
           shape: (slices, h, w) of the volume.
 
         Yields:
-          HU, as soon as a slice's last tile is done.
+          A slice in HU, as soon as its last tile is done.
         """
         tiles_a_slice = count_tiles(shape[1:], self.tiling)
-        # A volume of one slice, such as a PNG, is not filled up to a whole batch.
-        few = shape[0] * tiles_a_slice <= self._few
+        # A volume of one slice, such as a PNG, is not padded to a whole batch.
+        few = shape[0] * tiles_a_slice <= self._smallest_batch
         tiles = (
             tile
             for stack in stacks(slices, self._channels)
             for tile in cut(stack, self.tiling)
         )
-        results = self._results(tiles, self._few if few else self._batch_size)
+        size = self._smallest_batch if few else self._batch_size
+        results = self._results(tiles, size)
         while parts := list(itertools.islice(results, tiles_a_slice)):
             yield join(parts, shape[1:], self.tiling)
 
@@ -95,20 +96,20 @@ class Applier:
             filled = np.stack(parts + [parts[-1]] * (size - len(parts)))
             started = self._apply(self._variables, shard_batch({"x": filled}))
             if running is not None:
-                yield from _taken(*running)
+                yield from _fetch(*running)
             running = started, len(parts)
         if running is not None:
-            yield from _taken(*running)
+            yield from _fetch(*running)
 
 
 @functools.cache
 def _mapped(denoise: Denoise) -> Callable[[PyTree, PyTree], jax.Array]:
-    """The function over all devices; the same for the same one, compiled once."""
+    """Returns `denoise` over all devices; cached, so that it is compiled once."""
     return pmap_eval(lambda variables, shard: denoise(variables, shard["x"]))
 
 
-def _taken(result: jax.Array, count: int) -> Iterator[Float[np.ndarray, "h w"]]:
-    """The first `count` images of a result `devices b h w`."""
+def _fetch(result: jax.Array, count: int) -> Iterator[Float[np.ndarray, "h w"]]:
+    """Yields the first `count` images of a result `devices b h w`."""
     array = np.asarray(result)
     yield from array.reshape(-1, *array.shape[2:])[:count]
 
@@ -116,7 +117,7 @@ def _taken(result: jax.Array, count: int) -> Iterator[Float[np.ndarray, "h w"]]:
 def stacks(
     slices: Iterable[Float[np.ndarray, "h w"]], channels: int
 ) -> Iterator[Float[np.ndarray, "h w c"]]:
-    """Every slice with its neighbours; the first and the last repeat at the ends."""
+    """Yields every slice with its neighbours; the end slices repeat at the ends."""
     window: collections.deque[np.ndarray] = collections.deque(maxlen=channels)
     for image in _with_ends(slices, channels // 2):
         window.append(image)
@@ -125,7 +126,7 @@ def stacks(
 
 
 def _with_ends(slices: Iterable[np.ndarray], count: int) -> Iterator[np.ndarray]:
-    """The slices, with the first and the last repeated `count` times more."""
+    """Yields the slices, with `count` further copies of the first and of the last."""
     left = iter(slices)
     for image in itertools.islice(left, 1):
         yield from itertools.repeat(image, count + 1)

@@ -1,4 +1,4 @@
-"""What a CT file may hold: pixels that were not measured, and the range of the rest."""
+"""The HU that a CT file may hold: padding pixels, and the range of all others."""
 
 import jax
 import jax.numpy as jnp
@@ -9,30 +9,30 @@ from ipv2.ct_io import PADDING_HU, Slice
 from ipv2.kernels import bit_mask
 from ipv2.kernels.flood_fill import flood_fill
 
-# 12 bits from -1024 HU; else what int16 holds from there, above what marks padding.
+# 12 bits from -1024 HU, or int16 without the values that mark padding.
 _TWELVE_BITS = (PADDING_HU, 3071.0)
 _SIXTEEN_BITS = (-1999.0, 32767.0 + PADDING_HU)
-# What readers take for padding wherever it stands, see `ct_io`.
+# Readers take this value and all below it as padding, see `ct_io`.
 ALWAYS_PADDING_HU = -2000.0
-# Of int16: a stored -32768 with an intercept of -1024 lies below it, and is padding.
+# The lowest int16. A stored -32768 with an intercept of -1024 lies below: padding.
 _LOWEST = -32768.0
 
 
 def restored(
     original: Slice, hu: np.ndarray, limits: tuple[float, float]
 ) -> np.ndarray:
-    """A result as the input's file would hold it.
+    """Returns a result as the input's file would hold it.
 
-    Clipped to a range. What was not measured is what it was. Where the file marks
-    padding, that alone is meant: it gets its own value back where every reader knows it
-    again, -2000 HU and less, as far as int16 goes; values that only PixelPaddingValue
-    marked become -1024 HU, since that attribute, which is in stored values, goes with
-    the input's. Where the file marks none, it is the pixels of -1024 HU that `padding`
-    finds.
+    The result is clipped to a range, and padding pixels get their value back. If the
+    file marks padding, these are the marked pixels. Values of -2000 HU and less, which
+    every reader takes as padding, come back unchanged, as far as int16 reaches. Values
+    that only PixelPaddingValue marked become -1024 HU: that attribute refers to the
+    stored values of the input. If the file marks no padding, the padding pixels are
+    those that `padding` finds.
 
     Args:
       original: the slice that was read.
-      hu: float32 (rows, columns), what was made of it.
+      hu: float32 (rows, columns), the result made from it.
       limits: (lowest, highest) HU, see `stored_range`.
     """
     hu = np.clip(hu, *limits)
@@ -46,13 +46,14 @@ def restored(
 
 @jax.jit
 def padding(hu: Float32[Array, "b h w"]) -> Bool[Array, "b h w"]:
-    """Pixels that were not measured: PADDING_HU, 4-connected to the border through it.
+    """Returns a mask of the pixels that were not measured.
 
-    Air that a scanner clips at -1024 HU is left alone, also at the border: what counts
-    is 16 such pixels in a row, in a column, or in a square of 4 x 4. Of noisy air of
-    which half is clipped, one place in 65,000 looks so. What lies outside the circle
-    that scanners reconstruct consists of such rows and columns, thin as it gets where
-    the circle touches the border.
+    These are the pixels of PADDING_HU that connect to the border (4-connected) through
+    pixels of PADDING_HU. Only runs of 16 such pixels in a row or a column and squares
+    of 4 x 4 count, so air that a scanner clips at -1024 HU is not padding, not even at
+    the border: in noisy air, half of it clipped, one place in 65,000 looks like
+    padding. The area outside a scanner's circle consists of such rows and columns,
+    however thin it is where the circle touches the border.
     """
     height, width = hu.shape[-2:]
     empty = hu == PADDING_HU
@@ -63,21 +64,21 @@ def padding(hu: Float32[Array, "b h w"]) -> Bool[Array, "b h w"]:
 
 
 def _opened(mask: Bool[Array, "b h w"], rows: int, columns: int) -> Array:
-    """The pixels that a set rectangle covers; its sides are powers of two."""
+    """Opens by a rectangle, whose sides are powers of two."""
     steps = [
         (axis, 1 << power)
         for axis, size in ((1, rows), (2, columns))
         for power in range(size.bit_length() - 1)
     ]
-    for axis, step in steps:  # to where a rectangle begins
+    for axis, step in steps:  # erode to the first pixel of each rectangle
         mask &= _moved(mask, axis, -step)
-    for axis, step in steps:  # and back to all that it covers
+    for axis, step in steps:  # dilate to all pixels of each rectangle
         mask |= _moved(mask, axis, step)
     return mask
 
 
 def _moved(mask: Bool[Array, "b h w"], axis: int, step: int) -> Array:
-    """The mask moved by `step` pixels; nothing comes in over the border."""
+    """Returns the mask moved by `step` pixels; False enters at the border."""
     width = [(0, 0)] * 3
     width[axis] = (max(step, 0), max(-step, 0))
     length = mask.shape[axis]
@@ -86,16 +87,17 @@ def _moved(mask: Bool[Array, "b h w"], axis: int, step: int) -> Array:
 
 
 def stored_range(lowest: float, highest: float) -> tuple[float, float]:
-    """(lowest, highest) HU to store: where the scanner of the input clips, so it is.
+    """Returns (lowest, highest) HU to store: where the input's scanner clips.
 
-    12 bits from -1024 HU, as most scanners store, wherever the input keeps to them: air
-    that is as noisy as that clips. An input beyond either end has an own scale: then
-    int16, above -2000, which readers take for padding.
+    Each end is that of 12 bits from -1024 HU, as most scanners store, if the input does
+    not exceed it. Otherwise it is that of int16, above -2000, which marks padding.
 
     Args:
-      lowest: value of the input, HU.
-      highest: value of the input, HU.
+      lowest: lowest value of the input, HU.
+      highest: highest value of the input, HU.
     """
-    ends = zip(_TWELVE_BITS, _SIXTEEN_BITS, strict=True)
-    (low, lower), (high, higher) = ends
-    return (low if lowest >= low else lower, high if highest <= high else higher)
+    (low, wide_low), (high, wide_high) = zip(_TWELVE_BITS, _SIXTEEN_BITS, strict=True)
+    return (
+        low if lowest >= low else wide_low,
+        high if highest <= high else wide_high,
+    )

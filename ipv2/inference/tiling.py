@@ -1,13 +1,14 @@
-"""Images in overlapping tiles, and back without a seam.
+"""Cuts images into overlapping tiles, and joins them without a seam.
 
-Along each axis of a padded image of H pixels, tiles of T pixels stand at o_0 = 0 <
-o_1 < ... = H - T, all multiples of the network's stride. Where a result depends on at
-most r pixels beyond its own (`radius`), a tile computes what the whole image does, but
-for the r pixels along its inner edges, which count nothing. What is left of the overlap
-is a cross-fade, linear in the distance from that edge; its weights are divided by their
-sum over the tiles, so that they sum to 1 at every pixel. So r known gives the whole
-image's result, to rounding; where a result depends on the whole image (r None) each
-tile is an image of its own, and the cross-fade over all of the overlap hides the seams.
+Along each axis of a padded image of H pixels, tiles of T pixels start at o_0 = 0 <
+o_1 < ... = H - T, all multiples of the network's stride. If a result depends on at most
+r pixels around it (`radius`), a tile gives the result of the whole image, except for
+the r pixels along its inner edges, whose weight is zero. In the rest of the overlap the
+weight rises linearly with the distance from that edge. Weights are divided by their sum
+over the tiles, so they sum to 1 at every pixel. With a known r, the joined image is
+that of the whole image up to rounding. If a result depends on the whole image (r None),
+each tile is processed as a separate image, and the cross-fade over the whole overlap
+hides the seams.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ from jaxtyping import Float
 
 from common.errors import UserError
 
-# Of networks whose results depend on the whole image.
+# For networks whose results depend on the whole image.
 DEFAULT_TILE = 256
 
 
@@ -28,10 +29,10 @@ class Tiling(NamedTuple):
     """How images of any size are cut.
 
     Attributes:
-      tile: height and width, a multiple of `stride`; 0: images stay whole.
-      overlap: of neighbours, at least 2 * radius.
-      radius: pixels along inner edges that count nothing.
-      stride: what the tiles' places are multiples of.
+      tile: height and width, a multiple of `stride`; 0: images are not cut.
+      overlap: overlap of neighbouring tiles, at least 2 * radius.
+      radius: pixels along inner edges whose weight is zero.
+      stride: tiles start at multiples of it.
     """
 
     tile: int = 0
@@ -43,19 +44,21 @@ class Tiling(NamedTuple):
 def create_tiling(
     *, tile: int, overlap: int, radius: int | None, stride: int, section: str = ""
 ) -> Tiling:
-    """The tiling that is asked for, if the network allows it.
+    """Returns the tiling for the given values and network.
 
     Args:
-      tile: pixels, made a multiple of `stride`; 0 for whole images; -1 for whole images
-        where `radius` is known, and tiles of DEFAULT_TILE where it is not: memory is
-        bounded then, whatever the image.
-      overlap: pixels; -1 for 2 * radius, or a quarter of the tile where that is None.
-      radius: pixels that a result depends on beyond its own; None: the whole image.
-      stride: of the network.
-      section: that `tile` and `overlap` stand in, 'config.denoise.', for messages.
+      tile: pixels, rounded up to a multiple of `stride`; 0 for whole images; -1 for
+        whole images if `radius` is known and for tiles of DEFAULT_TILE if not, which
+        bounds memory for images of any size.
+      overlap: pixels; -1 for 2 * radius, or for a quarter of the tile if that is None.
+      radius: a result depends on at most so many pixels around it; None: on the whole
+        image.
+      stride: stride of the network.
+      section: the config section of `tile` and `overlap`, for messages, such as
+        'config.denoise.'.
 
     Raises:
-      UserError: tiles are too small for the radius, or overlap too little or too much.
+      UserError: Tiles are too small for the radius, or overlap too little or too much.
     """
     if tile < -1:
         raise UserError(f"{section}tile: got {tile}, accepted: at least -1")
@@ -87,10 +90,10 @@ class Axis:
     """The tiles along one axis.
 
     Attributes:
-      origins: where they begin.
-      weights: (tiles, size), of each tile's pixels in the result.
-      size: of a tile.
-      extent: of the image, padded for the last tile.
+      origins: first pixel of each tile.
+      weights: (tiles, size), weight of each tile's pixels in the result.
+      size: size of a tile.
+      extent: size of the image, padded for the last tile.
     """
 
     origins: tuple[int, ...]
@@ -101,7 +104,7 @@ class Axis:
 
 @functools.lru_cache(maxsize=16)
 def cut_axis(length: int, tiling: Tiling) -> Axis:
-    """Where the tiles along an axis of `length` pixels stand, and what they weigh."""
+    """Returns places and weights of the tiles along an axis of `length` pixels."""
     tile, overlap, radius, stride = tiling
     if tile == 0 or length <= tile:
         whole = length if tile == 0 else -(-length // stride) * stride
@@ -130,7 +133,7 @@ def cut_axis(length: int, tiling: Tiling) -> Axis:
 
 
 def count_tiles(shape: tuple[int, int], tiling: Tiling) -> int:
-    """How many tiles an image of that shape has."""
+    """Returns the number of tiles of an image of that shape."""
     rows, columns = (cut_axis(length, tiling) for length in shape)
     return len(rows.origins) * len(columns.origins)
 
@@ -138,10 +141,10 @@ def count_tiles(shape: tuple[int, int], tiling: Tiling) -> int:
 def cut(
     image: Float[np.ndarray, "h w c"], tiling: Tiling
 ) -> Iterator[Float[np.ndarray, "th tw c"]]:
-    """The tiles of an image, row by row, all of one size.
+    """Yields the tiles of an image, row by row, all of one size.
 
-    At the bottom and the right the image is continued by its edge pixels to a multiple
-    of the stride, as the networks themselves do.
+    At the bottom and the right, edge pixels pad the image to a multiple of the stride,
+    as the networks themselves do.
     """
     height, width = image.shape[:2]
     rows, columns = cut_axis(height, tiling), cut_axis(width, tiling)
@@ -157,7 +160,7 @@ def join(
     shape: tuple[int, int],
     tiling: Tiling,
 ) -> Float[np.ndarray, "h w"]:
-    """The image of that shape whose tiles, in the order of `cut`, were worked on."""
+    """Joins processed tiles, in the order of `cut`, to an image of that shape."""
     height, width = shape
     rows, columns = cut_axis(height, tiling), cut_axis(width, tiling)
     if len(tiles) == 1:

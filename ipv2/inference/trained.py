@@ -1,4 +1,4 @@
-"""An exported network, ready to be applied, and what it says of itself."""
+"""An exported network, ready for use, with its description."""
 
 import dataclasses
 import os
@@ -17,7 +17,7 @@ from ipv2.training.denoiser import Denoiser, Flow
 from ipv2.training.denoiser_spec import DenoiserSpec, Sampling
 
 UNIT = "HU/1000"
-"""What networks see, as manifests state it."""
+"""The network unit, as manifests state it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,11 +25,11 @@ class Trained:
     """An exported network.
 
     Attributes:
-      spec: all that it is, but its variables.
-      denoiser: how it is applied, made of `spec`.
-      variables: of the network.
-      manifest: of the export.
-      code_sha256: of an own network, see `models.hash_code`.
+      spec: description of the network without its variables.
+      denoiser: the denoiser made from `spec`.
+      variables: variables of the network.
+      manifest: manifest of the export.
+      code_sha256: hash of the code of a user's own network, see `models.hash_code`.
     """
 
     spec: DenoiserSpec
@@ -40,48 +40,48 @@ class Trained:
 
     @property
     def name(self) -> str:
-        """Of the network: 'redcnn', say."""
+        """Name of the network, such as 'redcnn'."""
         return self.spec.name
 
     @property
     def sha256(self) -> str:
-        """Of the variables."""
+        """SHA-256 of the variables."""
         return self.manifest["sha256"]
 
     @property
     def radius(self) -> int | None:
-        """Pixels that a result depends on beyond its own; None: the whole image."""
-        # Every step of a flow looks further by the network's radius: all of the image.
+        """A result depends on so many pixels around it; None: on the whole image."""
+        # Each step of a flow adds the network's radius, up to the whole image.
         if isinstance(self.denoiser, Flow):
             return None
         return self.denoiser.model.radius
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides its results, as JSON."""
-        decides = {"model": self.manifest["model"], "sha256": self.sha256}
+        """Everything that decides the results, as JSON."""
+        identity = {"model": self.manifest["model"], "sha256": self.sha256}
         if (sampling := self.spec.sampling) is not None:
             flow: dict[str, Any] = {
                 "sampler": sampling.sampler,
                 "steps": sampling.steps,
             }
-            # Only where it is on: results that were made before it was told stay done.
+            # Only if it is on: finished results without this key stay valid.
             if sampling.dropout_in_evaluation:
                 flow["dropout_in_evaluation"] = True
-            decides["flow"] = flow
+            identity["flow"] = flow
         if self.code_sha256 is not None:
-            decides["code_sha256"] = self.code_sha256
-        return decides
+            identity["code_sha256"] = self.code_sha256
+        return identity
 
     def sampled(self, sampling: Sampling) -> "Trained":
-        """The same network; if it is a flow, followed in another way."""
+        """Returns the same network; a flow is then integrated with `sampling`."""
         if self.spec.sampling in (None, sampling):
             return self
         spec = dataclasses.replace(self.spec, sampling=sampling)
         return dataclasses.replace(self, spec=spec, denoiser=spec.create())
 
     def describe(self) -> str:
-        """The network in words, for people and DICOM headers."""
+        """Describes the network in words, for people and DICOM headers."""
         model = ", ".join(
             f"{key} {value}"
             for key, value in self.manifest["model"].items()
@@ -101,16 +101,17 @@ class Trained:
 
 
 def load_trained(export: str | os.PathLike[str]) -> Trained:
-    """The network in an export.
+    """Reads the network of an export.
 
-    Flows of exports that were written before manifests held their sampler are followed
-    as this project's recipes do, and a line in the log says so.
+    A flow whose manifest is older than the key `flow` is integrated as in this
+    project's recipes; the log says so.
 
     Args:
-      export: its folder.
+      export: folder of the export.
 
     Raises:
-      UserError: there is none, it is damaged, or not a network of this software.
+      UserError: There is no export, it is damaged, or this software has no such
+        network.
     """
     export = Path(export)
     manifest = load_manifest(export)
@@ -118,7 +119,7 @@ def load_trained(export: str | os.PathLike[str]) -> Trained:
     model = manifest.get("model")
     if not isinstance(model, dict) or manifest.get("unit") != UNIT:
         raise UserError(
-            f"{path}: not of a denoiser in {UNIT}: it has unit "
+            f"{path}: not the export of a denoiser in {UNIT}: it has unit "
             f"{manifest.get('unit')!r} and model {model!r}. Give the export of a "
             "training run of ipv2."
         )
@@ -127,17 +128,17 @@ def load_trained(export: str | os.PathLike[str]) -> Trained:
         spec.check()
         denoiser = spec.create()
         like = jax.eval_shape(lambda: denoiser.init(jax.random.key(0)))
-    except UserError as error:  # an own network that cannot be had
+    except UserError as error:  # an own network that cannot be imported
         raise UserError(f"{path}: {error}") from error
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path}: version {VERSION} of this software has no such network: {model} "
-            f"({error}). Exported by version {manifest.get('software_version')}: use "
-            "that, or copy the export again if it was changed."
+            f"({error}). The export is of version {manifest.get('software_version')}: "
+            "use that version, or copy the export again if it was changed."
         ) from error
     if spec.sampling is not None and "flow" not in manifest:
         logging.info(
-            "%s: says no sampler, as older exports do: %s in %d steps",
+            "%s: this older export states no sampler; using %s in %d steps",
             *(path, spec.sampling.sampler, spec.sampling.steps),
         )
     code = hash_code(spec.name)

@@ -1,1 +1,1 @@
-"""What a denoised slice is worth: metrics, the outline, noise spectra."""
+"""Quality measures of denoised slices: metrics, lung outline, noise spectra."""

@@ -1,4 +1,4 @@
-"""Evaluation of a denoiser on whole slices: streamed, batched, averaged, in HU."""
+"""Evaluates a denoiser on whole slices in HU: streamed, batched, averaged."""
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,7 +24,7 @@ Slices = Mapping[str, Any]
 Denoise = Callable[[PyTree, Array], Array]
 Prepare = Callable[[Slices], Slices]
 
-_NOISE_WORDS = {
+_NOISE_DESCRIPTIONS = {
     "difference": "sd of the difference from the truth, local: its median sd "
     "within 7x7 pixels",
     "local": "median sd within 7x7 pixels of the image itself",
@@ -40,83 +40,92 @@ def evaluate_slices(
     label: str,
     prepare: Prepare | None = None,
 ) -> dict[str, Any]:
-    """Mean metrics of the input and of the denoised output over all slices.
+    """Returns mean metrics of the input and of the denoised output over all slices.
 
-    Batches are as large as `batch_size`; the last one, and the last before a change of
-    image size, is filled up with copies whose numbers are dropped. A slice's numbers
+    All batches have `batch_size` slices. The last one, and the last one before a change
+    of image size, is padded with copies whose numbers are dropped. A slice's numbers
     depend on that slice alone. Slices are read as they are needed, and only numbers
     are kept.
 
     Args:
       denoise: (variables, `b h w c` HU) -> `b h w` HU, traceable; see
-        `denoiser.make_denoise`. Compiled once for each function object and image size:
-        keep it, and `prepare`, between evaluations. The three stages are compiled
-        apart, so that networks share `prepare`, which takes longest, and the metrics.
+        `denoiser.make_denoise`. It is compiled once per function object and image size:
+        reuse it, and `prepare`, between evaluations. The three stages are compiled
+        separately, so networks share the metrics and `prepare`, which takes longest.
       variables: The first argument of `denoise`.
-      slices: One mapping a slice, all with the same keys: `lq`, (h, w, c) HU, the slice
-        in the middle of c neighbours; `label`, (h, w) HU; `regions`, a mapping of
-        `REGIONS` to (h, w) bool; where known, `truth`, (h, w) HU aligned with `lq`, and
-        `spacing_mm`, (2,). With `prepare`, whatever that takes. Other keys go to
-        `prepare` and are not looked at, so they must be numbers.
-      batch_size: Slices at a time.
-      label: What the label is, for the results: 'ipv2', 'v1', 'gt'...
+      slices: One mapping per slice, all with the same keys: `lq`, (h, w, c) HU, the
+        slice in the middle of c neighbours; `label`, (h, w) HU; `regions`, a mapping
+        from `REGIONS` to (h, w) bool; where the truth is known, `truth`, (h, w) HU
+        aligned with `lq`, and `spacing_mm`, (2,). With `prepare`, its input instead.
+        Other keys are passed to `prepare`; they must hold numbers.
+      batch_size: Slices per batch.
+      label: Name of the label in the results: 'ipv2', 'v1', 'gt'...
       prepare: Maps a stacked batch to one with the keys above, on device, jitted;
-        purification, for instance. A batch's filling must not change the other slices:
-        random keys belong in `slices`, one each.
+        purification, for instance. The padding of a batch must not change the other
+        slices: put one random key per slice into `slices`.
 
     Returns:
-      `input` and `output`, each with `psnr_db`, `ssim`, `rmse_hu` by window and
-      `regions` by name with `noise_sd_hu`, `bias_hu`, with a known truth
-      `local_noise_sd_hu` (see `metrics`), and `n_slices` (those that hold at least
-      100 pixels of the region; None in place of numbers if none does), and with a known
-      truth `contour_mm`, how far the lungs' outline moved (see `contour`);
-      `label`, the reference they were measured against: 'truth' if it is known, else
+      `input` and `output`, each with `psnr_db`, `ssim`, `rmse_hu` by window;
+      `regions` by name with `noise_sd_hu`, `bias_hu` and `n_slices` (slices with at
+      least 100 pixels of the region; without one the numbers are None). With a known
+      truth, regions also hold `local_noise_sd_hu` (see `metrics`), and `contour_mm` is
+      the distance by which the lungs' outline moved (see `contour`).
+      `label`, the reference of these numbers: 'truth' if it is known, else
       `label`; `noise`, how noise was measured; `n_slices`; `windows`. If the truth is
       known, `against_label` repeats `label`, `noise`, `input`, `output` for the label.
 
     Raises:
-      ValueError: If there is no slice, a key is missing, keys change between slices,
+      ValueError: There is no slice, a key is missing, keys change between slices,
         or `batch_size` is below 1.
-      FloatingPointError: If the network's output is not finite.
+      FloatingPointError: The network's output is not finite.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be >= 1, got {batch_size}")
-
-    collected = []
+    measured: list[dict[str, Any]] = []
     for batch, count in _batches(slices, batch_size):
         if prepare is None:
             _check_keys(batch)
         else:
             batch = _prepared(prepare, batch)
         output = _denoised(denoise, variables, batch["lq"])
-        measured = jax.device_get(_measure(batch, output))
-        measured = jax.tree.map(lambda leaf, count=count: leaf[:count], measured)
-        full = measured["label"]["output"]["rmse_hu"]["full"]
-        if not np.all(np.isfinite(full)):
-            first = int(np.flatnonzero(~np.isfinite(full))[0])
-            index = sum(_length(m) for m in collected) + first
-            raise FloatingPointError(
-                f"slice {index}: the difference of output and label is not finite; "
-                "check the checkpoint and that the images hold finite HU"
-            )
-        collected.append(measured)
-    if not collected:
+        numbers = jax.device_get(_measure(batch, output))
+        numbers = jax.tree.map(lambda leaf, count=count: leaf[:count], numbers)
+        _check_finite(numbers, start=sum(_length(m) for m in measured))
+        measured.append(numbers)
+    if not measured:
         raise ValueError("there is no slice to evaluate")
-    numbers = jax.tree.map(lambda *leaves: np.concatenate(leaves), *collected)
+    return _summary(
+        jax.tree.map(lambda *leaves: np.concatenate(leaves), *measured), label
+    )
 
-    against_label: dict[str, Any] = {
-        "label": label,
-        "noise": _NOISE_WORDS["local"],
-        **{name: _average(numbers["label"][name]) for name in ("input", "output")},
-    }
-    results: dict[str, Any] = dict(against_label)
-    if "truth" in numbers:
-        results = {
-            "label": "truth",
-            "noise": _NOISE_WORDS["difference"],
-            **{name: _average(numbers["truth"][name]) for name in ("input", "output")},
-            "against_label": against_label,
+
+def _check_finite(numbers: Mapping[str, Any], start: int) -> None:
+    """Raises if an output of a batch, whose first slice is `start`, is not finite."""
+    finite = np.isfinite(numbers["label"]["output"]["rmse_hu"]["full"])
+    if not np.all(finite):
+        raise FloatingPointError(
+            f"slice {start + int(np.flatnonzero(~finite)[0])}: the difference of "
+            "output and label is not finite; check the checkpoint and that the images "
+            "hold finite HU"
+        )
+
+
+def _summary(numbers: Mapping[str, Any], label: str) -> dict[str, Any]:
+    """Returns the results from the numbers of all slices."""
+
+    def against(reference: str, name: str, method: NoiseMethod) -> dict[str, Any]:
+        return {
+            "label": name,
+            "noise": _NOISE_DESCRIPTIONS[method],
+            "input": _average(numbers[reference]["input"]),
+            "output": _average(numbers[reference]["output"]),
         }
+
+    results = against("label", label, "local")
+    if "truth" in numbers:
+        against_label = results
+        results = against("truth", "truth", "difference")
+        results["against_label"] = against_label
     results["n_slices"] = _length(numbers)
     results["windows"] = {
         name: {"center_hu": window.center_hu, "width_hu": window.width_hu}
@@ -128,12 +137,12 @@ def evaluate_slices(
 def prepared_slices(
     slices: Iterable[Slices], prepare: Prepare, *, batch_size: int
 ) -> Iterator[Slices]:
-    """Yields every slice as `prepare` makes it, on the host.
+    """Yields every slice after `prepare`, on the host.
 
     Args:
-      slices: as `evaluate_slices` takes them.
-      prepare: as there; compiled once for both.
-      batch_size: slices at a time.
+      slices: see `evaluate_slices`.
+      prepare: see `evaluate_slices`; compiled once for both functions.
+      batch_size: slices per batch.
     """
     for batch, count in _batches(slices, batch_size):
         ready = jax.device_get(_prepared(prepare, batch))
@@ -153,7 +162,7 @@ def _denoised(denoise: Denoise, variables: PyTree, stack: Array) -> Array:
 
 @jax.jit
 def _measure(batch: Slices, output: Array) -> dict[str, Any]:
-    """{reference: {image: metrics of every slice}}."""
+    """Returns {reference: {image: metrics of every slice}}."""
     lq = jnp.asarray(batch["lq"][..., batch["lq"].shape[-1] // 2], jnp.float32)
     regions = {name: jnp.stack([batch["regions"][name]] * 2) for name in REGIONS}
     images = jnp.stack([lq, output])
@@ -180,7 +189,7 @@ def _measure(batch: Slices, output: Array) -> dict[str, Any]:
 
 
 def _batches(slices: Iterable[Slices], size: int) -> Iterator[tuple[Slices, int]]:
-    """Stacked batches of exactly `size` slices of one shape, and how many are real."""
+    """Yields stacked batches of `size` slices of one shape, and how many are real."""
     pending: list[Slices] = []
     signature = keys = None
     for item in slices:
@@ -190,7 +199,7 @@ def _batches(slices: Iterable[Slices], size: int) -> Iterator[tuple[Slices, int]
         elif jax.tree.structure(item) != keys:
             raise ValueError(
                 f"all slices must have the same keys, got {sorted(item)} after others; "
-                "evaluate slices with a known truth apart from those without"
+                "evaluate slices with and without a known truth separately"
             )
         new = [leaf.shape for leaf in jax.tree.leaves(item)]
         if pending and new != signature:
@@ -219,8 +228,8 @@ def _check_keys(batch: Slices) -> None:
         missing = [f"regions[{n!r}]" for n in REGIONS if n not in batch["regions"]]
     if missing:
         raise ValueError(
-            f"slices lack {missing}; got {sorted(batch)}. Give them, or a `prepare` "
-            "that makes them"
+            f"slices lack {missing}; got {sorted(batch)}. Give these keys, or a "
+            "`prepare` that makes them"
         )
 
 
@@ -229,7 +238,7 @@ def _length(numbers: Mapping[str, Any]) -> int:
 
 
 def _average(numbers: Mapping[str, Any]) -> dict[str, Any]:
-    """Means over slices as Python floats, regions over the slices that hold them."""
+    """Returns means over slices; those of a region are over the slices with it."""
     means: dict[str, Any] = {
         metric: {name: float(np.mean(v, dtype=np.float64)) for name, v in by.items()}
         for metric, by in numbers.items()
@@ -237,18 +246,18 @@ def _average(numbers: Mapping[str, Any]) -> dict[str, Any]:
     }
     if "contour_mm" in numbers:
         # Slices without a lung have no contour: NaN.
-        seen = numbers["contour_mm"][np.isfinite(numbers["contour_mm"])]
-        means["contour_mm"] = float(np.mean(seen)) if seen.size else None
+        moved_mm = numbers["contour_mm"][np.isfinite(numbers["contour_mm"])]
+        means["contour_mm"] = float(np.mean(moved_mm)) if moved_mm.size else None
     means["regions"] = {}
     for name, region in numbers["regions"].items():
-        held = region["pixels"] >= MIN_REGION_PIXELS
+        used = region["pixels"] >= MIN_REGION_PIXELS
         for values in region.values():
-            held &= np.isfinite(values)
+            used &= np.isfinite(values)
         means["regions"][name] = {
-            key: float(np.mean(region[key][held], dtype=np.float64))
-            if held.any()
+            key: float(np.mean(region[key][used], dtype=np.float64))
+            if used.any()
             else None
             for key in region
             if key != "pixels"
-        } | {"n_slices": int(held.sum())}
+        } | {"n_slices": int(used.sum())}
     return means

@@ -1,20 +1,21 @@
-"""Image quality in HU: PSNR, SSIM and RMSE in stated windows; noise and bias by region.
+"""Image quality in HU: PSNR, SSIM and RMSE by window; noise and bias by region.
 
-All functions take `*b h w` images in HU and return float32 of shape `*b`, one number a
-slice, to be averaged by whoever collects them. A window (low, high) clips both images
-and is the data range: numbers of different windows cannot be compared, so every one is
-printed with its window.
+All functions take `*b h w` images in HU and return float32 of shape `*b`, one number
+per slice; the caller averages them. A window (low, high) clips both images and is the
+data range. Numbers of different windows cannot be compared, so each is printed with its
+window.
 
-Noise is measured in one of two ways, and results say which:
+Noise is measured in one of two ways, and results state which:
 
 - 'difference' (known truth): the standard deviation of image - truth over the region.
-  The truth is aligned and noise-free, so this is all error except the mean, blurred
-  edges included. Beside it stands `local_noise_sd_hu`, the median over the region of
-  the standard deviation of that difference in 7x7 pixels, which edges hardly move.
-- 'local' (a label only): the median over the region of the standard deviation in 7x7
-  pixels of the image itself. A label is partly another breath and has noise of its own,
-  so a difference from it would measure anatomy. Fine anatomy stays in: read it as
-  before against after, not against zero; noise coarser than 7 pixels stays out.
+  The truth is aligned and noise-free, so this holds all error except the mean, blurred
+  edges included. `local_noise_sd_hu` accompanies it: the median over the region of the
+  standard deviation of that difference within 7x7 pixels. Edges hardly change it.
+- 'local' (only a label is known): the median over the region of the standard deviation
+  within 7x7 pixels of the image itself. A label partly shows another breath and has
+  noise too, so a difference from it would measure anatomy. This value includes fine
+  anatomy: compare it before and after denoising, not with zero. It excludes noise
+  coarser than 7 pixels.
 """
 
 import dataclasses
@@ -33,28 +34,28 @@ NoiseMethod = Literal["difference", "local"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Window:
-    """A display window in HU: what lies outside is clipped."""
+    """A display window in HU; values outside are clipped."""
 
     center_hu: float | int
     width_hu: float | int
 
     def __post_init__(self):
-        """Refuses a window without width."""
+        """Checks the width."""
         if not self.width_hu > 0:
             raise ValueError(f"a window's width must be > 0 HU, got {self.width_hu}")
 
     @property
     def low_hu(self) -> float | int:
-        """Shown as black."""
+        """The HU of black."""
         return self.center_hu - self.width_hu / 2
 
     @property
     def high_hu(self) -> float | int:
-        """Shown as white."""
+        """The HU of white."""
         return self.center_hu + self.width_hu / 2
 
     def __str__(self) -> str:
-        """Centre/width, as radiology writes it."""
+        """Returns centre/width, as radiology writes windows."""
         return f"{self.center_hu:g}/{self.width_hu:g}"
 
 
@@ -68,9 +69,9 @@ WINDOWS: Mapping[str, Window] = MappingProxyType(
 )
 REGIONS = ("background", "lung", "body")
 
-# A region with fewer pixels in a slice says nothing about it and is left out.
+# A slice with fewer pixels of a region is left out of that region's means.
 MIN_REGION_PIXELS = 100
-# Images are stored in whole HU, so smaller differences are not differences. Keeps the
+# Images are stored in whole HU, so smaller differences mean nothing. This keeps the
 # PSNR of equal images finite: 112 dB in the full range.
 _MIN_RMSE_HU = 0.01
 _SSIM_SIZE, _SSIM_SIGMA, _SSIM_K1, _SSIM_K2 = 11, 1.5, 0.01, 0.03
@@ -80,7 +81,7 @@ _LOCAL_SIZE = 7
 def rmse_hu(
     image: Float[Array, "*b h w"], reference: Float[Array, "*b h w"], window: Window
 ) -> Float[Array, "*b"]:
-    """Root of the mean squared difference after clipping to the window, in HU."""
+    """Returns the root mean squared difference after clipping to the window, in HU."""
     difference = _clip(image, window) - _clip(reference, window)
     return jnp.sqrt(jnp.mean(jnp.square(difference), axis=(-2, -1)))
 
@@ -102,12 +103,12 @@ def ssim(
     """Mean structural similarity (Wang et al., IEEE TIP 13(4), 2004, eq. 13).
 
     Images are clipped to the window and mapped to [0, 1], because SSIM is not invariant
-    to an offset and HU are negative in the lung. Gaussian weights of 11x11 pixels,
-    sigma 1.5, population covariance, K1 = 0.01, K2 = 0.03; only pixels whose 11x11
-    neighbourhood lies inside the image count.
+    to an offset and HU are negative in the lung. Weights are Gaussian (11x11 pixels,
+    sigma 1.5), covariances are of the population, K1 = 0.01, K2 = 0.03. Only pixels
+    whose 11x11 neighbourhood lies inside the image count.
 
     Raises:
-      ValueError: On images smaller than 11x11.
+      ValueError: Images are smaller than 11x11.
     """
     if min(image.shape[-2:]) < _SSIM_SIZE:
         raise ValueError(f"SSIM needs images of at least 11x11, got {image.shape[-2:]}")
@@ -115,7 +116,7 @@ def ssim(
 
 
 def region_pixels(mask: Bool[Array, "*b h w"]) -> Int[Array, "*b"]:
-    """How many pixels the region has in each slice."""
+    """Returns the number of pixels of the region in each slice."""
     return jnp.sum(mask, axis=(-2, -1), dtype=jnp.int32)
 
 
@@ -124,7 +125,7 @@ def bias_hu(
     reference: Float[Array, "*b h w"],
     mask: Bool[Array, "*b h w"],
 ) -> Float[Array, "*b"]:
-    """Mean of image - reference over the region, in HU; NaN where it is empty."""
+    """Returns the mean of image - reference over the region, in HU; NaN if empty."""
     return _masked_mean(image - reference, mask)
 
 
@@ -133,7 +134,10 @@ def difference_sd_hu(
     reference: Float[Array, "*b h w"],
     mask: Bool[Array, "*b h w"],
 ) -> Float[Array, "*b"]:
-    """Standard deviation of image - reference over the region; NaN where empty."""
+    """Returns the standard deviation of image - reference over the region.
+
+    It is in HU, and NaN where the region is empty.
+    """
     difference = image - reference
     mean = _masked_mean(difference, mask)[..., None, None]
     return jnp.sqrt(_masked_mean(jnp.square(difference - mean), mask))
@@ -142,18 +146,18 @@ def difference_sd_hu(
 def local_sd_hu(
     image: Float[Array, "*b h w"], mask: Bool[Array, "*b h w"]
 ) -> Float[Array, "*b"]:
-    """Median over the region of the standard deviation within 7x7 pixels, in HU.
+    """Returns the median over the region of the deviation within 7x7 pixels, in HU.
 
-    Neighbours outside the region or the image do not take part; the sample variance of
-    the m that do divides by m - 1. Pixels with fewer than half of their 49 neighbours
-    in the region are left out; NaN if that leaves none.
+    Neighbours outside the region or the image do not count; the sample variance of the
+    other m divides by m - 1. Pixels with fewer than half of their 49 neighbours in the
+    region are left out. The result is NaN if none is left.
 
     Raises:
-      ValueError: On images smaller than 7x7.
+      ValueError: Images are smaller than 7x7.
     """
     if min(image.shape[-2:]) < _LOCAL_SIZE:
         raise ValueError(f"local noise needs at least 7x7, got {image.shape[-2:]}")
-    # Values near the region's mean keep the squares small enough for float32.
+    # Without the region's mean the squares are small enough for float32.
     mean = _masked_mean(image, mask)[..., None, None]
     inside = jnp.where(mask, image - mean, 0.0)
     border = [(0, 0)] * (image.ndim - 2) + [(_LOCAL_SIZE // 2,) * 2] * 2
@@ -169,10 +173,10 @@ def local_sd_hu(
 def image_metrics(
     image: Float[Array, "*b h w"], reference: Float[Array, "*b h w"]
 ) -> dict[str, dict[str, Array]]:
-    """{'psnr_db' | 'ssim' | 'rmse_hu': {window's name: one number a slice}}."""
+    """Returns {'psnr_db' | 'ssim' | 'rmse_hu': {window: one number per slice}}."""
     if min(image.shape[-2:]) < _SSIM_SIZE:
         raise ValueError(f"SSIM needs images of at least 11x11, got {image.shape[-2:]}")
-    # All windows in one array: a third of the code to compile.
+    # One array for all windows: XLA compiles a third of the code.
     similarity = _unit_ssim(
         *(
             jnp.stack([_to_unit(a, window) for window in WINDOWS.values()])
@@ -192,11 +196,11 @@ def region_metrics(
     regions: Mapping[str, Bool[Array, "*b h w"]],
     method: NoiseMethod,
 ) -> dict[str, dict[str, Array]]:
-    """One number a slice for each region and of each kind.
+    """Returns noise, bias and size of each region.
 
     Returns:
-      {region: {'noise_sd_hu', 'bias_hu', 'pixels'}}, and 'local_noise_sd_hu' with the
-      method 'difference'.
+      {region: {'noise_sd_hu', 'bias_hu', 'pixels'}}, one number per slice; the method
+      'difference' adds 'local_noise_sd_hu'.
     """
     masks = jnp.stack(list(regions.values()))
     image = jnp.broadcast_to(image, masks.shape)
@@ -216,7 +220,7 @@ def region_metrics(
 
 
 def _unit_ssim(x: Array, y: Array) -> Array:
-    """SSIM of images in [0, 1]."""
+    """Returns the SSIM of images in [0, 1]."""
     offsets = np.arange(_SSIM_SIZE) - _SSIM_SIZE // 2
     weights = np.exp(-0.5 * (offsets / _SSIM_SIGMA) ** 2)
     moments = jnp.stack([x, y, x * x, y * y, x * y])
@@ -239,15 +243,15 @@ def _clip(image: Array, window: Window) -> Array:
 
 
 def _masked_mean(values: Array, mask: Array) -> Array:
-    """Mean where the mask is set, in float32; 0 / 0 = NaN where it is not at all."""
-    # A masked sum of squares over 512x512 pixels reaches 1e12; XLA adds in blocks, so
-    # float32 keeps 5 digits of it.
+    """Returns the mean over the mask in float32; an empty mask gives 0 / 0 = NaN."""
+    # A masked sum of squares over 512x512 pixels reaches 1e12. XLA adds in blocks, so
+    # float32 keeps 5 digits.
     total = jnp.sum(jnp.where(mask, values, 0), axis=(-2, -1), dtype=jnp.float32)
     return total / region_pixels(mask)
 
 
 def _masked_median(values: Array, mask: Array) -> Array:
-    """Lower median where the mask is set; NaN where it is not at all."""
+    """Returns the lower median over the mask; an empty mask gives NaN."""
     count = region_pixels(mask)
     flat = jnp.where(mask, values, jnp.inf).reshape(*values.shape[:-2], -1)
     middle = jnp.maximum(count - 1, 0) // 2
@@ -256,7 +260,7 @@ def _masked_median(values: Array, mask: Array) -> Array:
 
 
 def _filter_separably(image: Array, weights: np.ndarray) -> Array:
-    """Sum of weighted neighbours along both axes, where all of them exist."""
+    """Convolves both axes with the weights, where all neighbours exist."""
     size = len(weights)
     for axis in (image.ndim - 1, image.ndim - 2):
         length = image.shape[axis] - size + 1

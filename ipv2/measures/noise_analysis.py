@@ -1,14 +1,17 @@
 """Noise of CT images as physicists report it: power spectrum, map, deviation by region.
 
+A public library: the calibration of scanners uses the spectra, and users may call every
+function of this module on their own images.
+
 The noise power spectrum (NPS) of patches of Ny x Nx pixels of dy x dx mm is the mean of
 the squared magnitude of their transforms, never the transform of a mean:
 
     NPS(f) = dx dy / (Nx Ny) * < |DFT(w (patch - trend))|^2 >              [HU^2 mm^2]
 
-(ICRU Report 87, 2012; w = 1, or a taper of mean square 1). Over all frequencies it adds
-up to the variance of what is left after the trend: sum(NPS) dfx dfy, df = 1 / (N d), is
-Parseval's identity, exact without a taper. Spectra are in the DFT's order, frequency
-zero first; `jnp.fft.fftshift` puts it in the middle of a picture.
+(ICRU Report 87, 2012; w = 1, or a taper of mean square 1). The sum over frequencies,
+sum(NPS) dfx dfy with df = 1 / (N d), is the variance of the patches without their trend
+(Parseval's identity, exact without a taper). Spectra are in the DFT's order, frequency
+zero first; `jnp.fft.fftshift` moves it to the middle for a picture.
 """
 
 import functools
@@ -25,15 +28,15 @@ from ipv2.measures import metrics
 Trend = Literal["mean", "quadratic"]
 
 _MAP_SIZE = 7
-# Of nine windows an edge leaves four alone at least.
+# An edge crosses at most five of nine windows, so the fourth smallest is free of it.
 _RANK = 3
 
 
 def hann_taper(shape: tuple[int, int]) -> np.ndarray:
-    """(h, w) weights of mean square 1, near zero at the border: Hann along each axis.
+    """Returns (h, w) weights of mean square 1: a Hann window along each axis.
 
-    A patch's border is a step for the transform; without a taper its leak hides the
-    weak high frequencies of a soft kernel.
+    The transform sees a step at a patch's border. Without a taper, leakage from it
+    hides the weak high frequencies of a soft kernel.
     """
     lines = [0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(n) + 0.5) / n) for n in shape]
     weight = np.outer(*lines)
@@ -43,9 +46,10 @@ def hann_taper(shape: tuple[int, int]) -> np.ndarray:
 def detrend(
     patches: Float[Array, "*b h w"], trend: Trend = "quadratic"
 ) -> Float[Array, "*b h w"]:
-    """Patches less their least-squares trend: a constant, or a polynomial of degree 2.
+    """Subtracts the least-squares trend: a constant, or a polynomial of degree 2.
 
-    Organs shade slowly; what this takes away of the noise is below one cycle a patch.
+    The HU of organs vary slowly. The noise that is lost with them lies below one cycle
+    per patch.
     """
     h, w = patches.shape[-2:]
     y, x = np.meshgrid(np.linspace(-1, 1, h), np.linspace(-1, 1, w), indexing="ij")
@@ -58,7 +62,7 @@ def detrend(
             raise ValueError(f"trend = {trend!r}; 'mean' or 'quadratic'.")
     basis, _ = np.linalg.qr(np.stack(terms).reshape(len(terms), -1).T)
     basis = jnp.asarray(basis, patches.dtype)
-    # The mean first: HU of -1000 would cost float32 three digits of the small terms.
+    # Subtract the mean first: HU of -1000 cost float32 three digits of small terms.
     flat = patches.reshape(*patches.shape[:-2], h * w)
     flat = flat - jnp.mean(flat, axis=-1, keepdims=True)
     return (flat - (flat @ basis) @ basis.T).reshape(patches.shape)
@@ -71,16 +75,17 @@ def periodograms(
     trend: Trend = "quadratic",
     taper: bool = False,
 ) -> Float[Array, "*b h w"]:
-    """Squared magnitude of each patch's transform, HU^2 mm^2: a noisy NPS of its own.
+    """Returns the squared magnitude of each patch's transform, HU^2 mm^2.
 
-    Each value scatters as an exponential about its expectation (100 %); average many.
+    This is the NPS of a single patch. Its values follow an exponential distribution
+    around their expectation (100 % deviation); average many.
 
     Args:
       patches: HU.
       spacing_mm: size of the square pixels; 1 gives HU^2 pixel^2.
-      trend: what is taken away first.
-      taper: whether a Hann taper is applied after that; it blurs the spectrum over
-        neighbouring frequencies, by weights of 1/6, 2/3, 1/6 along each axis.
+      trend: the trend that is subtracted first.
+      taper: whether a Hann taper is applied after that. It blurs the spectrum over
+        neighbouring frequencies with weights 1/6, 2/3, 1/6 along each axis.
     """
     if not spacing_mm > 0:
         raise ValueError(f"spacing_mm = {spacing_mm}; a size above 0 mm.")
@@ -101,9 +106,9 @@ def noise_power_spectrum(
     trend: Trend = "quadratic",
     taper: bool = False,
 ) -> Float[Array, "*b h w"]:
-    """2-D NPS: mean of the `periodograms` of p patches, HU^2 mm^2.
+    """Returns the 2-D NPS: the mean of the `periodograms` of p patches, HU^2 mm^2.
 
-    A mean of p patches has a relative standard error of 1 / sqrt(p) at each frequency.
+    Its relative standard error is 1 / sqrt(p) at each frequency.
     """
     return jnp.mean(
         periodograms(patches, spacing_mm, trend=trend, taper=taper), axis=-3
@@ -111,7 +116,7 @@ def noise_power_spectrum(
 
 
 def radial_frequency(shape: tuple[int, int], spacing_mm: float | int) -> np.ndarray:
-    """(h, w) distance from frequency zero, cycles per mm, in the DFT's order."""
+    """Returns the (h, w) radial frequency in cycles per mm, in the DFT's order."""
     h, w = shape
     row = np.fft.fftfreq(h, spacing_mm)[:, None]
     return np.hypot(row, np.fft.fftfreq(w, spacing_mm)[None])
@@ -120,11 +125,11 @@ def radial_frequency(shape: tuple[int, int], spacing_mm: float | int) -> np.ndar
 def radial_average(
     spectrum: Float[Array, "*b h w"], spacing_mm: float | int
 ) -> tuple[Float[np.ndarray, " k"], Float[Array, "*b k"]]:
-    """1-D NPS: means over rings one frequency step wide, up to the highest frequency.
+    """Returns the 1-D NPS: means over rings one frequency step wide.
 
-    Rings are 1 / (N d) wide, N the shorter side, the first of them around frequency
-    zero; the last ends at Nyquist, 1 / (2 d). The corners beyond are left out: sum the
-    2-D spectrum for the variance.
+    Rings are 1 / (N d) wide, where N is the shorter side. The first ring surrounds
+    frequency zero; the last ends at Nyquist, 1 / (2 d). The corners beyond it are left
+    out: sum the 2-D spectrum to get the variance.
 
     Returns:
       (k,) mean frequency of each ring, cycles per mm; and the means, `*b k`.
@@ -143,28 +148,30 @@ def radial_average(
 def integrated_noise_hu(
     spectrum: Float[Array, "*b h w"], spacing_mm: float | int
 ) -> Float[Array, "*b"]:
-    """Standard deviation that a 2-D NPS integrates to, HU."""
+    """Returns the standard deviation to which a 2-D NPS integrates, HU."""
     h, w = spectrum.shape[-2:]
     step = 1 / (h * w * spacing_mm**2)
     return jnp.sqrt(jnp.sum(spectrum, axis=(-2, -1)) * step)
 
 
 def noise_map(image_hu: Float[Array, "*b h w"]) -> Float[Array, "*b h w"]:
-    """Local standard deviation of the noise at every pixel, HU; edges hardly show.
+    """Returns the local standard deviation of the noise at every pixel, HU.
 
-    The residual deviation about a plane fitted to 7 x 7 pixels (46 degrees of freedom:
-    slopes do not count as noise), then the fourth smallest of the nine windows around
-    the pixel and 7 pixels away from it in each direction: a straight edge crosses three
-    to five of them. Reads 3 % low in white noise. Noise coarser than 7 pixels stays
-    out, and so does the share of correlated noise that looks like a plane: compare maps
-    with maps. Near the border windows reach over pixels that repeat the border's.
+    A window's value is the residual deviation from a plane fitted to 7 x 7 pixels (46
+    degrees of freedom), so slopes do not count as noise. A pixel's value is the fourth
+    smallest of nine windows: the one around the pixel and those 7 pixels away in each
+    direction. A straight edge crosses three to five of them, so edges hardly show.
+
+    The map reads 3 % low in white noise. It excludes noise coarser than 7 pixels and
+    the part of correlated noise that looks like a plane: compare maps only with maps.
+    Near the border, windows repeat the border's pixels.
 
     Raises:
-      ValueError: images smaller than 21 pixels.
+      ValueError: Images are smaller than 21 pixels.
     """
     if min(image_hu.shape[-2:]) < 3 * _MAP_SIZE:
         raise ValueError(
-            f"a noise map needs at least {3 * _MAP_SIZE} pixels each way, got "
+            f"a noise map needs at least {3 * _MAP_SIZE} pixels along each axis, got "
             f"{image_hu.shape[-2:]}."
         )
     deviation = jnp.sqrt(_plane_residual(image_hu.astype(jnp.float32)))
@@ -181,28 +188,28 @@ def noise_sd_by_region(
     regions: Mapping[str, Bool[Array, "*b h w"]],
     reference_hu: Float[Array, "*b h w"] | None = None,
 ) -> dict[str, Float[Array, "*b"]]:
-    """{region: noise standard deviation, HU}, NaN where a region is empty.
+    """Returns {region: noise standard deviation, HU}; NaN where a region is empty.
 
-    The median over the region of the deviation within 7 x 7 pixels (as
-    `metrics.local_sd_hu`), of image - reference where there is one, so that anatomy
-    cancels; else of the image, whose fine anatomy stays in.
+    The value is the median over the region of the deviation within 7 x 7 pixels (see
+    `metrics.local_sd_hu`). With a reference it is that of image - reference, in which
+    anatomy cancels; without one it is that of the image, fine anatomy included.
 
     Args:
       image_hu: HU.
       regions: masks by name.
       reference_hu: aligned image: the truth, or the image before noise was added. For
-        two independent scans of one dose divide the result by sqrt(2).
+        two independent scans of one dose, divide the result by sqrt(2).
     """
     measured = image_hu if reference_hu is None else image_hu - reference_hu
     return {name: metrics.local_sd_hu(measured, mask) for name, mask in regions.items()}
 
 
 def _plane_residual(image: jax.Array) -> jax.Array:
-    """Variance about the plane that fits the 7 x 7 pixels around each pixel."""
+    """Returns the variance around the plane fitted to 7 x 7 pixels, for each pixel."""
     half = _MAP_SIZE // 2
     offset = np.arange(-half, half + 1, dtype=np.float32)
     flat, slope = np.ones_like(offset), offset
-    # Squares of 1000 HU cost float32 some 0.2 HU^2 of the variance.
+    # Squares of 1000 HU would cost float32 about 0.2 HU^2 of the variance.
     image = image - jnp.mean(image, axis=(-2, -1), keepdims=True)
     border = [(0, 0)] * (image.ndim - 2) + [(half, half)] * 2
     padded = jnp.pad(image, border, mode="edge")
@@ -227,7 +234,7 @@ def _plane_residual(image: jax.Array) -> jax.Array:
 
 
 def _shift(image: jax.Array, by: int, axis: int) -> jax.Array:
-    """The image moved along an axis, its border repeated."""
+    """Shifts the image along an axis and repeats its border."""
     if not by:
         return image
     size = image.shape[axis]

@@ -1,21 +1,22 @@
-"""Outside air, body and lungs of chest CT slices, found on noisy HU images.
+"""Finds outside air, body and lungs of chest CT slices on noisy HU images.
 
-The masks of the robust purification. They are found on a working grid of about 256
-pixels across (means of p x p pixels: p times less noise), and only their edges are
-then drawn at full resolution. In 2-D, for every slice:
+These are the masks of the robust purification. They are found on a working grid about
+256 pixels wide (means of p x p pixels, so p times less noise). Only their edges are
+then refined at full resolution. In 2-D, for every slice:
 
-1. dark: HU below the air threshold, half-way between lung and soft tissue;
-2. body: the largest component of what is not dark, after an opening that cuts off
-   table, clothes and marks;
-3. outside air: what a fill from the whole border of the image reaches around the body,
-   whose walls are closed first, so that no gap of a noisy chest wall lets the fill in;
-   where it still drowned something as thick and dark as a lung, a second fill respects
-   the walls that the opening cut;
-4. lungs: the dark components inside that have a core of parenchyma, which is neither
-   tiny nor gas (near -1000 HU): no trachea, no bronchi outside the lung, no bowel.
+1. dark: HU below the air threshold, half-way between lung and soft tissue.
+2. body: the largest component that is not dark, after an opening that cuts off table,
+   clothes and marks.
+3. outside air: the area around the body that a fill from the image's border reaches.
+   The body's walls are closed first, so that the fill cannot enter through gaps in a
+   noisy chest wall. If the fill still covers something as thick and dark as a lung, a
+   second fill also stops at the walls that the opening removed.
+4. lungs: the dark components inside the body with a core of parenchyma, which is
+   neither tiny nor gas (near -1000 HU). This excludes the trachea, bronchi outside the
+   lung, and bowel.
 
 With `volume`, the batch is one volume, and a lung must be connected, through
-neighbouring slices, to the lungs of the slice that shows the most of them.
+neighbouring slices, to the lungs of the slice with the largest lung area.
 """
 
 from dataclasses import dataclass
@@ -29,25 +30,25 @@ from jaxtyping import Array, Bool, Float, UInt32
 
 from ipv2.kernels import bit_mask, flood_fill, morphology
 
-# Pixels across the working grid; the radii below are for this size and scale with it.
+# Width of the working grid in pixels. The radii below hold for it and scale with it.
 _GRID = 256
 _CLOSING = 4
 _OPENING = 1
-# Of the parenchyma that a lung has at least, and of what only a lung has: mattresses
-# are as dark, but thinner.
+# The smallest core of a lung, and the core that only a lung has: mattresses are as
+# dark, but thinner.
 _LUNG_CORE = 2
 _LUNG_ONLY = 6
-# Share of an image's pixels at its minimum from which it counts as clipped.
+# An image counts as clipped if at least this share of its pixels is at its minimum.
 _PLATEAU = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnatomyParams:
-    """What counts as air and as gas.
+    """Thresholds of air and gas, and the 3-D option.
 
     Attributes:
         air_hu: HU below which a pixel is dark (air or lung).
-        gas_hu: HU below which a pixel is rather gas than lung.
+        gas_hu: HU below which a pixel counts as gas, not lung.
         volume: whether the batch axis holds the slices of one volume, in order.
     """
 
@@ -56,7 +57,7 @@ class AnatomyParams:
     volume: bool = False
 
     def __post_init__(self) -> None:
-        """Check the thresholds."""
+        """Checks the thresholds."""
         if not -1000 < self.gas_hu < self.air_hu < 0:
             raise ValueError(
                 "thresholds must satisfy -1000 < gas_hu < air_hu < 0, got "
@@ -81,11 +82,11 @@ class Words(NamedTuple):
 def segment(
     image_hu: Float[Array, "*b h w"], params: AnatomyParams | None = None
 ) -> Anatomy:
-    """Outside air and lungs of HU images of any size.
+    """Returns masks of outside air and lungs for HU images of any size.
 
     The lung mask holds the dark pixels of the lungs; vessels wider than a pixel or two
-    are body. Table, clothes and marks belong to the outside. An image without a body
-    is all outside; one without dark pixels is all body. No gradient flows.
+    are body. Table, clothes and marks are outside. An image without a body is all
+    outside; one without dark pixels is all body. No gradient flows.
     """
     params = params or AnatomyParams()
     words = segment_words((image_hu,), params)
@@ -94,10 +95,10 @@ def segment(
 
 
 def segment_words(images_hu: tuple[jax.Array, ...], params: AnatomyParams) -> Words:
-    """`segment` of several arrays of one shape, stacked in front, as packed masks.
+    """Segments several arrays of one shape, stacked along a new axis 0; packed masks.
 
-    Compiled in stages: in one piece XLA:CPU fuses the pooling into everything that
-    reads its result and recomputes it there, at twice the time.
+    The stages are compiled separately: in one piece, XLA:CPU fuses the pooling into
+    each of its consumers and recomputes it there, which doubles the time.
     """
     height, width = images_hu[0].shape[-2:]
     pool = max(1, round(min(height, width) / _GRID))
@@ -110,7 +111,7 @@ def segment_words(images_hu: tuple[jax.Array, ...], params: AnatomyParams) -> Wo
 
 @partial(jax.jit, static_argnums=1)
 def _stack_pooled(images_hu: tuple[jax.Array, ...], pool: int) -> jax.Array:
-    """Means of `pool` x `pool` pixels of each array, stacked."""
+    """Returns means of `pool` x `pool` pixels of each array, stacked."""
     return jnp.stack([_pool(lax.stop_gradient(image), pool) for image in images_hu])
 
 
@@ -118,7 +119,7 @@ def _stack_pooled(images_hu: tuple[jax.Array, ...], pool: int) -> jax.Array:
 def _coarse_masks(
     coarse: jax.Array, params: AnatomyParams
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Outside and lungs on the working grid, packed, and the air thresholds."""
+    """Returns outside and lungs on the working grid, packed, and the air thresholds."""
     rows, columns = coarse.shape[-2:]
     side = min(rows, columns)
     dark, air_hu = _dark(coarse, params.air_hu)
@@ -128,14 +129,14 @@ def _coarse_masks(
     outside = _outside(body, rows, columns, side)
 
     drowned = _parenchyma_core(outside & dark, gas, rows, _radius(_LUNG_ONLY, side))
-    # A clipped image shows no gas: its outside air could not be told from lung.
+    # A clipped image shows no gas, so its outside air looks like lung.
     drowned = jnp.where(air_hu > params.air_hu, jnp.uint32(0), drowned)
 
     def rescue(outside: jax.Array) -> jax.Array:
         whole = flood_fill.flood_fill(body, tissue)
         dry = _outside(whole, rows, columns, side)
         lung = flood_fill.flood_fill(drowned, outside & ~dry & dark)
-        # With its wall, which the drawing of the edges needs.
+        # Include the lung's wall, which `_refine` needs.
         lung = morphology.dilate_disc(lung, rows, _radius(_CLOSING, side))
         return outside & (dry | ~lung)
 
@@ -149,7 +150,7 @@ def _coarse_masks(
 
 @jax.jit
 def _stack_dark(images_hu: tuple[jax.Array, ...], air_hu: jax.Array) -> jax.Array:
-    """What is below the air threshold in each array, packed and stacked."""
+    """Returns the pixels below the air threshold of each array, packed and stacked."""
     pairs = zip(images_hu, air_hu, strict=True)
     return jnp.stack([bit_mask.pack(image < level) for image, level in pairs])
 
@@ -157,11 +158,11 @@ def _stack_dark(images_hu: tuple[jax.Array, ...], air_hu: jax.Array) -> jax.Arra
 def _dark(
     coarse: jax.Array, air_hu: float
 ) -> tuple[UInt32[Array, "*b n w"], Float[Array, "*b 1 1"]]:
-    """What is below the air threshold of each image, packed, and that threshold.
+    """Returns the pixels below each image's air threshold, packed, and the threshold.
 
-    Values clipped by a soft-tissue window hold no air at `air_hu`; they show as a
-    plateau at the image's minimum, above `air_hu`. The threshold is then a little above
-    the plateau: an eighth of the way to the mean of the pixels above it.
+    An image that a soft-tissue window clipped has no pixel below `air_hu`. Its air is a
+    plateau at the image's minimum, above `air_hu`. The threshold then lies an eighth of
+    the way from the plateau to the mean of the pixels above it.
     """
     dark = bit_mask.pack(coarse < air_hu)
     fixed = jnp.full((*coarse.shape[:-2], 1, 1), air_hu, coarse.dtype)
@@ -176,7 +177,7 @@ def _dark(
         plateau = (count > 0) & (count < (1 - _PLATEAU) * pixels)
         return jnp.where((low >= air_hu) & plateau, low + mean / 8, fixed)
 
-    # Most images have air: the statistics wait until one has none.
+    # Most images have air, so the statistics are computed only if one has none.
     no_air = jnp.any(bit_mask.area(dark) == 0)
     threshold = lax.cond(no_air, adapt, lambda fixed: fixed, fixed)
     dark = lax.cond(
@@ -193,7 +194,7 @@ def _radius(radius: int, side: int) -> int:
 
 
 def _tissue(dark: jax.Array, rows: int, side: int) -> jax.Array:
-    """What is not dark, small holes closed."""
+    """Returns the pixels that are not dark, with small holes closed."""
     tissue = bit_mask.frame_like(dark, rows) & ~dark
     if side < _GRID // 4:
         return tissue
@@ -201,24 +202,24 @@ def _tissue(dark: jax.Array, rows: int, side: int) -> jax.Array:
 
 
 def _body(tissue: jax.Array, rows: int, side: int) -> jax.Array:
-    """The largest piece of tissue, without what thin bridges attach to it."""
+    """Returns the largest piece of tissue, without parts attached by thin bridges."""
     opened = morphology.opening_disc(tissue, rows, _radius(_OPENING, side))
     return flood_fill.largest_component(opened)
 
 
 def _outside(body: jax.Array, rows: int, columns: int, side: int) -> jax.Array:
-    """What a fill from the border reaches around the body with its walls closed."""
+    """Returns the area around the closed body that a fill from the border reaches."""
     radius = _radius(_CLOSING, side)
     around = bit_mask.frame_like(body, rows) & ~body
     closed = morphology.closing_disc(body, rows, radius)
     border = bit_mask.like(bit_mask.border(rows, columns), body)
     reached = flood_fill.flood_fill(border, around & ~closed)
-    # The closing also filled notches of the outer contour: take them back.
+    # The closing also filled notches of the outer contour: undo that.
     return morphology.grow(reached, around, 2 * radius)
 
 
 def _lungs(dark_inside: jax.Array, gas: jax.Array, rows: int, side: int) -> jax.Array:
-    """Dark components inside the body that have a core of parenchyma."""
+    """Returns the dark components inside the body that have a core of parenchyma."""
     if side >= _GRID // 4:
         dark_inside = morphology.majority(dark_inside, rows)
         dark_inside = morphology.opening(dark_inside, rows)
@@ -229,17 +230,17 @@ def _lungs(dark_inside: jax.Array, gas: jax.Array, rows: int, side: int) -> jax.
 def _parenchyma_core(
     dark: jax.Array, gas: jax.Array, rows: int, radius: int
 ) -> jax.Array:
-    """Centres of discs of `radius` that hold lung: dark, and mostly not gas."""
+    """Returns centres of discs of `radius` in lung: dark, and mostly not gas."""
     lung = dark & ~gas
-    for _ in range(2):  # at 250 HU of noise 3 of 10 pixels are on the wrong side
+    for _ in range(2):  # 250 HU of noise puts 3 of 10 pixels on the wrong side
         lung = morphology.majority(lung, rows)
     return morphology.erode_disc(lung, rows, radius)
 
 
 def _connected_through_slices(lung: jax.Array) -> jax.Array:
-    """The part of `lung` (*b z n w) connected to the slice that has the most of it.
+    """Returns the part of `lung` (*b z n w) connected to the slice with the most lung.
 
-    What that slice does not share with a neighbour is no seed: it may be gas.
+    Pixels of that slice that no neighbour shares are no seed: they may be gas.
     """
     if lung.shape[-3] == 1:
         return lung
@@ -265,10 +266,10 @@ def _refine(
     height: int,
     pool: int,
 ) -> Words:
-    """Masks at full resolution: coarse regions, whose edges `fine_dark` decides.
+    """Returns masks at full resolution: coarse regions with the edges of `fine_dark`.
 
-    Where a window clipped the image above the air threshold, the dark reaches further
-    into the edges: it gives back a pixel.
+    If a window clipped the image above the air threshold, the dark mask reaches too far
+    into the edges and is eroded by a pixel.
     """
     width = fine_dark.shape[-1]
     if min(rows, outside.shape[-1]) >= _GRID // 4:
@@ -293,7 +294,7 @@ def _refine(
 
 
 def _pool(image: jax.Array, pool: int) -> jax.Array:
-    """Means of `pool` x `pool` pixels; edge pixels are repeated to fill the last."""
+    """Returns means of `pool` x `pool` pixels; edge pixels pad the last ones."""
     if pool == 1:
         return image
     height, width = image.shape[-2:]
@@ -308,7 +309,7 @@ def _pool(image: jax.Array, pool: int) -> jax.Array:
 def _enlarge(
     words: jax.Array, rows: int, height: int, width: int, pool: int
 ) -> jax.Array:
-    """Every coarse pixel as `pool` x `pool` pixels, cut to height x width."""
+    """Enlarges every pixel to `pool` x `pool` pixels and crops to height x width."""
     if pool == 1:
         return words
     words = jnp.repeat(words, pool, axis=-1)[..., :width]

@@ -10,20 +10,20 @@ IPv1 (arXiv 2510.07492) and IPv2 (arXiv 2602.19314), on `*b h w` arrays:
             gt_bar = CM_lung W(lq) + (1 - CM_lung) gt, test label  remove_noise
 
 D is the dark mask (air inside and outside the body), N a low-dose simulation, W a weak
-denoiser. Two variants of the masks:
+denoiser. The masks have two variants:
 
 * `reference`: the published steps on 8-bit grey images, faults included. Grey levels
-  given as float32 are rounded to 8 bits first and come back as whole levels; HU are
-  blended as they are, under masks made in the window;
+  given as float32 are first rounded to 8 bits and returned as whole levels. HU are
+  blended unrounded, with masks made in the window.
 * `robust` (default): `purification.anatomy` on HU. D(x) = outside air or lung of x, and
   CM_lung = lung(lq) or lung(gt).
 
-Where IPv2 leaves structure misaligned: outside CM_lung the input is lq and the target
-gt, so vessels wider than the mask's grain, mediastinum, and, unlike in IPv1, the body's
-outer contour stay where each breath has them. `align_contour` puts the pixels that are
-outside air in one breath only into CM_lung, which aligns the contour too.
+IPv2 leaves some structure misaligned: outside CM_lung the input is lq and the target is
+gt. So vessels wider than the mask's grain, the mediastinum and, unlike in IPv1, the
+body's outer contour keep their place in each breath. `align_contour` adds the pixels
+that are outside air in only one breath to CM_lung, which aligns the contour too.
 
-Masks are constants: gradients flow through the blends, N and W alone.
+Masks are constants: gradients flow only through the blends, N and W.
 """
 
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ UNITS = ("hu", "grey")
 ADD_NOISE = ("none", "reference", "physical")
 REMOVE_NOISE = ("none", "tv", "gaussian", "median")
 
-# Background pixels are below it: table foam and clothes are not.
+# Background pixels are below this value; table foam and clothes are above it.
 _CLEAR_AIR_HU = -850.0
 
 
@@ -57,25 +57,25 @@ class PurifyParams:
     """How a pair is purified. Hashable: a static argument of jitted functions.
 
     Attributes:
-        version: `v1` or `v2`, read by `purify` alone.
-        variant: masks, `robust` or `reference`.
-        units: of the images: `hu`, or `grey` levels 0 ... 255.
-        window: (centre, width) in HU that grey levels 0 ... 255 stand for. `reference`
-            makes its masks and its noise in this window when it is given HU; `robust`,
-            and N and W, read grey levels through it.
-        remove_background: off, CM stands in for CM_lung.
-        add_noise: N; `none` blends gt itself in.
-        remove_noise: W; `none` blends lq itself in.
-        t: T of IPv1, 0 ... 1, read by `purify` alone.
+        version: `v1` or `v2`, read only by `purify`.
+        variant: variant of the masks, `robust` or `reference`.
+        units: units of the images: `hu`, or `grey` levels 0 ... 255.
+        window: (centre, width) in HU of grey levels 0 ... 255. For HU images,
+            `reference` makes its masks and its noise in this window. For grey images,
+            `robust`, N and W use it to convert to HU.
+        remove_background: whether to use CM_lung; if False, CM takes its place.
+        add_noise: kind of N; `none` blends gt without noise.
+        remove_noise: kind of W; `none` blends lq unchanged.
+        t: T of IPv1, 0 ... 1, read only by `purify`.
         dose: the scan that the physical N simulates.
         reference_mas: mAs of the reference N.
-        tv_weight_hu: of `tv`; about the noise's standard deviation.
-        tv_iterations: of `tv`.
-        gaussian_sigma_px: of `gaussian`.
-        median_size: of `median`, 3 or 5 pixels.
+        tv_weight_hu: weight of `tv`; about the noise's standard deviation.
+        tv_iterations: iterations of `tv`.
+        gaussian_sigma_px: sigma of `gaussian`.
+        median_size: size of `median`, 3 or 5 pixels.
         anatomy: thresholds of `robust`, and its 3-D option.
-        align_contour: with `robust` and remove_background, also blend where one breath
-            only has outside air.
+        align_contour: with `robust` and remove_background, also blend where only one
+            breath has outside air.
     """
 
     version: str = "v2"
@@ -98,7 +98,7 @@ class PurifyParams:
     align_contour: bool = False
 
     def __post_init__(self) -> None:
-        """Check every value; the message says what is accepted."""
+        """Checks every value."""
         _check_choice("version", self.version, VERSIONS)
         _check_choice("variant", self.variant, VARIANTS)
         _check_choice("units", self.units, UNITS)
@@ -131,9 +131,9 @@ class Purified(NamedTuple):
     """An aligned pair.
 
     Attributes:
-        lq_bar: training input, in the unit and dtype of the images given.
-        gt_bar: test label, likewise.
-        lung_mask: the blend's weight, 0 ... 1: CM_lung, or CM where the background is
+        lq_bar: training input, in the unit and dtype of the input images.
+        gt_bar: test label, in the unit and dtype of the input images.
+        lung_mask: the blend's weight, 0 ... 1: CM_lung, or CM if the background is
             not removed (IPv1). The reference variant holds 254/255 where both are dark.
     """
 
@@ -143,7 +143,7 @@ class Purified(NamedTuple):
 
 
 class Regions(NamedTuple):
-    """Where to measure: masks that keep away from every edge."""
+    """Masks for measurements, eroded away from every edge."""
 
     background: Bool[Array, "*b h w"]
     lung: Bool[Array, "*b h w"]
@@ -157,7 +157,7 @@ def purify(
     spacing_mm: Any,
     params: PurifyParams | None = None,
 ) -> Purified:
-    """`purify_v1` (with `params.t`) or `purify_v2`, as `params.version` says."""
+    """Runs `purify_v1` (with `params.t`) or `purify_v2`, by `params.version`."""
     params = params or PurifyParams()
     if params.version == "v1":
         return purify_v1(lq, gt, t=params.t, params=params)
@@ -171,14 +171,14 @@ def purify_v1(
     t: float | int = 0.1,
     params: PurifyParams | None = None,
 ) -> Purified:
-    """IPv1: the label's dark regions go into the input, and the input's into the label.
+    """Purifies by IPv1: exchanges the dark regions of input and label.
 
     Args:
         lq: low-dose images, HU float32, or grey levels with `params.units='grey'`
             (uint8 stays uint8, rounded to nearest with ties to even).
         gt: normal-dose images of the other breath, same shape and dtype.
         t: share of gt blended into lq outside the dark regions, 0 ... 1.
-        params: of the masks; noise options do not apply.
+        params: parameters of the masks; noise options do not apply.
 
     Returns:
         lq_bar, gt_bar and CM.
@@ -201,17 +201,17 @@ def purify_v2(
     spacing_mm: Any,
     params: PurifyParams | None = None,
 ) -> Purified:
-    """IPv2: realistic noise in the input's lungs, little noise in the label's lungs.
+    """Purifies by IPv2: realistic noise in the input's lungs, less in the label's.
 
     With all three modules off this is `purify_v1` with T = 0.
 
     Args:
-        rng: of N: one key, or keys of shape `*b`; see `photon_noise`.
-        lq: low-dose images, as for `purify_v1`.
+        rng: for N: one key, or keys of shape `*b`; see `photon_noise`.
+        lq: low-dose images, see `purify_v1`.
         gt: normal-dose images of the other breath.
-        spacing_mm: pixel size, read by the physical N alone: one number, one a slice,
+        spacing_mm: pixel size, read only by the physical N: one number, one per slice,
             or (row, column).
-        params: what to do.
+        params: how to purify.
 
     Returns:
         lq_bar (training input, its target is gt), gt_bar (test label of lq), CM_lung.
@@ -233,7 +233,7 @@ def common_mask(
     gt: Num[Array, "*b h w"],
     params: PurifyParams,
 ) -> Float32[Array, "*b h w"]:
-    """``CM = D(lq) or D(gt)``, as a weight.
+    """Returns ``CM = D(lq) or D(gt)`` as a weight.
 
     The reference variant adds two uint8 masks: 255 + 255 wraps to 254.
     """
@@ -251,14 +251,15 @@ def remove_background(
     gt: Num[Array, "*b h w"],
     params: PurifyParams,
 ) -> Float32[Array, "*b h w"]:
-    """``CM_lung``: the common mask without the outside air, as a weight.
+    """Returns ``CM_lung``, the common mask without the outside air, as a weight.
 
-    Reference: the dark pixels 4-connected to corner (0, 0) leave the mask, those where
-    both images are dark (254) and those where one is (255) alike: the published fill
-    runs on a copy of CM thresholded at 200. A corner that is not dark removes nothing.
+    Reference: the dark pixels 4-connected to corner (0, 0) leave the mask. The fill
+    does not distinguish pixels where both images are dark (254) from those where one is
+    (255): the published one runs on a copy of CM thresholded at 200. If the corner is
+    not dark, nothing is removed.
 
-    Robust: lung(lq) or lung(gt); with `align_contour`, also where one of the two has
-    outside air and the other has not.
+    Robust: lung(lq) or lung(gt); with `align_contour` also the pixels where only one
+    of the two images has outside air.
     """
     height = lq.shape[-2]
     if params.variant == "reference":
@@ -277,12 +278,13 @@ def add_noise(
     spacing_mm: Any,
     params: PurifyParams | None = None,
 ) -> Num[Array, "*b h w"]:
-    """``N(image)``: a simulation of the low dose, in the image's unit.
+    """Returns ``N(image)``, a simulation of the low dose, in the image's unit.
 
     `physical` adds photon noise in HU. `reference` is the published recipe on 8-bit
-    grey levels: it stretches each image from its minimum to its maximum, so that HU
-    are lost, darkens images whose body reaches outside the inscribed circle (by 70 grey
-    levels on average on one), and takes square images only. `none` returns the image.
+    grey levels. It stretches each image from its minimum to its maximum, which loses
+    the HU; it darkens images whose body reaches outside the inscribed circle (one image
+    by 70 grey levels on average); and it takes only square images. `none` returns the
+    image.
     """
     params = params or PurifyParams()
     _check_image("image", image, params)
@@ -305,7 +307,7 @@ def add_noise(
 def remove_noise(
     image: Num[Array, "*b h w"], params: PurifyParams | None = None
 ) -> Num[Array, "*b h w"]:
-    """``W(image)``: the image through a weak denoiser, in the image's unit.
+    """Returns ``W(image)``, the image after a weak denoiser, in the image's unit.
 
     `tv` (total variation), `gaussian` or `median`; `none` returns the image.
     """
@@ -327,11 +329,11 @@ def regions(
     image_hu: Float32[Array, "*b h w"],
     params: AnatomyParams | None = None,
 ) -> Regions:
-    """Background, lung and body masks for measuring noise and bias by region.
+    """Returns background, lung and body masks to measure noise and bias by region.
 
-    Background is air outside the body, without table, clothes and marks; lung is
-    parenchyma without vessels; body is soft tissue and bone. Each is eroded, by 3
-    pixels at 512 (lung 2), so that edges and small misalignments do not count.
+    Background is air outside the body, without table, clothes and marks. Lung is
+    parenchyma without vessels. Body is soft tissue and bone. Each mask is eroded by 3
+    pixels at 512 (lung: 2), so that edges and small misalignments do not count.
     """
     params = params or AnatomyParams()
     height = image_hu.shape[-2]
@@ -340,7 +342,7 @@ def regions(
     clear = bit_mask.pack(image_hu < _CLEAR_AIR_HU)
     inside = bit_mask.frame_like(air, height) & ~outside
     margin = max(1, round(3 * min(image_hu.shape[-2:]) / 512))
-    # A table drawn one pixel thin loses the vote, so bright pixels go first.
+    # The majority misses a table one pixel thin, so `air` excludes its bright pixels.
     background = outside & air & morphology.majority(clear, height)
     tissue = inside & ~lung & ~morphology.majority(air, height)
     masks = (
@@ -352,10 +354,10 @@ def regions(
 
 
 def dark_mask(grey: Num[Array, "*b h w"], height: int) -> UInt32[Array, "*b n w"]:
-    """IPv1's ``D``, packed: Otsu, opening, neighbour filter.
+    """Returns IPv1's ``D``, packed: Otsu, opening, neighbour filter.
 
-    # Departs from the published code: it passes a threshold of 10, which Otsu
-    # overrides; there is no such parameter here.
+    # Departs from the published code, which passes a threshold of 10: Otsu overrides
+    # it, so this function has no such parameter.
     """
     threshold = otsu.otsu_threshold(grey)[..., None, None]
     dark = bit_mask.pack(grey.astype(jnp.int32) <= threshold)
@@ -372,11 +374,11 @@ def _blend_v1(mask: Array, lq: Array, gt: Array, t: Array) -> Purified:
 
 @lru_cache(maxsize=8)
 def _blended_levels(t: float) -> np.ndarray:
-    """(3, 256, 256) IPv1's 8-bit lq_bar for CM = 0, 254, 255, each lq and each gt.
+    """Returns IPv1's 8-bit lq_bar for CM = 0, 254, 255, each lq and each gt.
 
-    As the published script has it: float32 weights, the share T in float64, rounded
-    half to even. At T = 0.1 one pair of levels in ten is a tie up to the last bit of
-    float64, which float32 does not see.
+    The shape is (3, 256, 256). As in the published script, weights are float32, the
+    share T is float64, and values are rounded half to even. At T = 0.1 one pair of
+    levels in ten is a tie up to the last bit of float64, which float32 cannot resolve.
     """
     weight = np.array([0, 254, 255], np.float32)[:, None, None] / np.float32(255)
     level = np.arange(256, dtype=np.uint8)
@@ -404,7 +406,7 @@ def _blend_v2(
 
 @partial(jax.jit, static_argnums=2)
 def _reference_fill(both: Array, one: Array, height: int) -> tuple[Array, Array]:
-    """Both parts of the sum without what a fill reaches from corner (0, 0)."""
+    """Removes from both parts of the sum the area a fill reaches from corner (0, 0)."""
     corner = bit_mask.like(bit_mask.corner(height, both.shape[-1]), both)
     outside = flood_fill.flood_fill(corner, both | one)
     return both & ~outside, one & ~outside
@@ -412,16 +414,16 @@ def _reference_fill(both: Array, one: Array, height: int) -> tuple[Array, Array]
 
 @partial(jax.jit, static_argnums=2)
 def _added_masks(lq: Array, gt: Array, params: PurifyParams) -> tuple[Array, Array]:
-    """D(lq) + D(gt) in uint8: where both are dark (254), and where one is (255)."""
+    """Returns D(lq) + D(gt) of uint8 as masks: both are dark (254), one is (255)."""
     height = lq.shape[-2]
-    # Stacked, not mapped: one pass over both breaths.
+    # Stacked for one pass over both breaths.
     grey = jnp.stack([_to_grey(lq, params), _to_grey(gt, params)])
     dark = dark_mask(grey, height)
     return dark[0] & dark[1], dark[0] ^ dark[1]
 
 
 def _anatomies(lq: Array, gt: Array, params: PurifyParams) -> Words:
-    """Packed masks of both breaths, along a new leading axis: lq, gt."""
+    """Returns packed masks of both breaths along a new leading axis: lq, gt."""
     return segment_words((_to_hu(lq, params), _to_hu(gt, params)), params.anatomy)
 
 
@@ -432,7 +434,7 @@ def _weight(words: Array, height: int) -> Array:
 
 @partial(jax.jit, static_argnums=2)
 def _wrapped_weight(both: Array, one: Array, height: int) -> Array:
-    """uint8 masks over 255, where 255 + 255 = 254."""
+    """Returns the sum of uint8 masks over 255; 255 + 255 wraps to 254."""
     both, one = bit_mask.unpack(both, height), bit_mask.unpack(one, height)
     return jnp.where(both, jnp.float32(254 / 255), one.astype(jnp.float32))
 
@@ -449,7 +451,7 @@ def _grey_to_hu(grey: Array, params: PurifyParams) -> Array:
 
 
 def _to_grey(image: Array, params: PurifyParams) -> Array:
-    """8-bit grey levels; HU through the window."""
+    """Returns 8-bit grey levels; HU are converted through the window."""
     level = jax.lax.stop_gradient(image).astype(jnp.float32)
     if params.units == "hu":
         centre, width = params.window
@@ -458,7 +460,7 @@ def _to_grey(image: Array, params: PurifyParams) -> Array:
 
 
 def _published_levels(image: Array, params: PurifyParams) -> Array:
-    """What the blend works on: the published steps read and write 8-bit files."""
+    """Returns the image to blend; the published steps read and write 8-bit files."""
     if params.variant == "reference" and params.units == "grey":
         return image if image.dtype == jnp.uint8 else _to_grey(image, params)
     return image
@@ -480,7 +482,7 @@ def _from_hu(hu: Array, like: Array, params: PurifyParams) -> Array:
 
 
 def _like(value: Array, image: Array) -> Array:
-    """`value` in the dtype of `image`; 8 bits are rounded half to even, as OpenCV."""
+    """Returns `value` in the dtype of `image`; uint8 rounds half to even, as OpenCV."""
     if image.dtype != jnp.uint8:
         return value.astype(image.dtype)
     return jnp.clip(jnp.round(value), 0, 255).astype(jnp.uint8)

@@ -1,1 +1,1 @@
-"""From slices to a trained network: examples, losses, flows, one step."""
+"""From slices to a trained network: examples, losses, flows, the training step."""

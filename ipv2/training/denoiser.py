@@ -1,8 +1,8 @@
-"""How a network is trained and applied: by regression, or as a flow.
+"""How a network is trained and applied: as a regression, or as a flow.
 
-Both kinds take stacks `n h w c` in network units: c neighbouring slices (2.5-D), of
-which the centre one, c // 2, is denoised; c is the network's `channels`, 1 by default.
-Both are frozen and hashable, so that functions made of them can be cached.
+Both kinds take stacks `n h w c` in network units. A stack holds c neighbouring slices
+(2.5-D); the centre slice, c // 2, is denoised. c is the network's `channels`, 1 by
+default. Both kinds are frozen and hashable, so functions made from them can be cached.
 """
 
 import dataclasses
@@ -22,13 +22,13 @@ from ipv2.training.losses import Loss
 
 Stack = Float[Array, "n h w c"]
 Image = Float[Array, "n h w"]
-# What a step changes beside the parameters.
+# The collections that a training step changes, besides the parameters.
 MUTABLE = ("batch_stats",)
 
 
 @runtime_checkable
 class Denoiser(Protocol):
-    """What the trainer and the appliers ask of a network.
+    """A network with its training loss and its way of denoising.
 
     Attributes:
       model: the network.
@@ -40,7 +40,7 @@ class Denoiser(Protocol):
         ...
 
     def init(self, rng: Key[Array, ""]) -> PyTree:
-        """Fresh variables: `params` and, for some networks, `batch_stats`."""
+        """Returns fresh variables: `params` and, for some networks, `batch_stats`."""
         ...
 
     def train_loss(
@@ -51,19 +51,19 @@ class Denoiser(Protocol):
         rngs: Key[Array, "n"],
         weight: Stack | None = None,
     ) -> tuple[Float[Array, ""], PyTree]:
-        """The loss of a batch, and the collections it changed.
+        """Returns the loss of a batch and the collections that it changed.
 
         Args:
-          variables: of the network.
+          variables: variables of the network.
           x: noisy stacks.
           y: the same stacks without noise.
-          rngs: a key per example; what is drawn for one depends on its own alone.
+          rngs: a key per example; an example's draws depend on its own key alone.
           weight: how much each pixel counts, 0 ... 1; None where all count alike.
         """
         ...
 
     def denoise(self, variables: PyTree, x: Stack) -> Image:
-        """The denoised centre slices, float32."""
+        """Returns the denoised centre slices, float32."""
         ...
 
 
@@ -72,15 +72,15 @@ class Regression:
     """A network that maps a noisy stack to the clean centre slice.
 
     Attributes:
-      model: takes `n h w c` and `train`, gives `n h w 1`.
-      loss: of prediction and target.
+      model: takes `n h w c` and `train`, returns `n h w 1`.
+      loss: takes prediction and target.
     """
 
     model: nn.Module
     loss: Loss
 
     def init(self, rng: Key[Array, ""]) -> PyTree:
-        """Fresh variables."""
+        """Returns fresh variables."""
         return self.model.lazy_init(rng, _example(self.model))
 
     def train_loss(
@@ -91,27 +91,28 @@ class Regression:
         rngs: Key[Array, "n"],
         weight: Stack | None = None,
     ) -> tuple[Float[Array, ""], PyTree]:
-        """The loss of the centre slice; nothing is drawn."""
+        """Returns the loss of the centre slice; it uses no random numbers."""
         del rngs
         output, changed = self.model.apply(variables, x, train=True, mutable=MUTABLE)
         counts = None if weight is None else _centre(weight)
         return self.loss(cast(Array, output), _centre(y), counts), changed
 
     def denoise(self, variables: PyTree, x: Stack) -> Image:
-        """The network's output."""
+        """Returns the network's output."""
         return cast(Array, self.model.apply(variables, x))[..., 0]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Flow:
-    """A network that gives the velocity from the noisy stack to the clean one.
+    """A network that returns the velocity from the noisy stack to the clean one.
 
     Attributes:
-      model: takes `n h w c`, times `n` and `train`, gives `n h w c`.
-      sampler: of `flow.SAMPLERS`.
-      steps: of the sampler.
-      dropout_in_evaluation: drop activations when denoising too, as the published code
-        does in validation; always the same ones, so that results repeat.
+      model: takes `n h w c`, times `n` and `train`, returns `n h w c`.
+      sampler: a name of `flow.SAMPLERS`.
+      steps: steps of the sampler.
+      dropout_in_evaluation: whether to drop activations when denoising too, as the
+        published code does in validation. The same activations are dropped each time,
+        so results repeat.
     """
 
     model: nn.Module
@@ -120,7 +121,7 @@ class Flow:
     dropout_in_evaluation: bool = False
 
     def init(self, rng: Key[Array, ""]) -> PyTree:
-        """Fresh variables."""
+        """Returns fresh variables."""
         time = jax.ShapeDtypeStruct((1,), jnp.float32)
         return self.model.lazy_init(rng, _example(self.model), time)
 
@@ -132,7 +133,7 @@ class Flow:
         rngs: Key[Array, "n"],
         weight: Stack | None = None,
     ) -> tuple[Float[Array, ""], PyTree]:
-        """The velocity loss at a time drawn per example from [0, 1)."""
+        """Returns the velocity loss at a time drawn from [0, 1) for each example."""
         both = jax.vmap(jax.random.split)(rngs)
         time = flow.draw_times(both[:, 0])
 
@@ -143,7 +144,7 @@ class Flow:
         return flow.velocity_loss(velocity, x, y, time, weight), {}
 
     def denoise(self, variables: PyTree, x: Stack) -> Image:
-        """The end of the path that starts at x."""
+        """Returns the centre slices of the path's end; the path starts at x."""
         rngs = None
         if self.dropout_in_evaluation:
             rngs = jnp.broadcast_to(jax.random.key(0), x.shape[:1])
@@ -158,13 +159,16 @@ class Flow:
 
 @functools.cache
 def make_denoise(denoiser: Denoiser) -> Callable[[PyTree, Array], Array]:
-    """A function (variables, `b h w c` HU) -> `b h w` HU that applies the network.
+    """Returns a function (variables, `b h w c` HU) -> `b h w` HU.
+
+    The function applies the network and denoises the centre slice.
 
     Args:
-      denoiser: of the network; c is its `channels`, the centre slice is denoised.
+      denoiser: the network; c is its `channels`.
 
     Returns:
-      The same traceable function for the same denoiser, so that jit knows it again.
+      A traceable function. Equal denoisers get the same function, so jit compiles it
+      once.
     """
 
     def denoise(variables: PyTree, hu: Float[Array, "b h w c"]) -> Array:
@@ -174,7 +178,7 @@ def make_denoise(denoiser: Denoiser) -> Callable[[PyTree, Array], Array]:
 
 
 def channels_of(model: nn.Module) -> int:
-    """How many neighbouring slices a network takes."""
+    """Returns how many neighbouring slices a network takes."""
     return cast(Any, model).channels
 
 

@@ -1,4 +1,4 @@
-"""All there is to know of a denoiser but its variables, as exports hold it."""
+"""The description of a denoiser without its variables, as exports store it."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -25,17 +25,17 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How a flow is followed from the noisy image to the clean one.
+    """How a flow is integrated from the noisy image to the clean one.
 
     The defaults are those of this project's recipes; FFM was published with 50 steps.
 
     Attributes:
-      sampler: of `flow.SAMPLERS`.
-      steps: of the sampler, at least 1.
-      dropout_in_evaluation: drop activations when denoising too, see `Flow`.
+      sampler: a name of `flow.SAMPLERS`.
+      steps: steps of the sampler, at least 1.
+      dropout_in_evaluation: whether to drop activations when denoising too, see `Flow`.
 
     Raises:
-      ValueError: a value that is not accepted.
+      ValueError: A value is not accepted.
     """
 
     sampler: str = "euler"
@@ -54,20 +54,21 @@ class Sampling:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DenoiserSpec:
-    """A denoiser, but for the values of its variables.
+    """A denoiser without the values of its variables.
 
-    Equal for equal denoisers, and hashable.
+    Hashable. Equal denoisers have equal specs.
 
     Attributes:
-      name: of `models.MODELS`, or 'package.module:Class' of an own network.
-      dtype: what the layers compute in: 'float32' or 'bfloat16'.
-      channels: neighbouring slices in, odd; the one in the middle is denoised.
-      attributes: of the network, beside these, where they are not its defaults; of a
-        flow, `time_scale` is one of them. Lists become tuples.
-      sampling: of a flow; None of a network that denoises in one call.
+      name: a name of `models.MODELS`, or 'package.module:Class' of a user's own
+        network.
+      dtype: the dtype in which the layers compute: 'float32' or 'bfloat16'.
+      channels: number of neighbouring input slices, odd; the middle one is denoised.
+      attributes: the network's other attributes that differ from its defaults. Those
+        of a flow include `time_scale`. Lists become tuples.
+      sampling: how a flow is integrated; None for a network that denoises in one call.
 
     Raises:
-      ValueError: a value that is not accepted.
+      ValueError: A value is not accepted.
     """
 
     name: str
@@ -77,15 +78,15 @@ class DenoiserSpec:
     sampling: Sampling | None = None
 
     def __post_init__(self) -> None:
-        """Checks what can be checked without the network, and makes it hashable."""
+        """Checks the values that need no network, and makes `attributes` hashable."""
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype: got {self.dtype!r}, accepted: {sorted(DTYPES)}")
         if self.channels < 1 or self.channels % 2 == 0:
             raise ValueError(f"channels: got {self.channels}, accepted: an odd number")
         if (self.sampling is not None) != (self.name in FLOWS):
             raise ValueError(
-                f"sampling: got {self.sampling} with {self.name}; the flows "
-                f"{sorted(FLOWS)} have it, and they alone"
+                f"sampling: got {self.sampling} with {self.name}; only the flows "
+                f"{sorted(FLOWS)} need it"
             )
         hashable = {
             key: tuple(value) if isinstance(value, list) else value
@@ -94,22 +95,23 @@ class DenoiserSpec:
         object.__setattr__(self, "attributes", FrozenDict(hashable))
 
     def check(self) -> None:
-        """Raises unless the network can be had, and an own one keeps the rules.
+        """Checks that the network can be created and that an own network is valid.
 
         Raises:
-          ValueError: there is no network of that name, or it lacks an attribute.
-          UserError: an own network cannot be had, or breaks a rule.
+          ValueError: No network has that name, or the network lacks an attribute.
+          UserError: An own network cannot be imported, or breaks a rule.
         """
-        # Of one device: batch statistics of several need a step around them.
+        # For one device: statistics of several devices need an axis around them.
         network = self._network()
         if self.name not in MODELS:
             check_own_network(network, self.name)
 
     def create_network(self) -> nn.Module:
-        """The network; its batch statistics are those of all devices.
+        """Returns the network; its batch statistics are taken over all devices.
 
         Raises:
-          ValueError, UserError: as `check`, rules aside.
+          ValueError: No network has that name, or the network lacks an attribute.
+          UserError: An own network cannot be imported.
         """
         has_axis = "axis_name" in attributes_of(self.name)
         return self._network(**({"axis_name": AXIS} if has_axis else {}))
@@ -122,13 +124,14 @@ class DenoiserSpec:
         )
 
     def create(self, *, loss: str = "mse") -> Denoiser:
-        """The denoiser, which makes its own variables (`init`) and applies them.
+        """Returns the denoiser; its `init` creates its variables.
 
         Args:
-          loss: of `losses.LOSSES`, that it would be trained with; a flow has its own.
+          loss: the training loss, a name of `losses.LOSSES`. Flows ignore it: they
+            have their own loss.
 
         Raises:
-          ValueError, UserError: as `create_network`.
+          ValueError, UserError: See `create_network`.
         """
         model = self.create_network()
         if self.sampling is None:
@@ -136,7 +139,7 @@ class DenoiserSpec:
         return Flow(model=model, **dataclasses.asdict(self.sampling))
 
     def to_json(self) -> dict[str, Any]:
-        """Two keys of a manifest: `model`, sorted by name, and of a flow `flow`."""
+        """Returns the manifest's key `model` and, for a flow, its key `flow`."""
         attributes = {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in self.attributes.items()
@@ -149,13 +152,13 @@ class DenoiserSpec:
 
     @classmethod
     def from_json(cls, manifest: Mapping[str, Any]) -> "DenoiserSpec":
-        """The denoiser of a manifest, of which `model` and `flow` are read.
+        """Returns the denoiser that the keys `model` and `flow` of a manifest describe.
 
-        Of older exports: a flow without `flow` has the default `Sampling`, and a width
-        of 0 and no remat are the network's own values.
+        Older exports: a flow without the key `flow` gets the default `Sampling`; width
+        0 and remat False stand for the network's default values.
 
         Raises:
-          KeyError, TypeError, ValueError: it holds something else.
+          KeyError, TypeError, ValueError: The manifest does not describe a denoiser.
         """
         attributes = {
             key: value

@@ -1,15 +1,15 @@
 """Flow matching: the path from a noisy image to a clean one, its loss, its samplers.
 
-A flow model is a velocity field v(x, t). Following dx/dt = v from the low-dose image at
-t = 0 leads to the denoised one at t = 1. It learns from pairs (x0, x1) on straight
-lines between them (Liu et al., Rectified Flow, ICLR 2023; Lipman et al., Flow Matching,
-ICLR 2023; image to image as in FFM, arXiv 2510.07492):
+A flow model is a velocity field v(x, t). Integrating dx/dt = v from the low-dose image
+at t = 0 gives the denoised image at t = 1. The model learns on the straight lines
+between pairs (x0, x1) (Liu et al., Rectified Flow, ICLR 2023; Lipman et al., Flow
+Matching, ICLR 2023; image to image as in FFM, arXiv 2510.07492):
 
-    x_t = (1 - t) x0 + t x1          v(x_t, t) is to be x1 - x0
+    x_t = (1 - t) x0 + t x1          v(x_t, t) approximates x1 - x0
 
-The network sees x_t and t and not x0, so v becomes the mean of x1 - x0 over all pairs
-whose line passes there, and the field that was learned bends where the lines cross: how
-many steps a sampler needs is to be measured, not derived.
+The network sees x_t and t but not x0. So v becomes the mean of x1 - x0 over all pairs
+whose line passes through x_t, and the learned field bends where lines cross. The number
+of steps that a sampler needs must be measured; it cannot be derived.
 
 Everything is in network units and float32; time is dimensionless, in [0, 1].
 """
@@ -31,7 +31,7 @@ Step: TypeAlias = Callable[[Velocity, Array, Array, float], Array]
 
 
 def draw_times(rngs: Key[Array, "n"]) -> Float[Array, "n"]:
-    """T ~ U[0, 1), one for each key, so that an example's does not depend on others."""
+    """Returns one time t ~ U[0, 1) per key; it depends on its own key alone."""
     return jax.vmap(jax.random.uniform)(rngs)
 
 
@@ -41,7 +41,7 @@ def interpolate(
     """x_t = (1 - t) x0 + t x1, in float32: exactly x0 at t = 0 and x1 at t = 1.
 
     Raises:
-      ValueError: If the shapes differ in any way, or there is not one time an image.
+      ValueError: The shapes differ, or `time` does not hold one number per image.
     """
     if x0.shape != x1.shape:
         raise ValueError(
@@ -49,7 +49,7 @@ def interpolate(
         )
     if time.shape != x0.shape[:1]:
         raise ValueError(
-            f"time must hold one number an image, {x0.shape[:1]}, got {time.shape}"
+            f"time must hold one number per image, {x0.shape[:1]}, got {time.shape}"
         )
     t = time.astype(jnp.float32).reshape(-1, *[1] * (x0.ndim - 1))
     return (1 - t) * x0.astype(jnp.float32) + t * x1.astype(jnp.float32)
@@ -67,14 +67,14 @@ def velocity_loss(
     Its gradient reaches the parameters that `velocity` closes over.
 
     Args:
-      velocity: The field, as a function of images and times.
+      velocity: The field, a function of images and times.
       x0: Low-dose images, network units.
       x1: Their normal-dose partners.
-      time: One number in [0, 1] an image; `draw_times` for the published U(0, 1).
+      time: One number in [0, 1] per image; `draw_times` gives the published U(0, 1).
       weight: How much each pixel counts, 0 ... 1; None where all count alike.
 
     Raises:
-      ValueError: If shapes differ, that of the velocity included.
+      ValueError: The shapes of x0, x1 and the velocity differ.
     """
     x = interpolate(x0, x1, time)
     straight = x1.astype(jnp.float32) - x0.astype(jnp.float32)
@@ -111,25 +111,25 @@ def integrate(
     sampler: str = "euler",
     steps: int = 50,
 ) -> Float[Array, "n *shape"]:
-    """The images that the field leads to, from t = 0 to t = 1.
+    """Integrates the field from t = 0 to t = 1 and returns the images at the end.
 
-    FFM samples with Euler in 50 steps of 0.02: the defaults. An error shrinks as
-    steps^-1 with Euler, as steps^-2 with Heun and midpoint, which call the network
-    twice a step, as long as the field is smooth in between. The steps are one
-    `lax.scan`: the network is compiled once (Heun and midpoint: twice) whatever their
-    number, and again for another number, which is static.
+    The defaults are those of FFM: Euler in 50 steps of 0.02. Where the field is smooth,
+    the error shrinks as steps^-1 with Euler and as steps^-2 with Heun and midpoint,
+    which call the network twice per step. The steps are one `lax.scan`, so the compiled
+    code holds the network once (Heun and midpoint: twice), however many steps there
+    are. `steps` is static: another number compiles anew.
 
     Args:
-      velocity: The field, traceable; called with float32 images and times.
-      x0: Images to start from, network units.
+      velocity: The field, traceable; takes float32 images and times.
+      x0: Start images, network units.
       sampler: 'euler', 'heun' or 'midpoint'.
-      steps: Of equal length 1 / steps, at least 1.
+      steps: Number of steps of equal length 1 / steps, at least 1.
 
     Returns:
       float32 images, network units.
 
     Raises:
-      ValueError: On another sampler or fewer steps.
+      ValueError: The sampler is unknown, or steps is below 1.
     """
     if sampler not in SAMPLERS:
         raise ValueError(

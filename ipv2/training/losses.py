@@ -1,9 +1,9 @@
-"""Training losses in network units, one number a batch.
+"""Training losses in network units, one number per batch.
 
-They average over every pixel of every image; a `weight` of 0 ... 1 a pixel, where it is
-given, multiplies the difference first, so that pixels of weight 0 do not count. Shapes must agree exactly: a target of
-shape (n, h, w) under a prediction of (n, h, w, 1) would broadcast to (n, h, w, w) and
-train on nonsense without a word.
+They average over every pixel of every image. A `weight` of 0 ... 1 per pixel multiplies
+the difference first, so that pixels of weight 0 do not count. Shapes must agree exactly:
+a target of shape (n, h, w) with a prediction of (n, h, w, 1) would broadcast to
+(n, h, w, w), and training would silently use nonsense.
 """
 
 from collections.abc import Callable, Mapping
@@ -46,7 +46,7 @@ def mean_absolute_error(
       ValueError: If the shapes differ in any way.
     """
     difference = _difference(prediction, target, weight)
-    # JAX's gradient of |0| is 1, which would push where nothing is to be pushed.
+    # JAX's gradient of |0| is 1, which would push pixels that already agree.
     return jnp.mean(difference * lax.stop_gradient(jnp.sign(difference)))
 
 
@@ -80,10 +80,10 @@ LOSSES: Mapping[str, Loss] = MappingProxyType(
 
 
 def create_loss(name: str) -> Loss:
-    """The loss called `name`: 'mse', 'l1' or 'log_mse'.
+    """Returns the loss called `name`: 'mse', 'l1' or 'log_mse'.
 
     Raises:
-      ValueError: On any other name.
+      ValueError: No loss has that name.
     """
     if name not in LOSSES:
         raise ValueError(f"no loss is called {name!r}; accepted: {sorted(LOSSES)}")

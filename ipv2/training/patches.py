@@ -8,10 +8,11 @@ from jaxtyping import Array, Float, Key
 def random_patches(
     rngs: Key[Array, "b"], images: Float[Array, "b h w c"], *, size: int, count: int
 ) -> Float[Array, "n s s c"]:
-    """Patches at random places, each flipped along either axis with probability 1/2.
+    """Returns patches at random places, each flipped along each axis at random.
 
-    The channels of one slice are cropped and flipped together, so that an input and
-    its label, stacked as channels, stay aligned. Places are uniform over all that fit.
+    Each axis is flipped with probability 1/2. Places are uniform over all that fit. The
+    channels of one slice are cropped and flipped together, so an input and its label,
+    stacked as channels, stay aligned.
 
     Args:
       rngs: a key per slice; a slice's patches depend on its own key alone.
@@ -20,10 +21,10 @@ def random_patches(
       count: patches per slice; static.
 
     Returns:
-      b*count patches, those of one slice together.
+      b*count patches; those of one slice are consecutive.
 
     Raises:
-      ValueError: a slice is smaller than a patch.
+      ValueError: A slice is smaller than a patch.
     """
     _, height, width, channels = images.shape
     if min(height, width) < size:

@@ -1,11 +1,11 @@
-"""Training on purified pairs, on device: examples from slices, a step from examples.
+"""Training on pairs, on device: makes examples and takes steps on them.
 
-`make_examples` takes whole low-dose and normal-dose slices in HU, with their neighbours
-where the network wants them, makes pairs of them, with noise drawn anew, and crops
-patches.
-`make_train_step` takes one optimiser step on them. An example's randomness comes from
-its number in the stream (`draw`), so a run does not depend on how many devices share
-it. The two are compiled apart: networks know nothing of how pairs are composed.
+`make_examples` takes whole low-dose and normal-dose slices in HU, with the neighbours
+that the network needs. It makes training pairs of them, with fresh noise, and crops
+patches. `make_train_step` takes one optimiser step on the patches. An example's random
+numbers follow from its number in the stream (`draw`), so a run does not depend on the
+number of devices. The two are compiled separately: networks do not depend on how pairs
+are made.
 """
 
 import functools
@@ -27,14 +27,14 @@ from ipv2.training.patches import random_patches
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """What a step changes.
+    """The state that a step changes.
 
     Attributes:
-      step: steps done, int32 scalar.
-      params: the network's, float32.
-      collections: what else the network keeps: `batch_stats`, or nothing.
-      opt_state: the optimiser's.
-      ema: exponential moving average of the parameters; None without one.
+      step: number of steps done, int32 scalar.
+      params: parameters of the network, float32.
+      collections: the network's other variables: `batch_stats`, or none.
+      opt_state: state of the optimiser.
+      ema: exponential moving average of the parameters; None if they are not averaged.
     """
 
     step: PyTree
@@ -45,13 +45,13 @@ class TrainState(flax.struct.PyTreeNode):
 
     @property
     def variables(self) -> PyTree:
-        """What to evaluate and export: the averaged parameters where there are any."""
+        """The variables to evaluate and export; `params` is `ema` if there is one."""
         params = self.params if self.ema is None else self.ema
         return {"params": params, **self.collections}
 
 
 class Examples(NamedTuple):
-    """What a step learns from, on one device.
+    """The examples of one step on one device.
 
     Attributes:
       x: noisy patches, `n s s c` in network units.
@@ -72,8 +72,8 @@ def create_state(
     """Returns the state before the first step.
 
     Args:
-      variables: the network's, `params` and what else it keeps.
-      optimizer: makes the steps.
+      variables: variables of the network: `params`, and `batch_stats` if it has them.
+      optimizer: the optimiser.
       ema: whether to average the parameters.
     """
     params = variables["params"]
@@ -88,7 +88,7 @@ def create_state(
 
 
 def example_rngs(seed: int, draw: UInt32[Array, "b"]) -> Key[Array, "b"]:
-    """Returns a key per example, from its number in the stream alone."""
+    """Returns a key per example; it follows from seed and stream number alone."""
     return jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(draw)
 
 
@@ -98,7 +98,7 @@ def training_stacks(
     """Returns inputs, targets and, if there are any, weights: `b h w c`, HU.
 
     Args:
-      rngs: a key per example; each slice of its stack gets a key of its own.
+      rngs: a key per example, split into one key per slice of its stack.
       shard: `lq` and `gt` (`b c h w`, HU), `spacing_mm` (`b 2`).
       params: how a training pair is made.
     """
@@ -120,17 +120,17 @@ def training_stacks(
 def make_examples(
     params: PairParams, *, patch: int, patches_per_slice: int, seed: int
 ) -> Callable[[Any], Examples]:
-    """Returns what makes patches of slices on device, to be pmapped.
+    """Returns a function that makes patches from slices on device, for pmap.
 
     Args:
       params: how a training pair is made.
       patch: height and width of a patch.
       patches_per_slice: patches cropped from each slice.
-      seed: of the noise and the patches.
+      seed: seed of the noise and of the patches.
 
     Returns:
       `examples(shard)`; the shard holds `lq`, `gt` (`b c h w`, HU), `spacing_mm`
-      (`b 2`) and `draw` (`b`). The same function for the same arguments.
+      (`b 2`) and `draw` (`b`). Equal arguments give the same function.
     """
 
     def examples(shard: Any) -> Examples:
@@ -160,18 +160,18 @@ def make_train_step(
     accumulate: int = 1,
     ema_decay: float | int = 0.0,
 ) -> Callable[[TrainState, Examples], tuple[TrainState, Metrics]]:
-    """Returns the pure step, to be pmapped.
+    """Returns the pure training step, for pmap.
 
     Args:
       denoiser: the network and its loss.
-      optimizer: makes the steps.
-      accumulate: into how many parts a device's patches are cut, one after the other,
-        to keep memory low. Their mean gradient makes the step.
-      ema_decay: of the averaged parameters, below 1; read where the state has some.
+      optimizer: the optimiser.
+      accumulate: number of parts into which a device's patches are cut to save memory.
+        Parts run one after the other; the step uses their mean gradient.
+      ema_decay: decay of the averaged parameters, below 1; used if the state has them.
 
     Returns:
-      `train_step(state, examples)`. The same function for the same arguments, so that
-      several trainings in one process compile it once.
+      `train_step(state, examples)`. Equal arguments give the same function, so several
+      trainings in one process compile it once.
     """
 
     def train_step(state: TrainState, examples: Examples) -> tuple[TrainState, Metrics]:
@@ -202,16 +202,17 @@ def accumulated_gradient(
     examples: Examples,
     parts: int,
 ) -> tuple[tuple[jax.Array, PyTree], PyTree]:
-    """Returns ((mean loss, collections), its gradient by the parameters).
+    """Returns ((mean loss, collections), gradient of the loss by the parameters).
 
     Args:
       denoiser: the network and its loss.
-      state: parameters and collections are read.
-      examples: of one device.
-      parts: of equal size, one after the other; collections pass from part to part.
+      state: the state whose parameters and collections are used.
+      examples: examples of one device.
+      parts: number of equal parts, which run one after the other; each part starts
+        from the collections that the part before it returned.
 
     Raises:
-      ValueError: the patches cannot be shared out.
+      ValueError: The number of patches is not a multiple of `parts`.
     """
     count = len(examples.x)
     if count % parts:
@@ -241,9 +242,9 @@ def accumulated_gradient(
 
 
 def _averaged(state: TrainState, params: PyTree, decay: float | int) -> PyTree:
-    """The moving average after a step; young averages decay faster."""
+    """Returns the moving average after a step; early averages decay faster."""
     if state.ema is None:
         return None
     step = state.step.astype(jnp.float32)
-    kept = jnp.minimum(decay, (1 + step) / (10 + step))
-    return optax.incremental_update(params, state.ema, 1 - kept)
+    decay_now = jnp.minimum(decay, (1 + step) / (10 + step))
+    return optax.incremental_update(params, state.ema, 1 - decay_now)

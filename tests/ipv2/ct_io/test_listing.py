@@ -311,7 +311,7 @@ def test_one_id_in_all_folders_is_told_and_folders_decide(tmp_path, caplog):
     for item in listing.list_volumes(tmp_path).items:
         by_patient.setdefault(ct_io.patient_of(item), []).append(item)
     assert sorted(by_patient) == ["A", "B"]
-    ct_io.tell_patients(by_patient)
+    ct_io.log_patients(by_patient)
     assert "'Anonymous' stands in 2 folders (A, B)" in caplog.text
 
 

@@ -1,4 +1,4 @@
-"""Breath-like displacement: smooth, inside the body, without folds or blur."""
+"""The displacement of a breath: smooth, inside the body, without folds or blur."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def field(chest):
 def test_body_mask_is_the_body_without_the_table(chest):
     for hu, body in zip(chest[0], chest[1], strict=True):
         found = breath.body_mask(hu, SPACING[1:])
-        # 3 %: opening rounds corners, by a pixel of the rim.
+        # 3 %: the opening rounds corners by a pixel of the rim.
         assert np.sum(found ^ body) < 0.03 * body.sum()
     empty = np.full((32, 32), -1000.0, np.float32)
     assert not breath.body_mask(empty, (1.0, 1.0)).any()
@@ -46,7 +46,7 @@ def test_displacement_is_large_in_the_lung_and_zero_at_the_table(chest, field):
         assert size[index][far].max() == 0
 
 
-def test_front_rises_and_back_lies(chest, field):
+def test_front_rises_and_back_does_not_move(chest, field):
     body = chest[1][1]
     rows = np.nonzero(body.any(1))[0]
     column = SIZE // 2
@@ -63,7 +63,7 @@ def test_displacement_does_not_fold(chest, seed, lung_mm):
     assert np.abs(moved).max() > 3
 
 
-def test_a_slice_moves_the_same_alone(chest, field):
+def test_a_slice_s_field_does_not_depend_on_other_slices(chest, field):
     alone = breath.displacement_mm(chest[0][2:], SPACING, 0, first_mm=10.0)
     np.testing.assert_allclose(alone[0], field[2], atol=1e-4)
 
@@ -84,7 +84,7 @@ def test_warp_reads_where_the_field_points():
 
 def test_warp_keeps_the_noise():
     rng = np.random.default_rng(0)
-    # Noise as reconstructions have it: none near the highest frequencies.
+    # Like the noise of reconstructions: none near the highest frequencies.
     spectrum = np.fft.rfft2(rng.normal(size=(128, 128)))
     frequency = np.hypot(np.fft.fftfreq(128)[:, None], np.fft.rfftfreq(128)[None])
     window = frequency * (0.5 + 0.5 * np.cos(2 * np.pi * np.minimum(frequency, 0.5)))

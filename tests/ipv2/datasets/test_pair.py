@@ -43,7 +43,7 @@ class TinyPairs(tfds.core.GeneratorBasedBuilder):
             )
 
 
-def test_records_come_back_in_order_and_exactly(tmp_path, capsys):
+def test_records_are_read_in_order_and_exactly(tmp_path, capsys):
     source = dataset.load_split(TinyPairs(data_dir=str(tmp_path)), "train")
     assert len(source) == 5
     for index in range(5):
@@ -71,12 +71,12 @@ def test_an_interrupted_build_leaves_nothing_and_the_next_one_starts_again(tmp_p
     assert len(dataset.load_split(TinyPairs(data_dir=str(tmp_path)), "train")) == 5
 
 
-def test_unknown_split_lists_those_there_are(tmp_path):
+def test_the_message_of_an_unknown_split_lists_the_splits(tmp_path):
     with pytest.raises(UserError, match=r"no split 'test'.*'train': 5"):
         dataset.load_split(TinyPairs(data_dir=str(tmp_path)), "test")
 
 
-def test_truth_is_in_the_features_only_where_asked_for():
+def test_truth_is_in_the_features_only_with_has_truth():
     assert "truth" in pair.pair_features(has_truth=True)
     assert "truth" not in pair.pair_features(has_truth=False)
 

@@ -35,7 +35,7 @@ def write(path, *, count=3, seed=0, start=0.0):
 
 
 def make_root(root, patients=5, **options):
-    """Volumes p0/scan.nii ... in lq and gt: {name: (lq, gt)}."""
+    """Writes volumes p0/scan.nii ... to lq and gt, and returns {name: (lq, gt)}."""
     return {
         f"p{index}/scan": tuple(
             write(
@@ -53,12 +53,12 @@ def builder_of(tmp_path, **options):
 
 
 def read_pairs(builder):
-    """All records."""
+    """Returns all records."""
     return list(dataset.load_split(builder, PAIRS))
 
 
 def read_all(builder, **deal):
-    """The records of each split."""
+    """Returns the records of each split."""
     views = split_sources(builder, Deal(**deal))
     return {
         split: [view[index] for index in range(len(view))]
@@ -71,7 +71,7 @@ def patients_of(records):
 
 
 def reasons_of(builder, folder):
-    """What was left out: reason by path below a folder."""
+    """Returns {path below a folder: reason} of everything left out."""
     listed = builder.info.metadata["skipped"]
     return {os.path.relpath(path, folder): reason for path, reason in listed}
 
@@ -106,28 +106,28 @@ def test_records_are_the_files_split_by_patient(tmp_path, capfd):
     assert capfd.readouterr().out == ""
 
 
-def test_dealing_anew_needs_no_new_build(tmp_path, monkeypatch):
+def test_a_new_deal_needs_no_new_build(tmp_path, monkeypatch):
     make_root(tmp_path / "root")
     builder = builder_of(tmp_path)
     dataset.prepare(builder)
     monkeypatch.setattr(PairedFolders, "download_and_prepare", None)
-    seen = [
+    dealt = [
         {split: patients_of(of) for split, of in read_all(builder, **deal).items()}
         for deal in ({}, {"seed": 1}, {"fractions": (0.0, 0.0, 1.0)})
     ]
-    assert seen[0] != seen[1]
-    assert seen[2] == {
+    assert dealt[0] != dealt[1]
+    assert dealt[2] == {
         "train": set(),
         "val": set(),
         "test": {f"p{i}" for i in range(5)},
     }
-    for split in seen:
+    for split in dealt:
         assert sorted(itertools.chain.from_iterable(split.values())) == [
             f"p{i}" for i in range(5)
         ]
 
 
-def test_formats_and_breaths_mix_and_what_is_left_out_is_recorded(tmp_path):
+def test_slices_without_a_partner_are_left_out_and_recorded(tmp_path):
     root = tmp_path / "root"
     lq = make_series(root / "lq" / "a", 4, start=0.0, patient="")
     gt = make_series(root / "gt" / "a", 5, start=-2.5, patient="")
@@ -174,8 +174,8 @@ def write_pair(root, name, lq, gt, **options):
         ct_io.write_volume(volume, root / side / name / "scan.nii.gz", overwrite=True)
 
 
-def test_all_kinds_of_bad_partners_are_left_out_and_the_rest_goes_on(tmp_path):
-    """Folders as they come: every odd pair is one line, the good ones are used."""
+def test_bad_pairs_of_every_kind_are_left_out_and_good_ones_are_used(tmp_path):
+    """Each bad pair gives one line; the good pairs are in the dataset."""
     root, rng = tmp_path / "root", np.random.default_rng(0)
     gt = rng.integers(-1000, 1000, (4, 20, 20)).astype(np.float32)
     lq = gt + np.rint(rng.normal(0, 40, gt.shape)).astype(np.float32)
@@ -228,7 +228,7 @@ def test_names_pair_by_a_pattern_and_other_files_are_listed_as_unused(tmp_path):
     assert path.endswith("notes.txt")
 
 
-def test_a_damaged_test_patient_leaves_somebody_held_out(tmp_path):
+def test_without_a_damaged_test_patient_another_one_is_held_out(tmp_path):
     make_root(tmp_path / "root", 4)
     whole = read_all(builder_of(tmp_path))
     (held_out,) = patients_of(whole["test"])
@@ -297,12 +297,12 @@ def test_files_that_change_during_the_build_stop_it(tmp_path):
     assert not dataset.is_prepared(builder)
 
 
-def test_two_patients_need_a_decision(tmp_path, caplog):
+def test_two_patients_need_two_splits_or_a_split_by_slices(tmp_path, caplog):
     make_root(tmp_path / "root", 2, count=10)
     builder = builder_of(tmp_path)
     with pytest.raises(UserError, match=r"2 patient\(s\) \(p0, p1\) for 3 splits"):
         read_all(builder)
-    # By the hash of seed 0 both are for test; train takes the nearer one.
+    # The hash of seed 0 puts both into test; train takes the nearer one.
     lent = read_all(builder, fractions=(0.5, 0.0, 0.5))
     assert [len(lent[split]) for split in ("train", "val", "test")] == [10, 0, 10]
     assert "train would be empty and takes patient 'p0'" in caplog.text
@@ -338,7 +338,7 @@ def test_by_slice_cuts_through_single_slice_files(tmp_path):
     assert all(np.all(r["lq"] == r["slice"]) for r in splits["train"])
 
 
-def test_png_need_a_window_which_is_said_once(tmp_path):
+def test_png_without_a_window_are_refused_in_one_line(tmp_path):
     for side in ("lq", "gt"):
         (tmp_path / "root" / side).mkdir(parents=True)
         for index in range(5):
@@ -351,7 +351,7 @@ def test_png_need_a_window_which_is_said_once(tmp_path):
     assert str(error.value).count("config.data.window") == 1
 
 
-def test_a_stray_png_is_left_out_and_the_rest_goes_on(tmp_path):
+def test_a_stray_png_is_left_out(tmp_path):
     make_root(tmp_path / "root", 2)
     for side in ("lq", "gt"):
         PIL.Image.new("L", (6, 4)).save(tmp_path / "root" / side / "p9.png")
@@ -361,7 +361,7 @@ def test_a_stray_png_is_left_out_and_the_rest_goes_on(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_unknown_match_is_refused_where_types_are_not_executed(tmp_path):
+def test_an_unknown_match_is_refused_without_runtime_type_checks(tmp_path):
     make_root(tmp_path / "root", 1)
     code = (
         "from ipv2.datasets.paired_folders import paired_folders_config\n"
@@ -375,7 +375,7 @@ def test_an_unknown_match_is_refused_where_types_are_not_executed(tmp_path):
     assert "'position' or 'index'" in done.stdout
 
 
-def test_missing_folder_says_what_is_expected(tmp_path):
+def test_the_message_of_a_missing_folder_states_the_layout(tmp_path):
     with pytest.raises(UserError, match=r"lq: no such folder\. Expected: root/lq"):
         paired_folders_config(tmp_path)
 

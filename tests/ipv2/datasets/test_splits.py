@@ -45,7 +45,7 @@ def test_the_deal_follows_the_shares_the_seed_and_not_the_order():
     assert splits != _deal(names, seed=1, fractions=(0.5, 0.3, 0.2))
 
 
-def test_the_hash_is_what_it_is_said_to_be():
+def test_the_hash_is_the_documented_one():
     # printf 0:p1 | sha256sum
     assert hash_place("p1", 0) == pytest.approx(0xFC7902413132B41D / 2**64, abs=1e-15)
     places = [hash_place(name, 0) for name in _names(1000)]
@@ -54,7 +54,7 @@ def test_the_hash_is_what_it_is_said_to_be():
 
 @pytest.mark.parametrize("fractions", SHARES)
 def test_adding_patients_never_takes_one_from_train(fractions):
-    """The promise of the module, on many random data sets that grow."""
+    """The promise of the module, on many random datasets that grow."""
     rng = np.random.default_rng(0)
     back = 0
     for seed in range(60):
@@ -65,9 +65,9 @@ def test_adding_patients_never_takes_one_from_train(fractions):
             dealt = deal_patients(names[:count], deal)
             now = {p: split for split, who in dealt.patients.items() for p in who}
             moved = {p for p, s in (before or {}).items() if now[p] != s}
-            if lent == "train":  # the one case in which no promise is made
+            if lent == "train":  # the only case without a promise
                 moved = set()
-            # One at most, who had filled a held-out split, and goes back to train.
+            # At most the patient who filled a held-out split moves, back to train.
             assert moved <= ({lent} if lent else set()), (seed, count, moved)
             assert all(now[patient] == "train" for patient in moved)
             back += len(moved)
@@ -78,7 +78,7 @@ def test_adding_patients_never_takes_one_from_train(fractions):
                 elif "train would be empty" in warning:
                     lent = "train"
             before = now
-    assert back > 0, "nobody ever filled a split: the test shows nothing"
+    assert back > 0, "nobody ever filled a split: the test proves nothing"
 
 
 def test_adding_patients_moves_none_once_some_are_held_out():
@@ -93,7 +93,7 @@ def test_adding_patients_moves_none_once_some_are_held_out():
     assert all(dealt.patients[split] for split in SPLITS)
 
 
-def test_who_is_held_out_where_nobody_would_be_is_told_with_the_key():
+def test_an_empty_held_out_split_is_filled_with_a_warning_that_names_the_key():
     deal = Deal(fractions=(0.98, 0.01, 0.01))
     patients, warnings = deal_patients(_names(5), deal)
     ordered = sorted(_names(5), key=lambda name: hash_place(name, 0))
@@ -120,7 +120,7 @@ def test_fewer_patients_than_splits_are_refused_with_keys(count):
     assert "config.data.split=(1.0, 0.0, 0.0)" in str(error.value)
 
 
-def test_all_may_be_for_one_split():
+def test_one_split_may_take_all_patients():
     for index, split in enumerate(SPLITS):
         fractions = [0.0, 0.0, 0.0]
         fractions[index] = 1.0
@@ -136,7 +136,7 @@ def test_named_patients_alone_are_held_out():
     assert dealt == {"train": ["p1"], "val": [], "test": ["p0"]}
 
 
-def test_a_name_that_nobody_has_is_refused_and_a_damaged_one_is_told():
+def test_an_unknown_name_is_refused_and_an_unusable_one_warns():
     deal = Deal(test_patients=("p1", "p9"))
     with pytest.raises(
         UserError,

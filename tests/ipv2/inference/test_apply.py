@@ -1,4 +1,4 @@
-"""The stream of slices: neighbours, batches, devices, and how little is held."""
+"""The stream of slices: neighbours, batches, devices, memory."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +12,7 @@ HU = np.random.default_rng(0).normal(0, 300, SHAPE).astype(np.float32)
 
 
 def weigh(variables, hu):
-    """Neighbours told apart: 1, 10, 100 times the slice below, itself, above."""
+    """Weights the slice below by 1, the slice by 10, the slice above by 100."""
     factors = 10.0 ** jnp.arange(hu.shape[-1])
     return variables["gain"] * jnp.einsum("bhwc,c->bhw", hu, factors)
 
@@ -48,14 +48,14 @@ def test_every_slice_comes_out_once_and_in_order(batch_size, tiling):
     )
 
 
-def test_volumes_of_other_lengths_and_sizes_follow_each_other():
+def test_one_applier_takes_volumes_of_different_lengths_and_sizes():
     apply = applier()
     for shape in ((7, 6, 8), (1, 6, 8), (2, 5, 5)):
         hu = HU.ravel()[: np.prod(shape)].reshape(shape)
         np.testing.assert_allclose(np.stack(list(apply(hu, shape))), 2 * hu, rtol=1e-6)
 
 
-def test_no_more_than_two_batches_are_held():
+def test_at_most_two_batches_are_in_memory():
     read = 0
 
     def slices():
@@ -66,6 +66,6 @@ def test_no_more_than_two_batches_are_held():
 
     batch = 4  # of the 4 devices that tests have
     for done, _ in enumerate(applier(3, batch)(slices(), (40, 6, 8))):
-        # The batch that is done, the one that runs, and a neighbour.
+        # The finished batch, the running one, and a neighbour.
         assert read <= done + 2 * batch + 1
     assert done == 39

@@ -1,4 +1,4 @@
-"""Tiling: every pixel once, no seams, and what cannot be is said."""
+"""Tiling: weights, seams, defaults and refusals."""
 
 import numpy as np
 import pytest
@@ -18,12 +18,12 @@ RADIUS = 5
 
 
 def blur(image):
-    """A convolution of that radius, continued by edge pixels as the networks are."""
+    """A convolution of that radius, padded with edge pixels as the networks are."""
     return ndimage.uniform_filter(image, 2 * RADIUS + 1, mode="nearest")
 
 
 def coarse(image):
-    """Means of 4x4 blocks, blurred by 3x3 blocks and put back: radius 7, stride 4."""
+    """Means of 4x4 blocks, blurred over 3x3 blocks, enlarged: radius 7, stride 4."""
     height, width = image.shape
     padded = np.pad(image, ((0, -height % 4), (0, -width % 4)), mode="edge")
     h, w = padded.shape
@@ -49,7 +49,7 @@ def random_image(shape):
 @pytest.mark.parametrize(
     ("network", "radius", "stride"), [(blur, RADIUS, 1), (coarse, 7, 4)]
 )
-def test_tiles_give_what_the_whole_image_gives(network, radius, stride, shape, overlap):
+def test_tiles_give_the_whole_image_s_result(network, radius, stride, shape, overlap):
     image = random_image(shape)
     tiling = create_tiling(tile=32, overlap=overlap, radius=radius, stride=stride)
     assert shape[1] <= 32 or count_tiles(shape, tiling) > 1
@@ -59,7 +59,7 @@ def test_tiles_give_what_the_whole_image_gives(network, radius, stride, shape, o
     )
 
 
-def test_a_radius_that_is_too_small_would_be_seen():
+def test_a_radius_that_is_too_small_changes_the_result():
     image = random_image((64, 64))
     tiling = create_tiling(tile=32, overlap=8, radius=RADIUS - 2, stride=1)
     assert np.abs(tiled(blur, image, tiling) - blur(image)).max() > 1
@@ -79,7 +79,7 @@ def test_tiles_that_differ_fade_into_each_other():
 
 @pytest.mark.parametrize("length", range(1, 80, 7))
 @pytest.mark.parametrize("tiling", [Tiling(16, 6, 3, 1), Tiling(16, 8, 2, 4)])
-def test_weights_sum_to_one_and_places_are_multiples(length, tiling):
+def test_weights_sum_to_one_and_origins_are_multiples_of_the_stride(length, tiling):
     axis = cut_axis(length, tiling)
     total = np.zeros(axis.extent)
     for origin, weight in zip(axis.origins, axis.weights, strict=True):
@@ -89,7 +89,7 @@ def test_weights_sum_to_one_and_places_are_multiples(length, tiling):
     np.testing.assert_allclose(total, 1, atol=1e-6)
 
 
-def test_default_tiles_bound_memory_where_attention_sees_all():
+def test_images_are_cut_by_default_only_without_a_radius():
     assert create_tiling(tile=-1, overlap=-1, radius=7, stride=1) == Tiling()
     assert create_tiling(tile=-1, overlap=-1, radius=None, stride=8) == Tiling(
         256, 64, 0, 8
@@ -98,7 +98,7 @@ def test_default_tiles_bound_memory_where_attention_sees_all():
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("options", "message"),
     [
         ({"tile": 14, "overlap": -1}, r"^tile: got 14, accepted: at least 15"),
         ({"tile": -2, "overlap": -1}, "^tile: got -2, accepted: at least -1"),
@@ -106,6 +106,6 @@ def test_default_tiles_bound_memory_where_attention_sees_all():
         ({"tile": 32, "overlap": 32}, r"^overlap: got 32, .* to 31 "),
     ],
 )
-def test_what_would_leave_seams_is_refused(asked, said):
-    with pytest.raises(UserError, match=said):
-        create_tiling(radius=7, stride=1, **asked)
+def test_tilings_that_would_leave_seams_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        create_tiling(radius=7, stride=1, **options)

@@ -1,4 +1,4 @@
-"""Exports of any age: what they say of themselves, and how they are applied."""
+"""Exports, new and old: their description and their use."""
 
 import json
 import logging
@@ -24,7 +24,7 @@ def flow(tmp_path_factory):
 
 
 def _without_flow(export):
-    """The manifest as it was before it held the sampler."""
+    """Removes the sampler from the manifest, as in older exports."""
     path = export / "manifest.json"
     manifest = json.loads(path.read_text())
     del manifest["flow"]
@@ -36,13 +36,13 @@ def test_an_export_needs_no_recipe(tmp_path):
     trained = load_trained(tmp_path / "export")
     hu = np.random.default_rng(0).normal(0, 200, (1, 16, 16, 1)).astype(np.float32)
     result = make_denoise(trained.denoiser)(trained.variables, jnp.asarray(hu))
-    # One is compiled, and sums in another order.
+    # The compiled function sums in another order.
     np.testing.assert_allclose(result, apply(hu), rtol=0, atol=1e-2)
     assert np.std(result - hu[..., 0]) > 10
     assert trained.name == "cnn10" and "flow" not in trained.identity
 
 
-def test_a_flow_is_followed_as_its_export_says(flow):
+def test_a_flow_uses_the_sampler_of_its_export(flow):
     trained = load_trained(flow)
     assert isinstance(trained.denoiser, Flow) and trained.radius is None
     assert trained.identity["flow"] == {"sampler": "euler", "steps": 8}
@@ -53,21 +53,21 @@ def test_a_flow_is_followed_as_its_export_says(flow):
     assert heun.identity["flow"] == {"sampler": "heun", "steps": 2}
 
 
-def test_dropout_is_part_of_a_result_s_identity_where_it_is_on(flow):
+def test_dropout_is_part_of_the_identity_if_it_is_on(flow):
     dropped = load_trained(flow).sampled(Sampling(dropout_in_evaluation=True))
     assert dropped.identity["flow"]["dropout_in_evaluation"] is True
 
 
-def test_an_older_flow_has_the_recipes_sampler_and_says_so(tmp_path, caplog):
+def test_an_older_flow_gets_the_recipes_sampler_and_logs_it(tmp_path, caplog):
     export_network(tmp_path, **TINY)
     _without_flow(tmp_path / "export")
     with caplog.at_level(logging.INFO, logger="absl"):
         trained = load_trained(tmp_path / "export")
     assert trained.spec.sampling == Sampling()
-    assert "says no sampler, as older exports do: euler in 8 steps" in caplog.text
+    assert "older export states no sampler; using euler in 8 steps" in caplog.text
 
 
-def test_in_tasks_the_config_has_the_last_word_and_a_line_tells(flow, caplog):
+def test_in_tasks_the_config_overrides_the_sampler_and_logs_it(flow, caplog):
     config = config_of("", "", **{"flow.steps": 3, "flow.sampler": "heun"})
     with caplog.at_level(logging.INFO, logger="absl"):
         trained = load_exported(config, flow)
@@ -75,7 +75,7 @@ def test_in_tasks_the_config_has_the_last_word_and_a_line_tells(flow, caplog):
     assert "heun in 3 steps" in caplog.text and "euler in 8 steps" in caplog.text
 
 
-def test_in_tasks_a_regression_is_as_it_is(tmp_path):
+def test_in_tasks_a_regression_has_no_sampling(tmp_path):
     export_network(tmp_path)
     trained = load_exported(config_of("", ""), tmp_path / "export")
     assert trained.spec.sampling is None

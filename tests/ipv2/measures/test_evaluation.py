@@ -17,7 +17,7 @@ LEVEL_HU = {"background": -1000, "lung": -800, "body": 40}
 
 
 def make_slice(seed=0, size=48, truth=True, lung=True):
-    """A body with a lung, noise and bias by region known, label = truth + 7 HU."""
+    """Returns a body with a lung, known noise and bias, and label = truth + 7 HU."""
     rng = np.random.default_rng(seed)
     body = np.zeros((size, size), bool)
     body[6:-6, 6:-6] = True
@@ -53,7 +53,7 @@ def test_an_unknown_pixel_size_gives_no_millimetres():
 
 
 def halve_noise(scale, hu):
-    """A denoiser that knows the phantom: keeps `scale` of what differs from it."""
+    """A denoiser that knows the phantom: multiplies the error by `scale`."""
     clean = jnp.asarray(make_slice(size=hu.shape[2])["truth"], jnp.float32)
     return clean[None] + scale * (hu[..., 0] - clean[None])
 
@@ -65,7 +65,7 @@ def evaluate(slices, batch_size=2, **options):
 
 
 def assert_close(a, b, path=""):
-    """Equal trees, numbers to float32 rounding."""
+    """Checks that trees are equal, numbers up to float32 rounding."""
     assert type(a) is type(b), path
     if isinstance(a, dict):
         assert a.keys() == b.keys(), path
@@ -78,7 +78,7 @@ def assert_close(a, b, path=""):
 
 
 @pytest.mark.slow
-def test_regions_against_the_truth_hold_the_known_noise_and_bias():
+def test_region_metrics_against_the_truth_are_the_known_noise_and_bias():
     results = evaluate([make_slice(seed) for seed in range(3)])
     assert results["label"] == "truth"
     assert results["n_slices"] == 3
@@ -168,7 +168,7 @@ def test_prepare_makes_label_and_regions_on_device():
     assert_close(evaluate([raw], prepare=prepare), evaluate([item]))
 
 
-def test_network_is_applied_in_its_units():
+def test_network_gets_and_returns_network_units():
     def applied(**attributes):
         model = create_model("cnn10", **attributes)
         return make_denoise(Regression(model=model, loss=create_loss("mse")))
@@ -188,7 +188,7 @@ def test_network_is_applied_in_its_units():
     # 0.04 units are 40 HU.
     np.testing.assert_allclose(applied(residual=False)(variables, hu), 40, rtol=1e-6)
     np.testing.assert_allclose(applied()(variables, hu), -960, rtol=1e-6)
-    assert applied() is applied()  # so that jit knows it again
+    assert applied() is applied()  # so that jit compiles it once
 
 
 def test_tables_print_windows_slices_and_numbers():
@@ -203,7 +203,7 @@ def test_tables_print_windows_slices_and_numbers():
     assert rows.count("none") == rows.count("v2") == rows.count("input") == 2
 
 
-def test_a_grid_has_a_line_a_training_under_the_common_input():
+def test_a_grid_has_one_line_per_training_under_the_common_input():
     results = evaluate([make_slice()])
     text = format_grid(
         {"cnn10": {"v1": results, "v2": results | {"seconds": 7.4}}, "unet": {}},

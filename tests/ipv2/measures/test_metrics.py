@@ -7,7 +7,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from ipv2.measures import metrics
 from ipv2.measures.metrics import WINDOWS, Window
 
-# Compiled as a whole: op by op, the many small ones take seconds to compile.
+# Compiled as a whole: compiling the many small operations one by one takes seconds.
 psnr_db = jax.jit(metrics.psnr_db, static_argnums=2)
 ssim = jax.jit(metrics.ssim, static_argnums=2)
 image_metrics = jax.jit(metrics.image_metrics)
@@ -16,7 +16,7 @@ local_sd_hu = jax.jit(metrics.local_sd_hu)
 
 
 def random_pair(*shape, seed=0, noise=120.0):
-    """Smooth HU from air to bone, and the same with noise."""
+    """Returns smooth HU from air to bone with noise, and the same without."""
     rng = np.random.default_rng(seed)
     rows, columns = np.meshgrid(
         *(np.linspace(0, 3, n) for n in shape[-2:]), indexing="ij"
@@ -31,7 +31,7 @@ def clipped(image, window):
     return np.clip(image, window.low_hu, window.high_hu)
 
 
-def test_windows_are_the_stated_ones():
+def test_windows_match_a_table():
     table = {name: (w.low_hu, w.high_hu, str(w)) for name, w in WINDOWS.items()}
     assert table == {
         "lung": (-1350, 150, "-600/1500"),
@@ -44,7 +44,7 @@ def test_windows_are_the_stated_ones():
 
 def test_rmse_and_psnr_match_a_table():
     reference = jnp.zeros((3, 4, 4))
-    # 30 HU everywhere; beyond the window (240) counts as 240; equal.
+    # 30 HU everywhere; 1000 HU, which the window clips to 240; equal.
     image = jnp.stack([jnp.full((4, 4), v) for v in (30.0, 1000.0, 0.0)])
     window = WINDOWS["soft_tissue"]
     np.testing.assert_allclose(metrics.rmse_hu(image, reference, window), [30, 240, 0])
@@ -143,7 +143,7 @@ def test_region_metrics_keep_their_digits_on_a_whole_slice_of_bone():
     np.testing.assert_allclose(result["body"]["bias_hu"], noise.mean(), atol=1e-3)
     np.testing.assert_allclose(result["body"]["noise_sd_hu"], noise.std(), rtol=1e-4)
     local = local_sd_hu(image, mask)
-    # The median of a sample's deviation over 49 is below the deviation by 1 %.
+    # The median deviation of samples of 49 is 1 % below the true deviation.
     np.testing.assert_allclose(local, 10, rtol=0.02)
 
 
@@ -172,8 +172,8 @@ def test_blurred_edges_raise_the_error_but_not_the_local_noise():
         {"body": mask},
         "difference",
     )["body"]
-    # One column in 16 is off by 475 HU: a deviation of 119. Windows of 7 columns meet
-    # it in 7 of 16 places, so the median is taken among those that do not.
+    # One column in 16 is off by 475 HU: a deviation of 119. Windows of 7 columns cross
+    # it in 7 of 16 places, so the median is that of windows without it.
     np.testing.assert_allclose(region["noise_sd_hu"], 119, rtol=0.05)
     np.testing.assert_allclose(region["local_noise_sd_hu"], 10, rtol=0.2)
 

@@ -83,10 +83,10 @@ def test_noise_map_is_hardly_moved_by_an_edge(angle_deg):
     found = np.asarray(noise_analysis.noise_map(jnp.asarray(noise + edge)))
     clean = np.asarray(noise_analysis.noise_map(jnp.asarray(noise)))
     inner = np.s_[14:-14, 14:-14]
-    # Reads 3 % low; 2 % of sampling.
+    # The map reads 3 % low. 2 %: sampling.
     assert clean[inner].mean() == pytest.approx(9.7, rel=0.02)
-    # An edge of 500 HU: within a third on the edge itself, where up to five of nine
-    # windows see it at 45 degrees; nothing beyond the windows' reach.
+    # An edge of 500 HU changes values on it by a third at most: at 45 degrees it
+    # crosses up to five of nine windows. It changes nothing beyond their reach.
     near, far = np.abs(side) < 3, np.abs(side) > 15
     assert np.median(found[near]) == pytest.approx(np.median(clean[near]), rel=0.33)
     np.testing.assert_allclose(found[far], clean[far], rtol=2e-2)
@@ -99,7 +99,7 @@ def test_noise_map_follows_the_noise_and_ignores_slopes():
     image = (white((2, 96, 96), 1.0) * sd + slope).astype(np.float32)
     found = np.asarray(noise_analysis.noise_map(jnp.asarray(image)))
     assert found.shape == (2, 96, 96)
-    # Reads 3 % low; 3 %: 2 x 96 x 30 pixels, 49 to a window.
+    # The map reads 3 % low. 3 %: 2 x 96 x 30 pixels, 49 per window.
     assert found[..., 14:34].mean() == pytest.approx(4.85, rel=0.03)
     assert found[..., 62:82].mean() == pytest.approx(19.4, rel=0.03)
     with pytest.raises(ValueError, match="at least 21"):
@@ -107,7 +107,7 @@ def test_noise_map_follows_the_noise_and_ignores_slopes():
 
 
 @pytest.mark.slow
-def test_noise_by_region_is_that_of_the_metrics():
+def test_noise_by_region_agrees_with_the_metrics():
     image, truth = jnp.asarray(white((2, 32, 32))), jnp.asarray(white((2, 32, 32), 99))
     left = jnp.broadcast_to(jnp.arange(32) < 16, (2, 32, 32))
     found = noise_analysis.noise_sd_by_region(

@@ -1,4 +1,4 @@
-"""Anatomy of a NumPy thorax with known truth, and the four ways to go wrong."""
+"""Anatomy of a NumPy thorax with known truth, including four difficult cases."""
 
 import cv2
 import jax.numpy as jnp
@@ -35,7 +35,7 @@ CASES = {
 
 
 def _errors(found, truth):
-    """False lung in % of pixels, and lost lung in % of the lung."""
+    """Returns false lung in % of pixels, and lost lung in % of the lung."""
     lung = np.asarray(found)
     false = 100 * (lung & ~truth.lung).mean()
     lost = 100 * (truth.lung & ~lung).sum() / truth.lung.sum()
@@ -58,7 +58,7 @@ def test_false_and_lost_lung_stay_within_bounds(case, noise):
 
 @pytest.mark.parametrize("noise", [0.0, 100.0])
 def test_walls_that_the_opening_cuts_still_hold_the_lung(noise):
-    """Four pixels: two at the working grid, where the opening needs three."""
+    """The wall has four pixels, two on the working grid; the opening needs three."""
     truth = thorax(512)
     hu = truth.hu.copy()
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (9, 9))
@@ -89,7 +89,7 @@ def test_trachea_and_table_are_not_lung_and_table_is_outside():
     table = (truth.hu == 100) & ~truth.body
     assert table.sum() > 50
     assert np.asarray(found.outside)[table].all()
-    # A pixel of the contour either way: the edge pixels of the body are fat.
+    # The contour may be off by a pixel: the edge pixels of the body are fat.
     wrong = np.asarray(found.outside) != ~truth.body
     assert wrong.mean() < 0.005
 
@@ -120,7 +120,7 @@ def test_constant_images_of_any_size(shape):
 def test_small_and_odd_sizes_find_the_lungs(size):
     truth = thorax(size, wall=0.09)
     false, lost = _errors(segment(jnp.asarray(truth.hu)).lung, truth)
-    # A pixel's rim of the lung's outline is 5 % of it at 64 pixels.
+    # At 64 pixels, a rim of one pixel is 5 % of the lung.
     assert false < 0.5
     assert lost < 5.0
 

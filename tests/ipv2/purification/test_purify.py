@@ -39,7 +39,7 @@ def _grey(hu, low=-1350.0, width=1500.0):
 
 
 def _grey_pairs():
-    """8-bit pairs: a chest, one with a mark on the seed, noise, constants."""
+    """Returns 8-bit pairs: a chest, one with a mark on the seed, noise, constants."""
     rng = np.random.default_rng(1)
     lq, gt = _pair()
     pairs = [(_grey(lq), _grey(gt)), (_grey(lq), _grey(gt))]
@@ -103,7 +103,7 @@ def test_v2_with_its_modules_off_is_v1_with_t_0(params):
 
 
 @pytest.mark.slow
-def test_robust_blend_takes_each_side_from_its_mask():
+def test_robust_blend_exchanges_exactly_the_lungs():
     lq, gt = _pair()
     found = purify_v2(RNG, lq, gt, 1.0, ROBUST)
     lung = np.asarray(found.lung_mask) == 1
@@ -129,7 +129,7 @@ def test_align_contour_makes_the_outer_contour_that_of_the_target():
     outline = np.asarray((lq < -500) != (gt < -500)) & (
         np.asarray(plain.lung_mask) == 0
     )
-    # What is left are the table and the vessels, which have no air on one side only.
+    # Table and vessels remain: none of their pixels is outside air in only one breath.
     wrong = np.abs(np.asarray(plain.lq_bar - gt))[outline] > 400
     left = np.abs(np.asarray(aligned.lq_bar - gt))[outline] > 400
     assert left.sum() < 0.5 * wrong.sum()
@@ -145,7 +145,7 @@ def test_remove_noise_quiets_the_label_in_the_lung_alone(method):
     np.testing.assert_array_equal(np.asarray(found.gt_bar)[~lung], gt[~lung])
     inside = np.asarray(regions(gt).lung) & np.asarray(regions(lq).lung)
     assert inside.sum() > 100
-    # The median deviation: small vessels at this size are in the region, not noise.
+    # The median deviation, because the region holds small vessels at this size.
     label, noisy = np.asarray(found.gt_bar)[inside], np.asarray(lq)[inside]
     assert np.median(abs(label + 860)) < 0.6 * np.median(abs(noisy + 860))
 

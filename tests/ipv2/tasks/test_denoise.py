@@ -495,8 +495,8 @@ def _edit(path, **changes):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"unit": "grey/255"}, "not of a denoiser in HU/1000"),
-        ({"model": None}, "not of a denoiser in HU/1000"),
+        ({"unit": "grey/255"}, "not the export of a denoiser in HU/1000"),
+        ({"model": None}, "not the export of a denoiser in HU/1000"),
         (
             {"model": {"name": "cnn11", "dtype": "float32"}},
             "no such network: .*cnn11",

@@ -1,4 +1,4 @@
-"""What an export holds of a denoiser: all that it takes to make it again."""
+"""A denoiser's spec: through JSON and back, defaults, refusals."""
 
 import json
 
@@ -28,7 +28,7 @@ SPECS = [
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
-def test_a_denoiser_comes_back_from_json_equal_and_makes_the_same(spec):
+def test_a_spec_read_from_json_is_equal_and_creates_an_equal_denoiser(spec):
     again = _through_json(spec)
     assert again == spec and hash(again) == hash(spec)
     assert again.create() == spec.create()
@@ -44,7 +44,7 @@ def test_specs_that_differ_anywhere_are_not_equal():
     assert all(other != flow for other in others)
 
 
-def test_a_flow_is_made_with_its_sampler_and_its_time():
+def test_a_flow_has_the_sampler_and_time_scale_of_its_spec():
     made = SPECS[2].create()
     assert isinstance(made, Flow) and made.model.time_scale == 1.0
     assert (made.sampler, made.steps, made.dropout_in_evaluation) == ("heun", 3, True)
@@ -63,7 +63,7 @@ def test_the_config_s_denoiser_is_that_of_its_spec(name):
     assert list(model) == sorted(model)
 
 
-def test_a_published_flow_is_told_whole():
+def test_the_json_of_a_published_flow_is_complete():
     config = ipv2_ffm.get_config("published")
     assert settings.denoiser_spec(config).to_json() == {
         "model": {
@@ -78,13 +78,13 @@ def test_a_published_flow_is_told_whole():
     }
 
 
-def test_a_flow_that_says_no_sampler_has_that_of_the_recipes():
+def test_a_manifest_without_sampler_gets_that_of_the_recipes():
     old = {"model": {"name": "fm", "dtype": "float32", "channels": 1}}
     spec = DenoiserSpec.from_json(old)
     assert spec.sampling == Sampling() == settings.sampling(base_ipv2.get_base())
 
 
-def test_an_older_export_s_unset_attributes_are_the_network_s_own():
+def test_unset_attributes_of_an_older_export_are_the_network_s_defaults():
     old = {"name": "cnn10", "dtype": "float32", "channels": 1}
     old |= {"width": 0, "remat": False}
     spec = DenoiserSpec.from_json({"model": old})
@@ -92,7 +92,7 @@ def test_an_older_export_s_unset_attributes_are_the_network_s_own():
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         ({"name": "redcnn", "dtype": "float16"}, r"dtype: got 'float16', accepted: "),
         ({"name": "redcnn", "channels": 2}, "channels: got 2, accepted: an odd"),
@@ -100,8 +100,8 @@ def test_an_older_export_s_unset_attributes_are_the_network_s_own():
         ({"name": "fm"}, "sampling: got None with fm"),
     ],
 )
-def test_what_is_no_denoiser_is_refused(fields, said):
-    with pytest.raises(ValueError, match=said):
+def test_a_spec_refuses_bad_values(fields, message):
+    with pytest.raises(ValueError, match=message):
         DenoiserSpec(**fields)
 
 
@@ -112,13 +112,13 @@ def test_wrong_sampling_is_refused():
         Sampling(steps=0)
 
 
-def test_attributes_a_network_lacks_are_told():
+def test_attributes_that_a_network_lacks_are_refused():
     spec = DenoiserSpec(name="cnn10", attributes={"depth": 3})
     with pytest.raises(ValueError, match=r"cnn10 has no \['depth'\]"):
         spec.create()
 
 
-def test_batch_statistics_are_those_of_all_devices():
+def test_batch_statistics_are_taken_over_all_devices():
     model = DenoiserSpec(name="dncnn").create_network()
     assert model.axis_name == "batch"
     shapes = jax.eval_shape(

@@ -35,14 +35,14 @@ def test_the_path_is_straight_and_ends_exactly():
     np.testing.assert_allclose(x[2], 0.75 * x0[2] + 0.25 * x1[2], rtol=0, atol=1e-6)
 
 
-def test_loss_of_a_constant_velocity_is_a_table():
+def test_loss_of_a_constant_velocity_matches_a_table():
     x0 = jnp.zeros((2, 1, 1, 1))
     x1 = jnp.asarray([1.0, 4.0]).reshape(2, 1, 1, 1)
     loss = velocity_loss(lambda x, t: jnp.ones_like(x), x0, x1, jnp.asarray([0.2, 0.9]))
     assert float(loss) == pytest.approx((0**2 + 3**2) / 2)
 
 
-def test_loss_shows_the_network_the_path_and_the_time():
+def test_loss_passes_path_and_time_to_the_network():
     x0, x1, time = random(2, 3, 3, 1), random(2, 3, 3, 1, seed=1), jnp.array([0.3, 0.6])
     # (x1 - x_t) / (1 - t) is the velocity on a straight path: no loss is left.
     loss = velocity_loss(lambda x, t: (x1 - x) / (1 - as_images(t)), x0, x1, time)
@@ -86,7 +86,7 @@ def test_error_falls_with_the_order_of_the_sampler(sampler, order):
     np.testing.assert_allclose(observed, order, rtol=0, atol=0.3)
 
 
-def test_euler_takes_the_published_steps_by_default():
+def test_default_is_euler_with_the_published_steps():
     # Steps of 0.02 at t = 0, 0.02, ..., 0.98.
     x = integrate(
         lambda x, t: jnp.broadcast_to(as_images(t), x.shape), jnp.zeros((1,) * 4)
@@ -94,7 +94,7 @@ def test_euler_takes_the_published_steps_by_default():
     np.testing.assert_allclose(x, sum(0.02 * 0.02 * k for k in range(50)), rtol=1e-5)
 
 
-def test_heun_and_midpoint_see_the_times_of_their_equations():
+def test_heun_and_midpoint_use_the_times_of_their_equations():
     # One step: 1/2 (f(0) + f(1)) and f(1/2) for dx/dt = f(t) = t^3.
     def velocity(x, t):
         return jnp.broadcast_to(as_images(t) ** 3, x.shape)
@@ -150,7 +150,7 @@ def test_silent_broadcasting_is_refused():
     x, time = jnp.zeros((2, 3, 3, 1)), jnp.zeros(2)
     with pytest.raises(ValueError, match=r"one shape, got \(2, 3, 3, 1\) and \(2, 3"):
         interpolate(x, jnp.zeros((2, 3, 3)), time)
-    with pytest.raises(ValueError, match=r"one number an image, \(2,\), got \(1,\)"):
+    with pytest.raises(ValueError, match=r"one number per image, \(2,\), got \(1,\)"):
         # Past the annotations, which are only executed in tests.
         flow.interpolate.__wrapped__(x, x, jnp.zeros(1))
     with pytest.raises(ValueError, match="one shape"):

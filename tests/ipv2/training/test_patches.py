@@ -11,7 +11,7 @@ def _keys(count, seed=0):
 
 
 def _numbered(b, h, w):
-    """Slices whose pixels name their place; the second channel is its negative."""
+    """Returns slices of distinct pixel values; channel 1 is minus channel 0."""
     place = jnp.arange(b * h * w, dtype=jnp.float32).reshape(b, h, w)
     return jnp.stack([place, -place], axis=-1)
 

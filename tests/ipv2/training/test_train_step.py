@@ -1,4 +1,4 @@
-"""The step for every kind of network: devices, averages, parts, neighbours."""
+"""The training step: devices, averages, accumulation, neighbouring slices."""
 
 import jax
 import jax.numpy as jnp
@@ -57,7 +57,7 @@ def _step(denoiser, optimizer=None, ema=False, **options):
 
 
 def _run(step, state, steps=1, devices=1, batch=None):
-    """States after each of so many steps on so many real (virtual) devices."""
+    """Returns the state after each step, on `devices` virtual devices."""
     over = jax.pmap(
         step,
         axis_name=AXIS,
@@ -98,7 +98,7 @@ def test_one_two_and_four_devices_give_the_same_parameters_after_five_steps(deno
 
 
 @pytest.mark.slow
-def test_batch_statistics_move_and_are_used():
+def test_batch_statistics_change_and_are_used():
     step, state = _step(_dncnn())
     (after,) = _run(step, state)
     before = state.collections["batch_stats"]["layer2"]["norm"]
@@ -143,7 +143,7 @@ def test_parts_of_a_batch_add_up_to_the_whole(denoiser):
 
 
 def test_the_same_training_again_compiles_nothing():
-    """The same functions for equal arguments, and other ones for others."""
+    """Equal arguments give the same function, other arguments another one."""
     optimizer = settings.optimizer(ipv2_redcnn.get_config("smoke"), 4, 1.0)
     again = settings.optimizer(ipv2_redcnn.get_config("smoke"), 4, 1.0)
     step = pmap_step(make_train_step(_dncnn(), optimizer))
@@ -181,7 +181,7 @@ def test_a_network_of_three_slices_trains_and_denoises_the_middle_one(make):
 
 
 @pytest.mark.slow
-def test_every_slice_of_a_stack_gets_noise_of_its_own():
+def test_slices_of_a_stack_get_different_noise():
     batch = _batch(2, channels=3)
     same = jnp.repeat(batch["gt"][:, :1], 3, axis=1)
     shard = batch | {"lq": same, "gt": same}
@@ -189,7 +189,7 @@ def test_every_slice_of_a_stack_gets_noise_of_its_own():
     lq, gt = purified_stacks(rngs, shard, None)
     assert lq.shape == (2, SIZE, SIZE, 3)
     np.testing.assert_array_equal(lq, gt)
-    # The published masks on random pixels: some noise is blended in anywhere.
+    # The published masks on random pixels blend some noise in everywhere.
     params = PurifyParams(variant="reference", add_noise="reference")
     lq, _ = purified_stacks(rngs, shard, params)
     assert np.abs(lq[..., 0] - lq[..., 1]).max() > 0
@@ -201,7 +201,7 @@ def test_a_flow_s_dropout_in_evaluation_is_the_same_for_every_slice():
     hu = jnp.broadcast_to(jnp.linspace(-1000, 0, 16), (2, 16, 16))[..., None]
     published = _flow(dropout_in_evaluation=True)
     variables = published.init(jax.random.key(0))
-    # Not the near-zero last layer of an untrained network, which hides the dropout.
+    # The near-zero last layer of an untrained network would hide the dropout.
     variables["params"]["conv_out"]["kernel"] += 0.05
     dropped = make_denoise(published)(variables, hu)
     np.testing.assert_array_equal(dropped[0], dropped[1])
