@@ -7,7 +7,7 @@ and one kernel fails on others.
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,9 @@ class ScanRanges:
       dose: as a fraction of normal dose; None for that of the `DoseParams`.
       photons: of one ray through air at normal dose; None likewise.
       cutoff: of the reconstruction filter; None likewise.
+      target_dose: the images are free of noise, and the normal-dose images that belong
+        to the low-dose ones are scans too, at this fraction of normal dose; None for
+        images that are normal-dose scans themselves.
 
     Raises:
       ValueError: a range that does not rise, or does not start above 0.
@@ -40,12 +43,11 @@ class ScanRanges:
     dose: Range | None = None
     photons: Range | None = None
     cutoff: Range | None = None
+    target_dose: float | None = None
 
     def __post_init__(self) -> None:
         """Checks every range."""
-        for name, value in dataclasses.asdict(self).items():
-            if value is None:
-                continue
+        for name, value in self._known.items():
             low, high = value
             if not (0 < low <= high and math.isfinite(high)):
                 raise ValueError(
@@ -58,12 +60,18 @@ class ScanRanges:
         Raises:
           ValueError: an end is outside what `DoseParams` accepts.
         """
-        known = {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
         low, high = (
-            dataclasses.replace(params, **{k: v[end] for k, v in known.items()})
+            dataclasses.replace(params, **{k: v[end] for k, v in self._known.items()})
             for end in (0, 1)
         )
         return low, high
+
+    @property
+    def _known(self) -> dict[str, Range]:
+        """Returns the ranges that are given."""
+        names = ("dose", "photons", "cutoff")
+        given = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 def drawn_responses(params: DoseParams, ranges: ScanRanges, padded: int) -> np.ndarray:
@@ -111,9 +119,17 @@ def draw_scans(
         for key, value in photon_noise.scan_values(params).items()
     }
     scans["photons"] = photons * dose
+    scans["dose"] = dose
     scans["ratio"] = dose / params.input_dose
     chosen = jnp.minimum((uniform[:, 2] * filters).astype(jnp.int32), filters - 1)
     return scans, chosen
+
+
+class Scans(NamedTuple):
+    """One image at two doses, HU."""
+
+    low: Float32[Array, "*b h w"]
+    normal: Float32[Array, "*b h w"]
 
 
 def simulate_drawn_scans(
@@ -122,21 +138,22 @@ def simulate_drawn_scans(
     spacing_mm: Any,
     params: DoseParams,
     ranges: ScanRanges,
-) -> Float32[Array, "..."]:
-    """The images, each as a scan of its own drawn at random would show it, HU.
+) -> Scans:
+    """Returns low-dose and normal-dose images, each of a scan drawn at random, HU.
 
     As `photon_noise.simulate_low_dose` but for the drawing: a slice's scan and noise
     depend on its key, image and spacing alone.
 
     Args:
       rng: one key, folded with each slice's position in the batch; or keys of shape *b.
-      image_hu: `*b h w` normal-dose images, at least 16 pixels each way.
+      image_hu: `*b h w` normal-dose images, or with `ranges.target_dose` images free of
+        noise; at least 16 pixels each way.
       spacing_mm: as for `simulate_low_dose`.
       params: what is not drawn; a parallel beam.
       ranges: of what is.
 
     Returns:
-      `*b h w` low-dose images, HU, not clipped.
+      `*b h w`, not clipped. Without `ranges.target_dose`, `normal` is the image.
 
     Raises:
       ValueError: as `simulate_low_dose`; ranges outside what `DoseParams` accepts; a
@@ -152,18 +169,26 @@ def simulate_drawn_scans(
     h, w = image_hu.shape[-2:]
     batch = image_hu.shape[:-2]
     spacing = photon_noise.slice_spacing(spacing_mm, batch)
-    both = jax.vmap(jax.random.split)(slice_keys(rng, batch))
+    keys = jax.vmap(lambda key: jax.random.split(key, 3))(slice_keys(rng, batch))
     geometry = photon_noise.scan_geometry((h, w), params.views)
     responses = drawn_responses(params, ranges, geometry.padded)
-    scans, chosen = draw_scans(both[:, 0], params, ranges, filters=len(responses))
+    scans, chosen = draw_scans(keys[:, 0], params, ranges, filters=len(responses))
     image = jnp.asarray(image_hu, jnp.float32)
-    noise = photon_noise.noise_of_scans_hu(
-        geometry,
-        jnp.asarray(responses),
-        scans,
-        chosen,
-        both[:, 1],
-        jax.lax.stop_gradient(image).reshape(-1, h, w),
-        spacing,
-    )
-    return image + jax.lax.stop_gradient(noise).reshape(image.shape)
+    flat = jax.lax.stop_gradient(image).reshape(-1, h, w)
+
+    def noise(keys: Array, scans: dict[str, Array]) -> Array:
+        added = photon_noise.noise_of_scans_hu(
+            geometry, jnp.asarray(responses), scans, chosen, keys, flat, spacing
+        )
+        return jax.lax.stop_gradient(added).reshape(image.shape)
+
+    normal = image
+    if ranges.target_dose is not None:
+        of_target = jnp.full_like(scans["ratio"], ranges.target_dose)
+        fresh = {
+            "ratio": jnp.zeros_like(of_target),
+            "photons": scans["photons"] * of_target / scans["dose"],
+        }
+        normal = image + noise(keys[:, 2], {**scans, **fresh})
+        scans = scans | {"ratio": scans["dose"] / of_target}
+    return Scans(normal + noise(keys[:, 1], scans), normal)

@@ -110,7 +110,10 @@ def training_pair(
     if params.purification is not None:
         pure = purify(rngs, lq, gt, spacing_mm, params.purification)
         return Pair(pure.lq_bar, gt, None)
-    noisy_gt = simulated_input(rngs, gt, spacing_mm, params)
+    if params.ranges is not None:
+        scans = simulate_drawn_scans(rngs, gt, spacing_mm, params.dose, params.ranges)
+        return Pair(_stored(scans.low), _stored(scans.normal), None)
+    noisy_gt = _stored(simulate_low_dose(rngs, gt, spacing_mm, params.dose))
     if params.kind == "simulated":
         return Pair(noisy_gt, gt, None)
     assert params.dose is not None  # checked when the parameters were made
@@ -121,13 +124,6 @@ def training_pair(
     return Pair(lq, gt, agrees.astype(jnp.float32))
 
 
-def simulated_input(
-    rngs: Array, gt: Float32[Array, "b h w"], spacing_mm: Any, params: PairParams
-) -> Float32[Array, "b h w"]:
-    """Returns N(gt) as a scanner stores it, HU."""
-    assert params.dose is not None  # checked when the parameters were made
-    if params.ranges is None:
-        noisy = simulate_low_dose(rngs, gt, spacing_mm, params.dose)
-    else:
-        noisy = simulate_drawn_scans(rngs, gt, spacing_mm, params.dose, params.ranges)
-    return jnp.clip(noisy, *_STORED_HU)
+def _stored(hu: Float32[Array, "b h w"]) -> Float32[Array, "b h w"]:
+    """Clips an image as a scanner stores it."""
+    return jnp.clip(hu, *_STORED_HU)
