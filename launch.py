@@ -19,8 +19,7 @@ Variants: each recipe's docstring lists them; every recipe has `smoke` (seconds)
 
 The same command again resumes an interrupted run, or says that it is complete.
 Exit status: 0 done; 1 the run failed or was interrupted; 2 the command, config or
-input is wrong; 3 done, but volumes were skipped and --config.strict=True asked to be
-told.
+input is wrong; 3 done, but volumes were skipped, with --config.strict=True.
 """
 
 import difflib
@@ -41,17 +40,17 @@ from common.errors import Incomplete, Interrupted, RunFailed, UserError
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Recipe: configs/NAME.py[:variant[,variant...]].", lock_config=True
 )
-_TASK = flags.DEFINE_string("task", None, "Task; the recipe's own if not given.")
+_TASK = flags.DEFINE_string("task", None, "Task; that of the recipe if not given.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Default: runs/NAME[-variant...].")
 _COORDINATOR = flags.DEFINE_string(
     "coordinator", "", "host:port of process 0; 'auto' on TPU pods and Slurm."
 )
-_PROCESSES = flags.DEFINE_integer("processes", 1, "How many processes there are.")
-_PROCESS = flags.DEFINE_integer("process", 0, "Which one this is, from 0.")
+_PROCESSES = flags.DEFINE_integer("processes", 1, "Number of processes.")
+_PROCESS = flags.DEFINE_integer("process", 0, "Number of this process, from 0.")
 
 
 def _recipe_of(argv: Sequence[str]) -> str | None:
-    """Returns the value of --config in a command line, None if it has none."""
+    """Returns the value of --config in a command line; None without one."""
     for place, word in enumerate(argv):
         if match := re.fullmatch(r"--?config(?:=(.*))?", word, re.DOTALL):
             return match[1] or (argv[place + 1] if place + 1 < len(argv) else None)
@@ -76,10 +75,10 @@ def _load_recipe(recipe: str) -> ConfigDict:
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
-    """Parses the command line; prints the help where it is asked for.
+    """Parses the command line; prints the help if it has --help.
 
     Raises:
-      UserError: a flag or override is wrong; names the closest ones.
+      UserError: a flag or override is wrong; the message names the closest ones.
     """
     if {"--help", "-h", "--helpshort", "-help"} & set(argv):
         app.usage(shorthelp=True, writeto_stdout=True)
@@ -105,7 +104,7 @@ def _default_workdir(recipe: str) -> Path:
 
 def main(argv: Sequence[str]) -> None:
     """Starts the processes and hands the config to its task."""
-    # Here, so that a wrong command is told before jax is loaded.
+    # Here, so that a wrong command fails before jax is loaded.
     from common.devices import start_processes
 
     start_processes(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
@@ -121,7 +120,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _log_plainly() -> None:
-    """Shows our own messages as plain lines, and of libraries only the warnings."""
+    """Logs messages of this project as plain lines, and of libraries warnings only."""
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
     handler = logging.get_absl_handler()
@@ -132,14 +131,14 @@ def _log_plainly() -> None:
 
 
 def is_ours(path: str) -> bool:
-    """Returns whether a source file is the project's: not one of a .venv inside it."""
+    """Returns whether a source file is the project's, and not of a .venv inside it."""
     root = Path(__file__).parent
     ours = ("acq", "common", "ipv2", "launch.py")
     return any(Path(path).is_relative_to(root / name) for name in ours)
 
 
 def run() -> None:
-    """Runs `main`; turns the errors that are for people into messages."""
+    """Runs `main`; prints the errors of `common.errors` as messages."""
     _log_plainly()
     try:
         app.run(main, flags_parser=_parse_flags)

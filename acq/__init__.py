@@ -39,12 +39,12 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports what is called so."""
+    """Imports a public name when it is first used."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:
-    """What there is, imported or not."""
+    """Returns all names, imported or not."""
     return sorted({*globals(), *__all__})

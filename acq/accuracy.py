@@ -1,6 +1,6 @@
-"""How often a classifier is right, and how close a student is to its teacher.
+"""Accuracy of a classifier, and fidelity of a student to its teacher.
 
-Whatever the batch size and the number of devices.
+The results do not depend on the batch size or the number of devices.
 """
 
 import functools
@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Float32, Int, Int32, UInt8
 
 from acq.classifier import Normalisation
 from acq.datasets.eval_data import Rows
-from acq.datasets.unusable import told_together
+from acq.datasets.unusable import reporting_all_unusable
 from acq.training.losses import distillation_loss
 from common.devices import AXIS, pmap_eval, replicate, to_host
 from common.pipeline import read_ahead
@@ -28,11 +28,11 @@ NOT_FINITE = -1
 
 
 class Accuracy(NamedTuple):
-    """How many of how many.
+    """Number of correctly classified images.
 
     Attributes:
-      correct: Images whose highest logit is their label's.
-      n: Images.
+      correct: Images whose highest logit is that of their label.
+      n: All images.
     """
 
     correct: int
@@ -40,17 +40,17 @@ class Accuracy(NamedTuple):
 
     @property
     def top1(self) -> float:
-        """In percent."""
+        """Share of correct images, in percent."""
         return 100.0 * self.correct / self.n
 
 
 class Fidelity(NamedTuple):
-    """How close a student is to its teacher.
+    """Fidelity of a student to its teacher.
 
     Attributes:
-      agreement: In percent, of the images, on which both give the same class.
-      kl: KL(teacher || student) of the softmax in nats, a mean over images; None where
-        a logit is not finite.
+      agreement: Share of images that both give the same class, in percent.
+      kl: KL(teacher || student) of the softmax in nats, a mean over images; None if a
+        logit is not finite.
     """
 
     agreement: float
@@ -62,10 +62,10 @@ def logits_of(network: nn.Module) -> Apply:
     """Returns `apply(variables, x) -> logits` of a network in evaluation mode.
 
     Args:
-      network: Returns logits and features, as those of `acq.models`.
+      network: Returns logits and features, like those of `acq.models`.
 
     Returns:
-      The same function for the same network, so that it compiles once.
+      The same function for the same network, so that it compiles only once.
     """
 
     def apply(variables: PyTree, x: jax.Array) -> jax.Array:
@@ -78,16 +78,16 @@ def logits_of(network: nn.Module) -> Apply:
 def measure_accuracy(
     logits: Float32[np.ndarray, "n k"], labels: Int[np.ndarray, "n"]
 ) -> Accuracy:
-    """Returns how many images a classifier gets right."""
+    """Returns the accuracy of a classifier's logits."""
     return Accuracy(int(np.sum(classes_of(logits) == labels)), len(labels))
 
 
 def measure_fidelity(
     student: Float32[np.ndarray, "n k"], teacher: Float32[np.ndarray, "n k"]
 ) -> Fidelity:
-    """Returns how close a student's logits are to its teacher's of the same images.
+    """Returns the fidelity of a student's logits to its teacher's on the same images.
 
-    Fidelity is not accuracy: Stanton et al., NeurIPS 2021.
+    Fidelity is not accuracy: see Stanton et al., NeurIPS 2021.
     """
     classes = classes_of(student)
     same = (classes == classes_of(teacher)) & (classes != NOT_FINITE)
@@ -99,9 +99,9 @@ def measure_fidelity(
 
 
 def classes_of(logits: Float32[np.ndarray, "n k"]) -> Int32[np.ndarray, "n"]:
-    """Returns each image's class: its highest logit, the first of equals.
+    """Returns each image's class: its highest logit, or the first of equal ones.
 
-    NOT_FINITE where a logit is not finite.
+    An image with a logit that is not finite has the class NOT_FINITE.
     """
     finite = np.isfinite(logits).all(-1)
     return np.where(finite, np.argmax(logits, -1), NOT_FINITE).astype(np.int32)
@@ -118,16 +118,16 @@ def predict(
 ) -> Float32[np.ndarray, "n k"]:
     """Returns the logits of every image.
 
-    Batches are read in threads while the devices work. The last one is filled up with
-    black images, which are not counted, so that all have one shape.
+    Threads read batches while the devices work. The last batch is filled with black
+    images, which are not counted, so that all batches have one shape.
 
     Args:
-      apply: `apply(variables, x) -> logits`, x float32 and normalised. Compiled once
-        for each function: give the same one again, as `logits_of` does.
+      apply: `apply(variables, x) -> logits`, with x float32 and normalised. Each
+        function compiles once, so give the same one again, as `logits_of` does.
       variables: Of the classifier; the same in every process.
-      images: Whatever gives uint8 NHWC when indexed with an array of places.
+      images: Gives uint8 NHWC when indexed with an array of positions.
       batch_size: Images at once over all devices, rounded up to a multiple of them.
-      normalisation: What the classifier takes of images in [0, 1].
+      normalisation: Makes network inputs from images in [0, 1].
       name: Of the work, for the progress line.
 
     Returns:
@@ -135,7 +135,7 @@ def predict(
 
     Raises:
       ValueError: There are no images.
-      UserError: Some cannot be used; names them.
+      UserError: Some images cannot be used; the message names them.
     """
     count = len(images)
     if not count:
@@ -144,7 +144,7 @@ def predict(
     step = pmap_eval(_make_predict(apply, normalisation))
     variables = replicate(variables)
     found, order = [], []
-    with Progress(name, count, "images") as progress, told_together(images):
+    with Progress(name, count, "images") as progress, reporting_all_unusable(images):
         for places, logits in _one_late(
             step(variables, shard)
             for shard in read_ahead(
@@ -168,20 +168,20 @@ def _make_predict(
         images: UInt8[Array, "b h w c"] = shard["images"]
         x = normalisation.normalise(images.astype(jnp.float32) / 255.0)
         logits = apply(variables, x).astype(jnp.float32)
-        # With their places, so that the order of the devices does not matter.
+        # With the positions, so that the order of the devices does not matter.
         return jax.lax.all_gather((shard["places"], logits), AXIS)
 
     return predict_shard
 
 
 def _whole_batch(batch_size: int, count: int) -> int:
-    """Images a step: at most all there are, a multiple of the devices."""
+    """Returns images per step: at most `count`, rounded up to a multiple of devices."""
     devices = jax.device_count()
     return -(-min(batch_size, count) // devices) * devices
 
 
 def _read_shard(images: Rows, size: int, start: int) -> dict[str, np.ndarray]:
-    """This process's part of the batch that starts at a place, by device."""
+    """Returns this process's part of the batch that begins at `start`, by device."""
     own = size // jax.process_count()
     first = start + own * jax.process_index()
     places = np.arange(first, min(first + own, len(images)))
@@ -198,7 +198,7 @@ def _read_shard(images: Rows, size: int, start: int) -> dict[str, np.ndarray]:
 def _one_late(
     results: Iterator[Any],
 ) -> Iterator[tuple[Int[np.ndarray, "b"], Float32[np.ndarray, "b k"]]]:
-    """Fetches each result when the next one is under way."""
+    """Fetches each result after the next one has been started."""
     before = None
     for result in results:
         if before is not None:
@@ -210,5 +210,5 @@ def _one_late(
 
 def _fetch(result: Any) -> tuple[Int[np.ndarray, "b"], Float32[np.ndarray, "b k"]]:
     places, logits = to_host(result)
-    # Every device has gathered all of it.
+    # Every device has gathered the whole result.
     return places[0].ravel(), logits[0].reshape(-1, logits.shape[-1])

@@ -1,4 +1,4 @@
-"""A float classifier with all that is known of it: what to feed it, what comes out."""
+"""A float classifier with its variables and a record of inputs and outputs."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from common.typing import PyTree
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Normalisation:
-    """What a network's input is, of images in [0, 1]: (image - mean) / std.
+    """Makes network inputs from images in [0, 1]: (image - mean) / std.
 
     Attributes:
       mean: Per channel, in units of the images.
@@ -27,7 +27,7 @@ class Normalisation:
     std: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be divided by or fits no channels."""
+        """Raises ValueError if the lengths differ or a std is not above 0."""
         if len(self.mean) != len(self.std) or not self.mean or min(self.std) <= 0:
             raise ValueError(
                 "mean and std need one number per channel, std above 0; got "
@@ -35,26 +35,26 @@ class Normalisation:
             )
 
     def normalise(self, images: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
-        """Network inputs of images in [0, 1]."""
+        """Returns the network inputs of images in [0, 1]."""
         return (images - _channels(self.mean, images)) / _channels(self.std, images)
 
     def denormalise(self, x: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
-        """Images in [0, 1], where they were so, of network inputs."""
+        """Returns the images of network inputs; inverts `normalise`."""
         return x * _channels(self.std, x) + _channels(self.mean, x)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Record:
-    """What is known of a classifier beyond its variables.
+    """Description of a classifier, without its variables.
 
     Attributes:
       name: Of the network: one of `NETWORKS`, or 'package.module:Class'.
-      options: Attributes of the network that its name leaves open.
-      classes: Logits out.
-      image_size: Side of the square images it takes.
-      normalisation: What it takes of them.
-      source: Where its weights came from; '' for those that were never in a file.
-      sha256: Of that file, or of the variables of an export; '' if `source` is.
+      options: Attributes of the network that its name does not define.
+      classes: Number of logits.
+      image_size: Side of its square input images.
+      normalisation: Of its input images.
+      source: File or address of its weights; '' if they were never in a file.
+      sha256: Of that file, or of the variables of an export; '' if `source` is ''.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Record:
 
     @property
     def black(self) -> tuple[float, ...]:
-        """Of the images, per channel as the network takes it."""
+        """Black as a network input, per channel."""
         per_channel = self.normalisation
         return tuple(
             -mean / std
@@ -76,7 +76,7 @@ class Record:
 
     @property
     def channels(self) -> int:
-        """Of the images."""
+        """Number of channels of the images."""
         return len(self.normalisation.mean)
 
     def image_shape(self, count: int) -> tuple[int, int, int, int]:
@@ -84,15 +84,15 @@ class Record:
         return count, self.image_size, self.image_size, self.channels
 
     def to_json(self) -> dict[str, Any]:
-        """What `from_json` takes, as a manifest holds it."""
+        """Returns the record as a manifest holds it; `from_json` reads it."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> "Record":
-        """The record that `to_json` gave.
+        """Returns the record from the result of `to_json`.
 
         Raises:
-          UserError: It is not such a record.
+          UserError: The input is not such a record.
         """
         try:
             per_channel = found["normalisation"]
@@ -103,8 +103,9 @@ class Record:
             return cls(**others)
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
-                f"not the record of a classifier ({error}); got {dict(found)!r}. It is "
-                "of another version of this software: export the classifier again."
+                f"not the record of a classifier ({error}); got {dict(found)!r}. "
+                "Another version of this software wrote it: export the classifier "
+                "again."
             ) from error
 
 
@@ -116,7 +117,7 @@ class Classifier:
       network: Takes (n, h, w, c), normalised, and `train`; returns logits (n, classes)
         and features (n, h', w', k). It has the attributes `layers` and `classes`.
       variables: `params` and `batch_stats`, float32.
-      record: What is known of it.
+      record: Its description.
     """
 
     network: nn.Module
@@ -124,7 +125,7 @@ class Classifier:
     record: Record
 
     def with_layers(self, layers: Layers) -> nn.Module:
-        """The same network built of other layers."""
+        """Returns the same network made with other layers."""
         return self.network.clone(layers=layers)
 
 

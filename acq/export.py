@@ -1,4 +1,4 @@
-"""A quantized network: integers, scales, what they belong to; and as a folder."""
+"""A quantized network of integers and scales, in memory and as an exported folder."""
 
 import dataclasses
 import functools
@@ -33,7 +33,7 @@ from common.checkpoint import (
 from common.errors import UserError
 from common.typing import PyTree
 
-# What the grids of all layers need to be known of.
+# Keys of a manifest's `quantizer` that define the grids.
 _GRID_KEYS = (
     *("weight_bits", "activation_bits", "other_bits"),
     *("symmetric_weights", "gradient"),
@@ -47,8 +47,8 @@ class QuantizedNetwork:
     Attributes:
       network: takes (n, h, w, c), normalised; returns logits and features.
       variables: `integers`, `params` (biases and BatchNorm's) and `batch_stats`.
-      record: of the classifier it was.
-      manifest: what else is known of it; an export's holds the hashes too.
+      record: of the float classifier.
+      manifest: describes the quantization; that of an export also holds hashes.
     """
 
     network: nn.Module
@@ -57,23 +57,23 @@ class QuantizedNetwork:
     manifest: dict[str, Any]
 
     def __call__(self, images: Any) -> Float[Array, "n k"]:
-        """Returns the logits of images; compiled once for each of their shapes.
+        """Returns the logits of images; compiles once for each image shape.
 
         Args:
-          images: uint8, or floats in [0, 1]: (n, h, w, c) of the network's size,
-            colours in the order that it was trained with. Not normalised.
+          images: uint8, or floats in [0, 1], not normalised: (n, h, w, c) of the
+            network's size, with the colour order of its training.
 
         Raises:
-          UserError: they are of another shape, type or range.
+          UserError: the images have another shape, type or range.
         """
         apply = _apply_to_images(self.network, self.record.normalisation)
         return apply(self.variables, _checked_images(images, self.record))
 
     def save(self, folder: str | Path) -> None:
-        """Writes it to a folder, which `load_quantized` reads.
+        """Writes the network to a folder, which `load_quantized` reads.
 
         Args:
-          folder: made if it is not there; an export in it is replaced.
+          folder: made if it does not exist; an export in it is replaced.
 
         Raises:
           UserError: an attribute of the network cannot be written.
@@ -93,8 +93,8 @@ def quantize_student(
 
     Args:
       settings: of the quantization.
-      teacher: whose network the student is.
-      variables: the student's: `params`, `batch_stats`, `ranges`.
+      teacher: the float classifier; the student has its network.
+      variables: the student's `params`, `batch_stats` and `ranges`.
     """
     student = teacher.with_layers(quant_layers(settings.quantizer, teacher))
     image = jnp.zeros(teacher.record.image_shape(1))
@@ -118,17 +118,17 @@ def quantize_student(
 def load_quantized(
     folder: str | Path, network: nn.Module | None = None
 ) -> QuantizedNetwork:
-    """Returns an exported network of integers, ready to be applied.
+    """Returns an exported network of integers.
 
-    Its logits are bit for bit those of the student that was exported.
+    Its logits are bit for bit those of the exported student.
 
     Args:
       folder: of the export.
-      network: the float network that was quantized; needed for one of your own that
-        cannot be imported by its name.
+      network: the float network that was quantized; needed only if it cannot be
+        imported by its name.
 
     Raises:
-      UserError: there is none, it is damaged, or something else was exported there.
+      UserError: the folder holds no export, a damaged one, or one of another kind.
     """
     folder = Path(folder)
     manifest = load_manifest(folder)
@@ -151,7 +151,7 @@ def load_quantized(
 
 
 def _described(folder: Path, manifest: dict[str, Any]) -> tuple[Record, QuantLayers]:
-    """The classifier that a manifest is of, and layers that all have the same bits."""
+    """Returns a manifest's classifier, and layers that all have the same bits."""
     quantizer = manifest.get("quantizer")
     if (
         manifest.get("kind") != "quantized"
@@ -159,8 +159,8 @@ def _described(folder: Path, manifest: dict[str, Any]) -> tuple[Record, QuantLay
         or not set(_GRID_KEYS) <= quantizer.keys()
     ):
         raise UserError(
-            f"{folder / MANIFEST}: not of a quantized network. Give the folder "
-            "`export` of a finished run of acq's task quantize."
+            f"{folder / MANIFEST}: not the manifest of a quantized network. Give the "
+            "folder `export` of a finished run of acq's task quantize."
         )
     grids = {key: quantizer[key] for key in _GRID_KEYS}
     layers = uniform_layers(QuantizerSettings(**grids))
@@ -168,7 +168,7 @@ def _described(folder: Path, manifest: dict[str, Any]) -> tuple[Record, QuantLay
 
 
 def _stored_bits(manifest: dict[str, Any]) -> LayerBits:
-    """Bits of every layer; () of an export from before layers could differ."""
+    """Returns the bits of every layer; () for old exports, whose layers are alike."""
     groups = manifest.get("layer_bits", {}).values()
     return tuple((name, bits) for group in groups for name, bits in group.items())
 
@@ -177,7 +177,7 @@ def _stored_bits(manifest: dict[str, Any]) -> LayerBits:
 def _apply_to_images(
     network: nn.Module, normalisation: Normalisation
 ) -> Callable[[PyTree, Any], jax.Array]:
-    """The jitted `apply(variables, images) -> logits`; one for the same network."""
+    """Returns the jitted `apply(variables, images) -> logits`, one for each network."""
     apply = logits_of(network)
 
     def apply_to_images(variables: PyTree, images: jax.Array) -> jax.Array:
@@ -189,10 +189,10 @@ def _apply_to_images(
 
 
 def _checked_images(images: Any, record: Record) -> Any:
-    """Images as arrays, known to be what the network takes.
+    """Returns the images as an array.
 
     Raises:
-      UserError: they are not.
+      UserError: the network does not take such images.
     """
     if not isinstance(images, jax.Array):
         images = np.asarray(images)
@@ -208,13 +208,13 @@ def _checked_images(images: Any, record: Record) -> Any:
         raise UserError(
             f"images: got {images.dtype}, accepted: uint8, or floats in [0, 1]"
         )
-    # Within a function that is being compiled, values are not known.
+    # While a function is compiled, values are unknown.
     if is_float and not isinstance(images, jax.core.Tracer):
         low, high = float(images.min()), float(images.max())
         if not (low >= 0 and high <= 1):
             raise UserError(
                 f"images: got floats from {low:.4g} to {high:.4g}, accepted: from 0 to "
-                "1, before mean and std, which are the network's own work; or uint8"
+                "1, without mean and std, which the network applies; or uint8"
             )
     return images
 
@@ -227,6 +227,6 @@ def _refuse_unwritable(record: Record) -> None:
         if not all(isinstance(member, simple) for member in members):
             raise UserError(
                 f"{record.name}: its attribute {key} is {value!r}, which an export "
-                "cannot hold. Accepted: numbers, texts and tuples of them; make it the "
-                "default of a class of your own (acq/models/README.md)."
+                "cannot hold. Accepted: numbers, texts and tuples of them. Make the "
+                "value a default of your own class (acq/models/README.md)."
             )

@@ -1,1 +1,1 @@
-"""What both packages share and knows neither: training, files, convolutions."""
+"""Code that both packages share and that imports neither."""

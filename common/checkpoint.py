@@ -1,4 +1,4 @@
-"""The one place that knows orbax: a run's checkpoints, and exported variables."""
+"""The only module that uses orbax: a run's checkpoints, and exported variables."""
 
 import hashlib
 import json
@@ -23,19 +23,19 @@ FORMAT_VERSION = 1
 
 
 class Checkpoints:
-    """The checkpoints of one run: state, place in the data, step.
+    """The checkpoints of one run: state, position in the data, step.
 
-    A checkpoint is either whole or not there: orbax writes to a temporary folder and
-    renames it. The newest `keep` are preserved.
+    A checkpoint is complete or does not exist: orbax writes to a temporary folder and
+    renames it. The newest `keep` checkpoints stay.
     """
 
     def __init__(self, folder: Path, *, keep: int = 2, read_only: bool = False) -> None:
-        """Opens, and where needed makes, `folder`.
+        """Opens `folder`, and makes it if it does not exist.
 
         Args:
           folder: of the checkpoints.
-          keep: how many are preserved.
-          read_only: of another run: nothing is made, cleaned or deleted there.
+          keep: how many checkpoints stay.
+          read_only: for the checkpoints of another run: makes and deletes nothing.
         """
         self._folder = folder.absolute()
         if read_only:
@@ -69,20 +69,20 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, step: int, state: PyTree, data_state: dict[str, Any]) -> None:
-        """Writes a checkpoint, unless one of this step is there.
+        """Writes a checkpoint, unless this step has one.
 
         Args:
           step: steps done.
           state: pytree of arrays, the same in every process.
-          data_state: what the data iterator's `get_state` gives in this process.
+          data_state: result of the data iterator's `get_state` in this process.
         """
         if step == self.latest_step:
             return
         items = {
-            # As host arrays, which the first process writes: pmap's results are local
-            # to a process, and orbax refuses those when there are several.
+            # The first process writes host arrays: pmap's results are local to a
+            # process, and orbax refuses such arrays if there are several processes.
             "state": ocp.args.StandardSave(to_host(state)),
-            # A process's place in the data follows from the step: one copy serves all.
+            # The position in the data follows from the step: one copy serves all.
             "data": ocp.args.JsonSave(data_state),
         }
         self._manager.save(step, args=ocp.args.Composite(**items), force=True)
@@ -91,7 +91,7 @@ class Checkpoints:
         """Reads the newest checkpoint.
 
         Args:
-          like: a state with the shapes and types wanted.
+          like: a state with the expected shapes and dtypes.
 
         Returns:
           Step, state (NumPy arrays) and data state; None if there is no checkpoint.
@@ -117,17 +117,17 @@ class Checkpoints:
 
 
 def export_variables(folder: Path, variables: PyTree, manifest: dict[str, Any]) -> None:
-    """Writes variables without the optimiser, and what is needed to use them.
+    """Writes an export: variables without the optimiser, and a manifest.
 
-    Of several processes one writes; the others need not, and must not, call this.
+    Only one of several processes may call this.
 
     Args:
-      folder: made if it is not there; an export in it is replaced.
+      folder: made if it does not exist; an export in it is replaced.
       variables: pytree of arrays.
-      manifest: JSON-able description; read back by `load_manifest`. Added to it are
-        `format_version`, of the export's layout, `software_version`, `commit`, null if
-        nothing tells, `sha256`, see `hash_variables`, and `files`, the SHA-256 of each
-        file of the arrays.
+      manifest: description for JSON; `load_manifest` reads it. The function adds
+        `format_version` of the export's layout, `software_version`, `commit` (null if
+        unknown), `sha256` (see `hash_variables`), and `files`, the SHA-256 of each file
+        of the arrays.
     """
     folder.mkdir(parents=True, exist_ok=True)
     # First, so that the manifest of an older export never describes new arrays.
@@ -149,15 +149,15 @@ def export_variables(folder: Path, variables: PyTree, manifest: dict[str, Any]) 
             if path.is_file()
         },
     }
-    # Last, so that a folder with a manifest is a whole export.
+    # Last, so that a folder with a manifest is a complete export.
     write_atomically(folder / MANIFEST, json.dumps(manifest | added, indent=2) + "\n")
 
 
 def hash_variables(variables: PyTree) -> str:
-    """SHA-256 over names, types, shapes and values, in the order of the names.
+    """Returns the SHA-256 of names, dtypes, shapes and values, in the order of names.
 
-    Each array counts as the line `name dtype shape`, the shape as in 3x3x1x64 and the
-    name as in params/conv1/kernel, followed by its bytes, little-endian and in C order.
+    For each array it hashes the line `name dtype shape`, such as `params/conv1/kernel
+    float32 3x3x1x64`, and then the array's bytes, little-endian and in C order.
     """
     total = hashlib.sha256()
     for name, leaf in sorted(_leaves(variables).items()):
@@ -173,10 +173,10 @@ def load_manifest(folder: Path) -> dict[str, Any]:
     """Returns the manifest of an export.
 
     Raises:
-      UserError: `folder` holds no whole export, or one of another layout.
+      UserError: `folder` holds no complete export, or one of another layout.
     """
     path = folder / MANIFEST
-    again = "Export the network again (train to the end in another --workdir)"
+    export_again = "Export the network again (train to the end in another --workdir)"
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -186,16 +186,16 @@ def load_manifest(folder: Path) -> dict[str, Any]:
         ) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(
-            f"{path}: not readable as JSON ({error}). Copy the folder again from where "
-            f"it came from. {again}, if there is no copy."
+            f"{path}: not readable as JSON ({error}). Copy the folder again from its "
+            f"source. {export_again}, if there is no other copy."
         ) from error
     kinds = {"format_version": int, "sha256": str, "files": dict}
     found = manifest if isinstance(manifest, dict) else {}
     lacking = [k for k, kind in kinds.items() if not isinstance(found.get(k), kind)]
     if lacking:
         raise UserError(
-            f"{path}: lacks {', '.join(lacking)}: damaged, or of a version of this "
-            f"software that wrote none. {again}."
+            f"{path}: lacks {', '.join(lacking)}: damaged, or written by an older "
+            f"version of this software. {export_again}."
         )
     version = found["format_version"]
     if version > FORMAT_VERSION:
@@ -208,18 +208,18 @@ def load_manifest(folder: Path) -> dict[str, Any]:
 
 
 def load_variables(folder: Path, like: PyTree) -> PyTree:
-    """Returns exported variables, known to be those that were exported.
+    """Returns exported variables, after a check of their hashes.
 
     Args:
       folder: of the export.
-      like: pytree of arrays or shapes as `jax.eval_shape` gives them.
+      like: pytree of arrays, or of shapes from `jax.eval_shape`.
 
     Raises:
-      UserError: missing, damaged, or of another network.
+      UserError: they are missing, damaged, or of another network.
     """
     manifest = load_manifest(folder)
     path = folder.absolute() / "variables"
-    # Before orbax, which prints tracebacks of what runs beside the error it raises.
+    # Before orbax reads: on damage it also prints tracebacks of its other tasks.
     _refuse_damage(folder, manifest["files"])
     _refuse_other_shapes(path, like)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -231,29 +231,29 @@ def load_variables(folder: Path, like: PyTree) -> PyTree:
             variables = checkpointer.restore(path, wanted)
     except (ValueError, KeyError, OSError) as error:
         raise _damaged(path, error) from error
-    found, said = hash_variables(variables), manifest["sha256"]
-    if found != said:
+    found, expected = hash_variables(variables), manifest["sha256"]
+    if found != expected:
         raise UserError(
             f"{folder / MANIFEST}: the arrays have SHA-256 {found[:12]}..., it says "
-            f"{said[:12]}... It is damaged, or of another export: copy the folder "
-            "again from where it came from."
+            f"{expected[:12]}... It is damaged, or of another export: copy the folder "
+            "again from its source."
         )
     return variables
 
 
 def _refuse_damage(folder: Path, files: dict[str, str]) -> None:
-    """Raises if a file of an export is not there, or not as it was written."""
-    for name, said in files.items():
+    """Raises UserError if a file of an export is missing or was changed."""
+    for name, expected in files.items():
         path = folder / name
         if not path.is_file():
             problem = "missing"
-        elif _hash_file(path) != said:
+        elif _hash_file(path) != expected:
             problem = f"damaged: its SHA-256 is not the one in {MANIFEST}"
         else:
             continue
         raise UserError(
-            f"{path}: {problem}. Copy the whole export again from where it came from, "
-            "or train again in another --workdir."
+            f"{path}: {problem}. Copy the whole export again from its source, or train "
+            "again in another --workdir."
         )
 
 
@@ -275,7 +275,7 @@ def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
 
 
 def _refuse_other_shapes(path: Path, like: PyTree) -> None:
-    """Raises if the arrays in `path` are not those of `like`, before any is read."""
+    """Raises UserError if stored names or shapes differ from `like`; reads no array."""
     try:
         stored = _shapes(
             ocp.StandardCheckpointHandler().metadata(epath.Path(path)).tree
@@ -301,6 +301,6 @@ def _refuse_other_shapes(path: Path, like: PyTree) -> None:
 def _damaged(path: Path, error: BaseException) -> UserError:
     reason = str(error).strip().partition("\n")[0][:200]
     return UserError(
-        f"{path}: missing or damaged ({reason}). Remove that folder (a run then goes "
-        "on from the checkpoint before it), or give another --workdir."
+        f"{path}: missing or damaged ({reason}). Remove that folder (a run then "
+        "resumes from the checkpoint before it), or give another --workdir."
     )

@@ -1,27 +1,26 @@
-"""Checks of a whole config: every problem is found, and all are told in one message."""
+"""Checks of a whole config, which name all of its problems in one message."""
 
 import difflib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import ml_collections
 
 from common.errors import UserError
-from common.files import write_atomically
+from common.nested import flatten
 
 ConfigDict = ml_collections.ConfigDict
 
 
 class Rule(NamedTuple):
-    """What one key accepts.
+    """The values that one key accepts.
 
     Attributes:
-      accepts: true for an accepted value; sees the value only.
-      words: what is accepted, for the message.
+      accepts: returns whether a value is accepted.
+      words: the accepted values in words, for the message.
     """
 
     accepts: Callable[[Any], bool]
@@ -38,7 +37,7 @@ def one_of(*choices: Any) -> Rule:
 
 
 def some_of(*choices: Any) -> Rule:
-    """Returns the rule that takes a tuple, not empty, of members of `choices`."""
+    """Returns the rule that takes a tuple of one or more of `choices`."""
     return Rule(
         lambda v: isinstance(v, tuple) and len(v) > 0 and set(v) <= set(choices),
         "a tuple of some of " + ", ".join(map(repr, choices)),
@@ -95,19 +94,8 @@ def existing_path(*, or_empty: bool = True) -> Rule:
     return Rule(accepts, "a path that exists" + (" (or '')" if or_empty else ""))
 
 
-def flatten(
-    config: ConfigDict | Mapping[str, Any], prefix: str = ""
-) -> Iterator[tuple[str, Any]]:
-    """Yields `("section.key", value)` for every leaf of a nested config."""
-    for key, value in config.items():
-        if isinstance(value, Mapping | ConfigDict):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
 def rule_problems(config: ConfigDict, rules: Mapping[str, Rule]) -> list[str]:
-    """Lists the keys whose value their rule refuses, a line each."""
+    """Lists the keys with a value that their rule refuses, a line each."""
     values = dict(flatten(config))
     return [
         f"{key}: got {values[key]!r}, accepted: {rule.words}"
@@ -130,10 +118,10 @@ def refuse(problems: Iterable[str]) -> None:
 
 
 def refuse_unknown_keys(config: ConfigDict, names: Iterable[str]) -> None:
-    """Raises one error for the overrides that name no key, with the closest ones.
+    """Raises one error for the overrides that name no key; names the closest keys.
 
     Args:
-      config: the recipe as its file gives it.
+      config: the config of the recipe, without overrides.
       names: dotted names without the leading `config.`.
 
     Raises:
@@ -156,7 +144,9 @@ def refuse_unknown_keys(config: ConfigDict, names: Iterable[str]) -> None:
             hint = "closest keys: " + ", ".join(f"config.{k}" for k in close)
         lines.append(f"  --config.{name}: no such key; {hint}")
     if lines:
-        raise UserError("the command sets what the config lacks:\n" + "\n".join(lines))
+        raise UserError(
+            "the command sets keys that the config does not have:\n" + "\n".join(lines)
+        )
 
 
 def to_steps(duration: int | str, steps_per_epoch: float, key: str) -> int:
@@ -187,128 +177,6 @@ def to_steps(duration: int | str, steps_per_epoch: float, key: str) -> int:
     return max(1, round(count * (steps_per_epoch if unit == "epochs" else 1.0)))
 
 
-RECORDS = ("config.json", "data.json", "teacher.json")
-"""What says of a run how it was begun, and is nothing that it computed."""
-
-
-# Where runs write what they compute, of all tasks.
-_RESULTS = (
-    *("results.json", "report.html", "comparison.txt", "baselines.json"),
-    *("metrics.jsonl", "data.json", "teacher.json"),
-)
-_RESULT_FOLDERS = ("checkpoints", "export", "generator", "tensorboard")
-
-
-def anything_computed(workdir: Path) -> bool:
-    """Whether a run's folder holds more than `RECORDS` and hidden files."""
-    return any(
-        path.name not in RECORDS
-        and not any(part.startswith(".") for part in path.relative_to(workdir).parts)
-        and not path.is_dir()
-        for path in workdir.rglob("*")
-    )
-
-
-def refuse_other_config(
-    config: ConfigDict | Mapping[str, Any], workdir: Path, *, free: tuple[str, ...]
-) -> None:
-    """Raises if the folder holds results of a run with another config.
-
-    Where nothing was computed yet, any config may begin: a command that failed at the
-    door does not bind the next. What lies where results go in a folder that is of no
-    run is somebody's, and is not replaced.
-
-    Args:
-      config: the run's whole config.
-      workdir: the run's folder.
-      free: sections or keys that may differ between the start and a resumption.
-
-    Raises:
-      UserError: the folder holds results of other values, or of no run.
-    """
-    path = workdir / "config.json"
-    # In this order: a process that replaces the file has computed nothing before.
-    computed, in_the_way = anything_computed(workdir), _in_the_way(workdir)
-    if not _is_there(path):
-        if in_the_way is not None:
-            raise UserError(
-                f"{workdir} holds files that are not of a run: {in_the_way} lies where "
-                "results go, without a config.json. Give another --workdir."
-            )
-        return
-    run = _read_record(path)
-    if not computed:
-        return
-    ours, theirs = dict(flatten(_as_json(config))), dict(flatten(run))
-    differing = [
-        f"  config.{key}: the run has {theirs.get(key)!r}, "
-        f"this command {ours.get(key)!r}"
-        for key in sorted(ours.keys() | theirs.keys())
-        if ours.get(key) != theirs.get(key)
-        and not any(key == f or key.startswith(f + ".") for f in free)
-    ]
-    if differing:
-        raise UserError(
-            f"{workdir} holds a run with another config:\n"
-            + "\n".join(differing)
-            + "\nGive the same values to resume it, or another --workdir."
-        )
-
-
-def _in_the_way(workdir: Path) -> Path | None:
-    """The first of what lies where results go, hidden files and empty folders aside."""
-    for path in (workdir / name for name in _RESULTS):
-        if _is_there(path):
-            return path
-    for folder in (workdir / name for name in _RESULT_FOLDERS):
-        if not folder.is_dir() and _is_there(folder):
-            return folder
-        for path in sorted(folder.rglob("*")):
-            if not path.is_dir() and not path.name.startswith("."):
-                return path
-    return None
-
-
-def _is_there(path: Path) -> bool:
-    return path.exists() or path.is_symlink()
-
-
-def hold_config(
-    config: ConfigDict | Mapping[str, Any], workdir: Path, *, free: tuple[str, ...]
-) -> None:
-    """Writes `workdir/config.json`, or checks that this run is the one begun there.
-
-    Called once the run's inputs are open.
-
-    Args:
-      config: the run's whole config.
-      workdir: the run's folder; made if it is not there.
-      free: sections or keys that may differ between the start and a resumption.
-
-    Raises:
-      UserError: the folder holds results of other values, or of no run.
-    """
-    refuse_other_config(config, workdir, free=free)
-    path = workdir / "config.json"
-    if not path.exists() or not anything_computed(workdir):
-        write_atomically(path, json.dumps(_as_json(config), indent=2) + "\n")
-
-
-def _as_json(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
-    """Through JSON and back, so that tuples and lists compare alike."""
-    if isinstance(config, Mapping):
-        return json.loads(json.dumps(config))
+def as_json(config: ConfigDict) -> dict[str, Any]:
+    """Returns the config as JSON holds it, with lists in place of tuples."""
     return json.loads(config.to_json_best_effort())
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        found = None
-    # Every config of this software has a seed.
-    if not isinstance(found, dict) or "seed" not in found:
-        raise UserError(
-            f"{path}: not the config of a run of this software. Give another --workdir."
-        )
-    return found

@@ -2,9 +2,9 @@
 
     y[n, r, c, o] = sum_{i, j, k} x[n, r + i - p, c + j - p, k] * kernel[i, j, k, o]
 
-with x taken as zero outside the image (what deep learning calls a convolution).
-`padding` p = 0 is VALID, (K - 1) / 2 is SAME, K - 1 is full: the output grows by K - 1,
-which is a stride-1 transposed convolution with the kernel flipped.
+where x is zero outside the image (a convolution in the sense of deep learning).
+`padding` p = 0 is VALID, (K - 1) / 2 is SAME, and K - 1 is full: the output grows by
+K - 1, as in a stride-1 transposed convolution with the kernel flipped.
 
 Gradients, for the output's gradient g:
 
@@ -13,13 +13,13 @@ Gradients, for the output's gradient g:
     dkernel[i, j] = sum over n, r, c of x[n, r + i - p, c + j - p]^T g[n, r, c]
 
 Why not `jax.grad` of `lax.conv_general_dilated`: on CPU, XLA (jax 0.10) runs a
-convolution without any padding three times slower than the same one with a single
-padded row (a 96 -> 96 channel 5x5 at 44 against 130 GFLOP/s on two cores), and the
-kernel's gradient, a convolution with a window as large as the image, four times slower
-than matrix products over blocks of rows that stay in the cache. There the forward pass
-and dx get one spare row, cut off again, and dkernel is such a sum of products. Other
-platforms get the plain lax forms (`lax.platform_dependent` decides when compiling).
-A 1x1 kernel's convolution is a matrix product.
+convolution without padding three times slower than the same one with a single padded
+row (a 96 -> 96 channel 5x5 at 44 against 130 GFLOP/s on two cores). The kernel's
+gradient is a convolution with a window as large as the image. It is four times slower
+than matrix products over blocks of rows that stay in the cache. So on CPU the forward
+pass and dx get one spare row, which is cut off again, and dkernel is such a sum of
+products. Other platforms use the plain lax forms (`lax.platform_dependent` decides when
+compiling). A 1x1 kernel's convolution is a matrix product.
 """
 
 import functools
@@ -30,18 +30,18 @@ from jax import lax
 from jaxtyping import Array, Float
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
-# Floats in one block of shifted rows: 2 MB, what a core's second-level cache and its
-# share of the third hold. 0.5 to 4 MB measured within 10 % of each other.
+# Floats in one block of shifted rows: 2 MB, which fit a core's second-level cache and
+# its share of the third. Times with 0.5 to 4 MB differ by less than 10 %.
 _BLOCK_FLOATS = 1 << 19
-# Below this many channels the products are too thin; XLA's own form is faster there:
-# at 16 channels by a third, at 32 they are level.
+# With fewer channels the products are too thin and XLA's form is faster: by a third at
+# 16 channels; at 32 both are equal.
 _MIN_CHANNELS = 32
 
 
 def convolve(
     x: Float[Array, "n h w i"], kernel: Float[Array, "k k i o"], padding: int
 ) -> Float[Array, "n h2 w2 o"]:
-    """Convolution of `x` with `kernel`, zero-padded by `padding` on every side.
+    """Returns the convolution of `x`, zero-padded by `padding`, with `kernel`.
 
     Args:
       x: Images or features, channels last.
@@ -53,9 +53,9 @@ def convolve(
       gradient is accumulated in float32 and returned in the kernel's dtype.
 
     Raises:
-      ValueError: On channels that differ, a kernel that is not square, a padding out of
-        range or an image smaller than the kernel.
-      TypeError: On dtypes that differ.
+      ValueError: Channels differ, the kernel is not square, the padding is out of
+        range, or the image is smaller than the kernel.
+      TypeError: Dtypes differ.
     """
     size = kernel.shape[0]
     if kernel.shape[1] != size:
@@ -79,14 +79,14 @@ def convolve(
 
 
 def plain_convolution(x: Array, kernel: Array, padding: int) -> Array:
-    """The convolution as lax has it: the form for accelerators, and the oracle."""
+    """Returns lax's convolution: the form for accelerators, and the oracle."""
     return lax.conv_general_dilated(
         x, kernel, (1, 1), [(padding, padding)] * 2, dimension_numbers=_NHWC
     )
 
 
 def padded_convolution(x: Array, kernel: Array, padding: int) -> Array:
-    """The same values, never without padding: the form for CPU."""
+    """Returns the same values, never without padding: the form for CPU."""
     if kernel.shape[0] == 1:
         return lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
     if padding:
@@ -98,7 +98,7 @@ def padded_convolution(x: Array, kernel: Array, padding: int) -> Array:
 
 
 def plain_kernel_gradient(x: Array, g: Array, size: int, padding: int) -> Array:
-    """The gradient by the kernel as lax derives it: the form for accelerators."""
+    """Returns lax's gradient of the kernel: the form for accelerators."""
     shape = jax.ShapeDtypeStruct((size, size, x.shape[-1], g.shape[-1]), x.dtype)
     transpose = jax.linear_transpose(
         lambda kernel: plain_convolution(x, kernel, padding), shape
@@ -107,12 +107,12 @@ def plain_kernel_gradient(x: Array, g: Array, size: int, padding: int) -> Array:
 
 
 def blocked_kernel_gradient(x: Array, g: Array, size: int, padding: int) -> Array:
-    """The same gradient as matrix products over blocks of rows: the form for CPU.
+    """Returns the same gradient, by products over blocks of rows: the form for CPU.
 
-    A block of `rows` output rows of one image is laid out with its `size` column shifts
-    side by side, (rows + size - 1, w, size * i); each kernel row is then one product
-    with g's rows. Blocks run one after the other, so that the layout never leaves the
-    cache. Rows missing from the last block are zeros in g and add nothing.
+    A block holds `rows` output rows of one image. Its `size` column shifts lie side by
+    side, (rows + size - 1, w, size * i). Each kernel row is then one product with g's
+    rows. Blocks run one after the other, so that each stays in the cache. Rows missing
+    from the last block are zeros in g and add nothing.
     """
     n, h, w, out_channels = g.shape
     in_channels = x.shape[-1]
@@ -148,7 +148,7 @@ def blocked_kernel_gradient(x: Array, g: Array, size: int, padding: int) -> Arra
 
 
 def fast_kernel_gradient(x: Array, g: Array, size: int, padding: int) -> Array:
-    """The faster of the two on CPU, by the number of channels."""
+    """Returns the gradient in the form that is faster on CPU for these channels."""
     thin = min(x.shape[-1], g.shape[-1]) < _MIN_CHANNELS
     form = plain_kernel_gradient if thin else blocked_kernel_gradient
     return form(x, g, size, padding)

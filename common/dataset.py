@@ -1,6 +1,6 @@
-"""Building a dataset once, quietly, and reading its splits at random.
+"""Builds a dataset once, without TFDS's output, and gives random access to its splits.
 
-Nothing here imports TensorFlow or asks the network: the builders are given as objects,
+Nothing here imports TensorFlow or uses the network: builders are given as objects,
 files are array_record, and TFDS's bucket is never tried.
 """
 
@@ -21,46 +21,46 @@ from common.pipeline import Source
 
 
 def is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
-    """Whether the dataset is on disk, complete."""
+    """Returns whether the complete dataset is on disk."""
     return (builder.data_path / "dataset_info.json").exists()
 
 
 def prepare(builder: tfds.core.DatasetBuilder) -> None:
-    """Builds the dataset if it is not there yet.
+    """Builds the dataset if it does not exist yet.
 
-    The files are written to a sibling `*.incomplete.*` folder that becomes the
-    dataset in one rename at the very end: an interrupted build leaves no dataset, and
-    the next call starts again. Of several processes one calls this, the others wait.
+    The builder writes to a sibling folder `*.incomplete.*`, and one rename at the end
+    makes it the dataset. So an interrupted build leaves no dataset, and the next call
+    starts again. Only one of several processes calls this; the others wait.
 
     Args:
       builder: a TFDS builder.
 
     Raises:
-      UserError: its sources are wrong, the message is the builder's; or another command
+      UserError: its sources are wrong (the message is the builder's), another command
         is building it, or its folder cannot be written to or is full.
     """
     if is_prepared(builder):
         return
     logging.info("building dataset %s in %s", builder.name, builder.data_dir)
     config = tfds.download.DownloadConfig(try_download_gcs=False)
-    # TFDS nests three bars and announces itself on stdout; `tracked` is our one line.
+    # TFDS shows three nested bars and prints to stdout; `tracked` shows one line.
     tfds.disable_progress_bar()
     with (
         hold_folder(Path(builder.data_path).parent, f"building {builder.name}"),
-        _disk_errors_told(Path(builder.data_path).parent),
+        _disk_errors_as_user_errors(Path(builder.data_path).parent),
         contextlib.redirect_stdout(io.StringIO()),
     ):
         builder.download_and_prepare(download_config=config, file_format="array_record")
 
 
 @contextlib.contextmanager
-def _disk_errors_told(folder: Path) -> Iterator[None]:
-    """Raises UserError for what the disk refuses, from Python or array_record."""
+def _disk_errors_as_user_errors(folder: Path) -> Iterator[None]:
+    """Raises UserError for errors of the disk, from Python or array_record."""
     full = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
     try:
         yield
     except (OSError, RuntimeError) as error:
-        # array_record, in C++, raises RuntimeError with the system's words.
+        # array_record, in C++, raises RuntimeError with the system's message.
         if isinstance(error, RuntimeError) and not any(w in str(error) for w in full):
             raise
         words = next((w for w in full if w in str(error)), str(error))
@@ -76,15 +76,15 @@ def load_split(
     *,
     decoders: Mapping[str, Any] | None = None,
 ) -> Source:
-    """The records of one split, by number; built first if need be.
+    """Returns the records of one split by number; builds the dataset if necessary.
 
     Args:
       builder: a TFDS builder.
       split: a split's name, or TFDS's slice of one: `train[:10]`.
-      decoders: of features, where TFDS's own are not wanted.
+      decoders: of features; replace those of TFDS.
 
     Returns:
-      A random access source for grain. Records come in the order they were built in.
+      A random access source for grain, with the records in the order of the build.
 
     Raises:
       UserError: the dataset has no such split, or its sources are wrong.

@@ -1,8 +1,8 @@
-"""Depthwise 2-D convolution: every channel has a kernel of its own.
+"""Depthwise 2-D convolution: every channel has its own kernel.
 
     y[n, r, c, k] = sum_{i, j} x[n, r + i - p, c + j - p, k] * kernel[i, j, k]
 
-with p = (K - 1) / 2 and x taken as zero outside the image, so that sizes stay.
+with p = (K - 1) / 2 and x zero outside the image, so that the size stays.
 
 Gradients, for the output's gradient g:
 
@@ -10,8 +10,9 @@ Gradients, for the output's gradient g:
     dkernel[i, j] = sum over n, r, c of x[n, r + i - p, c + j - p] * g[n, r, c]
 
 On CPU XLA (jax 0.10) has no fast form of a convolution with as many groups as channels.
-There both are K^2 shifted products, which one loop adds up. Other platforms get the
-plain lax forms (`lax.platform_dependent` decides when compiling).
+So on CPU the convolution and the gradients are K^2 shifted products, which one loop
+adds up. Other platforms use the plain lax forms (`lax.platform_dependent` decides when
+compiling).
 """
 
 import functools
@@ -27,19 +28,19 @@ _NHWC = ("NHWC", "HWIO", "NHWC")
 def depthwise_convolve(
     x: Float[Array, "n h w c"], kernel: Float[Array, "k k c"]
 ) -> Float[Array, "n h w c"]:
-    """Convolution of each channel of `x` with its own kernel, zero-padded to its size.
+    """Returns the convolution of each channel with its kernel, padded to the same size.
 
     Args:
       x: Images or features, channels last.
-      kernel: Square kernels of odd size, one a channel, same dtype as `x`.
+      kernel: Square kernels of odd size, one per channel, same dtype as `x`.
 
     Returns:
       Sum of products in the dtype of `x`. The kernel's gradient is accumulated in
       float32 and returned in the kernel's dtype.
 
     Raises:
-      ValueError: On channels that differ, or kernels that are not square and odd.
-      TypeError: On dtypes that differ.
+      ValueError: Channels differ, or the kernels are not square with odd size.
+      TypeError: Dtypes differ.
     """
     size = kernel.shape[0]
     if kernel.shape[1] != size or size % 2 == 0:
@@ -59,7 +60,7 @@ def depthwise_convolve(
 
 
 def plain_depthwise(x: Array, kernel: Array) -> Array:
-    """The convolution as lax has it: the form for accelerators, and the oracle."""
+    """Returns lax's convolution: the form for accelerators, and the oracle."""
     margin = kernel.shape[0] // 2
     return lax.conv_general_dilated(
         x,
@@ -72,7 +73,7 @@ def plain_depthwise(x: Array, kernel: Array) -> Array:
 
 
 def shifted_depthwise(x: Array, kernel: Array) -> Array:
-    """The same values as a sum of shifted products: the form for CPU."""
+    """Returns the same values as a sum of shifted products: the form for CPU."""
     size = kernel.shape[0]
     h, w = x.shape[1:3]
     x = _padded(x, size)
@@ -85,17 +86,17 @@ def shifted_depthwise(x: Array, kernel: Array) -> Array:
 
 
 def plain_kernel_gradient(x: Array, g: Array, size: int) -> Array:
-    """The gradient by the kernel as lax derives it: the form for accelerators."""
+    """Returns lax's gradient of the kernel: the form for accelerators."""
     shape = jax.ShapeDtypeStruct((size, size, x.shape[-1]), x.dtype)
     transpose = jax.linear_transpose(lambda k: plain_depthwise(x, k), shape)
     return transpose(g)[0]
 
 
 def shifted_kernel_gradient(x: Array, g: Array, size: int) -> Array:
-    """The same gradient as sums over rows of shifted products: the form for CPU.
+    """Returns the same gradient, by sums of shifted products: the form for CPU.
 
-    One row of g meets `size` rows of x at a time. Its size^2 products stay (w, c) until
-    the end, since adding rows is fast where adding along a row is not.
+    Each step multiplies one row of g with `size` rows of x. The size^2 products stay
+    (w, c) until the end, because adding rows is fast and adding along a row is not.
     """
     n, h, w, c = g.shape
     x = _padded(x, size)

@@ -1,9 +1,9 @@
-"""The one place that knows pmap, devices and processes.
+"""The only module that uses pmap, devices and processes.
 
-State is kept unstacked: a step takes it with `in_axes=None` and gives it back with
-`out_axes=None`, so that it looks the same on one device and on many. The step must
-`pmean` over `AXIS` whatever depends on its share of the batch; `refuse_divergence`
-finds the step that forgot.
+State is not stacked over devices: a step takes it with `in_axes=None` and returns it
+with `out_axes=None`, so that it looks the same on one device and on many. The step must
+`pmean` over `AXIS` all values that depend on its share of the batch.
+`refuse_divergence` finds a step that does not.
 """
 
 import functools
@@ -21,13 +21,13 @@ AXIS = "batch"
 
 
 def start_processes(coordinator: str, processes: int, process: int) -> None:
-    """Joins this process to the others; does nothing for a run of one process.
+    """Joins this process to the others; does nothing in a run of one process.
 
     Args:
-      coordinator: "host:port" of process 0; "" for one process, "auto" where the
-        cluster tells (TPU pods, Slurm).
-      processes: how many there are; read only with a "host:port".
-      process: which one this is, from 0.
+      coordinator: "host:port" of process 0; "" for one process; "auto" on clusters that
+        provide it (TPU pods, Slurm).
+      processes: their number; used only with a "host:port".
+      process: number of this process, from 0.
     """
     if not coordinator:
         return
@@ -39,12 +39,12 @@ def start_processes(coordinator: str, processes: int, process: int) -> None:
 
 
 def is_first_process() -> bool:
-    """True in the process that writes and prints."""
+    """Returns True in the process that writes and prints."""
     return jax.process_index() == 0
 
 
 def is_single_process() -> bool:
-    """True unless the run was started in several processes."""
+    """Returns True unless the run has several processes."""
     return jax.process_count() == 1
 
 
@@ -56,7 +56,7 @@ def per_process(global_size: int, key: str) -> int:
       key: the config key, for the message.
 
     Raises:
-      UserError: the devices do not share the batch evenly.
+      UserError: the size is not a multiple of the devices.
     """
     devices = jax.device_count()
     if global_size % devices:
@@ -77,7 +77,7 @@ def shard_batch(batch: Batch) -> PyTree:
       Arrays `devices b/devices ...`.
 
     Raises:
-      ValueError: leading sizes differ, or do not divide by the local devices.
+      ValueError: leading sizes differ, or are not a multiple of the local devices.
     """
     devices = jax.local_device_count()
     sizes = {np.shape(leaf)[0] for leaf in jax.tree.leaves(batch)}
@@ -91,10 +91,10 @@ def shard_batch(batch: Batch) -> PyTree:
 
 
 def replicate(tree: PyTree) -> PyTree:
-    """Returns the tree as `pmap_step` gives it back: whole on every device.
+    """Returns the tree with a complete copy on every device, like `pmap_step`'s result.
 
-    A state so placed is donated without a copy, and the step compiles once rather than
-    once for the first call and once for the rest.
+    Such a state is donated without a copy. The step then compiles once, and not again
+    after the first call.
 
     Args:
       tree: arrays, the same in every process.
@@ -110,8 +110,8 @@ def pmap_step(
 ) -> Callable[[Any, Any], tuple[Any, Metrics]]:
     """Returns `step(state, shard) -> (state, metrics)` over all devices.
 
-    The state given, placed by `replicate`, is donated; keep no reference to it. The
-    same function for the same step, so that it compiles once.
+    Place the state with `replicate`. It is donated, so keep no reference to it. The
+    same step gives the same function, so that it compiles once.
     """
     return jax.pmap(
         step,
@@ -128,8 +128,8 @@ def pmap_frozen_step(
 ) -> Callable[[Any, Any, Any], tuple[Any, Metrics]]:
     """Returns `step(frozen, state, shard) -> (state, metrics)` over all devices.
 
-    As `pmap_step`, with an argument that is read and never donated: the variables of a
-    teacher. Place it by `replicate` too.
+    Like `pmap_step`, with an argument that is never donated: the variables of a
+    teacher. Place it with `replicate` too.
     """
     return jax.pmap(
         step,
@@ -158,33 +158,33 @@ def to_host(tree: PyTree) -> PyTree:
 
 
 def refuse_divergence(tree: PyTree) -> None:
-    """Raises if a leaf differs, by a bit, between this process's devices.
+    """Checks that every leaf is bit-identical on all devices of this process.
 
     Raises:
-      RuntimeError: names the leaves; the step lacks a `pmean`.
+      RuntimeError: leaves differ, because the step lacks a `pmean`; names them.
     """
-    apart = []
+    differing = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if not isinstance(leaf, jax.Array) or not leaf.is_fully_replicated:
             continue
         first, *others = [np.asarray(s.data).tobytes() for s in leaf.addressable_shards]
         if any(other != first for other in others):
-            apart.append(jax.tree_util.keystr(path))
-    if apart:
+            differing.append(jax.tree_util.keystr(path))
+    if differing:
         raise RuntimeError(
-            "devices hold different values of " + ", ".join(apart) + ": a step must "
-            f"pmean over {AXIS!r} whatever depends on its share of the batch"
+            "devices hold different values of " + ", ".join(differing) + ": a step "
+            f"must pmean over {AXIS!r} all values that depend on its share of the batch"
         )
 
 
 def any_process(flag: bool) -> bool:
-    """True if `flag` is true in any process; all processes must call it together."""
+    """Returns whether `flag` is true in any process; all processes must call it."""
     if is_single_process():
         return flag
     return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
 
 
 def wait_for_all(name: str) -> None:
-    """Returns when all processes have called this; `name` tells calls apart."""
+    """Waits until all processes have called this with the same `name`."""
     if not is_single_process():
         multihost_utils.sync_global_devices(name)

@@ -2,23 +2,23 @@
 
 
 class UserError(ValueError):
-    """A command, config or input that is wrong, in words for the person who gave it.
+    """A wrong command, config or input, with a message for the user.
 
-    The message says what was got, what is accepted, which key or file, what to do.
-    `launch.py` prints it and exits with status 2.
+    The message says which value the code got, which values it accepts, which key or
+    file is wrong, and what to do. `launch.py` prints it and exits with status 2.
     """
 
 
 class RunFailed(RuntimeError):
-    """A run that cannot go on, such as one whose loss is not finite; status 1."""
+    """A run that cannot continue, such as one with an infinite loss; status 1."""
 
 
 class Interrupted(RuntimeError):
-    """A run stopped by a signal after its checkpoint was written; status 1."""
+    """A run that a signal stopped, after its checkpoint was written; status 1."""
 
 
 class Incomplete(RuntimeError):
-    """A run that did its work but left some of the input out; status 3.
+    """A run that is done but skipped some of the input; status 3.
 
-    Raised at the end, and only where `config.strict` asks for it.
+    It is raised at the end, and only with `config.strict`.
     """

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Writes files that are complete or do not exist."""
 
 import contextlib
 import os
@@ -8,13 +8,13 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a temporary sibling of `path` to write; it takes the name at the end.
+    """Yields a temporary sibling of `path`, which is renamed to `path` at the end.
 
-    If the body raises, the temporary file is removed and `path` stays as it was.
+    If the body raises, the temporary file is removed and `path` does not change.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays last: writers choose the format by it. Not `tempfile`: its files
-    # are for their owner alone, and stay so under the new name.
+    # The suffix stays last, because writers choose the format by it. `tempfile` is not
+    # used, because only the owner can read its files, even after the renaming.
     suffix = "".join(path.suffixes)
     temporary = path.with_name(f".{path.name}.{os.getpid()}{suffix}")
     try:

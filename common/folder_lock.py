@@ -1,4 +1,4 @@
-"""A folder that one command at a time writes to."""
+"""Locks a folder so that only one command at a time writes to it."""
 
 import contextlib
 import errno
@@ -15,7 +15,7 @@ from absl import logging
 from common.errors import UserError
 
 LOCK = ".lock"
-"""The file in a folder that is locked while a command works there."""
+"""Name of the file that a command locks while it works in a folder."""
 
 _OURS = re.compile(rb"(process \d+ on [^\n]*\n)?")
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
@@ -25,17 +25,17 @@ _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 def hold_folder(folder: Path, what: str) -> Iterator[None]:
     """Keeps other commands out of a folder while the context lasts.
 
-    The folder is made if it is not there, and removed at the end if it was made here
-    and nothing came into it. The lock (`flock`) falls with the process, however that
-    ends. A file system without locks is told in a warning, and worked on.
+    The folder is made if it does not exist. If it was made here and is still empty at
+    the end, it is removed. The lock (`flock`) ends with the process in any case. A file
+    system without locks only causes a warning.
 
     Args:
-      folder: to hold.
+      folder: to lock.
       what: the flag or key that names it, for messages.
 
     Raises:
-      UserError: another command holds the folder, it cannot be written to, or its
-        `.lock` is not of this software.
+      UserError: another command holds the folder, it cannot be written to, or another
+        software wrote its `.lock`.
     """
     try:
         made = _make(folder)
@@ -43,12 +43,12 @@ def hold_folder(folder: Path, what: str) -> Iterator[None]:
     except OSError as error:
         raise UserError(
             f"{what}: {folder} cannot be written to ({error.strerror or error}). Give "
-            "a folder that can."
+            "a writable folder."
         ) from error
     try:
         yield
     finally:
-        # While it is held, so that what is removed is the own one.
+        # While the lock is held, so that this command removes only its own file.
         if _is(folder / LOCK, descriptor):
             (folder / LOCK).unlink()
         os.close(descriptor)
@@ -64,7 +64,7 @@ def _make(folder: Path) -> bool:
 
 
 def _lock(path: Path, what: str) -> int:
-    """The descriptor of the locked file."""
+    """Returns the descriptor of the locked file."""
     while True:
         descriptor = _open(path, what)
         try:
@@ -74,21 +74,21 @@ def _lock(path: Path, what: str) -> int:
             os.close(descriptor)
             raise UserError(
                 f"{what}: another command is at work in {path.parent} "
-                f"({holder or 'it has just begun'}). Wait for its end, or give another "
-                "folder."
+                f"({holder or 'it has just begun'}). Wait until it ends, or give "
+                "another folder."
             ) from error
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 os.close(descriptor)
                 raise
             logging.warning(
-                "%s: its file system has no locks; see to it that no other command "
+                "%s: its file system has no locks; make sure that no other command "
                 "writes there",
                 path.parent,
             )
         if _is(path, descriptor):
             break
-        os.close(descriptor)  # who held it removed it in between
+        os.close(descriptor)  # its holder removed it in between
     if not _OURS.fullmatch(os.pread(descriptor, 1000, 0)):
         os.close(descriptor)
         raise _foreign(path, what)
@@ -98,7 +98,7 @@ def _lock(path: Path, what: str) -> int:
 
 
 def _open(path: Path, what: str) -> int:
-    """The descriptor of the lock's file; no link is followed."""
+    """Returns the descriptor of the lock file; follows no link."""
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise _foreign(path, what)
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -112,7 +112,7 @@ def _open(path: Path, what: str) -> int:
 def _foreign(path: Path, what: str) -> UserError:
     return UserError(
         f"{what}: {path} is not the lock of a command of this software. Move or "
-        "remove it yourself, or give another folder."
+        "remove it, or give another folder."
     )
 
 

@@ -1,4 +1,4 @@
-"""`report.html`: a run on one page, without anything to load from elsewhere."""
+"""Writes `report.html`: a run on one page that needs no other files."""
 
 import base64
 import html
@@ -29,8 +29,8 @@ def write_report(
     Args:
       path: of the page.
       title: of the page.
-      texts: plain text, tables for instance, by heading.
-      pictures: PNG files' bytes by heading; they stand before the texts.
+      texts: plain texts, such as tables, by heading.
+      pictures: bytes of PNG files by heading; they come before the texts.
     """
     parts = [f"<h1>{html.escape(title)}</h1>"]
     for heading, png in (pictures or {}).items():
@@ -52,13 +52,13 @@ def write_report(
 def curves_png(
     metrics: Path, names: tuple[str, ...], *, linear: tuple[str, ...] = ()
 ) -> bytes:
-    """Returns a PNG with a curve a metric over the steps of `metrics.jsonl`.
+    """Returns a PNG with one curve per metric over the steps of `metrics.jsonl`.
 
     Args:
       metrics: the file.
-      names: of the metrics, each in a panel of its own, with a logarithmic axis where
-        all values are above 0; those that the file lacks stay empty.
-      linear: those of them that keep a linear axis: shares, and what is in percent.
+      names: metrics, one per panel, with a logarithmic axis if all values are above 0.
+        The panel of a metric that the file lacks stays empty.
+      linear: metrics with a linear axis, such as shares and percentages.
     """
     lines = [json.loads(x) for x in metrics.read_text(encoding="utf-8").splitlines()]
     figure = Figure(figsize=(5 * len(names), 3), layout="constrained")

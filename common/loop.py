@@ -25,20 +25,20 @@ from common.progress import Progress
 from common.typing import Batch, Metrics, PyTree
 from common.writers import MetricsWriter
 
-# Between two looks at whether another process was told to stop: a look is a
-# collective, and the seconds a scheduler gives after SIGTERM are many steps long.
+# How often processes ask each other for a signal. Asking is a collective, and the
+# seconds that a scheduler gives after SIGTERM are many steps long.
 _STEPS_BETWEEN_STOP_CHECKS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How long a run is and when it does what, in steps.
+    """The length of a run and its rhythm, in steps.
 
     Attributes:
       total: steps of the whole run.
-      log: between two lines of metrics.
-      evaluate: between two evaluations; a step is saved before it is evaluated.
-      save: between two checkpoints.
+      log: steps between two lines of metrics.
+      evaluate: steps between two evaluations; a step is saved before it is evaluated.
+      save: steps between two checkpoints.
     """
 
     total: int
@@ -49,7 +49,7 @@ class Plan:
 
 @runtime_checkable
 class Batches(Protocol):
-    """An endless iterator that can be put back to where it was."""
+    """An endless iterator that can go back to an earlier place."""
 
     def __iter__(self) -> Iterator[Batch]:
         """Returns itself."""
@@ -60,19 +60,19 @@ class Batches(Protocol):
         ...
 
     def get_state(self) -> Any:
-        """Returns its place, JSON-able."""
+        """Returns the iterator's place, which JSON can hold."""
         ...
 
     def set_state(self, state: Any) -> None:
-        """Goes to a place."""
+        """Goes to a place from `get_state`."""
         ...
 
 
 class StopSignal:
-    """Notes SIGINT and SIGTERM instead of dying; a second one kills at once."""
+    """Notes SIGINT or SIGTERM, so that a run can save; a second one kills at once."""
 
     def __init__(self) -> None:
-        """Does nothing until it is entered."""
+        """Leaves the signals alone until the context is entered."""
         self.received: str | None = None
         self._before: dict[signal.Signals, Any] = {}
 
@@ -88,7 +88,7 @@ class StopSignal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Gives the signals back."""
+        """Restores the handlers of before."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -101,46 +101,64 @@ class StopSignal:
 
 
 class _Window:
-    """The metrics since the last line; each step's are checked one step later.
+    """The metrics since the last line of metrics.
 
-    Looking at a step's metrics waits for that step. Looking one step late leaves the
-    device the next one to work on.
+    Each step's metrics are checked one step later. Reading them waits for the step, and
+    one step later the device has the next one to work on.
     """
 
-    def __init__(self, first_step: int, kept: Callable[[], str]) -> None:
-        self._next, self._kept = first_step, kept
-        self._waiting: list[Metrics] = []
-        self._seen: list[Mapping[str, np.ndarray]] = []
+    def __init__(self, first_step: int, checkpoints: Checkpoints) -> None:
+        self._step, self._checkpoints = first_step, checkpoints
+        self._unread: list[Metrics] = []
+        self._read: list[Mapping[str, np.ndarray]] = []
 
     def add(self, metrics: Metrics) -> None:
-        self._waiting.append(metrics)
-        while len(self._waiting) > 1:
-            self._look()
+        self._unread.append(metrics)
+        while len(self._unread) > 1:
+            self._check_first()
+
+    def check_all(self) -> None:
+        while self._unread:
+            self._check_first()
 
     def means(self) -> dict[str, float]:
-        while self._waiting:
-            self._look()
-        seen, self._seen = self._seen, []
-        return {k: float(np.mean([m[k] for m in seen])) for k in (seen or [{}])[0]}
+        self.check_all()
+        read, self._read = self._read, []
+        return {k: float(np.mean([m[k] for m in read])) for k in (read or [{}])[0]}
 
-    def check(self) -> None:
-        while self._waiting:
-            self._look()
-
-    def _look(self) -> None:
-        values = to_host(self._waiting.pop(0))
-        self._next += 1
+    def _check_first(self) -> None:
+        values = to_host(self._unread.pop(0))
+        self._step += 1
         bad = [f"{k} is {v}" for k, v in values.items() if not np.all(np.isfinite(v))]
         if bad:
+            last = self._checkpoints.latest_step
+            where = "no checkpoint was written yet" if last is None else f"step {last}"
             raise RunFailed(
-                f"step {self._next}: {', '.join(bad)}. {self._kept()} Lower the "
-                "learning rate or clip the gradient, and look at the data of that step."
+                f"step {self._step}: {', '.join(bad)}. Last good checkpoint: {where}. "
+                "Lower the learning rate or clip the gradient, and look at the data of "
+                "that step."
             )
-        self._seen.append(values)
+        self._read.append(values)
+
+
+class _Log:
+    """Writes a line of metrics, with the rate since the line before."""
+
+    def __init__(self, writer: MetricsWriter, progress: Progress, step: int) -> None:
+        self._writer, self._progress = writer, progress
+        self._step, self._time = step, time.monotonic()
+
+    def write(self, step: int, means: Mapping[str, float]) -> None:
+        now = time.monotonic()
+        rate = (step - self._step) / max(now - self._time, 1e-9)
+        self._step, self._time = step, now
+        scalars = {f"train/{k}": v for k, v in means.items()}
+        self._writer.write(step, {**scalars, "train/steps_per_second": rate})
+        self._progress.update(0, " ".join(f"{k} {v:.4g}" for k, v in means.items()))
 
 
 def _stop_now(stop: StopSignal, step: int) -> bool:
-    """True in all processes at the same step, once one of them got a signal."""
+    """Whether a process got a signal; the same answer in all processes."""
     received = stop.received is not None
     if is_single_process():
         return received
@@ -148,7 +166,7 @@ def _stop_now(stop: StopSignal, step: int) -> bool:
 
 
 def _owes_evaluation(writer: MetricsWriter, plan: Plan, step: int) -> bool:
-    """Whether the step resumed after was saved, but its evaluation did not end."""
+    """Whether the run was stopped after it saved this step and before it evaluated."""
     if not step or step % plan.evaluate:
         return False
     names = writer.names_at(step) - {"step"}
@@ -170,50 +188,40 @@ def fit(
     """Trains from the newest checkpoint, or from `state`, to the plan's end.
 
     Args:
-      state: the state at step 0; also tells a checkpoint's shapes.
+      state: the state at step 0; a checkpoint has its shapes.
       p_step: pmapped `step(state, shard) -> (state, metrics)`; donates the state.
         Every metric is a scalar that must stay finite.
-      batches: this process's batches; put back to its place on resumption.
+      batches: this process's batches; a resumed run goes back to their place.
       plan: the run's length and rhythm.
-      checkpoints: where the run's checkpoints are.
-      make_writer: from the step resumed after to a metrics writer.
-      evaluate: from a state to scalars named `split/name`; at the plan's rhythm, each
-        time after the step is saved. If it raised, the resumed run makes up for it.
-      name: of the work, for the progress line.
+      checkpoints: the run's checkpoints.
+      make_writer: makes a metrics writer, given the step that the run goes on from.
+      evaluate: makes scalars named `split/name` of a state. Called at the plan's
+        rhythm, each time after the step is saved. A resumed run makes up for an
+        evaluation that did not end.
+      name: the name of the work, for the progress line.
 
     Returns:
       The final state; its checkpoint is written.
 
     Raises:
-      RunFailed: a metric is not finite; names step and term. No checkpoint is written.
+      RunFailed: a metric is not finite; the message names step and metric. No
+        checkpoint of that step is written.
       Interrupted: SIGINT or SIGTERM came; the checkpoint is written.
     """
-    step = 0
-    restored = checkpoints.restore(state)
-    if restored is not None:
-        step, state, data_state = restored
-        batches.set_state(data_state)
-        logging.info("%s: resumed after step %d of %d", name, step, plan.total)
-
-    state = replicate(state)
-
-    def kept() -> str:
-        last = checkpoints.latest_step
-        where = "no checkpoint was written yet" if last is None else f"step {last}"
-        return f"Last good checkpoint: {where}."
+    step, state = _restored(state, batches, plan, checkpoints, name)
+    window = _Window(step, checkpoints)
 
     def save() -> None:
-        window.check()
+        window.check_all()
         refuse_divergence(state)
         checkpoints.save(step, state, batches.get_state())
 
-    window = _Window(step, kept)
-    logged_at, logged_step = time.monotonic(), step
     with (
         StopSignal() as stop,
         make_writer(step) as writer,
         Progress(name, plan.total, "steps", done=step) as progress,
     ):
+        log = _Log(writer, progress, step)
         if evaluate is not None and _owes_evaluation(writer, plan, step):
             writer.write(step, evaluate(state))
         while step < plan.total:
@@ -221,24 +229,30 @@ def fit(
             step += 1
             window.add(metrics)
             progress.update()
-            last = step == plan.total
-            if last or step % plan.log == 0:
-                means = window.means()
-                now = time.monotonic()
-                rate = (step - logged_step) / max(now - logged_at, 1e-9)
-                logged_at, logged_step = now, step
-                scalars = {f"train/{k}": v for k, v in means.items()}
-                writer.write(step, {**scalars, "train/steps_per_second": rate})
-                progress.update(0, " ".join(f"{k} {v:.4g}" for k, v in means.items()))
-            evaluated = evaluate is not None and step % plan.evaluate == 0
-            if last or evaluated or step % plan.save == 0:
+            is_last = step == plan.total
+            if is_last or step % plan.log == 0:
+                log.write(step, window.means())
+            is_evaluated = evaluate is not None and step % plan.evaluate == 0
+            if is_last or is_evaluated or step % plan.save == 0:
                 save()
-            if evaluate is not None and evaluated:
+            if evaluate is not None and is_evaluated:
                 writer.write(step, evaluate(state))
-            if _stop_now(stop, step) and not last:
+            if _stop_now(stop, step) and not is_last:
                 save()
                 raise Interrupted(
                     f"{name}: stopped by a signal after step {step} of {plan.total}; "
                     "the checkpoint is written, the same command goes on from it"
                 )
     return state
+
+
+def _restored(
+    state: PyTree, batches: Batches, plan: Plan, checkpoints: Checkpoints, name: str
+) -> tuple[int, PyTree]:
+    """The step and the state to go on from; the batches are put there too."""
+    step = 0
+    if (restored := checkpoints.restore(state)) is not None:
+        step, state, place = restored
+        batches.set_state(place)
+        logging.info("%s: resumed after step %d of %d", name, step, plan.total)
+    return step, replicate(state)

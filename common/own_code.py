@@ -1,4 +1,4 @@
-"""Code of the user's own: found by its name, and its errors told with file and line."""
+"""Imports the user's code by name, and reports its errors with file and line."""
 
 import importlib
 import sysconfig
@@ -17,23 +17,23 @@ _NOT_THEIRS = (
 
 
 class OwnCode:
-    """Runs code that is not ours: what it raises becomes a `UserError`.
+    """Turns errors of the user's code into a `UserError`.
 
-    Whatever it is: code of others may raise anything. What passed no line of theirs is
-    raised as it is.
+    It catches every `Exception`, because the user's code may raise any. An error that
+    passed no line of the user's code is raised unchanged.
     """
 
     def __init__(self, does: str, otherwise: str) -> None:
         """Does nothing until it is entered.
 
         Args:
-          does: what cannot be done if it raises, such as 'net:Net cannot be imported'.
+          does: what fails if the code raises, such as 'net:Net cannot be imported'.
           otherwise: what to do then, a sentence.
         """
         self._does, self._otherwise = does, otherwise
 
     def __enter__(self) -> None:
-        """Watches from here on."""
+        """Does nothing."""
 
     def __exit__(
         self,
@@ -41,7 +41,7 @@ class OwnCode:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Raises UserError in place of an error of their code."""
+        """Raises UserError instead of an error of the user's code."""
         if not isinstance(error, Exception) or isinstance(error, UserError):
             return
         if (place := place_of(error)) is None:
@@ -52,17 +52,17 @@ class OwnCode:
 
 
 def import_own_module(name: str, key: str) -> ModuleType:
-    """The module of that name.
+    """Returns the user's module of that name.
 
     Args:
       name: such as 'package.module'.
-      key: that the user gave it with, for messages.
+      key: the config key that holds it, for messages.
 
     Raises:
-      UserError: there is none, or its code raises.
+      UserError: there is no such module, or its code raises.
     """
     try:
-        with OwnCode(f"{key}: {name} cannot be imported", "Mend that file."):
+        with OwnCode(f"{key}: {name} cannot be imported", "Correct that file."):
             return importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise UserError(
@@ -72,10 +72,10 @@ def import_own_module(name: str, key: str) -> ModuleType:
 
 
 def place_of(error: Exception) -> str | None:
-    """'file:line' of their code that raised; None if none did.
+    """Returns 'file:line' of the user's code that raised; None if it did not.
 
-    The innermost line that is neither ours nor of an installed package; of a syntax
-    error the line that cannot be read.
+    That is the innermost line that is neither ours nor of an installed package. For a
+    syntax error it is the line with the error.
     """
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
@@ -85,10 +85,10 @@ def place_of(error: Exception) -> str | None:
 
 
 def first_line(error: Exception) -> str:
-    """The error's kind and the first line of what it says."""
-    said = error.msg if isinstance(error, SyntaxError) else str(error)
-    said = said.strip().partition("\n")[0].rstrip(".")
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+    """Returns the error's type and the first line of its message."""
+    message = error.msg if isinstance(error, SyntaxError) else str(error)
+    message = message.strip().partition("\n")[0].rstrip(".")
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 def _is_theirs(name: str) -> bool:

@@ -1,8 +1,8 @@
-"""Batches from records, by grain: draw, number, shard, batch, prefetch.
+"""Batches of records with grain: draw, number, shard, batch, prefetch.
 
-Every element drawn carries `draw`, its place in the endless shuffled stream. The
-stream depends on the seed alone, so `draw` is the same example whatever the batch
-size and the number of devices and processes; random keys are derived from it.
+Every element has `draw`, its position in the endless shuffled stream. The stream
+depends only on the seed. So `draw` names the same example for any batch size and any
+number of devices and processes. Random keys are derived from it.
 """
 
 import collections
@@ -21,22 +21,22 @@ T = TypeVar("T")
 
 @runtime_checkable
 class Source(Protocol):
-    """Random access to records, as TFDS and grain have it."""
+    """Random access to records, as in TFDS and grain."""
 
     def __len__(self) -> int:
         """Number of records."""
         ...
 
     def __getitem__(self, index: int) -> Any:
-        """The record at a place: a dict."""
+        """Record at an index: a dict."""
         ...
 
 
 def draws(source: Source, *, seed: int) -> grain.MapDataset:
-    """Returns the endless stream of records, shuffled anew each epoch.
+    """Returns the endless stream of records, shuffled in each epoch.
 
     Args:
-      source: random access to records; dicts of arrays of one shape each.
+      source: random access to records: dicts of arrays, each of one shape.
       seed: of the order.
 
     Returns:
@@ -54,14 +54,14 @@ def train_batches(
     transform: Callable[[Record], Record] | None = None,
     threads: int = 2,
 ) -> grain.DatasetIterator:
-    """Returns this process's endless batches, read ahead in threads.
+    """Returns this process's endless batches, which threads read ahead.
 
     Args:
       source: random access to records.
       seed: of the order.
       batch_size: examples of this process in a step.
       transform: applied to each record.
-      threads: that read ahead.
+      threads: number of threads that read ahead.
 
     Returns:
       An iterator of dicts of arrays `b ...`, with `get_state` and `set_state`.
@@ -78,15 +78,15 @@ def train_batches(
 def read_ahead(
     read: Callable[[S], T], items: Iterable[S], *, threads: int = 2
 ) -> Iterator[T]:
-    """Yields `read(item)` in the order of the items, the next ones read in threads.
+    """Yields `read(item)` in the order of the items; threads read the next ones.
 
-    As many results wait as there are threads, so that memory stays bounded. What a
-    `read` raises is raised in its place.
+    At most as many results wait as there are threads, so that memory stays bounded. An
+    error of `read` is raised in the order of the items.
 
     Args:
       read: called in a thread.
-      items: taken one by one, as results are.
-      threads: that read.
+      items: taken one by one, like the results.
+      threads: number of threads that read.
     """
     waiting: collections.deque[concurrent.futures.Future[T]] = collections.deque()
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:

@@ -1,4 +1,4 @@
-"""How far long work is: a bar on a terminal, plain lines elsewhere."""
+"""Shows the progress of long work: a bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -14,9 +14,9 @@ T = TypeVar("T")
 
 
 def tracked(items: Iterable[T], title: str) -> Iterator[T]:
-    """The items, with one self-erasing line on a terminal and nothing elsewhere.
+    """Yields the items, with a line on a terminal that disappears at the end.
 
-    For work that comes before what was asked for; `Progress` is for that itself.
+    It is for preparations. `Progress` is for the work that the command is for.
     """
     # disable=None: silent when stderr is not a terminal.
     yield from tqdm(items, desc=title, leave=False, disable=None)
@@ -25,11 +25,11 @@ def tracked(items: Iterable[T], title: str) -> Iterator[T]:
 class Progress:
     """Counts work done and shows count, rate and time left.
 
-    The first update starts the clock: until then a program compiles. What it adds does
-    not count for the rate, and there is no time left before the second.
+    The first update starts the clock, because a program compiles before it. Its units
+    do not count for the rate, and the time left appears with the second update.
 
-    On a terminal it is a bar that is redrawn. Elsewhere (a log file, a batch job) it
-    is a line at most every `line_seconds`. Processes other than the first are silent.
+    On a terminal it shows a bar. Elsewhere (a log file, a batch job) it prints at most
+    one line every `line_seconds`. Processes other than the first are silent.
     """
 
     def __init__(
@@ -41,11 +41,11 @@ class Progress:
         done: int = 0,
         line_seconds: float = 10.0,
     ) -> None:
-        """Shows nothing yet, but for the bar.
+        """Shows the bar, but prints no line yet.
 
         Args:
           name: of the work, for the line.
-          total: units in all.
+          total: number of units.
           unit: in the plural, such as "steps".
           done: units done before, which do not count for the rate.
           line_seconds: between two plain lines.
@@ -54,13 +54,13 @@ class Progress:
         self._first = self._done = done
         self._stream = sys.stderr
         self._start: float | None = None
-        self._shown = time.monotonic()
+        self._last_line = time.monotonic()
         self._line_seconds = line_seconds
         self._note = ""
         self._bar = None
-        # Asked once: at the interpreter's exit, jax would start its devices anew.
-        self._shown_here = is_first_process()
-        if self._stream.isatty() and self._shown_here:
+        # Read once: at the interpreter's exit, jax would start its devices again.
+        self._is_first_process = is_first_process()
+        if self._stream.isatty() and self._is_first_process:
             self._bar = tqdm(
                 total=total,
                 initial=done,
@@ -88,14 +88,14 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Units a second since the first update; 0 before the second."""
+        """Units per second since the first update; 0 before the second update."""
         if self._start is None:
             return 0.0
         seconds = time.monotonic() - self._start
         return (self._done - self._first) / seconds if seconds > 0 else 0.0
 
     def update(self, count: int = 1, note: str | None = None) -> None:
-        """Adds `count` units; `note` stays at the line's end until the next one."""
+        """Adds `count` units; `note` stays at the line's end until the next note."""
         self._done += count
         if note is not None:
             self._note = note
@@ -108,18 +108,18 @@ class Progress:
                 self._restart_bar(self._bar)
             else:
                 self._bar.update(count)
-        elif time.monotonic() - self._shown >= self._line_seconds:
+        elif time.monotonic() - self._last_line >= self._line_seconds:
             self._print_line()
 
     def _restart_bar(self, bar: tqdm) -> None:
-        """Makes the bar's own rate begin with what is done now."""
+        """Makes the bar compute its rate from the units done until now."""
         bar.initial = bar.n = bar.last_print_n = self._done
         bar.unpause()
         bar.refresh()
 
     def _print_line(self) -> None:
-        self._shown = time.monotonic()
-        if not self._shown_here:
+        self._last_line = time.monotonic()
+        if not self._is_first_process:
             return
         parts = [f"{self._name}: {self._done}/{self._total} {self._unit}"]
         if (rate := self.rate) > 0:

@@ -1,4 +1,4 @@
-"""What recipe files share: a config is a base, changed by named variants."""
+"""Variants of recipes: named changes of a config."""
 
 from collections.abc import Callable, Mapping
 
@@ -12,9 +12,9 @@ def apply_variants(config: ConfigDict, names: str, variants: Variants) -> Config
     """Changes `config` by each variant named, from left to right.
 
     Args:
-      config: of the recipe's base.
+      config: the config of the recipe without variants.
       names: variants joined by commas; "" or "default" for none.
-      variants: from a name to a function that changes a config in place.
+      variants: functions that change a config in place, by name.
 
     Returns:
       The same config.

@@ -10,18 +10,18 @@ def format_table(
     digits: int | Sequence[int] = 2,
     title: str | None = None,
 ) -> str:
-    """A table with aligned columns, as one string without a final newline.
+    """Returns a table with aligned columns, as one string without a final newline.
 
     Text is aligned left, numbers right with a fixed number of digits; None is '-'.
 
     Args:
-      header: One title a column. It may have several lines.
-      rows: One cell a column: text, number or None.
-      digits: Digits after the point of floats, for all columns or one a column.
+      header: One title per column. It may have several lines.
+      rows: One cell per column: text, number or None.
+      digits: Digits after the point of floats, for all columns or one per column.
       title: A line above the table.
 
     Raises:
-      ValueError: If a row, or `digits`, is not as long as the header.
+      ValueError: A row, or `digits`, is not as long as the header.
     """
     columns = len(header)
     digits = [digits] * columns if isinstance(digits, int) else list(digits)

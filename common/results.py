@@ -1,4 +1,4 @@
-"""A run's `results.json`: written last, so that a folder with it is a complete run."""
+"""A run's `results.json`. It is written last: a workdir with it is a complete run."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -16,11 +16,11 @@ _NAME = "results.json"
 def finished_results(
     workdir: Path, task: str, is_of_task: Callable[[Mapping[str, Any]], bool]
 ) -> dict[str, Any] | None:
-    """Returns the results of a complete run, and says that it is; None of another.
+    """Returns the results of a complete run, and logs this; None if it is incomplete.
 
     Args:
-      workdir: the run's folder.
-      task: the name of the task that asks, for the message.
+      workdir: of the run.
+      task: name of the current task, for the message.
       is_of_task: whether results are of that task.
 
     Raises:
@@ -46,5 +46,5 @@ def finished_results(
 
 
 def write_results(workdir: Path, results: Mapping[str, Any]) -> None:
-    """Writes them; whatever else a run writes must be there before."""
+    """Writes `results.json`; call it after the run has written all its other files."""
     write_atomically(workdir / _NAME, json.dumps(results, indent=2) + "\n")

@@ -19,30 +19,61 @@ def create_schedule(
     boundaries: Sequence[int] = (),
     factor: float | int = 0.1,
 ) -> optax.Schedule:
-    """The learning rate as a function of the step, counted from 0.
+    """Returns the learning rate as a function of the step, counted from 0.
 
     Over the first `warmup_steps` the rate grows linearly: at step s it is
-    peak * (s + 1) / (warmup_steps + 1), never zero, so that no step is wasted. From
+    peak * (s + 1) / (warmup_steps + 1). It is never zero, so no step is wasted. From
     step `warmup_steps` on:
 
-    - 'constant': peak.
-    - 'cosine': from peak at the end of the warm-up, half a cosine down to
-      peak * final_fraction at `total_steps`, and that for ever after.
-    - 'step': peak, multiplied by `factor` from each step in `boundaries` on.
+    - 'constant': the rate is peak.
+    - 'cosine': the rate falls over half a cosine from peak to peak * final_fraction at
+      `total_steps`, and stays there.
+    - 'step': the rate is peak, times `factor` from each step in `boundaries` on.
 
     Args:
       name: One of `SCHEDULES`.
       peak: Highest rate, > 0.
-      total_steps: Steps of the whole training, warm-up included.
+      total_steps: Steps of the whole training, with the warm-up.
       warmup_steps: In [0, total_steps).
       final_fraction: 'cosine' only, in [0, 1].
       boundaries: 'step' only, increasing, in (warmup_steps, total_steps).
       factor: 'step' only, > 0.
 
     Raises:
-      UserError: On any of these out of range, all in one message.
+      UserError: Values are out of range; one message names them all.
     """
-    boundaries = tuple(boundaries)
+    problems = _problems(
+        name, peak, total_steps, warmup_steps, final_fraction, list(boundaries), factor
+    )
+    if problems:
+        raise UserError("learning-rate schedule: " + "; ".join(problems))
+    match name:
+        case "cosine":
+            main = optax.cosine_decay_schedule(
+                peak, total_steps - warmup_steps, alpha=final_fraction
+            )
+        case "step":
+            main = optax.piecewise_constant_schedule(
+                peak, {step - warmup_steps: factor for step in boundaries}
+            )
+        case _:
+            main = optax.constant_schedule(peak)
+    if not warmup_steps:
+        return main
+    rise = optax.linear_schedule(peak / (warmup_steps + 1), peak, warmup_steps)
+    return optax.join_schedules([rise, main], [warmup_steps])
+
+
+def _problems(
+    name: str,
+    peak: float,
+    total_steps: int,
+    warmup_steps: int,
+    final_fraction: float,
+    boundaries: list[int],
+    factor: float,
+) -> list[str]:
+    """Lists the arguments of `create_schedule` that are out of range."""
     problems = []
     if name not in SCHEDULES:
         problems.append(f"no schedule is called {name!r}; accepted: {list(SCHEDULES)}")
@@ -59,35 +90,17 @@ def create_schedule(
         problems.append(f"final_fraction must be in [0, 1], got {final_fraction}")
     if not factor > 0:
         problems.append(f"factor must be > 0, got {factor}")
-    if name == "step":
-        if not boundaries:
-            problems.append("a step schedule needs boundaries, got none")
-        elif (
-            list(boundaries) != sorted(set(boundaries))
-            or boundaries[0] <= warmup_steps
-            or boundaries[-1] >= total_steps
-        ):
-            problems.append(
-                f"boundaries must increase within ({warmup_steps}, {total_steps}), "
-                f"got {list(boundaries)}"
-            )
-    elif boundaries:
-        problems.append(f"boundaries {list(boundaries)} belong to 'step', not {name!r}")
-    if problems:
-        raise UserError("learning-rate schedule: " + "; ".join(problems))
-
-    match name:
-        case "cosine":
-            main = optax.cosine_decay_schedule(
-                peak, total_steps - warmup_steps, alpha=final_fraction
-            )
-        case "step":
-            main = optax.piecewise_constant_schedule(
-                peak, {step - warmup_steps: factor for step in boundaries}
-            )
-        case _:
-            main = optax.constant_schedule(peak)
-    if not warmup_steps:
-        return main
-    rise = optax.linear_schedule(peak / (warmup_steps + 1), peak, warmup_steps)
-    return optax.join_schedules([rise, main], [warmup_steps])
+    if name != "step" and boundaries:
+        problems.append(f"boundaries {boundaries} belong to 'step', not {name!r}")
+    elif name == "step" and not boundaries:
+        problems.append("a step schedule needs boundaries, got none")
+    elif name == "step" and not (
+        boundaries == sorted(set(boundaries))
+        and warmup_steps < boundaries[0]
+        and boundaries[-1] < total_steps
+    ):
+        problems.append(
+            f"boundaries must increase within ({warmup_steps}, {total_steps}), "
+            f"got {boundaries}"
+        )
+    return problems

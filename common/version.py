@@ -1,8 +1,8 @@
 """The software's version, as outputs state it.
 
-`VERSION` is compared: a result of another version is refused or made anew. So it is
-raised by hand, with a change that changes numbers or files; every commit would make
-all results stale. `COMMIT` is only stated beside it, and compared with nothing.
+`VERSION` is compared: a result of another version is refused or made again. So people
+raise it by hand, with a change that changes numbers or files. If every commit raised
+it, all results would become stale. `COMMIT` is only stated beside it, never compared.
 """
 
 import re
@@ -16,18 +16,18 @@ _DIGITS = 12  # of a commit's hash
 
 
 def commit_of(root: Path) -> str | None:
-    """Returns the commit that the source in a folder is of; None if nothing tells.
+    """Returns the commit of the source in a folder; None if it is unknown.
 
-    A checkout's is asked of git, with `-dirty` if tracked files were changed; that of
-    an installed package is part of the version that it was built with.
+    For a checkout git gives it, with `-dirty` if tracked files were changed. For an
+    installed package it is part of the package's version.
 
     Args:
       root: the folder that holds `common`.
     """
-    # No .git: git would answer for a project around it, such as that of a .venv.
+    # Without .git, git would answer for a project around it, such as that of a .venv.
     if not (root / ".git").exists():
         return _built_from(root)
-    # Without a lock, so that commands that start together don't get in the way.
+    # Without a lock, so that commands that start together do not block each other.
     command = ["git", "--no-optional-locks", "-C", str(root), "describe", "--always"]
     command += ["--dirty", "--exclude=*", f"--abbrev={_DIGITS}"]
     try:
@@ -38,7 +38,7 @@ def commit_of(root: Path) -> str | None:
 
 
 def _built_from(root: Path) -> str | None:
-    """The commit in the version of the package installed in a folder."""
+    """Returns the commit in the version of the package installed in a folder."""
     for found in metadata.distributions(name=PACKAGE, path=[str(root)]):
         if match := re.search(r"\+g([0-9a-f]+)", found.version):
             return match[1]
@@ -46,10 +46,10 @@ def _built_from(root: Path) -> str | None:
 
 
 def stated(version: str, commit: str | None) -> str:
-    """Returns a version and its commit, for people and headers."""
+    """Returns the text of a version and its commit."""
     return version if commit is None else f"{version}, commit {commit}"
 
 
-# Once, when the source is loaded: a run of days states what it was started from.
+# Read once, when the source is loaded, so that a long run states its first commit.
 COMMIT = commit_of(Path(__file__).resolve().parents[1])
 STATED = stated(VERSION, COMMIT)

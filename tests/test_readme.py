@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from common.config import flatten
+from common.nested import flatten
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(

@@ -1,5 +1,5 @@
-"""Images and labels: what classifiers are evaluated on, and the embedded digits.
+"""Labelled images to evaluate classifiers, and the embedded digits.
 
-`opening` goes from a config to `eval_data.EvalData`; each source of images is a module
-of its own.
+`opening` makes `eval_data.EvalData` from settings. Each source of images has its own
+module.
 """

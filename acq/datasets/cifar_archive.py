@@ -1,8 +1,8 @@
-"""CIFAR's test images from their makers' archive, as TFDS datasets of their own.
+"""Builds TFDS datasets of CIFAR's test images from the published archives.
 
-TFDS's own builders read the archives with TensorFlow; these do not need it, and build
-nothing that is trained on. A. Krizhevsky, Learning multiple layers of features from
-tiny images, 2009; https://www.cs.toronto.edu/~kriz/cifar.html
+TFDS's builders read the archives with TensorFlow. These builders do not need it, and
+build no training images. A. Krizhevsky, Learning multiple layers of features from tiny
+images, 2009; https://www.cs.toronto.edu/~kriz/cifar.html
 """
 
 import dataclasses
@@ -32,14 +32,14 @@ _NO_ANSWER_SECONDS = 20
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Archive:
-    """A file of CIFAR's.
+    """An archive of CIFAR.
 
     Attributes:
       file: Its name.
       sha256: Of the file.
-      member: Of the test images in it.
-      label_bytes: Before each image; the last one is the class.
-      classes: How many there are.
+      member: File of the test images in it.
+      label_bytes: Number of bytes before each image; the last one is the class.
+      classes: Number of classes.
     """
 
     file: str
@@ -50,7 +50,7 @@ class Archive:
 
     @property
     def url(self) -> str:
-        """Where it is published."""
+        """Address of the archive."""
         return f"https://www.cs.toronto.edu/~kriz/{self.file}"
 
 
@@ -97,7 +97,7 @@ class CifarTest(tfds.core.GeneratorBasedBuilder):
     def _split_generators(
         self, dl_manager: tfds.download.DownloadManager
     ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
-        del dl_manager  # Offline, it tries for minutes before it says so.
+        del dl_manager  # Offline, it tries for minutes before it fails.
         archive = ARCHIVES[self.builder_config.name]
         path = fetch_archive(archive, Path(self._data_dir_root) / "downloads")
         return {"test": self._generate_examples(archive, path)}
@@ -106,10 +106,10 @@ class CifarTest(tfds.core.GeneratorBasedBuilder):
         self, archive: Archive, path: Path
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         rows = read_rows(archive, path)
-        for place, row in enumerate(tracked(rows, archive.file)):
+        for index, row in enumerate(tracked(rows, archive.file)):
             pixels = row[archive.label_bytes :].reshape(3, 32, 32).transpose(1, 2, 0)
             yield (
-                place,
+                index,
                 {
                     "image": _png(pixels),
                     "label": int(row[archive.label_bytes - 1]),
@@ -118,7 +118,7 @@ class CifarTest(tfds.core.GeneratorBasedBuilder):
 
 
 def read_rows(archive: Archive, path: Path) -> np.ndarray:
-    """Returns the test images of an archive, a row of labels and pixels each."""
+    """Returns the test images of an archive, each as a row of labels and pixels."""
     with tarfile.open(path) as tar:
         member = tar.extractfile(archive.member)
         if member is None:
@@ -128,10 +128,10 @@ def read_rows(archive: Archive, path: Path) -> np.ndarray:
 
 
 def fetch_archive(archive: Archive, folder: Path) -> Path:
-    """Returns where the archive is, after fetching it if it was not in the folder.
+    """Returns the path of the archive; downloads it if the folder does not hold it.
 
     Raises:
-      UserError: It cannot be fetched, or is not the published file.
+      UserError: It cannot be downloaded, or is not the published file.
     """
     path = folder / archive.file
     if not path.exists():
@@ -141,16 +141,16 @@ def fetch_archive(archive: Archive, folder: Path) -> Path:
         except (urllib.error.URLError, OSError) as error:
             raise UserError(
                 f"config.eval.dataset: {archive.url} cannot be fetched: {error}. Fetch "
-                f"it where there is a network and put it at {path}, or give "
+                f"it on a machine with a network and put it at {path}, or give "
                 "config.eval.path: an .npz with images and labels, or a folder with a "
-                "subfolder of images a class."
+                "subfolder of images for each class."
             ) from error
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != archive.sha256:
         raise UserError(
             f"{path}: not the published file: its SHA-256 is {found}, expected "
-            f"{archive.sha256}. Remove it, and it is fetched again."
+            f"{archive.sha256}. Remove it to fetch it again."
         )
     return path
 
@@ -165,7 +165,7 @@ def _download(url: str, path: Path) -> None:
 
 
 def _png(pixels: np.ndarray) -> io.BytesIO:
-    """A PNG file; TFDS would make one with TensorFlow."""
+    """Returns a PNG file; TFDS would use TensorFlow to make one."""
     file = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG")
     file.seek(0)

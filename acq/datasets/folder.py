@@ -1,4 +1,4 @@
-"""A folder of images, one subfolder a class, as evaluation data."""
+"""Opens a folder of images, with one subfolder per class, as evaluation data."""
 
 import functools
 import os
@@ -16,7 +16,7 @@ SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".webp", ".bmp"),
     *(".ppm", ".pgm", ".tif", ".tiff"),
 )
-_LAYOUT = "Give a folder that holds one subfolder a class, with its images."
+_LAYOUT = "Give a folder that holds one subfolder of images for each class."
 
 
 def open_folder(
@@ -24,16 +24,16 @@ def open_folder(
 ) -> tuple[StoredImages, Int32[np.ndarray, "n"]]:
     """Returns the images of a folder, not read yet, and their labels.
 
-    A class is a subfolder; its images may lie deeper. Hidden files and folders do not
-    count.
+    A subfolder is a class; its images may be at any depth. Hidden files and folders do
+    not count.
 
     Args:
-      folder: Of the classes' folders.
-      framing: What the classifier takes.
-      classes: How many the teacher has.
-      order: A text file with a class's folder a line, in the order of the teacher's
-        logits, of which some may be missing; None for all of them, sorted: names that
-        are all numbers by number, others as text.
+      folder: Holds the folders of the classes.
+      framing: Size and channels for the classifier.
+      classes: Number of the teacher's classes.
+      order: A text file with the folder of one class per line, in the order of the
+        teacher's logits; some folders may be missing. None sorts all folders: by number
+        if all names are numbers, else as text.
 
     Raises:
       UserError: The folder has other classes, or no images.
@@ -48,15 +48,15 @@ def open_folder(
     names = _sorted_classes(found, folder) if order is None else _read_order(order)
     if order is not None and (unknown := sorted(set(found) - set(names))):
         raise UserError(
-            f"{folder}: {_some(unknown)} are not in {order}, which tells the classes. "
-            "Add them there, or take the folders away."
+            f"{folder}: {_some(unknown)} are not in {order}, which lists the classes. "
+            "Add them there, or remove the folders."
         )
     if len(names) != classes:
         where = folder if order is None else order
         raise UserError(
             f"{where}: {len(names)} classes ({_some(names)}), the teacher has "
-            f"{classes}. {_LAYOUT} Where classes are missing, config.eval.classes is "
-            "a text file with the folder of each class, a line each."
+            f"{classes}. {_LAYOUT} If classes are missing, give config.eval.classes: a "
+            "text file with the folder of each class, a line each."
         )
     files, labels = [], []
     for label, name in enumerate(names):
@@ -78,7 +78,7 @@ def open_folder(
 
 
 def _sorted_classes(found: Sequence[str], folder: Path) -> list[str]:
-    """The classes' names in the order of their labels; says which one that is."""
+    """Returns the classes' names in the order of their labels, and logs this order."""
     as_text = sorted(found)
     if not all(name.isascii() and name.isdigit() for name in found):
         logging.info("%s: classes sorted by name: %s", folder, _some(as_text))
@@ -87,27 +87,27 @@ def _sorted_classes(found: Sequence[str], folder: Path) -> list[str]:
     if by_number == as_text:
         logging.info("%s: classes sorted by number: %s", folder, _some(as_text))
         return by_number
-    place = next(i for i, name in enumerate(as_text) if name != by_number[i])
+    label = next(i for i, name in enumerate(as_text) if name != by_number[i])
     logging.warning(
         "%s: classes sorted by number: label %d is %s. As text, as torchvision's "
         "ImageFolder sorts them, it is %s. If the teacher learnt that order, give it: "
         "config.eval.classes, a text file with the folder of each class, a line each.",
-        folder, place, by_number[place], as_text[place],
+        folder, label, by_number[label], as_text[label],
     )  # fmt: skip
     return by_number
 
 
-def _read(files: Sequence[str], framing: Framing, place: int) -> np.ndarray:
-    return read_image(Path(files[place]), framing, files[place])
+def _read(files: Sequence[str], framing: Framing, index: int) -> np.ndarray:
+    return read_image(Path(files[index]), framing, files[index])
 
 
 def _image_files(folder: Path) -> list[str]:
-    """Paths of the images in a folder and below, sorted."""
+    """Returns the sorted paths of the images in a folder, at any depth."""
     found = []
-    for place, folders, names in os.walk(folder, followlinks=True):
+    for parent, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [
-            os.path.join(place, name)
+            os.path.join(parent, name)
             for name in names
             if name.lower().endswith(SUFFIXES) and not name.startswith(".")
         ]
@@ -125,8 +125,8 @@ def _read_order(path: Path) -> list[str]:
     names = [line.strip() for line in lines if line.strip()]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(
-            f"config.eval.classes: {path} names {_some(twice)} more than once. A line "
-            "is a class, in the order of the teacher's logits."
+            f"config.eval.classes: {path} names {_some(twice)} more than once. Give "
+            "one class per line, in the order of the teacher's logits."
         )
     return names
 

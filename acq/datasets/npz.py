@@ -1,4 +1,4 @@
-"""Evaluation data in arrays, from an `.npz` or from memory."""
+"""Makes evaluation data from the arrays of an `.npz`."""
 
 import zipfile
 import zlib
@@ -17,10 +17,10 @@ _NPZ = (
 
 
 def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, int | None]:
-    """Returns `images`, `labels` and the length of `class_names`, if there are any.
+    """Returns `images`, `labels` and the length of `class_names`, or None for it.
 
     Raises:
-      UserError: The file is not an .npz, is damaged, or lacks one of the two.
+      UserError: The file is not an .npz, is damaged, or lacks images or labels.
     """
     if not zipfile.is_zipfile(path):
         raise UserError(f"config.eval.path: {path} is not an .npz. {_NPZ}")
@@ -52,14 +52,14 @@ def from_arrays(
     """Returns arrays as evaluation data of a classifier.
 
     Args:
-      name: Where they come from.
-      images: What was found as images.
-      labels: What was found as labels.
-      classes: How many the data has; None where it does not tell.
+      name: Their source.
+      images: The array that should hold images.
+      labels: The array that should hold labels.
+      classes: Number of classes in the data; None if unknown.
       record: Of the classifier.
 
     Raises:
-      UserError: Types, sizes or labels are not what the classifier needs.
+      UserError: Dtypes, sizes or labels do not fit the classifier.
     """
     wanted = record.image_shape(len(images) if images.ndim else 0)
     if images.dtype != np.uint8:

@@ -1,4 +1,4 @@
-"""From settings to the images and labels that a run is evaluated on."""
+"""Opens the labelled images that the settings name."""
 
 import dataclasses
 from pathlib import Path
@@ -14,11 +14,11 @@ from acq.datasets.folder import open_folder
 from acq.datasets.npz import from_arrays, read_npz
 from acq.datasets.settings import SPLITS, EvalDataSettings
 from acq.datasets.tfds_images import is_prepared_folder, open_dataset, open_prepared
-from acq.datasets.unusable import told_together
+from acq.datasets.unusable import reporting_all_unusable
 from common.pipeline import read_ahead
 from common.progress import Progress
 
-# Images that take no more than this are decoded once and kept.
+# Images of at most this size together are decoded once and kept in memory.
 _HELD_BYTES = 1 << 28
 _CHUNK = 256
 
@@ -27,12 +27,11 @@ def open_eval_data(settings: EvalDataSettings, record: Record) -> EvalData | Non
     """Returns the labelled images to evaluate on; None if the settings name none.
 
     Args:
-      settings: Where they are.
-      record: Of the teacher; tells image size, channels and classes.
+      settings: Of the images.
+      record: Of the teacher; gives image size, channels and classes.
 
     Raises:
-      UserError: They are not there, not readable, or of other images or classes than
-        the teacher's.
+      UserError: The images do not exist, are not readable, or do not fit the teacher.
     """
     if settings.path:
         data = _open_path(settings, record)
@@ -52,7 +51,7 @@ def open_eval_data(settings: EvalDataSettings, record: Record) -> EvalData | Non
     else:
         return None
     data = data.spread(settings.limit)
-    with told_together(data.images):
+    with reporting_all_unusable(data.images):
         data = _held(data)
     logging.info("evaluation data: %d images of %s", len(data), data.name)
     return data
@@ -87,7 +86,7 @@ def _open_path(settings: EvalDataSettings, record: Record) -> EvalData:
 
 
 def _held(data: EvalData) -> EvalData:
-    """The data, decoded once and kept where that takes little memory."""
+    """Returns the data, decoded in memory if that needs little memory."""
     first = data.images[:1]
     if isinstance(data.images, np.ndarray) or len(data) * first.nbytes > _HELD_BYTES:
         return data

@@ -1,4 +1,4 @@
-"""Which labelled images a run is evaluated on."""
+"""Settings of the labelled images for the evaluation of a run."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ SPLITS: Mapping[str, str] = {
     "cifar100": "test",
     "imagenet2012": "validation",
 }
-"""Datasets by TFDS's name, and the split that is evaluated on by default."""
+"""Datasets by TFDS's name, and their default split."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,17 +17,18 @@ class EvalDataSettings:
 
     Attributes:
       path: an .npz with `images` (uint8 `n h w c`) and `labels`; a folder with a
-        subfolder of images a class; or a dataset that TFDS prepared, as its folder.
-      dataset: without a path: digits, cifar10, cifar100, imagenet2012; '' for none.
-      split: of a dataset of TFDS; '': test, or imagenet2012's validation.
-      classes: of a folder: a text file with the classes' subfolders, a line each, in
+        subfolder of images for each class; or the folder of a dataset that TFDS
+        prepared.
+      dataset: used if path is '': digits, cifar10, cifar100, imagenet2012; '' for none.
+      split: of a dataset of TFDS; '': test, or validation of imagenet2012.
+      classes: for a folder: a text file with the subfolder of one class per line, in
         the order of the logits; '': by number if all are numbers, else by name.
-      resize: of files: share of the short side that the crop keeps, 0.875 for 224 of
+      resize: for files: share of the short side that the crop keeps, 0.875 for 224 of
         256; 0: images have the teacher's size.
-      interpolation: of resizing: one of `decoding.INTERPOLATIONS`.
-      limit: images, evenly of every class; 0: all.
+      interpolation: for resizing: one of `decoding.INTERPOLATIONS`.
+      limit: number of images, evenly of every class; 0: all.
       batch_size: images at once, over all devices.
-      cache: folder of downloads; '' for TFDS's own (`config.data.cache`).
+      cache: folder of downloads; '' for that of TFDS (`config.data.cache`).
     """
 
     path: str = ""

@@ -1,4 +1,4 @@
-"""TFDS datasets as evaluation data, read without TensorFlow."""
+"""Opens TFDS datasets as evaluation data, without TensorFlow."""
 
 import functools
 import os
@@ -23,29 +23,29 @@ _CHUNK = 256
 
 
 def is_prepared_folder(folder: Path) -> bool:
-    """Whether a folder is a dataset that TFDS prepared."""
+    """Returns whether a folder is a dataset that TFDS prepared."""
     return (folder / _INFO).is_file()
 
 
 def open_dataset(
     name: str, split: str, framing: Framing, *, cache: str, limit: int = 0
 ) -> tuple[StoredImages, Int32[np.ndarray, "n"], int]:
-    """Returns a dataset's images, not decoded yet, their labels, and its classes.
+    """Returns a dataset's images, not decoded yet, labels, and number of classes.
 
-    It is looked for in the cache and where TFDS keeps its own. If it is in neither,
-    CIFAR's test images are fetched into the cache. All processes must call this
-    together.
+    It looks in the cache and in TFDS's folder of datasets. If neither holds the
+    dataset, CIFAR's test images are downloaded into the cache. All processes must call
+    this together.
 
     Args:
       name: One of SPLITS.
       split: A split's name, or TFDS's slice of one; '' for the default.
-      framing: What the classifier takes.
-      cache: The folder of datasets; '' for the one where TFDS keeps its own.
-      limit: Records to take, evenly spread; 0 for all.
+      framing: Size and channels for the classifier.
+      cache: The folder of datasets; '' for that of TFDS.
+      limit: Number of records, evenly spread; 0 for all.
 
     Raises:
-      UserError: It is not there, or cannot be read without TensorFlow; says how to
-        get it.
+      UserError: The dataset does not exist, or cannot be read without TensorFlow; the
+        message says how to get it.
     """
     own = os.path.expanduser(tfds.core.constants.DATA_DIR)
     roots = list(dict.fromkeys([cache or own, own]))
@@ -56,9 +56,9 @@ def open_dataset(
         raise UserError(
             f"config.eval.dataset={name}: not prepared in {' or '.join(roots)}. "
             f"Where TensorFlow is installed, `tfds build {name} "
-            f"--file_format=array_record --data_dir={roots[0]}` makes it of the files "
-            "of image-net.org; or give config.eval.path the folder of the validation "
-            "images, with a subfolder a class."
+            f"--file_format=array_record --data_dir={roots[0]}` makes it from the "
+            "files of image-net.org; or give config.eval.path the folder of the "
+            "validation images, with a subfolder for each class."
         )
     builder = CifarTest(config=name, data_dir=roots[0])
     if is_first_process():
@@ -70,10 +70,10 @@ def open_dataset(
 def open_prepared(
     folder: Path, split: str, framing: Framing, *, limit: int = 0
 ) -> tuple[StoredImages, Int32[np.ndarray, "n"], int]:
-    """Returns what `open_dataset` does, of a folder that TFDS prepared.
+    """Returns the same as `open_dataset`, from a folder that TFDS prepared.
 
     Raises:
-      UserError: It cannot be read, or has no such split, `image` or `label`.
+      UserError: The folder cannot be read, or has no such split, `image` or `label`.
     """
     builder = tfds.builder_from_directory(folder)
     features = builder.info.features or {}
@@ -86,7 +86,7 @@ def open_prepared(
 
 
 def _only_split(builder: tfds.core.DatasetBuilder, folder: Path) -> str:
-    """The split to evaluate on, where the name of one or their number tells."""
+    """Returns the split called test or validation, or the only split."""
     names = list(builder.info.splits)
     for name in ("test", "validation"):
         if name in names:
@@ -100,7 +100,7 @@ def _only_split(builder: tfds.core.DatasetBuilder, folder: Path) -> str:
 
 
 def _newest_version(folders: Iterable[Path]) -> Path | None:
-    """The newest version of a dataset, in the first folder that has one."""
+    """Returns the newest version of a dataset, from the first folder that has one."""
     for folder in folders:
         if not folder.is_dir():
             continue
@@ -117,48 +117,48 @@ def _newest_version(folders: Iterable[Path]) -> Path | None:
 def _open(
     builder: tfds.core.DatasetBuilder, split: str, framing: Framing, limit: int
 ) -> tuple[StoredImages, Int32[np.ndarray, "n"], int]:
-    # The files as they are: to decode them, TFDS wants OpenCV.
+    # Image files stay encoded, because TFDS needs OpenCV to decode them.
     decoders = {"image": tfds.decode.SkipDecoding()}
     try:
         source = load_split(builder, split, decoders=decoders)
     except NotImplementedError as error:
         raise UserError(
-            f"{builder.data_path}: in a format that is read with TensorFlow only. "
-            f"Where that is installed, `tfds build {builder.name} "
-            "--file_format=array_record` makes one that is read without."
+            f"{builder.data_path}: in a format that needs TensorFlow to be read. Where "
+            f"TensorFlow is installed, `tfds build {builder.name} "
+            "--file_format=array_record` makes a dataset that does not need it."
         ) from error
     except ValueError as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"config.eval.split: got {split!r}: {error}") from error
-    # Evenly, not by class: TFDS shuffles what it prepares, and the records of ImageNet
-    # take minutes to read.
+    # Evenly, not by class: TFDS shuffles records, and ImageNet's labels take minutes to
+    # read.
     count = min(limit or len(source), len(source))
-    places = np.arange(count) * len(source) // max(count, 1)
+    indices = np.arange(count) * len(source) // max(count, 1)
     name = f"{builder.name} {split}"
-    labels = _read_labels(source, places, name)
+    labels = _read_labels(source, indices, name)
     images = StoredImages(
-        functools.partial(_read, source, places, framing, name), count, framing.shape
+        functools.partial(_read, source, indices, framing, name), count, framing.shape
     )
     return images, labels, builder.info.features["label"].num_classes
 
 
 def _read(
-    source: Source, places: np.ndarray, framing: Framing, name: str, place: int
+    source: Source, indices: np.ndarray, framing: Framing, name: str, index: int
 ) -> np.ndarray:
-    record = int(places[place])
+    record = int(indices[index])
     return read_image(source[record]["image"], framing, f"{name}, record {record}")
 
 
 def _read_labels(
-    source: Source, places: np.ndarray, name: str
+    source: Source, indices: np.ndarray, name: str
 ) -> Int32[np.ndarray, "n"]:
     def read(chunk: np.ndarray) -> list[int]:
-        return [int(source[int(place)]["label"]) for place in chunk]
+        return [int(source[int(index)]["label"]) for index in chunk]
 
     labels: list[int] = []
-    chunks = (places[i : i + _CHUNK] for i in range(0, len(places), _CHUNK))
-    with Progress(f"{name}: labels", len(places), "records") as progress:
+    chunks = (indices[i : i + _CHUNK] for i in range(0, len(indices), _CHUNK))
+    with Progress(f"{name}: labels", len(indices), "records") as progress:
         for part in read_ahead(read, chunks):
             labels += part
             progress.update(len(part))

@@ -1,4 +1,4 @@
-"""All unusable image files of the evaluation data at once, not the first alone."""
+"""Reports all unusable image files of the evaluation data in one error."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,21 +16,21 @@ _CHUNK = 64
 
 
 @contextmanager
-def told_together(images: Rows) -> Iterator[None]:
-    """Names, once one image turns out unusable, all that are.
+def reporting_all_unusable(images: Rows) -> Iterator[None]:
+    """Replaces the error of one unusable image by an error that names all.
 
     Args:
-      images: That are read inside. To find the others, all of them are read again,
-        each whole: a header does not tell a file that was cut short.
+      images: Images that are read in the context. To find all unusable ones, they are
+        read again, each as a whole, because a header does not show a truncated file.
 
     Raises:
-      UserError: At least one is unusable: says how many of how many, and the first
-        `MOST_NAMED` with what is wrong.
+      UserError: At least one image is unusable. The message says how many, and names
+        the first `MOST_NAMED` with their problems.
     """
     try:
         yield
     except UnusableImage as error:
-        # None, if the file was mended since.
+        # The list is empty if the file was repaired since.
         found = list_unusable(images) or [str(error)]
         more = len(found) - MOST_NAMED
         raise UserError(
@@ -41,21 +41,21 @@ def told_together(images: Rows) -> Iterator[None]:
 
 
 def list_unusable(images: Rows) -> list[str]:
-    """Returns what is wrong with each unusable image, in the order of the images."""
+    """Returns the problem of each unusable image, in the order of the images."""
     starts = range(0, len(images), _CHUNK)
 
-    def look(start: int) -> list[str]:
+    def problems_from(start: int) -> list[str]:
         found = []
-        for place in range(start, min(start + _CHUNK, len(images))):
+        for index in range(start, min(start + _CHUNK, len(images))):
             try:
-                images[np.array([place])]
+                images[np.array([index])]
             except UnusableImage as error:
                 found.append(str(error))
         return found
 
     every: list[str] = []
     with Progress("looking for unusable images", len(images), "images") as progress:
-        for start, found in zip(starts, read_ahead(look, starts), strict=True):
+        for start, found in zip(starts, read_ahead(problems_from, starts), strict=True):
             every += found
             progress.update(min(_CHUNK, len(images) - start))
     return every

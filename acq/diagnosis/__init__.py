@@ -1,5 +1,5 @@
-"""What a generator's samples are like: measured, told in words, drawn.
+"""Measures a generator's samples, and reports them in words and pictures.
 
-`measuring` looks at samples, `diagnosis` is what it finds, `complaints` says what is
-wrong.
+`measuring` measures samples, `diagnosis` holds the results, `complaints` describes
+problems, and `pictures` draws samples.
 """

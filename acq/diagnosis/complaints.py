@@ -1,4 +1,4 @@
-"""What is wrong with a generator's samples, in sentences for people.
+"""Describes problems of a generator's samples in sentences.
 
 Each complaint says what was measured, what it means, and which key to change.
 """
@@ -12,18 +12,19 @@ from acq.diagnosis.diagnosis import Diagnosis
 from acq.training.step_parts import GeneratorLoss
 
 LEAST_VARIETY = 0.1
-"""Of the distance of Gaussian noise. Real images of one class are 0.8 to 1.1 apart in
-CIFAR-10 and 0.4 to 0.6 in 8x8 digits, samples of an untrained generator 0.95 to 1."""
+"""In units of the distance of Gaussian noise. Real images of one class have distances
+of 0.8 to 1.1 in CIFAR-10 and 0.4 to 0.6 in 8x8 digits, and samples of an untrained
+generator 0.95 to 1."""
 LEAST_RECOGNITION = 0.1
-"""Of the way from chance to all samples recognised. On CIFAR-10 a hundred steps of
-batch 64 bring GDFQ's generator to 0.09 and one with norms by class to 0.33: what is
-still below at the end of a warm-up has not learnt its classes."""
+"""As a share of the way from chance to full recognition. On CIFAR-10, a hundred steps
+of batch 64 give 0.09 for GDFQ's generator and 0.33 for one with norms by class. A
+generator that is still below after its warm-up has not learnt its classes."""
 LEAST_R2 = 0.1
-"""Of the requested centres. An attention that stays where it is has 0 at most, one that
-moves about on its own less; what 320 samples add to that by chance is some 0.03."""
+"""Of the requested centres. A constant attention has at most 0, and one that moves
+independently has less. With 320 samples, chance adds about 0.03."""
 FOLLOWING = 0.3
-"""Slope of achieved over requested centres from which on attention follows, and falls
-short for another reason than that the generator does not heed the centre."""
+"""From this slope of achieved over requested centres on, attention follows. A low R^2
+then has another cause than a generator that ignores the centre."""
 MOST_NAMED = 10
 """Classes that one complaint names."""
 
@@ -31,13 +32,13 @@ MOST_NAMED = 10
 def complaints(
     diagnosis: Diagnosis, loss: GeneratorLoss, *, settled: bool = True
 ) -> list[str]:
-    """Returns a sentence or more for everything that is wrong; [] if nothing is.
+    """Returns sentences about every problem; [] if there is none.
 
     Args:
       diagnosis: of the generator's samples.
-      loss: that it is trained with.
-      settled: whether it has had time to learn classes and centres; if not, only what
-        no more steps will mend is told.
+      loss: of the generator.
+      settled: whether the generator had time to learn classes and centres. If not, only
+        problems that more steps do not fix are reported.
     """
     if diagnosis.finite < 1:
         return [_not_finite(diagnosis)]
@@ -57,9 +58,9 @@ def _not_finite(diagnosis: Diagnosis) -> str:
 
 
 def _collapsed(diagnosis: Diagnosis, loss: GeneratorLoss) -> Iterator[str]:
-    """The widest collapse: of all samples, of a class's, or of those of a condition."""
+    """Yields the widest collapse: of all samples, of a class, or of a condition."""
     variety = diagnosis.variety
-    cure = (
+    advice = (
         f"Raise config.generator.pair_weight{_now(loss.pair_weight)}, or lower "
         "config.generator.learning_rate."
     )
@@ -67,11 +68,11 @@ def _collapsed(diagnosis: Diagnosis, loss: GeneratorLoss) -> Iterator[str]:
         yield (
             f"All samples are nearly equal: any two are {variety.overall:.1%} as far "
             f"apart as Gaussian noise (at least {LEAST_VARIETY:.0%} is expected). The "
-            "generator has collapsed and makes one image whatever it is asked for. "
-            f"{cure}"
+            "generator has collapsed and makes the same image for every condition. "
+            f"{advice}"
         )
         return
-    # NaN, of a class that was not drawn twice, is not below anything.
+    # NaN, for a class that was not drawn twice, is never below the limit.
     alike = np.flatnonzero(variety.in_class < LEAST_VARIETY)
     if len(alike):
         found = np.max(variety.in_class[alike])
@@ -80,20 +81,20 @@ def _collapsed(diagnosis: Diagnosis, loss: GeneratorLoss) -> Iterator[str]:
             f"{found:.1%} as far apart as Gaussian noise (at least {LEAST_VARIETY:.0%} "
             "is expected). The generator has collapsed there: neither latent nor "
             f"centre changes the image, and the student sees the same one again and "
-            f"again. {cure}"
+            f"again. {advice}"
         )
     elif variety.in_pair is not None and variety.in_pair < LEAST_VARIETY:
         yield (
             "Samples of the same class and centre are nearly equal: they are "
             f"{variety.in_pair:.1%} as far apart as Gaussian noise (at least "
             f"{LEAST_VARIETY:.0%} is expected). The generator ignores its latent. "
-            f"{cure}"
+            f"{advice}"
         )
 
 
 def _unrecognised(diagnosis: Diagnosis, loss: GeneratorLoss) -> Iterator[str]:
-    """All classes alike, or else those that are dead."""
-    cure = (
+    """Yields a complaint about all classes, or about classes without recognition."""
+    advice = (
         f"Raise config.generator.class_weight{_now(loss.class_weight)}, give the "
         "generator more steps (config.generator.warmup), or, if "
         "config.generator.label is 'product', try 'norm'."
@@ -104,7 +105,7 @@ def _unrecognised(diagnosis: Diagnosis, loss: GeneratorLoss) -> Iterator[str]:
         yield (
             f"The teacher recognises {share:.1%} of the samples as the class they "
             f"were made for; a guess would be right for {chance:.1%}. The samples do "
-            f"not show their classes. {cure}"
+            f"not show their classes. {advice}"
         )
         return
     dead = diagnosis.judged[diagnosis.recognised[diagnosis.judged] == 0]
@@ -112,8 +113,8 @@ def _unrecognised(diagnosis: Diagnosis, loss: GeneratorLoss) -> Iterator[str]:
         draws = int(np.sum(diagnosis.drawn[dead]))
         yield (
             f"The teacher recognises none of the {draws} samples of {_named(dead)}, "
-            f"but {share:.1%} of all. For the student there are no samples of what the "
-            f"generator does not hit. {cure}"
+            f"but {share:.1%} of all. The student gets no usable samples of these "
+            f"classes. {advice}"
         )
 
 
@@ -123,18 +124,18 @@ def _unreached(diagnosis: Diagnosis, loss: GeneratorLoss) -> Iterator[str]:
         return
     follows = slope >= FOLLOWING
     yield (
-        f"Attention does not lie where it is asked for: R^2 of the achieved centres "
-        f"is {r2:.2f} (1 is exactly there, 0 no better than always the middle), and "
+        f"Attention is not at the requested centres: R^2 of the achieved centres is "
+        f"{r2:.2f} (1 is exact, 0 is no better than always the middle), and "
         f"they move by {slope:.2f} for each 1 requested, although "
         f"config.generator.center_weight is {loss.center_weight:g}. "
         + (
             "They follow, but miss by a lot: lower config.generator.reach, to centres "
             "that the teacher's features can show, or raise config.generator.power."
             if follows
-            else "The generator does not heed the centre, and the term only costs the "
-            "others: set config.generator.center to 'window' if it is 'latent', give "
-            "it more steps (config.generator.warmup), or raise "
-            "config.generator.center_weight; or set that to 0."
+            else "The generator ignores the centre, and the term only harms others: "
+            "set config.generator.center to 'window' if it is 'latent', give it more "
+            "steps (config.generator.warmup), or raise config.generator.center_weight; "
+            "or set center_weight to 0."
         )
     )
 
@@ -145,7 +146,7 @@ def _now(weight: float | int) -> str:
 
 
 def _named(classes: Int[np.ndarray, "k"]) -> str:
-    """'class 3', 'classes 1, 4 and 7', or 'classes 0, 1, 2' to ten 'and 5 more'."""
+    """Returns 'class 3', 'classes 1, 4 and 7', or ten classes 'and 5 more'."""
     first = [str(k) for k in classes[:MOST_NAMED]]
     if len(classes) == 1:
         return f"class {first[0]}"

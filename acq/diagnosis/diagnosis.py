@@ -1,4 +1,4 @@
-"""What was measured of a generator's samples, and a few of them to look at."""
+"""Measures of a generator's samples, and a few example samples."""
 
 import dataclasses
 from typing import NamedTuple
@@ -10,20 +10,20 @@ from acq.diagnosis import sample_measures
 from acq.diagnosis.sample_measures import Variety
 
 FEWEST_DRAWN = 16
-"""Samples of a class from which on it is judged alone: where the teacher recognises
+"""Fewest samples of a class for a judgement of that class. If the teacher recognises
 three in ten, it misses all of 16 once in 300 times."""
 
 
-class Shown(NamedTuple):
-    """A few samples to look at, classes together, pairs side by side.
+class Examples(NamedTuple):
+    """A few samples for pictures, sorted by class, with pairs side by side.
 
     Attributes:
-      label: the class asked for.
-      images: as the teacher takes them.
+      label: the requested class.
+      images: network inputs of the teacher.
       attention: in evaluation mode; each sums to 1.
       requested: centre (x, y) in [-1, 1]^2.
       achieved: centre of the attention.
-      recognised: whether the teacher sees the class asked for.
+      recognised: whether the teacher sees the requested class.
     """
 
     label: Int[np.ndarray, "n"]
@@ -36,24 +36,24 @@ class Shown(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Diagnosis:
-    """Measures of fresh samples. None: could not be measured.
+    """Measures of fresh samples; None for a measure that does not exist.
 
     Attributes:
       finite: share of the samples whose image and logits are finite numbers.
-      requested: centres (x, y) asked for.
+      requested: requested centres (x, y).
       achieved: centres of the teacher's attention, in evaluation mode.
       center_spread: standard deviation of a coordinate of the achieved centres within
         a class, a mean over classes; see `sample_measures.spread_in_class`.
-      requested_spread: the same of the centres asked for.
+      requested_spread: the same for the requested centres.
       attention_cosine: of attention in evaluation and in training mode.
-      teacher_entropy: mean entropy of the teacher's softmax, in nats; 0.07 to 0.08 of
-        CIFAR-10's test images, so that samples far below are plainer than images are.
+      teacher_entropy: mean entropy of the teacher's softmax, in nats. CIFAR-10's test
+        images have 0.07 to 0.08; samples far below are easier than images.
       statistics: BNS, a mean over batches, by 'eval_squared', 'eval_relative',
         'train_squared' and 'train_relative': the mode, and `losses.StatisticsForm`.
       drawn: samples by class.
-      recognised: those of them in which the teacher sees that class.
+      recognised: samples by class in which the teacher sees that class.
       variety: distances between samples.
-      shown: a few samples.
+      examples: a few samples.
     """
 
     finite: float
@@ -67,35 +67,35 @@ class Diagnosis:
     drawn: Int[np.ndarray, "k"]
     recognised: Int[np.ndarray, "k"]
     variety: Variety
-    shown: Shown
+    examples: Examples
 
     @property
     def count(self) -> int:
-        """Samples."""
+        """Number of samples."""
         return len(self.requested)
 
     @property
     def recognised_share(self) -> float:
-        """Of all samples."""
+        """Share of all samples that the teacher recognises."""
         return float(np.sum(self.recognised) / np.sum(self.drawn))
 
     @property
     def judged(self) -> Int[np.ndarray, "j"]:
-        """Classes with enough samples to be judged alone."""
+        """Classes with enough samples for a judgement of each."""
         return np.flatnonzero(self.drawn >= FEWEST_DRAWN)
 
     def center_r2(self, coordinates: slice = slice(None)) -> float | None:
-        """R^2 of achieved against requested centres; slice(0, 1) is x, (1, 2) y."""
+        """Returns R^2 of the centres; slice(0, 1) is for x, slice(1, 2) for y."""
         return sample_measures.r_squared(
             self.achieved[:, coordinates], self.requested[:, coordinates]
         )
 
     def center_slope(self) -> float | None:
-        """See `sample_measures.slope`."""
+        """Returns the slope of the centres, see `sample_measures.slope`."""
         return sample_measures.slope(self.achieved, self.requested)
 
     def scalars(self) -> dict[str, float]:
-        """Metrics by name; what could not be measured is left out."""
+        """Returns the existing metrics by name."""
         judged = self.judged
         worst = self.recognised[judged] / self.drawn[judged]
         measured = {
@@ -123,6 +123,6 @@ class Diagnosis:
 
 
 def _mean(values: Float[np.ndarray, "k"]) -> float | None:
-    """Of those that are numbers; None if none is."""
-    known = values[~np.isnan(values)]
-    return float(np.mean(known)) if len(known) else None
+    """Returns the mean of the values that are not NaN; None if there are none."""
+    numbers = values[~np.isnan(values)]
+    return float(np.mean(numbers)) if len(numbers) else None

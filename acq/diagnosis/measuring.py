@@ -1,8 +1,8 @@
-"""Measures what a generator's samples are like: centres, attention, BNS, variety.
+"""Measures a generator's samples: centres, attention, BNS, variety.
 
-Fresh samples are made, shown to the teacher in both modes and measured; nothing
-learns. They come in pairs of one class and centre, whether or not the loss has a term
-of pairs, so that runs with and without it are compared on the same.
+The generator makes fresh samples and the teacher sees them in both modes; nothing
+learns. Samples always come in pairs of one class and centre. So runs with and without
+the term of pairs are compared on the same conditions.
 """
 
 import collections
@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from acq.diagnosis import sample_measures
-from acq.diagnosis.diagnosis import Diagnosis, Shown
+from acq.diagnosis.diagnosis import Diagnosis, Examples
 from acq.kernels.attention import attention_center
 from acq.samples.generator import Generator
 from acq.samples.observation import AttentionForm, observe
@@ -35,13 +35,13 @@ from common.devices import (
 )
 from common.typing import PyTree
 
-SHOWN_CLASSES = 10
-SHOWN_SAMPLES = 4
-"""Of a class: two pairs."""
+EXAMPLE_CLASSES = 10
+EXAMPLES_PER_CLASS = 4
+"""Two pairs."""
 
 
 class _Subject(NamedTuple):
-    """What is measured; all hashable."""
+    """Parts of the measurement; all hashable."""
 
     generator: Generator
     teacher: nn.Module
@@ -63,20 +63,20 @@ def measure_samples(
     """Returns measures of fresh samples; all processes must call it together.
 
     Args:
-      parts: generator and teacher, whose batch is that of the axis `AXIS`, the form of
-        attention, and how conditions are drawn.
+      parts: generator and teacher, with batches over the axis `AXIS`; the form of
+        attention and the sampling.
       generator_params: of the generator.
       teacher_variables: `params` and `batch_stats`; only read.
-      first: number of the first sample, even. Training's are fresh from its number of
-        steps times its batch size on.
-      count: samples, rounded up to whole batches. Of 10 classes, 320 are enough to
-        tell a dead class.
-      batch_size: samples at once over all devices, even. A sample depends on its
-        batch, through its statistics, so it should be training's.
+      first: number of the first sample, even. Numbers from training steps times batch
+        size on are fresh.
+      count: samples, rounded up to whole batches. For 10 classes, 320 are enough to
+        show a dead class.
+      batch_size: samples at once over all devices, even. Use that of training, because
+        a sample depends on the statistics of its batch.
 
     Raises:
-      ValueError: numbers that are odd or out of range, or a batch that the devices do
-        not share evenly.
+      ValueError: numbers are odd or out of range, or the batch is not a multiple of the
+        devices.
     """
     last = first + -(-count // max(batch_size, 1)) * batch_size
     if first % 2 or batch_size % 2 or count < 1 or not 0 <= first < last <= 2**32:
@@ -96,18 +96,18 @@ def measure_samples(
     step = pmap_eval(_make_measure(subject))
     variables = replicate({"generator": generator_params, "teacher": teacher_variables})
     found, statistics = [], []
-    shown: dict[int, list[tuple]] = {}
+    examples: dict[int, list[tuple]] = {}
     for start in range(first, last, batch_size):
         measured, bns, pictures = step(variables, _draws(start, batch_size))
         measured, bns = _of_first_device((measured, bns))
-        # By number, whatever the order of the devices is.
+        # Sorted by number, so that the order of the devices does not matter.
         order = np.argsort(measured["draw"])
         measured["squared"] = measured["squared"][:, order]
         measured = {name: values[order] for name, values in measured.items()}
-        _add_shown(shown, measured, order, pictures)
+        _add_examples(examples, measured, order, pictures)
         found.append(measured)
         statistics.append(bns)
-    return _summary(found, statistics, shown, parts.sampling.classes)
+    return _summary(found, statistics, examples, parts.sampling.classes)
 
 
 @functools.cache
@@ -116,12 +116,12 @@ def _make_measure(
 ) -> Callable[[PyTree, Any], tuple[dict[str, Array], dict[str, Array], Any]]:
     """Returns `measure(variables, shard) -> (measured, BNS, (images, attention))`.
 
-    All of it is of the joined batch, on every device, and of whole samples; BNS is of
-    them as the generator's loss shifts them. Measured are of every sample its
-    number `draw`, `label`, `requested` and `achieved` centre, whether it is
-    `recognised` and `finite`, the teacher's `entropy`, `cosine` of its attention in
-    both modes, and `squared`, its mean squared difference from every sample of the
-    batch.
+    Every device returns the results of the joined batch. Samples are unshifted, except
+    for BNS, where they are shifted as in the generator's loss. `measured` has, for
+    every sample, its number `draw`, `label`, the `requested` and `achieved` centre,
+    whether it is `recognised` and `finite`, the teacher's `entropy`, the `cosine` of
+    its attention in both modes, and `squared`, its mean squared difference from every
+    sample of the batch.
     """
 
     def measure(variables: PyTree, shard: Any) -> Any:
@@ -129,7 +129,7 @@ def _make_measure(
         images = jnp.asarray(
             subject.generator.apply({"params": variables["generator"]}, conditions)
         )
-        see = functools.partial(
+        observe_images = functools.partial(
             observe,
             subject.teacher,
             variables["teacher"],
@@ -137,16 +137,21 @@ def _make_measure(
             attention=subject.attention,
         )
         modes = {"eval": False, "train": True}
-        views = {mode: see(images, train=train) for mode, train in modes.items()}
-        compared = views
+        views = {
+            mode: observe_images(images, train=train) for mode, train in modes.items()
+        }
+        bns_views = views
         if subject.sampling.shift:
             moved = shift_images(images, conditions.shift, subject.black)
-            compared = {mode: see(moved, train=train) for mode, train in modes.items()}
+            bns_views = {
+                mode: observe_images(moved, train=train)
+                for mode, train in modes.items()
+            }
         view, train_view = views["eval"], views["train"]
         running = variables["teacher"]["batch_stats"]
         bns = {
             f"{mode}_{form}": losses.statistics_loss(found.statistics, running, form)
-            for mode, found in compared.items()
+            for mode, found in bns_views.items()
             for form in ("squared", "relative")
         }
         pictures = jax.lax.all_gather((images, view.attention), AXIS, tiled=True)
@@ -172,66 +177,66 @@ def _make_measure(
 def _squared_distances(
     some: Float[Array, "n h w c"], every: Float[Array, "b h w c"]
 ) -> Float[Array, "n b"]:
-    """Mean over pixels of the squared difference; exactly 0 for equal images."""
+    """Returns mean squared differences over pixels; exactly 0 for equal images."""
     return jax.lax.map(
         lambda one: jnp.mean(jnp.square(every - one[None]), axis=(1, 2, 3)), some
     )
 
 
 def _draws(start: int, batch_size: int) -> dict[str, np.ndarray]:
-    """This process's numbers of the batch that starts at a number, by device."""
+    """Returns this process's numbers of the batch that begins at `start`, by device."""
     own = per_process(batch_size, "train.batch_size")
     first = start + own * jax.process_index()
     return dict(shard_batch({"draw": np.arange(first, first + own, dtype=np.uint32)}))
 
 
 def _of_first_device(tree: PyTree) -> PyTree:
-    """On the host: every device holds the same."""
+    """Returns the tree of the first device, on the host; all devices hold the same."""
     return jax.tree.map(lambda leaf: leaf[0], to_host(tree))
 
 
-def _add_shown(
-    shown: dict[int, list[tuple]],
+def _add_examples(
+    examples: dict[int, list[tuple]],
     measured: dict[str, np.ndarray],
     order: np.ndarray,
     pictures: Any,
 ) -> None:
-    """Adds samples of the first classes, the first of each; fetches only those wanted.
+    """Adds the first samples of the first classes; fetches pictures only if needed.
 
     Args:
-      shown: what `Shown` holds of every sample, by class.
-      measured: of a batch, in order.
-      order: places of its samples among the pictures.
+      examples: fields of `Examples` for each sample, by class.
+      measured: of a batch, sorted by number.
+      order: indices of the batch's samples in the pictures.
       pictures: images and attention, on the devices.
     """
-    taken = collections.Counter({label: len(rows) for label, rows in shown.items()})
-    wanted = []
+    taken = collections.Counter({label: len(rows) for label, rows in examples.items()})
+    chosen = []
     for i, label in enumerate(measured["label"].tolist()):
-        has_row = label in taken or len(taken) < SHOWN_CLASSES
-        if has_row and taken[label] < SHOWN_SAMPLES:
+        has_row = label in taken or len(taken) < EXAMPLE_CLASSES
+        if has_row and taken[label] < EXAMPLES_PER_CLASS:
             taken[label] += 1
-            wanted.append((i, label))
-    if not wanted:
+            chosen.append((i, label))
+    if not chosen:
         return
     images, attention = _of_first_device(pictures)
-    for i, label in wanted:
+    for i, label in chosen:
         others = (measured[key][i] for key in ("requested", "achieved", "recognised"))
         row = (label, images[order[i]], attention[order[i]], *others)
-        shown.setdefault(label, []).append(row)
+        examples.setdefault(label, []).append(row)
 
 
 def _summary(
     found: list[dict[str, np.ndarray]],
     statistics: list[dict[str, np.float32]],
-    shown: dict[int, list[tuple]],
+    examples: dict[int, list[tuple]],
     classes: int,
 ) -> Diagnosis:
-    """The diagnosis of all batches."""
+    """Returns the diagnosis of all batches."""
     every = {name: np.concatenate([x[name] for x in found]) for name in found[0]}
     label, requested, achieved = (
         every[name] for name in ("label", "requested", "achieved")
     )
-    rows = [row for _, of_class in sorted(shown.items()) for row in of_class]
+    rows = [row for _, of_class in sorted(examples.items()) for row in of_class]
     return Diagnosis(
         finite=float(np.mean(every["finite"])),
         requested=requested,
@@ -251,5 +256,5 @@ def _summary(
             np.stack([batch["label"] for batch in found]),
             classes,
         ),
-        shown=Shown(*map(np.stack, zip(*rows, strict=True))),
+        examples=Examples(*map(np.stack, zip(*rows, strict=True))),
     )

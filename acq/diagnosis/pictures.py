@@ -1,4 +1,4 @@
-"""Pictures of a diagnosis: samples with the teacher's attention, and its centres."""
+"""Draws a diagnosis: samples with the teacher's attention, and its centres."""
 
 import io
 import math
@@ -15,51 +15,51 @@ from acq.diagnosis.diagnosis import Diagnosis
 
 _DPI = 100
 _TILE = 96
-"""Side of a sample in the picture, in pixels, at least; smaller images are enlarged."""
+"""Smallest side of a sample in the picture, in pixels; smaller images are enlarged."""
 _LARGEST_TILE = 128
-"""At most; larger images are drawn smaller."""
+"""Largest side of a sample; larger images are drawn smaller."""
 _GAP, _PAIR_GAP = 6, 10
-"""White pixels after a sample, and further ones after a pair."""
+"""White pixels after a sample, and additional ones after a pair."""
 _LEFT, _TOP = 100, 70
-"""Margins for words, in pixels."""
+"""Margins for text, in pixels."""
 _HEAT = matplotlib.colormaps["inferno"]
 _HEAT_SHARE = 0.55
 _RED = (0.85, 0.1, 0.1)
 
 
 def samples_png(diagnosis: Diagnosis, record: Record) -> bytes:
-    """Returns a PNG of the samples shown, a row a class.
+    """Returns a PNG of the example samples, with one row per class.
 
-    Each sample stands beside itself under the teacher's attention: heat colours, bright
-    at the map's own maximum, with a cross at the requested and a circle at the achieved
-    centre. Two close neighbours are a pair, of one class and centre. A red line under a
-    sample says that the teacher sees another class in it.
+    Each sample has a copy beside it under the teacher's attention. Heat colours are
+    bright at the maximum of each map, a cross marks the requested centre and a circle
+    the achieved centre. Two close neighbours are a pair of one class and centre. A red
+    line under a sample means that the teacher sees another class in it.
 
     Args:
       diagnosis: of the samples.
-      record: of the teacher; tells what its inputs are as images.
+      record: of the teacher; converts its inputs to images.
     """
-    shown = diagnosis.shown
-    classes, row = np.unique(shown.label, return_inverse=True)
-    # Samples of a class follow each other.
-    column = np.arange(len(row)) - np.searchsorted(shown.label, shown.label)
-    plain = _enlarged(_to_rgb(shown.images, record))
+    examples = diagnosis.examples
+    classes, row = np.unique(examples.label, return_inverse=True)
+    # Samples are sorted by class.
+    column = np.arange(len(row)) - np.searchsorted(examples.label, examples.label)
+    plain = _enlarged(_to_rgb(examples.images, record))
     size = plain.shape[1]
-    lit = _under_heat(plain, shown.attention)
+    heated = _under_heat(plain, examples.attention)
     top = row * (size + _GAP)
     left = column * (2 * size + _GAP) + column // 2 * _PAIR_GAP
     canvas = np.ones((max(top) + size + _GAP, max(left) + 2 * size, 3))
     for i, (y, x) in enumerate(zip(top, left, strict=True)):
         canvas[y : y + size, x : x + size] = plain[i]
-        canvas[y : y + size, x + size : x + 2 * size] = lit[i]
-        if not shown.recognised[i]:
+        canvas[y : y + size, x + size : x + 2 * size] = heated[i]
+        if not examples.recognised[i]:
             canvas[y + size + 1 : y + size + 4, x : x + 2 * size] = _RED
 
     figure, axes = _canvas_axes(canvas, scale=min(1.0, _LARGEST_TILE / size))
     corner = np.stack([left + size, top], axis=1)
     for centers, marker, colour, name in (
-        (shown.requested, "x", "cyan", "centre requested"),
-        (shown.achieved, "o", "white", "centre achieved"),
+        (examples.requested, "x", "cyan", "centre requested"),
+        (examples.achieved, "o", "white", "centre achieved"),
     ):
         _mark(axes, corner + ((centers + 1) * size - 1) / 2, marker, colour, name)
     axes.plot([], [], color=_RED, label="another class is seen")
@@ -110,7 +110,7 @@ def _number(value: float | None) -> str:
 def _to_rgb(
     images: Float[np.ndarray, "n h w c"], record: Record
 ) -> Float[np.ndarray, "n h w 3"]:
-    """Colours in [0, 1]; other than three channels are shown as their mean, grey."""
+    """Returns colours in [0, 1]; other than three channels become their mean, grey."""
     unit = np.asarray(record.normalisation.denormalise(jnp.asarray(images)))
     if unit.shape[-1] != 3:
         unit = np.repeat(np.mean(unit, axis=-1, keepdims=True), 3, axis=-1)
@@ -118,7 +118,7 @@ def _to_rgb(
 
 
 def _enlarged(images: Float[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n s s 3"]:
-    """Every pixel as a square, so that an image is at least a tile."""
+    """Returns the images with repeated pixels, so that each is at least a tile."""
     times = -(-_TILE // images.shape[1])
     return images.repeat(times, axis=1).repeat(times, axis=2)
 
@@ -126,7 +126,7 @@ def _enlarged(images: Float[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n s s 
 def _under_heat(
     images: Float[np.ndarray, "n s s 3"], attention: Float[np.ndarray, "n h w"]
 ) -> Float[np.ndarray, "n s s 3"]:
-    """The images mixed with the heat colours of the attention on them."""
+    """Returns the images, mixed with heat colours of their attention."""
     size = images.shape[1]
     rows, columns = (_interpolation(n, size) for n in attention.shape[1:])
     smooth = rows @ np.nan_to_num(attention) @ columns.T
@@ -136,7 +136,7 @@ def _under_heat(
 
 
 def _interpolation(few: int, many: int) -> Float[np.ndarray, "many few"]:
-    """Matrix that interpolates values at `few` pixels' centres at those of `many`."""
+    """Returns the matrix that interpolates `few` pixels linearly to `many` pixels."""
     at_few, at_many = ((2 * np.arange(n) + 1) / n for n in (few, many))
     return np.stack([np.interp(at_many, at_few, one) for one in np.eye(few)], axis=1)
 
@@ -144,7 +144,7 @@ def _interpolation(few: int, many: int) -> Float[np.ndarray, "many few"]:
 def _canvas_axes(
     canvas: Float[np.ndarray, "h w 3"], scale: float
 ) -> tuple[Figure, Axes]:
-    """A figure with margins around the canvas, pixel by pixel at scale 1."""
+    """Returns a figure with margins around the canvas; scale 1 keeps the pixels."""
     height, width = (round(scale * n) for n in canvas.shape[:2])
     whole = np.array([width + _LEFT, height + _TOP])
     figure = Figure(figsize=tuple(whole / _DPI))
@@ -163,7 +163,7 @@ def _mark(
     colour: str,
     name: str,
 ) -> None:
-    """Markers in a colour on broader black ones, seen on any ground."""
+    """Draws coloured markers on broader black ones, to be visible everywhere."""
     for edge, width, label in (("black", 3.0, None), (colour, 1.5, name)):
         axes.plot(
             *places.T,

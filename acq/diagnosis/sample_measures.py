@@ -1,8 +1,8 @@
-"""Measures of a set of samples: are centres reached, do the samples differ.
+"""Measures of a set of samples: accuracy of centres, and variety.
 
-NumPy, in float64. Samples 2 i and 2 i + 1 are a pair, which shares class and centre:
-whatever is said of the samples of one class leaves comparisons within a pair out, since
-those are no independent draws. None stands for what cannot be measured.
+They use NumPy in float64. Samples 2 i and 2 i + 1 are a pair, which shares class and
+centre. Measures within a class leave out comparisons within a pair, because these are
+not independent draws. A measure that does not exist is None.
 """
 
 from typing import NamedTuple
@@ -15,10 +15,10 @@ class Variety(NamedTuple):
     """Distances between samples, in units of the distance of Gaussian noise.
 
     Attributes:
-      overall: any two samples, but those of a pair.
-      in_class: two samples of a class, but those of a pair; NaN for a class that
-        was not drawn twice.
-      in_pair: the two of a pair, which differ in the latent alone.
+      overall: of two samples that are not a pair.
+      in_class: of two samples of a class that are not a pair; NaN for a class that was
+        not drawn twice.
+      in_pair: of the two samples of a pair, which differ only in the latent.
     """
 
     overall: float | None
@@ -29,12 +29,12 @@ class Variety(NamedTuple):
 def r_squared(
     achieved: Float[np.ndarray, "n d"], requested: Float[np.ndarray, "n d"]
 ) -> float | None:
-    """Share of the requests' variance that is met, over all coordinates together.
+    """Returns R^2 of the achieved values, over all coordinates together.
 
         1 - sum |achieved - requested|^2 / sum |requested - mean(requested)|^2
 
-    1 is exactly as requested, 0 no better than always the requests' mean; it has no
-    lower end. None where all requests are the same.
+    1 is exact, 0 is no better than always the mean of the requests, and there is no
+    lower limit. None if all requests are equal.
     """
     total = np.sum(np.square(requested - np.mean(requested, axis=0)), dtype=float)
     missed = np.sum(np.square(achieved - requested), dtype=float)
@@ -44,32 +44,32 @@ def r_squared(
 def slope(
     achieved: Float[np.ndarray, "n d"], requested: Float[np.ndarray, "n d"]
 ) -> float | None:
-    """By how much the achieved moves for each 1 requested, by least squares.
+    """Returns the least squares slope of achieved over requested values.
 
-    Tells centres that follow but fall short (below 1, above 0) from those that do not
-    follow (0), where R^2 is low in both cases. None where all requests are the same.
+    It separates centres that follow but fall short (below 1, above 0) from centres that
+    do not follow (0). R^2 is low in both cases. None if all requests are equal.
     """
-    apart = requested - np.mean(requested, axis=0)
-    total = np.sum(np.square(apart), dtype=float)
-    return float(np.sum(apart * achieved, dtype=float) / total) if total > 0 else None
+    centred = requested - np.mean(requested, axis=0)
+    total = np.sum(np.square(centred), dtype=float)
+    return float(np.sum(centred * achieved, dtype=float) / total) if total > 0 else None
 
 
 def spread_in_class(
     values: Float[np.ndarray, "n d"], label: Int[np.ndarray, "n"]
 ) -> float | None:
-    """Standard deviation of a coordinate within a class, a mean over classes.
+    """Returns the standard deviation within a class, a mean over classes.
 
-    Of each class the root of the mean over coordinates and over two samples of
-    different pairs of (v_i - v_j)^2 / 2, which is the variance without bias. None if no
+    For each class it is the root of the mean of (v_i - v_j)^2 / 2 over coordinates and
+    over samples i, j of different pairs, which is the unbiased variance. None if no
     class was drawn twice.
 
     Args:
-      values: in the samples' order, so that rows 2 i and 2 i + 1 are a pair.
+      values: of the samples; rows 2 i and 2 i + 1 are a pair.
       label: of the samples.
     """
     pair, found = np.arange(len(label)) // 2, []
-    for kind in np.unique(label):
-        chosen = label == kind
+    for k in np.unique(label):
+        chosen = label == k
         others = pair[chosen][:, None] != pair[chosen]
         if np.any(others):
             apart = values[chosen][:, None] - values[chosen]
@@ -80,16 +80,16 @@ def spread_in_class(
 def variety(
     squared: Float[np.ndarray, "m b b"], label: Int[np.ndarray, "m b"], classes: int
 ) -> Variety:
-    """Returns how different samples are.
+    """Returns distances between samples.
 
-    Distances are roots of mean squared ones, divided by sqrt(2): that of two images of
-    independent standard normal pixels. Samples are near mean 0 and variance 1 as well,
-    as normalised images are: those of tanh exactly, others as far as BNS makes them.
+    They are roots of mean squared differences, divided by sqrt(2), the value for two
+    images of independent standard normal pixels. Samples have about mean 0 and variance
+    1 too, like normalised images: exactly with tanh, otherwise as far as BNS achieves.
 
     Args:
       squared: mean over pixels of the squared difference of two samples of one batch.
-      label: of the samples, by batch; samples 2 i and 2 i + 1 of one are a pair.
-      classes: labels there are.
+      label: of the samples, by batch; samples 2 i and 2 i + 1 of a batch are a pair.
+      classes: number of labels.
     """
     pair = np.arange(label.shape[1]) // 2
     same_pair = np.broadcast_to(pair[:, None] == pair, squared.shape)

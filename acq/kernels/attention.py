@@ -1,15 +1,15 @@
-"""Where a network looks: its attention map, and the centre of that map.
+"""The attention map of a network, and the centre of that map.
 
-The map is the energy of the features at a position, of all positions' energy; the
-centre is the mean position, weighted by a power of the map that pulls it from the
-image's middle, where the centroid of every broad map lies, to the map's peak:
+The map is the share of each position in the energy of the features. The centre is the
+mean position, weighted by a power of the map. The centroid of every broad map is near
+the image's middle; the power pulls it to the map's peak:
 
     A[i, j] = sum_c F[i, j, c]^2 / S,            S = sum over i, j, c of F^2
     B[i, j] = A[i, j]^p / sum(A^p)
     center  = sum over i, j of B[i, j] * (x_j, y_i)
 
-Positions: pixel j of w lies at x_j = (2 j + 1) / w - 1, so that the image spans
-[-1, 1] and a uniform map's centre is 0; x is the column, y the row, downwards.
+Positions: pixel j of w is at x_j = (2 j + 1) / w - 1. So the image spans [-1, 1], and
+the centre of a uniform map is 0. x is the column, y the row, downwards.
 
 Gradients, for the output's gradient g, a (n, h, w) array or a pair (g_x, g_y):
 
@@ -17,9 +17,9 @@ Gradients, for the output's gradient g, a (n, h, w) array or a pair (g_x, g_y):
     dA[i, j]    = p A[i, j]^(p-1) / sum(A^p) * (g_x (x_j - center_x)
                                                 + g_y (y_i - center_y))
 
-Features or maps whose sum is 0 count as uniform, with gradient 0: by itself JAX gives
-NaN there. The same holds where S is below the smallest normal float32, 1.2e-38, as it
-may be flushed to 0. Infinities and NaN give NaN. Sums are in float32.
+Features or maps whose sum is 0 count as uniform, with gradient 0, where plain JAX gives
+NaN. The same applies if S is below the smallest normal float32, 1.2e-38, because it may
+be flushed to 0. Infinities and NaN give NaN. Sums are in float32.
 """
 
 import functools
@@ -32,16 +32,16 @@ _TINY = jnp.finfo(jnp.float32).tiny
 
 
 def attention_map(features: Float[Array, "n h w c"]) -> Float[Array, "n h w"]:
-    """Share of every position in the features' energy; each map adds up to 1.
+    """Returns the share of every position in the features' energy; each map sums to 1.
 
     Args:
       features: Of any sign, channels last, with h w c > 0.
 
     Returns:
-      float32; its gradient comes back in the features' dtype.
+      float32; the gradient has the features' dtype.
 
     Raises:
-      ValueError: No position or no channel.
+      ValueError: There is no position or no channel.
     """
     if 0 in features.shape[1:]:
         raise ValueError(
@@ -53,15 +53,15 @@ def attention_map(features: Float[Array, "n h w c"]) -> Float[Array, "n h w"]:
 def attention_center(
     attention: Float[Array, "n h w"], power: float
 ) -> Float[Array, "n 2"]:
-    """Centre (x, y) of every map in [-1, 1]^2, of the map to the given power.
+    """Returns the centre (x, y) in [-1, 1]^2 of every map to the given power.
 
     Args:
       attention: Maps, not negative; only the ratio of their values matters.
-      power: Static, at least 1: 1 is the centroid, 2 already follows the peak.
+      power: Static, at least 1: 1 gives the centroid, 2 already follows the peak.
 
     Raises:
-      ValueError: A power below 1 (its gradient is infinite where a map is 0), or no
-        position.
+      ValueError: The power is below 1 (its gradient is infinite where a map is 0), or
+        there is no position.
     """
     if not 1 <= power < float("inf"):
         raise ValueError(f"the power must be a number of at least 1, got {power}")
@@ -98,7 +98,7 @@ def _attention_center(attention: Array, power: float) -> Array:
 
 
 def _attention_center_fwd(attention, power):
-    # Of the maximum, so that high powers neither underflow nor overflow.
+    # Relative to the maximum, so that high powers neither underflow nor overflow.
     attention = attention.astype(jnp.float32)
     peak = jnp.max(attention, axis=(1, 2), keepdims=True)
     relative = _divide(attention, peak, otherwise=1.0)
@@ -132,12 +132,12 @@ def _shares(energy: Array, total: Array) -> Array:
 
 
 def _divide(values: Array, total: Array, otherwise: float = 0.0) -> Array:
-    """The quotient; `otherwise` where the total counts as 0."""
+    """Returns the quotient, or `otherwise` where the total counts as 0."""
     zero = total < _TINY
     return jnp.where(zero, otherwise, values / jnp.where(zero, 1.0, total))
 
 
 def _positions(shape: tuple[int, ...]) -> tuple[Array, Array]:
-    """The columns' x, (1, 1, w), and the rows' y, (1, h, 1)."""
+    """Returns x of the columns, (1, 1, w), and y of the rows, (1, h, 1)."""
     y, x = ((2 * jnp.arange(n) + 1) / n - 1 for n in shape[1:])
     return x.reshape(1, 1, -1), y.reshape(1, -1, 1)

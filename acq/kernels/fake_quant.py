@@ -2,11 +2,12 @@
 
     y = (clip(round(x / s) + z, qmin, qmax) - z) * s
 
-with scale s and zero point z of a range [low, high] as `grid.py` has them: rounding is
-half to even, 0 is on the grid, a range of width 0 has s = 1.
+with scale s and zero point z of a range [low, high] as in `grid.py`: rounding is half
+to even, 0 is on the grid, a range of width 0 has s = 1.
 
-The rounding's own gradient is 0. Instead, for the output's gradient g, where "inside"
-is where round(x / s) + z needs no clipping (so half a step beyond the range's ends):
+The gradient of rounding is 0. The gradients below replace it. g is the output's
+gradient, and "inside" are values for which round(x / s) + z needs no clipping (so they
+may be half a step beyond the range's ends):
 
     "identity"  dx = g                  dlow = dhigh = 0
     "clipped"   dx = g inside, else 0   dlow = dhigh = 0
@@ -18,14 +19,14 @@ is where round(x / s) + z needs no clipping (so half a step beyond the range's e
                                dlow  = -P / qmax if low is, equal ends get half each
 
 "identity" is GDFQ's published code. "learned" is LSQ's gradient (Esser et al., ICLR
-2020, arXiv 1902.08153, eq. 3) with the range's ends in place of the scale; both
-roundings count as the identity. There an x inside adds g (round(x / s) - x / s) / qmax
-to dhigh and takes it from dlow, one above adds g to dhigh and one below g to dlow, but
-for the zero point's own rounding error over qmax. Ends that widening to 0 moved
-(low > 0, high < 0) and ranges of width 0 get 0. low = 0 gets its gradient: who wants
-a ReLU's range to stay at 0 leaves low out.
+2020, arXiv 1902.08153, eq. 3) with the range's ends instead of the scale; both
+roundings count as the identity. An x inside adds g (round(x / s) - x / s) / qmax to
+dhigh and subtracts it from dlow. An x above adds g to dhigh, and an x below adds g to
+dlow, except for the rounding error of the zero point over qmax. Ends that moved to
+include 0 (low > 0, high < 0) and ranges of width 0 get gradient 0. low = 0 gets its
+gradient: to keep a ReLU's range at 0, stop the gradient of low.
 
-float32 inside, whatever the dtype of x; dx has that of x.
+Computes in float32 for any dtype of x; dx has the dtype of x.
 """
 
 import functools
@@ -49,8 +50,8 @@ from acq.kernels.grid import (
 
 Gradient = Literal["identity", "clipped", "learned"]
 
-# How many values are added up in one float before the partial sums are: the most of
-# these that divides their number; only among many, for it takes long to compile.
+# Rows that are added before their sum over values: the largest of these that divides
+# the number of values. Only for many values, because it takes long to compile.
 _ROWS = (16, 8, 4, 2, 1)
 _MANY = 1 << 16
 
@@ -63,9 +64,10 @@ def fake_quant(
     grid: Grid,
     gradient: Gradient,
 ) -> Float[Array, "*shape"]:
-    """`x` rounded to the grid that covers [low, high] and 0, in the dtype of `x`.
+    """Returns `x` rounded to the grid of [low, high], in the dtype of `x`.
 
-    Computed in float32; bit for bit `dequantize(quantize(x))` where x is float32.
+    It is computed in float32 and, for a float32 x, equals `dequantize(quantize(x))` bit
+    for bit.
 
     Args:
       x: Values.
@@ -76,8 +78,8 @@ def fake_quant(
       gradient: Static; "identity", "clipped" or "learned", see above.
 
     Raises:
-      ValueError: Another gradient; low and high that differ in shape or fit neither
-        form.
+      ValueError: Another gradient, or low and high with different shapes or a shape
+        that fits neither form.
     """
     if gradient not in _KINDS:
         raise ValueError(
@@ -144,7 +146,7 @@ _KINDS = {
 def plain_sums(
     x: Array, g: Array, scale: Array, zero_point: Array, grid: Grid
 ) -> tuple[Array, Array]:
-    """P and O for every scale, in its shape: the form for accelerators."""
+    """Returns P and O for every scale, in its shape: the form for accelerators."""
     axes = tuple(range(x.ndim - (scale.ndim > 0)))
     terms = _terms(x, g, against(x, scale), against(x, zero_point), grid)
     slopes, outside = (jnp.sum(term, axes).reshape(scale.shape) for term in terms)
@@ -154,11 +156,11 @@ def plain_sums(
 def folded_sums(
     x: Array, g: Array, scale: Array, zero_point: Array, grid: Grid
 ) -> tuple[Array, Array]:
-    """The same sums in one pass over memory: the form for CPU.
+    """Returns the same sums from one pass over memory: the form for CPU.
 
-    XLA (jax 0.10) makes one loop for each sum, and none of them a vectorised one. Here
-    rows of values are added to each other with P and O as one complex number, which is
-    a single loop, vectorised and on all cores, and leaves a sixteenth to be summed.
+    XLA (jax 0.10) makes one loop for each sum, and vectorises none. Here P and O are
+    one complex number, and rows of values are added first. That is a single loop,
+    vectorised and on all cores, and leaves a sixteenth of the values to sum.
     """
     channels = scale.size
     count = x.size // channels
@@ -173,7 +175,7 @@ def folded_sums(
 
 
 def _terms(x, g, scale, zero_point, grid):
-    """The terms of P and of O."""
+    """Returns the terms of P and of O."""
     g = g.astype(jnp.float32)
     steps, lowest, highest = _steps(x, scale, zero_point, grid)
     code = jnp.round(steps)
@@ -183,7 +185,7 @@ def _terms(x, g, scale, zero_point, grid):
 
 
 def _range_gradient(slopes, outside, low, high, grid):
-    """The gradients of low and high in "learned", from P and O."""
+    """Returns the gradients of low and high in "learned", from P and O."""
     step = step_of(low, high, grid)
     wide_low, wide_high = widened(low, high)
     if grid.symmetric:
@@ -200,14 +202,14 @@ def _range_gradient(slopes, outside, low, high, grid):
 
 
 def _inside(x, scale, zero_point, grid):
-    """Where the codes need no clipping."""
+    """Returns where the codes need no clipping."""
     steps, lowest, highest = _steps(x, scale, zero_point, grid)
     code = jnp.round(steps)
     return (code >= lowest) & (code <= highest)
 
 
 def _steps(x, scale, zero_point, grid):
-    """Steps x / s, and the lowest and the highest whole number of them on the grid."""
+    """Returns x / s, and the lowest and highest integer values of it on the grid."""
     scale, zero_point = against(x, scale), against(x, zero_point)
     steps = x.astype(jnp.float32) * (1 / scale)
     return steps, grid.qmin - zero_point, grid.qmax - zero_point

@@ -1,20 +1,21 @@
-"""Grids of few-bit integers, and values to and from them.
+"""Grids of few-bit integers, and conversions of values to and from them.
 
 Scale s and zero point z of a range [low, high] on a grid of integers qmin ... qmax:
 
-    low <- min(low, 0),  high <- max(high, 0)         so that 0 is on the grid exactly
+    low <- min(low, 0),  high <- max(high, 0)         so 0 is exactly on the grid
     asymmetric:  s = (high - low) / qmax,     z = round(-low / s)
     symmetric:   s = max(-low, high) / qmax,  z = 0
 
     q = clip(round(x / s) + z, qmin, qmax)            an integer, held in a float32
     y = (q - z) * s
 
-Rounding is half to even. x / s is computed as x * (1 / s), which is the same whether
-the scale is known when compiling or not: codes do not depend on what is jitted.
+Rounding is half to even. x / s is computed as x * (1 / s). This gives the same result
+whether or not the scale is a constant of the compiled function, so codes do not depend
+on jit.
 
-A range of width 0, or so narrow that s is no normal float32, gets s = 1. An infinite x
-goes to the grid's end, a NaN stays NaN. A range of infinite width or with a NaN makes
-every y NaN, for a loss that shows it.
+A range of width 0, or so narrow that s is not a normal float32, gets s = 1. An infinite
+x becomes the grid's end, a NaN stays NaN. A range of infinite width or with a NaN makes
+every y NaN, so that the loss shows it.
 """
 
 import dataclasses
@@ -29,12 +30,12 @@ TINY = jnp.finfo(jnp.float32).tiny
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """The integers that values are rounded to.
+    """The integers of rounded values.
 
     Attributes:
       bits: 2 to 8.
-      symmetric: Whether the integers are -(2^(bits-1) - 1) ... 2^(bits-1) - 1, with the
-        zero point at 0; else they are 0 ... 2^bits - 1.
+      symmetric: Whether the integers are -(2^(bits-1) - 1) ... 2^(bits-1) - 1, with
+        zero point 0; else they are 0 ... 2^bits - 1.
     """
 
     bits: int
@@ -63,7 +64,7 @@ class Grid:
 def scale_and_zero_point(
     low: Float[Array, "*c"], high: Float[Array, "*c"], grid: Grid
 ) -> tuple[Float[Array, "*c"], Float[Array, "*c"]]:
-    """Step and zero point of the grid that covers [low, high] and 0.
+    """Returns scales and zero points of the grids that cover [low, high] and 0.
 
     Args:
       low: Lower ends, one for every range.
@@ -71,7 +72,7 @@ def scale_and_zero_point(
       grid: The integers.
 
     Returns:
-      Scales, above 0, and zero points, whole numbers from qmin to qmax; float32.
+      Scales, above 0, and zero points, integers from qmin to qmax; float32.
     """
     step = step_of(low, high, grid)
     scale = jnp.where(step < TINY, 1.0, step)
@@ -88,13 +89,13 @@ def quantize(
     zero_point: Float[Array, "..."],
     grid: Grid,
 ) -> Float[Array, "*shape"]:
-    """Codes of `x`: whole numbers from qmin to qmax, in float32 (NaN for a NaN).
+    """Returns the codes of `x`: integers from qmin to qmax, in float32 (NaN for NaN).
 
     Args:
       x: Values.
-      scale: One for all of `x`, shape (), or for every channel of its last axis, (c,)
-        or (1, ..., 1, c).
-      zero_point: As `scale`.
+      scale: One for all of `x`, shape (), or one for every channel of its last axis,
+        (c,) or (1, ..., 1, c).
+      zero_point: Like `scale`.
       grid: The integers.
     """
     scale, zero_point = against(x, scale), against(x, zero_point)
@@ -107,25 +108,25 @@ def dequantize(
     scale: Float[Array, "..."],
     zero_point: Float[Array, "..."],
 ) -> Float[Array, "*shape"]:
-    """The values that the codes `q` stand for, (q - zero_point) * scale, in float32."""
+    """Returns the values of the codes `q`, (q - zero_point) * scale, in float32."""
     return (q.astype(jnp.float32) - against(q, zero_point)) * against(q, scale)
 
 
 def widened(low: Array, high: Array) -> tuple[Array, Array]:
-    """The range with 0 in it."""
+    """Returns the range, extended to include 0."""
     low, high = low.astype(jnp.float32), high.astype(jnp.float32)
     return jnp.minimum(low, 0), jnp.maximum(high, 0)
 
 
 def step_of(low: Array, high: Array, grid: Grid) -> Array:
-    """The scale, as long as it is a normal number."""
+    """Returns the scale before the replacement of those that are not normal floats."""
     low, high = widened(low, high)
     width = jnp.maximum(-low, high) if grid.symmetric else high - low
     return width * np.float32(1 / grid.qmax)
 
 
 def against(x: Array, values: Array) -> Array:
-    """`values`, one for `x` or one for every channel, in the rank of `x`."""
+    """Returns `values`, one for `x` or one for every channel, with the rank of `x`."""
     shape = values.shape
     if shape == ():
         return values

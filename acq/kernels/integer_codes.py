@@ -1,4 +1,4 @@
-"""Codes of a grid as they are stored: 8-bit integers q' with zero points z'.
+"""Stored codes of a grid: 8-bit integers q' with zero points z'.
 
     y = (q' - z') * s,    bit for bit (q - z) * s
 
@@ -8,11 +8,11 @@
 | 2 to 7 bits | q - z, from -127 to 127 | 0 | int8 |
 | 8 bits | q | z | uint8 |
 
-A zero point of 0 is what fast integer kernels want of weights. q - z, the exact integer
-that a weight is in steps, fits because the zero point is on the grid. At 8 bits it
-would need 9; there a symmetric grid avoids the zero point.
+Fast integer kernels need a zero point of 0 for weights. q - z is the exact number of
+steps of a weight. It fits because the zero point is on the grid. At 8 bits it would
+need 9 bits; use a symmetric grid to avoid the zero point there.
 
-Activations have no stored codes; their zero point z is stored as uint8, or as int8, 0,
+Activations have no stored codes. Their zero point z is stored as uint8, or as int8 0
 for a symmetric grid.
 """
 
@@ -31,12 +31,12 @@ def to_codes(
     Int8[Array, "*shape c"] | UInt8[Array, "*shape c"],
     Int8[Array, "c"] | UInt8[Array, "c"],
 ]:
-    """Stored codes of `x` and their zero points, both of dtype `code_dtype(grid)`.
+    """Returns stored codes of `x` and zero points, both of dtype `code_dtype(grid)`.
 
     Args:
-      x: Values, finite: integers have no NaN.
+      x: Finite values: integers have no NaN.
       scale: Of each channel of the last axis.
-      zero_point: Likewise.
+      zero_point: Of each channel of the last axis.
       grid: The integers.
     """
     codes = quantize(x, scale, zero_point, grid)
@@ -52,16 +52,16 @@ def from_codes(
     scale: Float[Array, "c"],
     zero_point: Int8[Array, "c"] | UInt8[Array, "c"],
 ) -> Float[Array, "*shape c"]:
-    """The values that stored codes stand for, (q' - z') * s, in float32."""
+    """Returns the values of stored codes, (q' - z') * s, in float32."""
     return dequantize(codes.astype(jnp.float32), scale, zero_point.astype(jnp.float32))
 
 
 def code_dtype(grid: Grid) -> jnp.dtype:
-    """What weights on the grid are stored as: uint8 for 8 asymmetric bits, or int8."""
+    """Returns the dtype of stored weights: uint8 for 8 asymmetric bits, else int8."""
     unsigned = grid.bits == MAX_BITS and not grid.symmetric
     return jnp.dtype(jnp.uint8 if unsigned else jnp.int8)
 
 
 def zero_point_dtype(grid: Grid) -> jnp.dtype:
-    """What the zero point of activations on the grid is stored as."""
+    """Returns the dtype of stored zero points of activations."""
     return jnp.dtype(jnp.int8 if grid.symmetric else jnp.uint8)

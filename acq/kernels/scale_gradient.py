@@ -2,13 +2,13 @@
 
     y = x,    dx = factor * g
 
-Learned ranges need it: the gradient of a quantizer's step is a sum over all N values
-that it quantizes, so that its size against the step's own grows as sqrt(N qmax), and
-one learning rate cannot suit both it and the weights. LSQ (Esser et al., ICLR 2020,
-arXiv 1902.08153, section 2.2) multiplies it by 1 / sqrt(N qmax).
+Learned ranges need it. The gradient of a quantizer's step is a sum over all N values
+that it quantizes. So its size relative to the step grows as sqrt(N qmax), and no
+learning rate suits both the step and the weights. LSQ (Esser et al., ICLR 2020, arXiv
+1902.08153, section 2.2) multiplies the gradient by 1 / sqrt(N qmax).
 
-Adam divides a constant factor out again, up to its epsilon and to rounding; the steps
-of SGD, which is offered too, are in proportion to it.
+With Adam a constant factor cancels, up to its epsilon and to rounding. The steps of SGD
+are proportional to it.
 """
 
 import functools
@@ -18,12 +18,11 @@ from jaxtyping import Array, Float
 
 
 def scale_gradient(x: Float[Array, "*shape"], factor: float) -> Float[Array, "*shape"]:
-    """`x` itself; what flows back through it is multiplied by `factor`.
+    """Returns `x`; its gradient is multiplied by `factor`.
 
     Args:
       x: Any array; its gradient keeps its dtype.
-      factor: Static; 0 stops the gradient, except that infinities and NaN in it stay
-        NaN.
+      factor: Static; 0 stops the gradient, but infinities and NaN in it give NaN.
     """
     return _scale_gradient(x, factor)
 

@@ -1,1 +1,1 @@
-"""What networks are made of: float, quantized, integer and observed, one interface."""
+"""Layers of networks with one interface: float, quantized, integer and observed."""

@@ -1,13 +1,13 @@
-"""Bits of single layers: what a config asks for, and which layers of a network that is.
+"""Bits of single layers: parses a config's value and finds the layers it names.
 
-Layers have the names that their variables have: `conv1`, `layer1_0/conv2`. Those of a
-convolution or dense layer are the bits of its weights, those of an activation that is
-quantized the bits of its output. Each goes by its own name, so an activation that feeds
-several layers has one number of bits.
+Layers have the names of their variables: `conv1`, `layer1_0/conv2`. For a convolution
+or dense layer the bits are those of its weights, for a quantized activation those of
+its output. Each has its own name, so an activation that feeds several layers has one
+number of bits.
 
-First and last are found by the order in which a network calls its layers, whatever they
-are called: the first convolution, the last dense layer, and the activation called just
-before each of them, if it is quantized: that is what feeds them, as it is or pooled.
+The order in which a network calls its layers decides which are first and last: the
+first convolution, the last dense layer, and the activation called just before each of
+them, if it is quantized. That activation feeds the layer, directly or pooled.
 """
 
 import ast
@@ -26,7 +26,7 @@ from acq.layers.float import Activation, Conv, Dense
 from common.errors import UserError
 
 LayerBits = tuple[tuple[str, int], ...]
-"""Names of layers and their bits, where they are not those of the rest."""
+"""Names and bits of the layers that differ from the rest."""
 
 BITS_WORDS = (
     "'' or a dictionary in quotes, from names or patterns of layers, each once, to "
@@ -52,10 +52,11 @@ class Layer(NamedTuple):
 
 
 def parse_layers(text: str) -> dict[str, int]:
-    """Returns {name or pattern: bits} of a dictionary written as a text; '' is empty.
+    """Returns {name or pattern: bits} from the text of a dictionary; '' is empty.
 
     Raises:
-      ValueError: it is no such dictionary, has a name twice, or bits out of range.
+      ValueError: the text is no such dictionary, has a name twice, or bits out of
+        range.
     """
     if not text:
         return {}
@@ -82,10 +83,12 @@ def parse_layers(text: str) -> dict[str, int]:
 def called_layers(
     network: nn.Module, image_shape: tuple[int, int, int, int]
 ) -> tuple[Layer, ...]:
-    """Returns a network's layers in the order of their calls; shapes only.
+    """Returns a network's layers in the order of their calls, from shapes alone.
+
+    A layer that the network calls twice is in the result twice.
 
     Args:
-      network: built of `FloatLayers`. One that it calls twice is there twice.
+      network: made with `FloatLayers`.
       image_shape: NHWC.
     """
     found: list[Layer] = []
@@ -114,17 +117,17 @@ def _kind(module: nn.Module) -> LayerKind | None:
 
 
 def choose_bits(
-    asked: Mapping[str, int],
+    requested: Mapping[str, int],
     first_last: int,
     layers: tuple[Layer, ...],
     *,
     others: bool,
 ) -> LayerBits:
-    """Returns the bits of the layers that are told apart.
+    """Returns the bits of the layers that differ from the rest.
 
     Args:
-      asked: {name or pattern: bits}; of several that match, the last one counts, and
-        before `first_last`.
+      requested: {name or pattern: bits}; the last match counts, and overrides
+        `first_last`.
       first_last: bits of the first and last layer; 0 for none.
       layers: of the network, in the order of their calls.
       others: whether "identity" activations are quantized.
@@ -135,7 +138,7 @@ def choose_bits(
     quantized = [layer for layer in layers if others or layer.kind != "other"]
     ends = _ends(layers) if first_last else set()
     chosen = {layer.name: first_last for layer in quantized if layer.name in ends}
-    for pattern, bits in asked.items():
+    for pattern, bits in requested.items():
         matched = _matching(pattern, quantized)
         if not matched:
             raise UserError(_no_match(pattern, layers, quantized))
@@ -149,7 +152,7 @@ def _matching(pattern: str, layers: Iterable[Layer]) -> list[str]:
 
 
 def _ends(layers: tuple[Layer, ...]) -> set[str]:
-    """Names of first and last layer, and of the activations called before them."""
+    """Returns names of the first and last layer, and of the activations before them."""
     weighted = [i for i, layer in enumerate(layers) if layer.kind in _WEIGHTED]
     convs = [i for i in weighted if layers[i].kind == "conv"]
     denses = [i for i in weighted if layers[i].kind == "dense"]
@@ -164,9 +167,9 @@ def _no_match(pattern: str, layers: tuple[Layer, ...], quantized: list[Layer]) -
     floats = _matching(pattern, layers)
     if floats:
         return (
-            f"config.quantizer.layers: got {pattern!r}, which matches only what is "
-            f"left float ({', '.join(floats)}): give config.quantizer.other_bits too, "
-            "or leave it out"
+            f"config.quantizer.layers: got {pattern!r}, which matches only layers "
+            f"that stay float ({', '.join(floats)}): give config.quantizer.other_bits "
+            "too, or leave this pattern out"
         )
     weights, activations = (
         ", ".join(dict.fromkeys(x.name for x in quantized if x.kind in kinds))
@@ -180,7 +183,7 @@ def _no_match(pattern: str, layers: tuple[Layer, ...], quantized: list[Layer]) -
 
 
 def own_grid(module: nn.Module, grid: Grid, bits: LayerBits) -> Grid:
-    """Returns the grid of a bound module: `grid`, with its own bits if it has some."""
+    """Returns the grid of a bound module: `grid`, with the module's bits if given."""
     own = dict(bits).get("/".join(module.path))
     return grid if own is None else dataclasses.replace(grid, bits=own)
 
@@ -197,7 +200,7 @@ def all_bits(
 
     Args:
       layers: of the network.
-      bits: of those that are told apart.
+      bits: of the layers that differ.
       weights: of all other convolutions and dense layers.
       activations: of all other rectifiers.
       others: of all other "identity" activations; None leaves these out.

@@ -1,21 +1,21 @@
-"""What classifiers are built of: convolution, dense, batch normalisation, activation.
+"""Layers of classifiers: convolution, dense, batch normalisation, activation.
 
-A network asks an injected *layers* object (`Layers`) for its modules, so that its
-float, fake-quantized and integer forms are one file and share parameters. `FloatLayers`
-is the plain form. Parameters are named and laid out as in flax: kernels HWIO and
-(in, out). Sizes and padding are PyTorch's, so that published weights fit.
+A network gets its modules from an injected *layers* object (`Layers`). So its float,
+fake-quantized and integer forms are one file and share parameters. `FloatLayers` is the
+float form. Parameters have the names and layouts of flax: kernels HWIO and (in, out).
+Sizes and padding are those of PyTorch, so that published weights fit.
 
     collection    leaves of a module
     params        conv, dense: kernel, bias; batch norm: scale, bias
     batch_stats   batch norm: mean, var (running)
-    bn_inputs     batch norm: mean, var (of this batch; where mutable)
-    activations   activation: output (of this batch; where mutable)
-    perturbations the network: features, added to its features where given
+    bn_inputs     batch norm: mean, var (of this batch; if mutable)
+    activations   activation: output (of this batch; if mutable)
+    perturbations the network: features, added to its features if given
 """
 
 import dataclasses
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
@@ -39,7 +39,7 @@ _NEW_SHARE = 0.1
 
 @runtime_checkable
 class Layers(Protocol):
-    """Makes the modules of a network. Hashable, since it is a network's attribute."""
+    """Makes the modules of a network. Hashable, because it is a network's attribute."""
 
     def conv(
         self,
@@ -68,59 +68,19 @@ class Layers(Protocol):
     def activation(
         self, kind: ActivationKind, *, name: str
     ) -> Callable[[jax.Array], jax.Array]:
-        """Activation; 'identity' marks what an integer runtime needs quantized."""
+        """Activation; 'identity' marks a tensor that an integer runtime quantizes."""
         ...
-
-
-@dataclasses.dataclass(frozen=True)
-class FloatLayers:
-    """Layers of a float network.
-
-    Attributes:
-      axis_name: Of the pmapped axis over which batch statistics are taken; None for
-        those of one device's batch.
-    """
-
-    axis_name: str | None = None
-
-    def conv(
-        self,
-        features: int,
-        kernel_size: int,
-        *,
-        strides: int = 1,
-        padding: int,
-        groups: int = 1,
-        use_bias: bool = False,
-        name: str,
-    ) -> nn.Module:
-        """A float `Conv`."""
-        return Conv(
-            features, kernel_size, strides, padding, groups, use_bias, name=name
-        )
-
-    def dense(self, features: int, *, name: str) -> nn.Module:
-        """A float `Dense`."""
-        return Dense(features, name=name)
-
-    def batch_norm(self, *, epsilon: float = 1e-5, name: str) -> nn.Module:
-        """A `BatchNorm` with statistics over `axis_name`."""
-        return BatchNorm(epsilon, self.axis_name, name=name)
-
-    def activation(self, kind: ActivationKind, *, name: str) -> nn.Module:
-        """A float `Activation`."""
-        return Activation(kind, name=name)
 
 
 class Conv(nn.Module):
     """Convolution with a square kernel and PyTorch's explicit, symmetric padding.
 
     Attributes:
-      features: Channels out.
+      features: Output channels.
       kernel_size: Side of the kernel.
       strides: Step in both directions.
       padding: Rows and columns of zeros on every side.
-      groups: Into how many groups channels are cut; the channels in are depthwise.
+      groups: Number of channel groups; as many as input channels is depthwise.
       use_bias: Whether there is a bias.
     """
 
@@ -140,7 +100,7 @@ class Conv(nn.Module):
         )
 
     def make_kernel(self, init: Initializer, shape: tuple[int, ...]) -> jax.Array:
-        """The kernel to convolve with: where quantized convolutions differ."""
+        """Returns the kernel to convolve with; quantized convolutions override it."""
         return self.param("kernel", init, shape)
 
 
@@ -148,7 +108,7 @@ class Dense(nn.Module):
     """Affine map of the last axis.
 
     Attributes:
-      features: Numbers out.
+      features: Output size.
     """
 
     features: int
@@ -160,12 +120,12 @@ class Dense(nn.Module):
         return add_bias(x @ kernel, bias)
 
     def make_kernel(self, init: Initializer, shape: tuple[int, ...]) -> jax.Array:
-        """The kernel to multiply with: where quantized dense layers differ."""
+        """Returns the kernel to multiply with; quantized dense layers override it."""
         return self.param("kernel", init, shape)
 
 
 class Activation(nn.Module):
-    """Rectifier: max(x, 0), the same cut off at 6, or x itself.
+    """Activation: max(x, 0), min(max(x, 0), 6), or x itself.
 
     Attributes:
       kind: 'relu', 'relu6' or 'identity'.
@@ -176,7 +136,7 @@ class Activation(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Values of the shape of `x`."""
-        return shown(self, activate(x, self.kind))
+        return sow_output(self, activate(x, self.kind))
 
 
 class BatchNorm(nn.Module):
@@ -185,16 +145,16 @@ class BatchNorm(nn.Module):
         y = (x - mean) / sqrt(var + epsilon) * scale + bias
 
     With `train=False`, mean and var are the running statistics. With `train=True` they
-    are the batch's (var biased, that is divided by n), and where `batch_stats` is
-    mutable, running <- 0.9 running + 0.1 batch, with the variance divided by n - 1.
+    are the batch's (var is biased: divided by n). If `batch_stats` is mutable, then
+    running <- 0.9 running + 0.1 batch, with the variance divided by n - 1.
 
-    In both modes the batch's mean and biased variance of the *input* are sown as `mean`
-    and `var` in the collection `bn_inputs`, where that is mutable; they are
+    In both modes, if the collection `bn_inputs` is mutable, the module sows the batch's
+    mean and biased variance of its *input* there as `mean` and `var`. They are
     differentiable, and the collection has the tree of `batch_stats`.
 
     Attributes:
       epsilon: Added to the variance.
-      axis_name: Of the pmapped axis the batch is shared over; None for one device.
+      axis_name: Pmapped axis that shares the batch; None for one device.
     """
 
     epsilon: float = 1e-5
@@ -237,10 +197,67 @@ class BatchNorm(nn.Module):
             running.value = (1 - _NEW_SHARE) * running.value + _NEW_SHARE * new
 
 
-def sow_latest(module: nn.Module, collection: str, **values: jax.Array) -> None:
-    """Puts values into a collection, where it is mutable, over what is there.
+@dataclasses.dataclass(frozen=True)
+class FloatLayers:
+    """Layers of a float network.
 
-    Never when initialising, where all collections are.
+    Subclasses make other kernels by the first two attributes and `kernel_options`.
+
+    Attributes:
+      conv_type: Class of convolutions.
+      dense_type: Class of dense layers.
+      axis_name: Pmapped axis over which batch statistics are computed; None for one
+        device.
+    """
+
+    conv_type: ClassVar[type[Conv]] = Conv
+    dense_type: ClassVar[type[Dense]] = Dense
+    axis_name: str | None = dataclasses.field(default=None, kw_only=True)
+
+    def kernel_options(self) -> dict[str, Any]:
+        """Returns more attributes of `conv_type` and `dense_type`."""
+        return {}
+
+    def conv(
+        self,
+        features: int,
+        kernel_size: int,
+        *,
+        strides: int = 1,
+        padding: int,
+        groups: int = 1,
+        use_bias: bool = False,
+        name: str,
+    ) -> nn.Module:
+        """Returns a `conv_type`."""
+        return self.conv_type(
+            features,
+            kernel_size,
+            strides,
+            padding,
+            groups,
+            use_bias,
+            name=name,
+            **self.kernel_options(),
+        )
+
+    def dense(self, features: int, *, name: str) -> nn.Module:
+        """Returns a `dense_type`."""
+        return self.dense_type(features, name=name, **self.kernel_options())
+
+    def batch_norm(self, *, epsilon: float = 1e-5, name: str) -> nn.Module:
+        """Returns a `BatchNorm` with statistics over `axis_name`."""
+        return BatchNorm(epsilon, self.axis_name, name=name)
+
+    def activation(self, kind: ActivationKind, *, name: str) -> nn.Module:
+        """Returns a float `Activation`."""
+        return Activation(kind, name=name)
+
+
+def sow_latest(module: nn.Module, collection: str, **values: jax.Array) -> None:
+    """Writes values to a collection, if it is mutable, and replaces older ones.
+
+    Does nothing during initialisation, when all collections are mutable.
     """
     if module.is_initializing():
         return
@@ -254,19 +271,20 @@ def sow_latest(module: nn.Module, collection: str, **values: jax.Array) -> None:
         )
 
 
-def shown(module: nn.Module, y: jax.Array) -> jax.Array:
-    """Returns `y`, left as `output` in `activations` where that is mutable."""
+def sow_output(module: nn.Module, y: jax.Array) -> jax.Array:
+    """Returns `y`; writes it to `activations` as `output`, if that is mutable."""
     if module.is_mutable_collection("activations") and not module.is_initializing():
         module.put_variable("activations", "output", y)
     return y
 
 
 def perturbed(module: nn.Module, features: jax.Array) -> jax.Array:
-    """Returns the features plus what the collection `perturbations` has for them.
+    """Returns the features plus `features` of the collection `perturbations`.
 
-    Networks that call it can show Grad-CAM, which needs the logits' gradient by the
-    features. Without the collection it changes nothing; where that is mutable it leaves
-    zeros there, which tells that the network calls it.
+    Grad-CAM needs the gradient of the logits with respect to the features, so it needs
+    a network that calls this function. Without the collection the function changes
+    nothing. If the collection is mutable, it writes zeros there, which shows that the
+    network calls it.
     """
     if module.has_variable("perturbations", "features"):
         return features + module.get_variable("perturbations", "features")
@@ -276,7 +294,7 @@ def perturbed(module: nn.Module, features: jax.Array) -> jax.Array:
 
 
 def conv_params(module: Conv, channels: int) -> tuple[jax.Array, jax.Array | None]:
-    """Returns kernel and bias of a convolution of `channels` channels."""
+    """Returns kernel and bias of a convolution with `channels` input channels."""
     if channels % module.groups or module.features % module.groups:
         raise ValueError(
             f"{module.name}: {module.groups} groups must divide the channels in "
@@ -284,7 +302,7 @@ def conv_params(module: Conv, channels: int) -> tuple[jax.Array, jax.Array | Non
         )
     size = module.kernel_size
     shape = (size, size, channels // module.groups, module.features)
-    # He's rule for the ReLU that follows, by the fan-out as in the papers' code.
+    # He's rule for the ReLU that follows, with the fan-out as in the papers' code.
     init = initializers.variance_scaling(2.0, "fan_out", "normal")
     kernel = module.make_kernel(init, shape)
     if not module.use_bias:
@@ -293,7 +311,7 @@ def conv_params(module: Conv, channels: int) -> tuple[jax.Array, jax.Array | Non
 
 
 def dense_params(module: Dense, channels: int) -> tuple[jax.Array, jax.Array]:
-    """Returns kernel and bias of an affine map of `channels` numbers."""
+    """Returns kernel and bias of an affine map with input size `channels`."""
     shape = (channels, module.features)
     kernel = module.make_kernel(initializers.lecun_normal(), shape)
     return kernel, module.param("bias", initializers.zeros_init(), shape[-1:])

@@ -1,10 +1,10 @@
-"""The activations' ranges before the student's first step.
+"""Ranges of the activations before the student's first step.
 
-From images (noise, samples, or real ones for comparison), or from nothing but the
-teacher's BatchNorm layers: their outputs are taken as normal with mean `bias` and
-standard deviation `scale` in every channel, and the network's own activations and sums
-do the rest. A range is the smallest and the largest value, or the part of it whose
-quantization has the least mean squared error ('mse').
+They come from images (noise, samples, or real images for comparison), or only from the
+teacher's BatchNorm layers. In the second case the outputs of BatchNorm are draws with
+mean `bias` and standard deviation `scale` in every channel, and the network computes
+the rest. A range is the smallest and the largest value ('minmax'), or the part of that
+range with the least mean squared error of the quantized values ('mse').
 """
 
 import dataclasses
@@ -26,23 +26,23 @@ from common.typing import PyTree
 
 RangeMethod = Literal["minmax", "mse"]
 RANGE_METHODS: tuple[RangeMethod, ...] = ("minmax", "mse")
-# Shares of the whole range that 'mse' tries.
+# How many shares of the whole range 'mse' tries.
 _SHARES = 64
-# About the most values of a tensor it looks at, one in so many.
+# 'mse' uses about this many values of a larger tensor.
 _MOST_VALUES = 1 << 16
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RangeLayers(FloatLayers):
-    """Float layers whose activations sow the range they would be quantized in.
+    """Float layers whose activations sow the range for their quantization.
 
     Attributes:
       activations: the grid of rectified values.
-      others: of what else an integer runtime needs quantized; None for no ranges there.
+      others: the grid of "identity" activations; None for no ranges there.
       method: 'minmax' or 'mse'.
-      gaussian: whether batch normalisation gives N(bias, scale^2) whatever comes in,
-        by the random stream `gaussian`.
-      bits: of layers that have their own, by name.
+      gaussian: whether batch normalisation ignores its input and draws N(bias,
+        scale^2) from the random stream `gaussian`.
+      bits: of layers with other bits, by name.
     """
 
     activations: Grid
@@ -52,19 +52,19 @@ class RangeLayers(FloatLayers):
     bits: LayerBits = ()
 
     def batch_norm(self, *, epsilon: float = 1e-5, name: str) -> nn.Module:
-        """As in float networks, or a `GaussianNorm`."""
+        """Returns a `BatchNorm`, or a `GaussianNorm`."""
         if self.gaussian:
             return GaussianNorm(name=name)
         return super().batch_norm(epsilon=epsilon, name=name)
 
     def activation(self, kind: ActivationKind, *, name: str) -> nn.Module:
-        """A `RangedActivation`."""
+        """Returns a `RangedActivation`."""
         grid = self.others if kind == "identity" else self.activations
         return RangedActivation(kind, grid, self.method, self.bits, name=name)
 
 
 class GaussianNorm(nn.Module):
-    """What a batch normalisation's output is if it is normal and independent."""
+    """Batch normalisation whose output is drawn, normal and independent."""
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -82,9 +82,9 @@ class RangedActivation(nn.Module):
 
     Attributes:
       kind: of the activation.
-      grid: it would be quantized on; None for none.
+      grid: for its quantization; None for no range.
       method: 'minmax' or 'mse'.
-      bits: of layers that have their own.
+      bits: of layers with other bits.
     """
 
     kind: ActivationKind
@@ -94,7 +94,7 @@ class RangedActivation(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """The activation, not quantized."""
+        """Returns the activation, not quantized."""
         y = activate(x, self.kind)
         if self.grid is not None and self.is_mutable_collection("observed"):
             grid = own_grid(self, self.grid, self.bits)
@@ -111,14 +111,14 @@ def ranges_from_statistics(
     image_shape: tuple[int, int, int, int],
     rng: Key[Array, ""],
 ) -> PyTree:
-    """Returns {...: {low, high}}, the tree of `ranges`, that needed no image.
+    """Returns {...: {low, high}}, the tree of `ranges`, computed without images.
 
     Args:
-      network: the teacher's, in any layers.
-      layers: which ranges; taken as `gaussian`.
+      network: the teacher's, with any layers.
+      layers: define the ranges; `gaussian` is set.
       variables: the teacher's.
-      image_shape: NHWC, of the pass; standard normal noise stands for the images, which
-        have no say behind the first BatchNorm.
+      image_shape: NHWC, of the pass. The images are standard normal noise; they have no
+        effect after the first BatchNorm.
       rng: of the draws.
     """
     drawing = network.clone(layers=dataclasses.replace(layers, gaussian=True))
@@ -144,8 +144,8 @@ def ranges_from_images(
     """Returns {...: {low, high}}, the mean over batches of each batch's range.
 
     Args:
-      network: the teacher's, in any layers.
-      layers: which ranges.
+      network: the teacher's, with any layers.
+      layers: define the ranges.
       variables: the teacher's.
       batches: normalised images, all of one shape.
 
@@ -173,11 +173,11 @@ def ranges_as_observed(
 ) -> PyTree:
     """Returns {...: {low, high}} as GDFQ observes them, before any training.
 
-    A moving average over batches of the smallest and largest value that the quantized
-    network meets, in the ranges so far.
+    They are moving averages over batches of the smallest and largest value in the
+    quantized network, which uses the ranges so far.
 
     Args:
-      network: the student's, made of `QuantLayers`.
+      network: the student's, made with `QuantLayers`.
       variables: the teacher's.
       batches: normalised images, all of one shape.
       decay: of the average.
@@ -188,8 +188,9 @@ def ranges_as_observed(
 
     @jax.jit
     def follow(variables: PyTree, ranges: PyTree, images: jax.Array) -> PyTree:
-        given = {**variables, "ranges": ranges}
-        _, changed = network.apply(given, images, mutable=["observed"])
+        _, changed = network.apply(
+            {**variables, "ranges": ranges}, images, mutable=["observed"]
+        )
         return average_ranges(ranges, changed["observed"], decay)
 
     ranges = None
@@ -208,8 +209,8 @@ def value_range(
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Returns (low, high) to quantize `values` in.
 
-    'minmax' is the smallest and the largest value. 'mse' takes a share of both, of 64
-    from 1/64 to 1, with the least mean squared error of the values quantized.
+    'minmax' gives the smallest and the largest value. 'mse' multiplies both by one of
+    64 shares from 1/64 to 1: the one with the least mean squared quantization error.
     """
     low, high = jnp.min(values), jnp.max(values)
     if method == "minmax":
@@ -228,9 +229,9 @@ def value_range(
 
 
 def _stride(size: int) -> int:
-    """At which values of a tensor are taken: of every channel, row and column alike.
+    """Returns a stride over a tensor's values that meets every channel, row and column.
 
-    A stride that shares a factor with the size would meet some channels never.
+    A stride that shares a factor with the size would never meet some channels.
     """
     stride = max(1, size // _MOST_VALUES)
     while math.gcd(stride, size) > 1:

@@ -1,7 +1,7 @@
 """The array operations of a classifier's layers, without their parameters.
 
-Float, fake-quantized and integer layers all compute by these, so that what differs
-between them is the values that go in.
+Float, fake-quantized and integer layers all use these functions, so they differ only in
+the values that go in.
 """
 
 import functools
@@ -26,9 +26,9 @@ def convolution(
     padding: int,
     groups: int,
 ) -> Float[Array, "n h2 w2 o"]:
-    """Convolution of `x` with `kernel`, by whichever form is fast for its shape."""
+    """Returns the convolution of `x` with `kernel`, in a form fast for its shape."""
     if kernel.shape[0] == 1 and padding == 0:
-        # Only these pixels count, and without strides it is a matrix product.
+        # Only these pixels count. Without strides this is a matrix product.
         x, strides = x[:, ::strides, ::strides], 1
     size, channels = kernel.shape[0], x.shape[-1]
     if strides == 1 and groups == 1 and padding < size:
@@ -51,17 +51,17 @@ def convolution(
 
 
 def _depthwise(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
-    """On CPU XLA (jax 0.10) takes ten times longer, with strides as well."""
+    """Convolves without XLA's form for CPU (jax 0.10), which is ten times as slow."""
     return depthwise_convolve(x, kernel[:, :, 0])[:, ::strides, ::strides]
 
 
 def add_bias(y: Float[Array, "*n c"], bias: Float[Array, "c"] | None) -> jax.Array:
-    """Returns `y` plus a bias per channel, if there is one."""
+    """Returns `y` plus a bias per channel, or `y` if the bias is None."""
     return y if bias is None else y + _per_channel(bias, y)
 
 
 def activate(x: Float[Array, "*n c"], kind: ActivationKind) -> jax.Array:
-    """Returns the activation of `x`; its gradient is 0 at the bends, as PyTorch's."""
+    """Returns the activation of `x`. Its gradient is 0 at the kinks, as in PyTorch."""
     match kind:
         case "relu":
             return nn.relu(x)
@@ -78,8 +78,8 @@ def batch_statistics(
 ) -> tuple[Float[Array, "c"], Float[Array, "c"]]:
     """Returns mean and biased variance of each channel, float32.
 
-    The variance is E[(x - mean)^2], two passes: E[x^2] - mean^2 loses all its digits
-    where the mean is large. Over a pmapped axis both are those of the joined batch.
+    The variance is E[(x - mean)^2], in two passes, because E[x^2] - mean^2 loses its
+    digits if the mean is large. Over a pmapped axis both are of the joined batch.
     """
     axes = tuple(range(x.ndim - 1))
     x = x.astype(jnp.float32)

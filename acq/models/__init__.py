@@ -1,9 +1,9 @@
-"""Classifiers, one family of linen networks a file.
+"""Classifiers, with one family of linen networks in each file.
 
 Every network has the attributes `layers`, which makes its modules (`acq.layers`), and
-`classes`; it takes (n, h, w, channels), normalised as its teacher's record says, and
-returns logits (n, classes) and the features of its last convolutional stage. See
-README.md for what a network of one's own must be.
+`classes`. It takes (n, h, w, channels), normalised as in its teacher's record, and
+returns logits (n, classes) and the features of its last convolutional stage. README.md
+lists the rules for your own network.
 """
 
 import dataclasses
@@ -38,32 +38,32 @@ __all__ = [
 ]
 
 CIFAR_DEPTHS = range(8, 1203, 6)
-"""Layers that a CIFAR ResNet may have: 6 n + 2."""
+"""Depths of CIFAR ResNets: 6 n + 2."""
 
 ZOO = (
     "resnet18, resnet34, resnet50, mobilenet_v2, vgg16_bn, a CIFAR ResNet of 6 n + 2 "
     "layers (resnet8, resnet14, resnet20, ..., resnet110, ..., cifar_resnet50)"
 )
-"""What our networks are called, for messages."""
+"""Names of our networks, for messages."""
 
 ACCEPTED_NAMES = f"{ZOO}, or 'package.module:Class' for your own (acq/models/README.md)"
-"""What a network may be called, for messages."""
+"""Accepted names of networks, for messages."""
 
-# Of 6 n + 2 layers, but ImageNet's by these names everywhere.
+# These have 6 n + 2 layers, but their names always mean ImageNet networks.
 _IMAGENET_NAMES = frozenset({"resnet26", "resnet50", "resnet152", "resnet200"})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Network:
-    """What a name stands for.
+    """A named network.
 
     Attributes:
       module: The family.
       fixed: Attributes that the name determines.
-      image_size: Side of the images the published weights are for.
+      image_size: Side of the images of the published weights.
       channels: Of these images.
       classes: Of these weights.
-      aliases: What libraries call the same network.
+      aliases: Names of the same network in other libraries.
     """
 
     module: type[nn.Module]
@@ -106,17 +106,17 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
         "vgg16_bn": _imagenet(VGG, "bn_vgg16", "bn_vgg16b", stages=VGG16),
     }
 )
-"""Networks by name; `find_network` knows CIFAR ResNets of other depths too."""
+"""Networks by name; `find_network` also finds CIFAR ResNets of other depths."""
 
 
 def cifar_resnet(depth: int) -> str:
-    """Returns what the CIFAR ResNet of one of `CIFAR_DEPTHS` is called."""
+    """Returns the name of the CIFAR ResNet with one of `CIFAR_DEPTHS`."""
     name = f"resnet{depth}"
     return f"cifar_{name}" if name in _IMAGENET_NAMES else name
 
 
 def find_network(name: str) -> Network | None:
-    """Returns what a name stands for; None for none."""
+    """Returns the network of a name; None if there is none."""
     if name in NETWORKS:
         return NETWORKS[name]
     if match := re.fullmatch(r"(?:cifar_)?resnet([1-9]\d{0,3})", name):
@@ -127,10 +127,10 @@ def find_network(name: str) -> Network | None:
 
 
 def options_of(name: str) -> frozenset[str]:
-    """What can be set of the network called `name`, beyond its layers and classes.
+    """Returns the attributes of a network that its name leaves open.
 
     Raises:
-      UserError: No network is called so.
+      UserError: No network has this name.
     """
     network = _named(name)
     fields = {field.name for field in dataclasses.fields(network.module)}
@@ -142,16 +142,16 @@ def options_of(name: str) -> frozenset[str]:
 def create_network(
     name: str, layers: Layers, classes: int, **options: Any
 ) -> nn.Module:
-    """The network called `name`.
+    """Returns the network of a name.
 
     Args:
-      name: As `find_network` takes it.
+      name: As for `find_network`.
       layers: Makes its modules.
-      classes: Logits out.
+      classes: Number of logits.
       **options: Attributes that differ from the family's defaults.
 
     Raises:
-      UserError: On an unknown name or option, or fewer than two classes.
+      UserError: The name or an option is unknown, or there are fewer than two classes.
     """
     network = _named(name)
     unknown = sorted(set(options) - options_of(name))

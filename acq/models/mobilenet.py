@@ -1,11 +1,11 @@
-"""MobileNetV2 (Sandler et al., CVPR 2018), as torchvision has it.
+"""MobileNetV2 (Sandler et al., CVPR 2018), as in torchvision.
 
-Inverted residuals: a 1x1 convolution to `expansion` times the channels, a depthwise
-3x3, and a 1x1 to few channels without an activation, the linear bottleneck. 3,504,872
-parameters for 1000 classes. The dropout before torchvision's classifier is left out: no
-parameters belong to it, and nothing here trains with it.
+An inverted residual is a 1x1 convolution to `expansion` times the channels, a depthwise
+3x3, and a 1x1 to few channels without an activation, the linear bottleneck. There are
+3,504,872 parameters for 1000 classes. Torchvision's dropout before the classifier is
+left out: it has no parameters, and nothing here trains with it.
 
-An integer runtime needs linear bottlenecks quantized, and their sums with a shortcut:
+An integer runtime needs linear bottlenecks and their sums with a shortcut quantized. So
 both have an identity activation, `quant_project` and `quant_sum`.
 """
 
@@ -33,8 +33,8 @@ class MobileNetV2(nn.Module):
 
     Attributes:
       layers: Makes the modules.
-      classes: Logits out.
-      width_multiplier: Scales all channels, to multiples of 8; those of the last
+      classes: Number of logits.
+      width_multiplier: Scales all channels, to multiples of 8; it scales the last
         convolution only if it is above 1.
       stages: Expansion, channels, blocks and strides of each stage.
     """
@@ -48,7 +48,7 @@ class MobileNetV2(nn.Module):
     def __call__(
         self, x: jax.Array, train: bool = False
     ) -> tuple[jax.Array, jax.Array]:
-        """Logits and features.
+        """Returns logits and features.
 
         Args:
           x: (n, h, w, c), normalised; sides are best multiples of 32.
@@ -85,7 +85,7 @@ class ConvNormActivation(nn.Module):
 
     Attributes:
       layers: Makes the modules.
-      features: Channels out.
+      features: Output channels.
       kernel_size: Side of the kernel, odd.
       strides: Of the convolution.
     """
@@ -111,12 +111,12 @@ class ConvNormActivation(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Expansion, depthwise convolution, linear bottleneck; a shortcut where it fits.
+    """Expansion, depthwise convolution, linear bottleneck; a shortcut if shapes fit.
 
     Attributes:
       layers: Makes the modules.
-      features: Channels out.
-      expansion: Times the channels in, inside; 1 leaves the first convolution out.
+      features: Output channels.
+      expansion: Ratio of inner to input channels; 1 leaves out the first convolution.
       strides: Of the depthwise convolution.
     """
 
@@ -154,6 +154,6 @@ class InvertedResidual(nn.Module):
 
 
 def _multiple_of_8(channels: float) -> int:
-    """The nearest multiple of 8 that takes away no more than a tenth."""
+    """Returns the nearest multiple of 8 that is at least 0.9 of `channels`."""
     rounded = max(8, int(channels + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels else rounded

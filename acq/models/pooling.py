@@ -9,10 +9,10 @@ from jaxtyping import Array, Float
 def max_pool(
     x: Float[Array, "n h w c"], size: int, strides: int, padding: int = 0
 ) -> Float[Array, "n h2 w2 c"]:
-    """Largest value of each window, h2 = (h + 2 padding - size) // strides + 1.
+    """Returns the maximum of each window, h2 = (h + 2 padding - size) // strides + 1.
 
-    Outside the image is -inf, so that a border never wins. The gradient goes to the
-    first of equal values, in reading order.
+    The border is -inf, so it is never the maximum. The gradient goes to the first of
+    equal values, in reading order.
     """
     border = (padding, padding)
     return lax.reduce_window(
@@ -28,11 +28,11 @@ def max_pool(
 def adaptive_mean_pool(
     x: Float[Array, "n h w c"], size: int
 ) -> Float[Array, "n size size c"]:
-    """Means over `size` x `size` windows that cover the image.
+    """Returns the means over `size` x `size` windows that cover the image.
 
     Row i of the result is the mean of rows floor(i h / size) to ceil((i + 1) h / size)
-    - 1: windows share rows where `size` does not divide h, and repeat them where h is
-    smaller. An image of that size already stays as it is.
+    - 1. Windows share rows if `size` does not divide h, and repeat rows if h is
+    smaller. An image of that size does not change.
     """
     for axis in (1, 2):
         if x.shape[axis] != size:
@@ -46,7 +46,7 @@ def adaptive_mean_pool(
 
 
 def global_mean_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n c"]:
-    """Mean of each channel."""
+    """Returns the mean of each channel."""
     return jnp.mean(x, axis=(1, 2))
 
 

@@ -1,9 +1,9 @@
 """Residual blocks (He et al., CVPR 2016), with PyTorch's names of their parts.
 
-What is added to the shortcut, `quant_branch`, and a projected shortcut,
-`quant_shortcut`, have an identity activation: an integer runtime needs both quantized
-before it adds them. A shortcut without a projection is a quantized activation already;
-padding it with zeros, which every grid holds exactly, keeps it one.
+The branch beside the shortcut, `quant_branch`, and a projected shortcut,
+`quant_shortcut`, have an identity activation, because an integer runtime needs both
+quantized before it adds them. A shortcut without a projection already is a quantized
+activation. Padding with zeros, which are exactly on every grid, does not change that.
 """
 
 from typing import Literal
@@ -23,12 +23,12 @@ class BasicBlock(nn.Module):
 
     Attributes:
       layers: Makes the modules.
-      features: Channels out.
+      features: Output channels.
       strides: Of the first convolution.
-      shortcut: What makes the shortcut fit where size or channels change: 'projection'
-        is a 1x1 convolution with batch normalisation (the paper's option B);
-        'zero_pad' takes every `strides`-th pixel and adds half of the missing channels,
-        all zero, before the others and half behind (option A).
+      shortcut: Form of the shortcut if size or channels change. 'projection' is a 1x1
+        convolution with batch normalisation (option B of the paper). 'zero_pad' takes
+        every `strides`-th pixel and adds zero channels, half of them before the others
+        and half after them (option A).
     """
 
     layers: Layers
@@ -60,10 +60,10 @@ class Bottleneck(nn.Module):
 
     Attributes:
       layers: Makes the modules.
-      features: Channels inside; four times as many go out.
+      features: Inner channels; the output has four times as many.
       strides: Of the second convolution.
       stride_in_first: Whether the first convolution has the strides instead, as in the
-        paper and in pytorchcv; torchvision has them in the second.
+        paper and in pytorchcv. In torchvision the second has them.
     """
 
     layers: Layers

@@ -1,7 +1,8 @@
-"""Residual networks for large images (He et al., CVPR 2016), as torchvision has them.
+"""Residual networks for large images (He et al., CVPR 2016), as in torchvision.
 
-A 7x7 convolution and a max-pool, both of stride 2, and four stages of 64, 128, 256 and
-512 channels, each but the first starting with stride 2. Parameters for 1000 classes:
+They have a 7x7 convolution and a max-pool, both of stride 2, and four stages of 64,
+128, 256 and 512 channels. Each stage except the first starts with stride 2. Parameters
+for 1000 classes:
 ResNet-18 11,689,512; ResNet-34 21,797,672; ResNet-50 25,557,032.
 """
 
@@ -18,10 +19,10 @@ class ResNet(nn.Module):
 
     Attributes:
       layers: Makes the modules.
-      classes: Logits out.
+      classes: Number of logits.
       stage_sizes: Blocks of each stage.
-      bottleneck: Whether they are `Bottleneck`s, not `BasicBlock`s.
-      stride_in_first: See `Bottleneck`; makes no difference to basic blocks.
+      bottleneck: Whether blocks are `Bottleneck`s instead of `BasicBlock`s.
+      stride_in_first: See `Bottleneck`; basic blocks ignore it.
       width: Channels of the first stage, inside its blocks.
     """
 
@@ -36,7 +37,7 @@ class ResNet(nn.Module):
     def __call__(
         self, x: jax.Array, train: bool = False
     ) -> tuple[jax.Array, jax.Array]:
-        """Logits and features.
+        """Returns logits and features.
 
         Args:
           x: (n, h, w, c), normalised; sides are best multiples of 32.

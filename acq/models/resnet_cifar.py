@@ -1,7 +1,7 @@
 """Residual networks for 32x32 images (He et al., CVPR 2016, section 4.2).
 
-A 3x3 convolution and three stages of (depth - 2) / 6 basic blocks with 16, 32 and 64
-channels; the second and third stage start with stride 2. ResNet-20 has 269,722
+They have a 3x3 convolution and three stages of (depth - 2) / 6 basic blocks with 16, 32
+and 64 channels. The second and third stage start with stride 2. ResNet-20 has 269,722
 parameters for 10 classes with zero-padded shortcuts, 272,474 with projections.
 """
 
@@ -18,7 +18,7 @@ class CifarResNet(nn.Module):
 
     Attributes:
       layers: Makes the modules.
-      classes: Logits out.
+      classes: Number of logits.
       depth: Layers with weights: 8, 14, 20, 32, 44, 56, ..., 6 n + 2.
       shortcut: See `BasicBlock`.
       width: Channels of the first stage.
@@ -34,7 +34,7 @@ class CifarResNet(nn.Module):
     def __call__(
         self, x: jax.Array, train: bool = False
     ) -> tuple[jax.Array, jax.Array]:
-        """Logits and features.
+        """Returns logits and features.
 
         Args:
           x: (n, h, w, c), normalised; sides are best multiples of 4.

@@ -1,9 +1,9 @@
-"""VGG with batch normalisation (Simonyan and Zisserman, ICLR 2015), as torchvision's.
+"""VGG with batch normalisation (Simonyan and Zisserman, ICLR 2015), as in torchvision.
 
-3x3 convolutions, which keep their biases, in stages that end with a 2x2 max-pool, and
-three dense layers on 7x7 features. VGG16-BN has 138,365,992 parameters for 1000
-classes. The dropout between the dense layers is left out: no parameters belong to it,
-and nothing here trains with it.
+It has 3x3 convolutions with biases, in stages that end with a 2x2 max-pool, and three
+dense layers on 7x7 features. VGG16-BN has 138,365,992 parameters for 1000 classes. The
+dropout between the dense layers is left out: it has no parameters, and nothing here
+trains with it.
 
 Modules have torchvision's numbers: `features_0` is a convolution, `features_1` its
 normalisation, `act_2` the activation, and pools count too.
@@ -30,7 +30,7 @@ class VGG(nn.Module):
 
     Attributes:
       layers: Makes the modules.
-      classes: Logits out.
+      classes: Number of logits.
       stages: Channels of each convolution of each stage.
       hidden: Outputs of the first two dense layers.
     """
@@ -44,7 +44,7 @@ class VGG(nn.Module):
     def __call__(
         self, x: jax.Array, train: bool = False
     ) -> tuple[jax.Array, jax.Array]:
-        """Logits and features.
+        """Returns logits and features.
 
         Args:
           x: (n, h, w, c), normalised; sides are best multiples of 32.
@@ -72,7 +72,7 @@ class VGG(nn.Module):
             index += 1
         x = adaptive_mean_pool(x, _POOLED_SIZE)
         x = make.activation("identity", name="quant_pooled")(x)
-        # Channels first, the order that published dense kernels have.
+        # Channels first, the order of published dense kernels.
         x = x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
         for layer in (0, 3):
             x = make.dense(self.hidden, name=f"classifier_{layer}")(x)

@@ -1,1 +1,1 @@
-"""From settings and a teacher to a network of integers: what a run computes."""
+"""The computation of a run: makes a network of integers of a teacher and settings."""

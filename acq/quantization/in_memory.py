@@ -1,15 +1,18 @@
-"""Quantizes a network that is in memory: no config, no files."""
+"""Quantizes a network in memory, without config and files."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, get_args
 
 import flax.linen as nn
 import numpy as np
 
 from acq.classifier import Classifier
 from acq.export import QuantizedNetwork, quantize_student
+from acq.kernels.fake_quant import Gradient
 from acq.kernels.grid import MAX_BITS, MIN_BITS
+from acq.layers.observed import RangeMethod
 from acq.quantization.parts import create_generator_loss
 from acq.quantization.phases import (
     Phase,
@@ -28,12 +31,24 @@ from acq.quantization.states import student_variables
 from acq.quantization.student_layers import quant_layers
 from acq.teacher.features import check_features
 from acq.teacher.in_memory import given_classifier, refuse_arguments
+from acq.training.ranges import RangeSource
 from common.devices import refuse_divergence, replicate, shard_batch, to_host
-from common.errors import RunFailed
+from common.errors import RunFailed, UserError
 from common.progress import Progress
 from common.typing import PyTree
 
 _GENERATOR, _STUDENT = GeneratorSettings(), StudentSettings()
+# A config key in a message, with or without `config.` before it.
+_KEY = re.compile(
+    r"(?<![\w./])(?:--)?(?:config\.)?"
+    r"(quantizer|teacher|train|generator|student)\.([a-z_]+)"
+)
+# Arguments that are not called as their keys.
+_RENAMED = {
+    "quantizer.layers": "layer_bits",
+    "generator.warmup": "generator_steps",
+    "train.duration": "steps",
+}
 
 
 def quantize(
@@ -49,6 +64,12 @@ def quantize(
     other_bits: int = 0,
     first_last_bits: int = 0,
     layer_bits: Mapping[str, int] | None = None,
+    symmetric_weights: bool = False,
+    gradient: Gradient = "learned",
+    range_source: RangeSource = "bn_statistics",
+    range_method: RangeMethod = "mse",
+    observe_steps: int = 800,
+    decay: float = 0.9,
     generator_steps: int = 800,
     steps: int = 600,
     batch_size: int = 64,
@@ -59,34 +80,46 @@ def quantize(
 ) -> QuantizedNetwork:
     """Returns a trained classifier as integers of few bits, made without its data.
 
-    A generator learns to make samples from the network's own BatchNorm statistics; the
-    quantized student learns from them to do as the network does. The same arguments
-    give the same integers, and so does task quantize with the same settings.
+    A generator learns to make samples from the network's own BatchNorm statistics. The
+    quantized student learns from the samples to do as the network does. The same
+    arguments give the same integers, and so does task quantize with the same settings.
 
     Args:
-      network: a linen module as `acq/models/README.md` says, or the name of a network
-        of `acq.models`, such as "resnet20".
-      variables: its `params` and `batch_stats`, trained; taken as float32.
-      mean: per channel, of the images in [0, 1] that it was trained with.
-      std: per channel, above 0.
-      classes: logits out, where `network` is a name; None for the published weights'.
+      network: a linen module as in `acq/models/README.md`, or the name of a network of
+        `acq.models`, such as "resnet20".
+      variables: the network's `params` and `batch_stats`, trained; taken as float32.
+      mean: the mean that its images were normalised with, per channel, of images in
+        [0, 1].
+      std: the standard deviation, likewise; above 0.
+      classes: the number of logits, where `network` is a name; None for that of the
+        published weights.
       image_size: side of its square images in pixels; None for that of its name, which
-        a module has not.
-      weight_bits: of every convolution and dense layer, 2 to 8.
-      activation_bits: of every activation, 2 to 8.
-      other_bits: of the input, branches and the classifier's input; 0 leaves them
+        a module does not have.
+      weight_bits: bits of every convolution and dense layer, 2 to 8.
+      activation_bits: bits of every activation, 2 to 8.
+      other_bits: bits of the input, branches and the classifier's input; 0 leaves them
         float.
-      first_last_bits: of the first and the last layer; 0 for those of all others.
+      first_last_bits: bits of the first and the last layer; 0 for those of the others.
       layer_bits: {name or pattern: bits} of single layers; of several that match, the
         last counts.
-      generator_steps: of the generator alone.
-      steps: of the student.
+      symmetric_weights: whether the weights' grids are symmetric around 0.
+      gradient: gradient of the activations' rounding: 'learned' trains their ranges
+        too, 'clipped' is 0 outside the range, 'identity' is 1 everywhere.
+      range_source: where the activations' ranges come from: 'bn_statistics', the
+        network's BatchNorm parameters, or 'observed', samples in the student's first
+        steps.
+      range_method: how a range of 'bn_statistics' is chosen: 'mse' has the smallest
+        rounding error, 'minmax' holds all values.
+      observe_steps: steps after which an 'observed' range is frozen, at least 1.
+      decay: decay of the moving average of an 'observed' range, 0 to 1.
+      generator_steps: steps of the generator alone.
+      steps: steps of the student.
       batch_size: samples a step, a multiple of twice the devices.
-      seed: of every draw.
-      generator: all else of the generator; `GeneratorSettings(shift=4)` for CIFAR
-        networks that were trained on padded crops.
+      seed: seed of every draw.
+      generator: the other settings of the generator; `GeneratorSettings(shift=4)` for
+        CIFAR networks that were trained on padded crops.
       student: the student's loss and optimiser.
-      progress: whether to show how far it is.
+      progress: whether to show a progress line.
 
     Raises:
       UserError: an argument is not accepted, or the network cannot be quantized.
@@ -100,6 +133,12 @@ def quantize(
             other_bits=other_bits,
             first_last_bits=first_last_bits,
             layers=tuple((layer_bits or {}).items()),
+            symmetric_weights=symmetric_weights,
+            gradient=gradient,
+            range_source=range_source,
+            range_method=range_method,
+            observe_steps=observe_steps,
+            decay=decay,
         ),
         generator=generator,
         student=student,
@@ -107,16 +146,34 @@ def quantize(
             generator_steps=generator_steps, steps=steps, batch_size=batch_size
         ),
     )
-    refuse_arguments(_problems(settings))
-    teacher = given_classifier(
-        network,
-        variables,
-        mean=mean,
-        std=std,
-        classes=classes,
-        image_size=image_size,
-    )
-    return quantize_classifier(settings, teacher, progress=progress)
+    with _named_as_arguments():
+        refuse_arguments(_problems(settings))
+        teacher = given_classifier(
+            network,
+            variables,
+            mean=mean,
+            std=std,
+            classes=classes,
+            image_size=image_size,
+        )
+        return quantize_classifier(settings, teacher, progress=progress)
+
+
+@contextlib.contextmanager
+def _named_as_arguments() -> Iterator[None]:
+    """Puts the names of arguments in place of config keys in messages."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(_KEY.sub(_argument, str(error))) from error
+
+
+def _argument(found: re.Match[str]) -> str:
+    section, name = found.groups()
+    key = f"{section}.{name}"
+    # Keys of these two are fields of arguments that are called as the sections.
+    is_field = section in ("generator", "student")
+    return _RENAMED.get(key, key if is_field else name)
 
 
 def quantize_classifier(
@@ -125,9 +182,9 @@ def quantize_classifier(
     """Returns a classifier as integers.
 
     Args:
-      settings: of the quantization.
+      settings: the settings of the quantization.
       teacher: the classifier.
-      progress: whether to show how far it is.
+      progress: whether to show a progress line.
 
     Raises:
       UserError: the network cannot be quantized with these settings.
@@ -135,7 +192,7 @@ def quantize_classifier(
     """
     shared_batch_size(settings)
     check_features(teacher, create_generator_loss(settings, alone=False))
-    quant_layers(settings.quantizer, teacher)  # refuses layers that the teacher lacks
+    quant_layers(settings.quantizer, teacher)  # refuses layers it does not have
     on_devices = replicate(teacher.variables)
     alone = generator_phase(settings, teacher, on_devices)
     params = _last_state(alone, progress=progress).generator.params
@@ -153,7 +210,7 @@ def _last_state(phase: Phase, *, progress: bool) -> Any:
             bar = stack.enter_context(Progress(phase.name, total, "steps"))
         for step in range(total):
             state, metrics = phase.p_step(state, shard_batch(next(phase.draws)))
-            # One step late, which leaves the devices the next one to work on.
+            # One step later, so that the devices have the next one to work on.
             if before is not None:
                 _refuse_infinite(phase, step, before)
             before = metrics
@@ -177,25 +234,42 @@ def _refuse_infinite(phase: Phase, step: int, metrics: Mapping[str, Any]) -> Non
 
 
 def _problems(settings: QuantizationSettings) -> list[str]:
-    """What is not accepted of the arguments, a line each."""
-    bits, train = settings.quantizer, settings.train
+    """Lists the arguments that are not accepted, a line each."""
+    quantizer, train = settings.quantizer, settings.train
     of_bits = range(MIN_BITS, MAX_BITS + 1)
-    accepted = {
-        "weight_bits": (bits.weight_bits, of_bits),
-        "activation_bits": (bits.activation_bits, of_bits),
-        **{f"layer_bits[{name!r}]": (n, of_bits) for name, n in bits.layers},
-        "generator_steps": (train.generator_steps, range(2**31)),
-        "steps": (train.steps, range(1, 2**31)),
-        "batch_size": (train.batch_size, range(2, 2**31)),
-        "seed": (settings.seed, range(2**31)),
+    own_bits = {f"layer_bits[{name!r}]": bits for name, bits in quantizer.layers}
+    arguments = {**vars(quantizer), **vars(train), **own_bits, "seed": settings.seed}
+    accepted: dict[str, Sequence[Any]] = {
+        **dict.fromkeys(("weight_bits", "activation_bits", *own_bits), of_bits),
+        "other_bits": (0, *of_bits),
+        "first_last_bits": (0, *of_bits),
+        "symmetric_weights": (True, False),
+        "gradient": get_args(Gradient),
+        "range_source": get_args(RangeSource),
+        "range_method": get_args(RangeMethod),
+        "observe_steps": range(1, 2**31),
+        "generator_steps": range(2**31),
+        "steps": range(1, 2**31),
+        "batch_size": range(2, 2**31),
+        "seed": range(2**31),
     }
-    for name in ("other_bits", "first_last_bits"):
-        if value := getattr(bits, name):
-            accepted[name] = (value, of_bits)
     found = [
-        f"{name}: got {value!r}, accepted: a whole number, {allowed[0]} to "
-        f"{allowed[-1]}"
-        for name, (value, allowed) in accepted.items()
-        if type(value) is not int or value not in allowed
+        f"{name}: got {arguments[name]!r}, accepted: {_in_words(values)}"
+        for name, values in accepted.items()
+        if not _is_one_of(arguments[name], values)
     ]
+    decay = quantizer.decay
+    if type(decay) not in (int, float) or not 0 <= decay <= 1:
+        found.append(f"decay: got {decay!r}, accepted: a number from 0 to 1")
     return found or settings.problems()
+
+
+def _is_one_of(value: Any, values: Sequence[Any]) -> bool:
+    """Whether a value is one of several of its type: True is no 1."""
+    return type(value) is type(values[0]) and value in values
+
+
+def _in_words(values: Sequence[Any]) -> str:
+    if isinstance(values, range):
+        return f"a whole number, {values[0]} to {values[-1]}"
+    return ", ".join(map(repr, values))

@@ -18,11 +18,11 @@ def create_optimizer(
     first_moment: float = 0.9,
     weight_decay: float = 0.0,
 ) -> optax.GradientTransformation:
-    """Adam or Nesterov's SGD, weight decay added to the gradient as in PyTorch.
+    """Returns Adam or Nesterov's SGD; adds weight decay to the gradient as PyTorch.
 
-    A 'step' schedule falls to a tenth at each of `decay_at`, steps of this optimiser;
-    those that are not above 0 came before its first. The decay is of the student's
-    `params` only: its ranges are no weights, and those that are frozen are to stay.
+    A 'step' schedule falls to a tenth at each of `decay_at`, in steps of this
+    optimiser. Values up to 0 are from before its first step. Only the student's
+    `params` decay: its ranges are no weights, and frozen ranges must not move.
     """
     boundaries = []
     if schedule == "step":

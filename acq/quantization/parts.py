@@ -1,4 +1,4 @@
-"""What the steps of a quantization are made of."""
+"""The parts of the steps: generator, student, their losses and optimisers."""
 
 import dataclasses
 
@@ -24,8 +24,8 @@ def create_generator(settings: QuantizationSettings, teacher: Classifier) -> Gen
     """Returns the generator of images for a teacher.
 
     Raises:
-      UserError: the teacher's images cannot be quartered, or would be shifted away,
-        or the latent is too short for their colours.
+      UserError: the size of the teacher's images is no multiple of 4, shifts would move
+        them away, or the latent is too short for their colours.
     """
     form, record = settings.generator, teacher.record
     _refuse_images(settings, teacher)
@@ -47,7 +47,7 @@ def create_generator(settings: QuantizationSettings, teacher: Classifier) -> Gen
 
 
 def _refuse_images(settings: QuantizationSettings, teacher: Classifier) -> None:
-    """Raises UserError for images of the teacher that the generator cannot make."""
+    """Raises UserError if the generator cannot make images for the teacher."""
     form, size = settings.generator, teacher.record.image_size
     if size % 4:
         raise UserError(
@@ -73,13 +73,13 @@ def create_sampling(
 ) -> Sampling:
     """Returns how conditions are drawn.
 
-    In pairs where a generator learns from them; a student alone gets twice as many
-    classes and centres from independent ones.
+    They are drawn in pairs if a generator learns from them. For a student alone they
+    are independent, which gives twice as many classes and centres.
 
     Args:
-      settings: of the quantization.
-      teacher: whose classes are drawn.
-      alone: whether for the warm-up, else for the steps beside the student.
+      settings: the settings of the quantization.
+      teacher: the classifier whose classes are drawn.
+      alone: True for the generator's steps alone, False for those of the student.
     """
     form = settings.generator
     return Sampling(
@@ -98,8 +98,8 @@ def create_generator_loss(
     """Returns weights and forms of the generator's terms.
 
     Args:
-      settings: of the quantization.
-      alone: whether of the warm-up, else of the steps beside the student.
+      settings: the settings of the quantization.
+      alone: True for the generator's steps alone, False for those of the student.
     """
     form = settings.generator
     own_schedule = alone or settings.train.one_loop
@@ -120,12 +120,12 @@ def create_generator_loss(
 def generator_parts(
     settings: QuantizationSettings, teacher: Classifier, *, alone: bool
 ) -> GeneratorParts:
-    """Returns what a generator step is made of.
+    """Returns the parts of a generator step.
 
     Args:
-      settings: of the quantization.
-      teacher: that is to recognise its images.
-      alone: whether of the warm-up, else of the steps beside the student.
+      settings: the settings of the quantization.
+      teacher: the classifier that must recognise the images.
+      alone: True for the generator's steps alone, False for those of the student.
     """
     form, train = settings.generator, settings.train
     own_schedule = alone or train.one_loop
@@ -137,7 +137,7 @@ def generator_parts(
         total = waits + train.steps
     return GeneratorParts(
         generator=create_generator(settings, teacher),
-        teacher=teacher.with_layers(FloatLayers(AXIS)),
+        teacher=teacher.with_layers(FloatLayers(axis_name=AXIS)),
         loss=create_generator_loss(settings, alone=alone),
         sampling=create_sampling(settings, teacher, alone=alone),
         black=teacher.record.black,
@@ -145,7 +145,7 @@ def generator_parts(
             "adam",
             form.schedule if own_schedule else settings.student.schedule,
             form.learning_rate,
-            max(1, total),  # a warm-up of no step has a schedule too
+            max(1, total),  # no steps alone need a schedule too
             decay_at=settings.decay_steps(start),
             first_moment=0.5,
         ),
@@ -153,7 +153,7 @@ def generator_parts(
 
 
 def student_parts(settings: QuantizationSettings, teacher: Classifier) -> StudentParts:
-    """Returns what a student step is made of."""
+    """Returns the parts of a student step."""
     form, ranges = settings.student, settings.quantizer
     layers = dataclasses.replace(quant_layers(ranges, teacher), axis_name=AXIS)
     by_class = form.kl_mean == "samples_and_classes"

@@ -1,6 +1,6 @@
 """The two phases of a quantization: the generator alone, then the student.
 
-With `train.one_loop` the second is the only one, and both learn in it.
+With `train.one_loop` there is the second phase alone, and both learn in it.
 """
 
 import dataclasses
@@ -23,14 +23,14 @@ from common.typing import Metrics, PyTree
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Phase:
-    """Steps that are to be done one after the other.
+    """The steps of a phase, and its state before the first step.
 
     Attributes:
-      name: of the work, for the progress line.
-      state: before the first step.
+      name: the name of the work, for the progress line.
+      state: the state before the first step.
       p_step: pmapped `step(state, shard) -> (state, metrics)`; donates the state.
       draws: the numbers of each step's samples.
-      plan: how many steps, and what happens when.
+      plan: the number of steps, and their rhythm.
     """
 
     name: str
@@ -43,12 +43,12 @@ class Phase:
 def generator_phase(
     settings: QuantizationSettings, teacher: Classifier, teacher_variables: PyTree
 ) -> Phase:
-    """Returns the generator's steps alone; none where `settings.alone_steps` is 0.
+    """Returns the phase of the generator alone, of `settings.alone_steps` steps.
 
     Args:
-      settings: of the quantization.
-      teacher: that is to recognise the generator's images.
-      teacher_variables: its variables on every device, by `replicate`.
+      settings: the settings of the quantization.
+      teacher: the classifier that must recognise the generator's images.
+      teacher_variables: the teacher's variables on every device, by `replicate`.
     """
     parts = generator_parts(settings, teacher, alone=True)
     p_step = pmap_frozen_step(make_generator_step(parts))
@@ -67,13 +67,13 @@ def student_phase(
     teacher_variables: PyTree,
     generator_params: PyTree,
 ) -> Phase:
-    """Returns the student's steps.
+    """Returns the phase of the student.
 
     Args:
-      settings: of the quantization.
-      teacher: whose student it is.
-      teacher_variables: its variables on every device, by `replicate`.
-      generator_params: after the generator's steps alone.
+      settings: the settings of the quantization.
+      teacher: the student's teacher.
+      teacher_variables: the teacher's variables on every device, by `replicate`.
+      generator_params: the generator's parameters after its steps alone.
     """
     p_step = pmap_frozen_step(
         make_quantize_step(
@@ -87,7 +87,7 @@ def student_phase(
         name="student",
         state=quantize_state(settings, teacher, generator_params),
         p_step=functools.partial(p_step, teacher_variables),
-        # Behind the numbers of the generator's steps alone: new samples.
+        # Numbers that the generator's steps alone did not use: new samples.
         draws=Draws(
             batch_size, first=batch_size * (settings.train.generator_steps - waits)
         ),
@@ -96,10 +96,10 @@ def student_phase(
 
 
 def shared_batch_size(settings: QuantizationSettings) -> int:
-    """The batch over all devices, after checking that devices share it in pairs.
+    """Returns the batch size over all devices.
 
     Raises:
-      UserError: they do not.
+      UserError: the devices cannot share the batch in pairs.
     """
     size = settings.train.batch_size
     if per_process(size, "train.batch_size") % (2 * jax.local_device_count()):

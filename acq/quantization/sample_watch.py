@@ -1,4 +1,4 @@
-"""Looks at the generator's samples, and warns of what is wrong with them."""
+"""Diagnoses the generator's samples, and warns of what is wrong with them."""
 
 from absl import logging
 
@@ -19,13 +19,13 @@ def look_at_samples(
     *,
     alone: bool,
 ) -> Diagnosis:
-    """Returns what a fresh lot of samples, seen in no step, shows.
+    """Returns the diagnosis of new samples, which no step has used.
 
     Args:
-      settings: of the quantization.
-      teacher: that sees them.
-      generator_params: of the generator.
-      alone: whether of its steps alone, else of those beside the student.
+      settings: the settings of the quantization.
+      teacher: the classifier that sees the samples.
+      generator_params: the generator's parameters.
+      alone: True for the generator's steps alone, False for those of the student.
     """
     train = settings.train
     return measure_samples(
@@ -46,14 +46,14 @@ def watch_samples(
     alone: bool,
     settled: bool = True,
 ) -> dict[str, float]:
-    """Returns the diagnosis' numbers, after warning of whatever is wrong.
+    """Returns the numbers of the diagnosis; warns of what is wrong.
 
     Args:
-      settings: of the quantization.
-      teacher: that sees the samples.
+      settings: the settings of the quantization.
+      teacher: the classifier that sees the samples.
       learner: the generator.
-      alone: whether of its steps alone, else of those beside the student.
-      settled: whether it learned long enough for all complaints.
+      alone: True for the generator's steps alone, False for those of the student.
+      settled: whether the generator learned long enough for all complaints.
     """
     diagnosis = look_at_samples(settings, teacher, learner.params, alone=alone)
     loss = generator_parts(settings, teacher, alone=alone).loss

@@ -1,7 +1,7 @@
-"""All that decides what a quantization gives, but its teacher.
+"""All that decides the result of a quantization, but its teacher.
 
-Defaults are those of the recipes' base; names in messages are the keys of a config.
-Durations are in steps.
+Defaults are those of the recipes' base. Messages name the keys of a config. Durations
+are in steps.
 """
 
 import dataclasses
@@ -25,19 +25,19 @@ class QuantizerSettings:
     """Bits, grids and ranges of the student; `config.quantizer` in messages.
 
     Attributes:
-      weight_bits: of every convolution and dense layer, 2 to 8.
-      activation_bits: of every rectifier's output.
-      other_bits: of the input, branches and the classifier's input; 0: float.
-      first_last_bits: of the first convolution and the last dense layer, and of the
-        activation called just before each where it is quantized; 0: as all others.
+      weight_bits: bits of every convolution and dense layer, 2 to 8.
+      activation_bits: bits of every rectifier's output.
+      other_bits: bits of the input, branches and the classifier's input; 0: float.
+      first_last_bits: bits of the first convolution, of the last dense layer, and of
+        the quantized activation just before each; 0: as all others.
       layers: (name or pattern, bits) of single layers; of several that match, the last
         counts.
-      symmetric_weights: whether the weights' grids are around 0.
-      gradient: of the activations' rounding.
-      range_source: of the activations' ranges: BatchNorm's parameters, or samples.
-      range_method: how ranges are chosen, where they are of statistics or images.
-      observe_steps: of observed ranges: how long, before they are frozen.
-      decay: of their moving average.
+      symmetric_weights: whether the weights' grids are symmetric around 0.
+      gradient: gradient of the activations' rounding.
+      range_source: source of the activations' ranges: BatchNorm parameters or samples.
+      range_method: how ranges of statistics or images are chosen.
+      observe_steps: steps after which observed ranges are frozen.
+      decay: decay of the moving average of observed ranges.
     """
 
     weight_bits: int = 4
@@ -53,7 +53,7 @@ class QuantizerSettings:
     decay: float | int = 0.9
 
     def to_json(self) -> dict[str, Any]:
-        """As an export's manifest holds it."""
+        """Returns the settings as the manifest of an export holds them."""
         return {**dataclasses.asdict(self), "layers": dict(self.layers)}
 
 
@@ -64,31 +64,31 @@ class GeneratorSettings:
     Attributes:
       width: channels of its first stage.
       latent: length of its latent.
-      epsilon: of the hidden normalisations.
+      epsilon: epsilon of the hidden normalisations.
       output: `pixels`: images that the teacher's normalisation allows; `tanh`: as
         published.
       label: how a label and a latent are joined.
-      class_spread: of the first scales by class.
-      center: how it is shown the centre asked for.
-      sigma: of the heat map, in half image sides.
-      height: of the heat map.
+      class_spread: spread of the first scales by class.
+      center: how the generator sees the wanted centre of attention.
+      sigma: width of the heat map, in half image sides.
+      height: height of the heat map.
       reach: centres are uniform in [-reach, reach]^2.
-      shift: pixels that the teacher sees samples shifted by at most, as its training
-        images were; 4 for CIFAR's usual padded crops.
-      power: that sharpens attention before its centre is taken.
+      shift: the largest shift, in pixels, of the samples that the teacher sees; as that
+        of its training images: 4 for CIFAR's usual padded crops.
+      power: exponent that sharpens attention before its centre is taken.
       attention: form of the attention map.
-      class_weight: of the teacher's cross-entropy with the label asked for.
-      statistics_weight: of the distance from BatchNorm's statistics.
-      statistics_form: of that distance.
-      statistics_mode: of the teacher's pass whose statistics are compared.
-      center_weight: of the attention centre matching loss.
-      center_ramp: steps over which it grows from 0; 0: none.
-      pair_weight: of the adversarial loss of pairs.
-      consistency_weight: of the attention's consistency between modes.
-      learning_rate: the highest.
-      schedule: of its steps alone, and of one loop.
-      learns: whether it goes on learning beside the student.
-      is_given: whether it is another run's, which had its steps alone there.
+      class_weight: weight of the teacher's cross-entropy with the sample's label.
+      statistics_weight: weight of the distance from BatchNorm's statistics.
+      statistics_form: form of that distance.
+      statistics_mode: mode of the teacher's pass whose statistics are compared.
+      center_weight: weight of the attention centre matching loss.
+      center_ramp: steps over which that weight grows from 0; 0: none.
+      pair_weight: weight of the adversarial loss of pairs.
+      consistency_weight: weight of the attention's consistency between modes.
+      learning_rate: the highest rate.
+      schedule: schedule of the steps alone, and of one loop.
+      learns: whether the generator goes on learning beside the student.
+      is_given: whether the generator is another run's and had its steps alone there.
     """
 
     width: int = 64
@@ -124,14 +124,14 @@ class StudentSettings:
 
     Attributes:
       optimizer: Adam, or SGD with Nesterov's momentum.
-      learning_rate: the highest.
-      schedule: of it.
-      weight_decay: of weights, added to the gradient.
-      class_weight: of the cross-entropy with the label a sample was made for.
-      kl_weight: of the divergence from the teacher.
-      kl_mean: over samples, or over samples and classes, as published.
-      temperature: of that divergence.
-      hint_weight: of the distance between activations.
+      learning_rate: the highest rate.
+      schedule: schedule of the rate.
+      weight_decay: decay of the weights, added to the gradient.
+      class_weight: weight of the cross-entropy with the sample's label.
+      kl_weight: weight of the divergence from the teacher.
+      kl_mean: mean over samples, or, as published, over samples and classes.
+      temperature: temperature of that divergence.
+      hint_weight: weight of the distance between activations.
     """
 
     optimizer: Literal["adam", "sgd"] = "adam"
@@ -150,13 +150,14 @@ class TrainSettings:
     """How long generator and student learn; `config.train` in messages.
 
     Attributes:
-      generator_steps: in which the generator learns, and the student not yet
+      generator_steps: steps in which the generator learns and the student does not
         (`config.generator.warmup`).
-      steps: of the student, after them (`config.train.duration`).
-      one_loop: whether both have one loop, as published, with one optimiser of the
-        generator; else the generator's steps are a phase apart.
-      decay_at: when rates of schedule `step` fall to a tenth, from the run's start.
-      batch_size: samples a step over all devices, even.
+      steps: steps of the student, after those (`config.train.duration`).
+      one_loop: whether both learn in one loop, as published, with one optimiser of the
+        generator; else the generator's steps are a separate phase.
+      decay_at: steps from the run's start at which rates of schedule `step` fall to a
+        tenth.
+      batch_size: samples per step over all devices, even.
       looked_at: samples that are diagnosed.
       log: steps between two lines of metrics.
       evaluate: steps between two evaluations.
@@ -176,14 +177,14 @@ class TrainSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class QuantizationSettings:
-    """All that decides what a quantization of a teacher gives.
+    """All that decides the result of a quantization of a teacher.
 
     Attributes:
-      seed: of every draw.
+      seed: seed of every draw.
       quantizer: bits, grids and ranges.
-      generator: that makes the samples.
-      student: that learns from them.
-      train: how long.
+      generator: the generator of samples.
+      student: the student that learns from them.
+      train: how long both learn.
     """
 
     seed: int = 0
@@ -194,25 +195,25 @@ class QuantizationSettings:
 
     @property
     def alone_steps(self) -> int:
-        """Steps of the generator in a phase of its own."""
+        """Steps of the phase in which the generator learns alone."""
         return 0 if self.train.one_loop else self.train.generator_steps
 
     @property
     def warmup_steps(self) -> int:
-        """Steps of this run before the student's first: none of a given generator."""
+        """Steps of this run before the student's first; 0 with a given generator."""
         return 0 if self.generator.is_given else self.train.generator_steps
 
     @property
     def waiting_steps(self) -> int:
-        """Steps in one loop with the student before its first update."""
+        """Steps of one loop before the student's first update."""
         return self.warmup_steps if self.train.one_loop else 0
 
     def decay_steps(self, start: int) -> tuple[int, ...]:
-        """When rates fall, counted from the run's step `start`."""
+        """Returns when rates fall, in steps after the run's step `start`."""
         return tuple(step - start for step in self.train.decay_at)
 
     def problems(self) -> list[str]:
-        """Lists what does not go together, a line each, beginning with its key."""
+        """Lists the values that do not fit together; each line starts with a key."""
         generator, student, train = self.generator, self.student, self.train
         found = []
         if train.batch_size % 2:

@@ -35,10 +35,10 @@ def quantize_state(
     """Returns the state before the student's first step.
 
     Args:
-      settings: of the quantization.
-      teacher: whose weights the student starts with.
-      generator_params: of the generator after its steps alone; None for untrained
-        ones, where only shapes matter.
+      settings: the settings of the quantization.
+      teacher: the classifier whose weights the student starts with.
+      generator_params: the generator's parameters after its steps alone; None for
+        untrained ones, if only shapes matter.
     """
     of_generator = generator_parts(settings, teacher, alone=False)
     of_student = student_parts(settings, teacher)
@@ -46,7 +46,7 @@ def quantize_state(
         generator_params = _initial_generator(settings, of_generator)
     ranges = statistics_ranges(settings, teacher)
     if settings.quantizer.range_source == "observed":
-        # Not known before the first batch: NaN would show wherever one were used.
+        # Not known before the first batch. A range used too early would show as NaN.
         ranges = jax.tree.map(lambda end: jnp.full_like(end, jnp.nan), ranges)
     trained = {"params": teacher.variables["params"], "ranges": ranges}
     return QuantizeState(

@@ -15,7 +15,7 @@ from common.typing import PyTree
 
 
 def uniform_layers(settings: QuantizerSettings) -> QuantLayers:
-    """Returns the layers of a student all of whose layers have the same bits."""
+    """Returns the layers of a student without bits of single layers."""
     kernels = Grid(settings.weight_bits, symmetric=settings.symmetric_weights)
     # Kernels' ranges are their smallest and largest value: nothing is outside.
     return QuantLayers(
@@ -33,7 +33,7 @@ def quant_layers(settings: QuantizerSettings, teacher: Classifier) -> QuantLayer
     """Returns the layers of a teacher's student.
 
     Raises:
-      UserError: a layer that has bits of its own is none of the teacher's.
+      UserError: the teacher does not have a layer that bits are given for.
     """
     bits = _layer_bits(settings, teacher)
     return dataclasses.replace(uniform_layers(settings), bits=bits)

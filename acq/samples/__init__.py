@@ -1,1 +1,1 @@
-"""Samples that stand in for the data: what is asked of them, and what makes them."""
+"""Samples that replace the data: conditions, the generator, the teacher's outputs."""

@@ -1,11 +1,10 @@
-"""What a sample is made from: a latent, a class, and where attention shall lie.
+"""Conditions of a sample: a latent, a class, a centre of attention, and a shift.
 
-And how it is shown to the teacher: shifted, as training images often are.
+The teacher sees the sample shifted, as training images often are.
 
-Every draw depends on the seed and on the sample's number in the run alone, so a run
-does not depend on how many devices share it. Where they come in pairs, for the
-adversarial loss of pairs, samples 2 i and 2 i + 1 share class and centre and differ in
-the latent.
+Every draw depends only on the seed and on the sample's number in the run, so a run does
+not depend on how many devices share it. In pairs, for the adversarial loss of pairs,
+samples 2 i and 2 i + 1 share class and centre and differ in the latent.
 """
 
 import functools
@@ -21,9 +20,9 @@ class Conditions(NamedTuple):
 
     Attributes:
       latent: standard normal.
-      label: the class asked for.
+      label: the requested class.
       center: (x, y) in [-1, 1]^2, x to the right and y down.
-      shift: (x, y) by which the image is moved before the teacher sees it, in pixels.
+      shift: (x, y) in pixels; moves the image before the teacher sees it.
     """
 
     latent: Float[Array, "n d"]
@@ -51,10 +50,10 @@ def draw_conditions(
       classes: labels are uniform over 0 to classes - 1.
       reach: centres are uniform over [-reach, reach]^2.
       paired: whether samples 2 i and 2 i + 1 share class and centre.
-      shift: shifts are uniform over the whole pixels from -shift to shift.
+      shift: shifts are uniform over whole pixels from -shift to shift.
     """
     latent_rng, label_rng, center_rng = jax.random.split(rng, 3)
-    # Of its own, so that shifts change no other draw.
+    # A separate key, so that shifts change no other draw.
     shift_rng = jax.random.fold_in(rng, 3)
     pair = draw // 2 if paired else draw
 
@@ -90,11 +89,11 @@ def heat_map(
     Args:
       center: (x, y) in [-1, 1]^2.
       size: height and width of the maps.
-      sigma: in the units of the centre.
+      sigma: in units of the centre.
       height: of the peak.
     """
-    place = (2 * jnp.arange(size) + 1) / size - 1
-    apart = jnp.square(place[None, :, None] - center[:, None, :])
-    x, y = apart[..., 0], apart[..., 1]
+    position = (2 * jnp.arange(size) + 1) / size - 1
+    squares = jnp.square(position[None, :, None] - center[:, None, :])
+    x, y = squares[..., 0], squares[..., 1]
     squared = y[:, :, None] + x[:, None, :]
     return height * jnp.exp(-squared / (2 * sigma**2))[..., None]

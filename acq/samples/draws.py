@@ -1,4 +1,4 @@
-"""The numbers of the samples of each step: what the loop goes through, data-free."""
+"""Numbers of the samples of each step: the data-free batches of the training loop."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,8 +12,8 @@ from common.typing import Batch
 class Draws:
     """Endless batches of consecutive numbers, from which samples are drawn.
 
-    Batch i of a run holds first + i * size and the next size - 1 numbers, shared out
-    over the processes in their order.
+    Batch i of a run holds first + i * size and the next size - 1 numbers, divided over
+    the processes in their order.
     """
 
     def __init__(self, batch_size: int, *, first: int = 0) -> None:
@@ -37,9 +37,9 @@ class Draws:
         return {"draw": np.arange(start, start + own).astype(np.uint32)}
 
     def get_state(self) -> dict[str, Any]:
-        """Returns its place."""
+        """Returns the position."""
         return {"batch": self._batch}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes to a place."""
+        """Moves to a position."""
         self._batch = int(state["batch"])

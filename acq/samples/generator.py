@@ -1,30 +1,30 @@
 """The generator of samples: GDFQ's, and with ACQ's position condition.
 
-    dense to `width` channels at a quarter of the image's size
-    twice: enlarged by nearest neighbours, 3x3 convolution, leaky ReLU 0.2
-    3x3 convolution to the image's channels, then pixels of them
+    dense layer to `width` channels at a quarter of the image's size
+    twice: enlarge by nearest neighbours, 3x3 convolution, leaky ReLU 0.2
+    3x3 convolution to the image's channels, then pixels
 
-GDFQ (Xu et al., ECCV 2020) normalises by the batch throughout, with an epsilon of 0.8
-behind the two convolutions that enlarge. The label is an embedding that multiplies the
-latent ('product', its CIFAR form) or a scale and offset in every normalisation ('norm',
-its ImageNet form). Its pixels are tanh, normalised by the batch, so that saturation
-costs nothing: at the rate of our recipes they end in two grey levels, and every class
-gets a colour of its own.
+GDFQ (Xu et al., ECCV 2020) normalises by the batch everywhere, with an epsilon of 0.8
+after the two enlarging convolutions. The label is an embedding that multiplies the
+latent ('product', the CIFAR form), or a scale and offset in every normalisation
+('norm', the ImageNet form). Its pixels are a tanh, normalised by the batch, so
+saturation costs nothing. At the learning rate of our recipes such pixels end in two
+grey levels, and every class gets one colour.
 
-With the teacher's normalisation given pixels are a sigmoid's instead, of images whose
-brightness, colour and contrast are the latent's alone: black and white are as rare as
-the teacher's statistics have them, and a class has to be shown by its shape.
+If the teacher's normalisation is given, pixels are a sigmoid instead. Brightness,
+colour and contrast then depend only on the latent. So black and white are as rare as
+the teacher's statistics require, and only the shape can show a class.
 
-ACQ adds the centre of attention (arXiv 2301.07266; the form is not in its abstract):
-as the place of a window on wider first features, which what is shown moves with; as a
-Gaussian heat map beside the features at up to half the image's size; or joined to the
-latent.
+ACQ adds the centre of attention (arXiv 2301.07266; its abstract does not give the
+form). Here it is the position of a window on larger first features, so that the content
+moves with it; or a Gaussian heat map beside the features at up to half the image's
+size; or it is joined to the latent.
 
-The first dense layer starts as flax's do, with 3 times the variance of PyTorch's; the
-normalisation behind it makes both the same but for how fast Adam turns them.
+The first dense layer has flax's initialisation, with 3 times the variance of PyTorch's.
+The normalisation after it makes both equal except for how fast Adam rotates them.
 
-Hidden layers normalise by the batch always, also when samples are made for the student,
-so there are no running statistics and a sample depends on its batch.
+Hidden layers always normalise by the batch, also when they make samples for the
+student. So there are no running statistics, and a sample depends on its batch.
 """
 
 import math
@@ -46,8 +46,8 @@ from common.resampling import convolve_doubled
 LabelForm = Literal["product", "norm"]
 CenterForm = Literal["window", "heat_map", "latent", "none"]
 _EPSILON = 1e-5
-# PyTorch's, which published generators start with. He's rule by the fan-out, right for
-# classifiers, would drive the last layer to the ends of its range.
+# PyTorch's initialisation, as in published generators. He's rule with the fan-out suits
+# classifiers, but would drive the last layer to the ends of its range.
 _INIT = initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
@@ -57,19 +57,19 @@ class Generator(nn.Module):
     Attributes:
       image_size: height and width, a multiple of 4.
       channels: of the image.
-      classes: labels there are.
+      classes: number of labels.
       width: channels of the hidden layers; the last has half of them.
       label: 'product' or 'norm'.
       center: 'window', 'heat_map', 'latent' or 'none'.
-      reach: of the window: centres lie in [-reach, reach]^2.
+      reach: for the window: centres lie in [-reach, reach]^2.
       sigma: of the heat map, in units of half the image.
       height: of the heat map.
       epsilon: of the normalisation in the hidden layers.
-      spread: how far apart the scales and offsets of classes start, with 'norm'; GDFQ's
-        start alike, at 1 and 0, and are told apart by their gradients alone.
-      pixels: the teacher's normalisation, for toned images in [0, 1] before it; None
-        for GDFQ's tanh, made to have mean 0 and variance 1 in each channel of a batch.
-      axis_name: of the pmapped axis whose joined batch normalises; None for one device.
+      spread: sd of the initial scales and offsets of classes, with 'norm'. GDFQ's start
+        equal, at 1 and 0, and only their gradients make them differ.
+      pixels: the teacher's normalisation, for sigmoid images in [0, 1] before it; None
+        for GDFQ's tanh, with mean 0 and variance 1 in each channel of a batch.
+      axis_name: pmapped axis whose joined batch normalises; None for one device.
     """
 
     image_size: int
@@ -109,10 +109,10 @@ class Generator(nn.Module):
         x = x.reshape(-1, wide, wide, width)
         if margin:
             x = window(x, center * (size / 2), size)
-        x = self._lit(self._norm("norm0", x, label, _EPSILON), center)
+        x = self._with_heat_map(self._norm("norm0", x, label, _EPSILON), center)
         x = DoubledConv(width, 3, padding=1, name="conv1")(x)
         x = nn.leaky_relu(self._norm("norm1", x, label, self.epsilon), 0.2)
-        x = self._lit(x, center)
+        x = self._with_heat_map(x, center)
         x = DoubledConv(width // 2, 3, padding=1, name="conv2")(x)
         x = nn.leaky_relu(self._norm("norm2", x, label, self.epsilon), 0.2)
         if self.pixels is None:
@@ -121,18 +121,19 @@ class Generator(nn.Module):
         x = PlainConv(self.channels, 3, padding=1, name="conv3")(x)
         return self.pixels.normalise(nn.sigmoid(self._toned(x, conditions.latent)))
 
-    def _lit(self, x: jax.Array, center: jax.Array) -> jax.Array:
-        """Features with the heat map of the centre beside them, where there is one."""
+    def _with_heat_map(self, x: jax.Array, center: jax.Array) -> jax.Array:
+        """Returns the features, with the heat map as a channel if `center` says so."""
         if self.center != "heat_map":
             return x
-        lit = heat_map(center, x.shape[1], sigma=self.sigma, height=self.height)
-        return jnp.concatenate([x, lit], axis=-1)
+        heat = heat_map(center, x.shape[1], sigma=self.sigma, height=self.height)
+        return jnp.concatenate([x, heat], axis=-1)
 
     def _toned(self, x: jax.Array, latent: jax.Array) -> jax.Array:
-        """Images whose mean colour and contrast are the latent's first numbers' alone.
+        """Returns logits of pixels with mean colour and contrast set by the latent.
 
-        How much they vary, and together, is learned. At first the standard deviation of
-        each channel's mean is 1, in logits, and that of the contrast's logarithm 0.5.
+        The latent's first numbers set them. The generator learns how much they vary. At
+        first the sd of each channel's mean is 1, in logits, and that of the contrast's
+        logarithm is 0.5.
         """
         channels = x.shape[-1]
         x = x - jnp.mean(x, axis=(1, 2), keepdims=True)
@@ -153,7 +154,7 @@ class Generator(nn.Module):
     def _norm(
         self, name: str, x: jax.Array, label: jax.Array, epsilon: float
     ) -> jax.Array:
-        """Normalisation by the batch, then a scale and offset, by class or for all."""
+        """Normalises by the batch, then applies a scale and offset, by class or not."""
         x = self._standardise(x, epsilon)
         kinds = self.classes if self.label == "norm" else 1
         shape = (kinds, x.shape[-1])
@@ -167,57 +168,57 @@ class Generator(nn.Module):
 def window(
     x: Float[Array, "n w w c"], moved: Float[Array, "n 2"], size: int
 ) -> Float[Array, "n s s c"]:
-    """Returns features in which those of the middle lie by `moved` from the middle.
+    """Returns a window of the features, with its content moved by `moved`.
 
-    By linear interpolation; beyond the margins there is 0.
+    Uses linear interpolation, and 0 beyond the margins.
 
     Args:
-      x: of a square wider than `size` by a margin on each side.
+      x: features of a square that is larger than `size` by a margin on each side.
       moved: (x, y), to the right and down, in features.
-      size: of the square returned.
+      size: side of the window.
     """
     margin = (x.shape[1] - size) // 2
-    place, source = jnp.arange(size) + margin, jnp.arange(x.shape[1])
+    position, source = jnp.arange(size) + margin, jnp.arange(x.shape[1])
 
     def weights(by: Float[Array, ""]) -> Float[Array, "s w"]:
-        apart = jnp.abs((place - by)[:, None] - source[None])
-        return jnp.maximum(0.0, 1.0 - apart)
+        distance = jnp.abs((position - by)[:, None] - source[None])
+        return jnp.maximum(0.0, 1.0 - distance)
 
     columns, rows = (jax.vmap(weights)(moved[:, axis]) for axis in (0, 1))
     return jnp.einsum("nij,njkc,nlk->nilc", rows, x, columns)
 
 
 class PlainConv(Conv):
-    """`Conv` that starts as PyTorch's does."""
+    """`Conv` with PyTorch's initialisation."""
 
     def make_kernel(self, init: Initializer, shape: tuple[int, ...]) -> jax.Array:
-        """The kernel, whatever a classifier's would start as."""
+        """Returns the kernel; ignores `init`, which is for classifiers."""
         return self.param("kernel", _INIT, shape)
 
 
 class DoubledConv(PlainConv):
     """A 3x3 convolution, padded by 1, of features enlarged by nearest neighbours.
 
-    The enlarged features are never made, see `common/resampling.py`: with gradients it
+    It never makes the enlarged features, see `common/resampling.py`. With gradients it
     takes 0.35 to 0.4 of the time of making and convolving them (CPU, 64 samples).
     """
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Features (n, 2 h, 2 w, features)."""
-        # No bias: the normalisation behind it would take it away again.
+        # No bias: the normalisation after it would remove it.
         kernel, _ = conv_params(self, x.shape[-1])
         return convolve_doubled(x, kernel)
 
 
 def _unit(key, shape, dtype=jnp.float32):
-    """Initialiser: the unit matrix."""
+    """Initialises with the unit matrix."""
     del key
     return jnp.eye(*shape, dtype=dtype)
 
 
 def _around(mean: float, spread: float):
-    """Initialiser: normal around `mean`."""
+    """Returns an initialiser: normal around `mean`."""
 
     def init(key, shape, dtype=jnp.float32):
         return mean + spread * jax.random.normal(key, shape, dtype)

@@ -1,8 +1,8 @@
-"""What the teacher shows of a batch: logits, attention, BatchNorm statistics.
+"""The teacher's outputs for a batch: logits, attention, BatchNorm statistics.
 
-In evaluation mode, as it will be used, and in training mode, where BatchNorm
-normalises by the batch: ACQ holds the attention of both against each other. The
-teacher's variables are only read: what training mode would change is thrown away.
+They are computed in evaluation mode, or in training mode, where BatchNorm normalises by
+the batch. ACQ compares the attention of both modes. The teacher's variables are only
+read; the updates of training mode are dropped.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -18,7 +18,7 @@ from common.typing import PyTree
 
 AttentionForm = Literal["energy", "grad_cam"]
 ATTENTION_FORMS: tuple[AttentionForm, ...] = ("energy", "grad_cam")
-# Of a signed map's mean size, added to its positive part.
+# This share of a signed map's mean absolute value is added to its positive part.
 _FLOOR = 1e-3
 _TINY = 1e-12
 
@@ -46,19 +46,19 @@ def observe(
     train: bool,
     attention: AttentionForm = "energy",
 ) -> View:
-    """Returns what the teacher shows, differentiable by the images.
+    """Returns the teacher's outputs, differentiable with respect to the images.
 
     Args:
-      network: the teacher's; its layers' `axis_name` says over what the batch is.
+      network: the teacher's; `axis_name` of its layers defines the whole batch.
       variables: `params` and `batch_stats`.
       images: normalised.
-      label: of the class whose attention `grad_cam` shows.
+      label: the classes for 'grad_cam'.
       train: whether BatchNorm normalises by the batch.
       attention: 'energy', the sum over channels of the squared features, or
-        'grad_cam', for networks that call `acq.layers.perturbed` on their features.
+        'grad_cam', for networks that call `acq.layers.float.perturbed`.
 
     Raises:
-      UserError: 'grad_cam' of a network that does not.
+      UserError: 'grad_cam' for a network that does not call it.
     """
 
     def apply(given: PyTree, *more: str) -> Any:
@@ -72,8 +72,8 @@ def observe(
     if "features" not in made.get("perturbations", {}):
         raise UserError(
             "config.generator.attention: got 'grad_cam', but "
-            f"{type(network).__name__} does not call acq.layers.perturbed(self, x) on "
-            "its features (acq/models/README.md): add the call, or give 'energy'"
+            f"{type(network).__name__} does not call acq.layers.float.perturbed(self, "
+            "x) on its features (acq/models/README.md): add the call, or give 'energy'"
         )
 
     def label_logits(shift: jax.Array) -> Any:
@@ -91,21 +91,21 @@ def observe(
 def grad_cam(
     features: Float[Array, "n h w c"], gradient: Float[Array, "n h w c"]
 ) -> Float[Array, "n h w"]:
-    """Returns Grad-CAM, ReLU(sum_c mean(gradient_c) F_c), made to sum to 1.
+    """Returns Grad-CAM, ReLU(sum_c mean(gradient_c) F_c), normalised to a sum of 1.
 
-    With a head of mean pooling and one dense layer it is the class activation map,
-    rectified. Selvaraju et al., ICCV 2017.
+    With a head of mean pooling and one dense layer it is the rectified class activation
+    map. Selvaraju et al., ICCV 2017.
 
-    Departs from it: a thousandth of the mean of |sum_c ...| is added everywhere, so
-    that a map that is hardly above 0 anywhere is nearly uniform, and its gradient
-    bounded. A map that is 0 everywhere is uniform, with gradient 0.
+    Departs from the paper: a thousandth of the mean of |sum_c ...| is added everywhere.
+    So a map that is hardly above 0 is nearly uniform, with a bounded gradient. A map
+    that is 0 everywhere is uniform, with gradient 0.
 
     Args:
       features: of the last convolutional stage.
-      gradient: of the label's logit by them.
+      gradient: of the label's logit with respect to the features.
     """
     weight = jnp.mean(gradient, axis=(1, 2), keepdims=True)
     signed = jnp.sum(weight * features, axis=-1)
     size = jnp.mean(jnp.abs(signed), axis=(1, 2), keepdims=True)
-    lit = nn.relu(signed) + _FLOOR * size + _TINY
-    return lit / jnp.sum(lit, axis=(1, 2), keepdims=True)
+    positive = nn.relu(signed) + _FLOOR * size + _TINY
+    return positive / jnp.sum(positive, axis=(1, 2), keepdims=True)

@@ -1,10 +1,11 @@
-"""Samples as the teacher saw its training images: shifted, with black moved in.
+"""Shifts samples like the teacher's training images, with black moved in.
 
-A CIFAR network is usually trained on random crops of images padded with black, digits
-on shifted ones, and its running statistics are of those. Whole images have others: in
-evaluation mode a real ResNet-20 sees 0.7 to 0.9 of the running variance in its first
-stage on whole test images, and 0.94 to 1.04 of it on padded crops. Samples that are to
-be whole images are therefore shifted before their statistics are taken.
+A CIFAR network is usually trained on random crops of images padded with black, and a
+digit network on shifted images. Their running statistics are of such images. Whole
+images have other statistics: in evaluation mode the first stage of a real ResNet-20 has
+0.7 to 0.9 of the running variance on whole test images, and 0.94 to 1.04 of it on
+padded crops. So samples are shifted before their statistics are computed, and stay
+whole images.
 """
 
 import jax
@@ -15,15 +16,14 @@ from jaxtyping import Array, Bool, Float, Int
 def shift_images(
     images: Float[Array, "n h w c"], shift: Int[Array, "n 2"], black: tuple[float, ...]
 ) -> Float[Array, "n h w c"]:
-    """Returns the images moved by whole pixels, black where nothing is left.
+    """Returns the images moved by whole pixels, with black moved in.
 
-    The crop of an image padded by p whose corner lies at (i, j) is the image shifted by
-    (p - i, p - j).
+    The crop at (i, j) of an image padded by p is the image shifted by (p - i, p - j).
 
     Args:
-      images: as the teacher takes them.
+      images: network inputs.
       shift: (x, y) of each image, to the right and down.
-      black: one value a channel.
+      black: one value per channel.
     """
     fill = jnp.asarray(black, images.dtype)
 
@@ -39,17 +39,17 @@ def shift_images(
 def shift_centers(
     center: Float[Array, "n 2"], shift: Int[Array, "n 2"], size: int
 ) -> Float[Array, "n 2"]:
-    """Returns where centres, (x, y) in [-1, 1]^2, lie after a shift.
+    """Returns the centres, (x, y) in [-1, 1]^2, after a shift.
 
     Args:
-      center: before it.
-      shift: in pixels of images of `size` by `size`.
-      size: two units of the centre.
+      center: before the shift.
+      shift: in pixels.
+      size: side of the images in pixels, two units of the centre.
     """
     return center + shift * (2 / size)
 
 
 def _inside(size: int, shift: Int[Array, ""]) -> Bool[Array, "s"]:
-    """Which of the pixels along a side come from within the image."""
+    """Returns which pixels along a side come from inside the image."""
     source = jnp.arange(size) - shift
     return (source >= 0) & (source < size)

@@ -1,1 +1,1 @@
-"""What `--task` runs."""
+"""The tasks that `--task` runs, and the settings of a config."""

@@ -1,18 +1,19 @@
-"""Round to nearest: what quantization gives without any training, to compare with.
+"""Round to nearest: quantization without any training, to compare with.
 
-The teacher's weights are rounded as they are, and the activations' ranges come from
+A baseline rounds the teacher's weights as they are. The ranges of its activations come
+from
 
     noise          standard normal images
-    bn_statistics  the teacher's BatchNorm parameters, no image
+    bn_statistics  the teacher's BatchNorm parameters, without images
     generated      the generator's images
-    untrained      the same images, as GDFQ observes them: a moving average of smallest
-                   and largest values, whatever `range_method` is. What its student
-                   would be before a first step beside the finished generator
+    untrained      the same images, observed as in GDFQ: a moving average of smallest
+                   and largest values, whatever `range_method` is. GDFQ's student would
+                   have these ranges before its first step beside a finished generator
     real           images of the evaluation data, which data-free quantization forbids:
-                   what the others would have if they were perfect
+                   the others would have these ranges if their images were perfect
 
-Any other range is of the kind that the quantizer's `range_method` names, so that the
-rows differ in their images alone.
+The quantizer's `range_method` chooses all ranges but those of `untrained`. So these
+baselines differ in their images alone.
 """
 
 import dataclasses
@@ -45,11 +46,11 @@ BASELINES = ("noise", "bn_statistics", "generated", "untrained", "real")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BaselineSettings:
-    """What a run is compared with; `config.baselines` in messages.
+    """The baselines of a run; `config.baselines` in messages.
 
     Attributes:
       run: some of `BASELINES`.
-      batches: of images, to take ranges from.
+      batches: the number of batches of images that ranges are taken from.
     """
 
     run: tuple[str, ...]
@@ -69,12 +70,12 @@ def measure_baselines(
     """Returns {name: {top1, correct}} of `baselines.run`.
 
     Args:
-      baselines: which.
-      settings: of the quantization that they are compared with.
-      teacher: to be rounded.
-      data: to evaluate on.
-      generate: from the number of a batch to images of the generator.
-      path: a JSON file; what it holds is not measured again.
+      baselines: the baselines to measure.
+      settings: the settings of the quantization that they are compared with.
+      teacher: the network to round.
+      data: the images to evaluate on.
+      generate: makes images of the generator, given the number of a batch.
+      path: a JSON file; the baselines in it are not measured again.
       batch_size: images evaluated at once over all devices.
     """
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -138,7 +139,7 @@ def _noise(
 def _real(
     batches: int, settings: QuantizationSettings, teacher: Classifier, data: EvalData
 ) -> Iterator[jax.Array]:
-    """The first images there are, in whole batches or in one that is smaller."""
+    """The first images of the data, in whole batches or in one smaller batch."""
     size = min(settings.train.batch_size, len(data))
     for batch in range(min(batches, len(data) // size)):
         images = data.images[np.arange(batch * size, (batch + 1) * size)]

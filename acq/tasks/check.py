@@ -1,4 +1,4 @@
-"""Checks a whole ACQ config: every problem in one message."""
+"""Checks a whole ACQ config; one message names all problems."""
 
 from acq.tasks.rules import DIGITS_RULES, EVAL_RULES, RULES
 from acq.tasks.settings import quantization_settings, teacher_settings
@@ -12,7 +12,7 @@ def check(config: ConfigDict) -> None:
     """Raises one error that names every problem of the config.
 
     Raises:
-      UserError: it holds something that is not accepted.
+      UserError: a value is not accepted, or values do not fit together.
     """
     found = c.rule_problems(config, {**TEACHER_RULES, **DIGITS_RULES, **EVAL_RULES})
     if not found and config.teacher.source != "digits":
@@ -21,6 +21,6 @@ def check(config: ConfigDict) -> None:
 
 
 def quantization_problems(config: ConfigDict) -> list[str]:
-    """Lists what is not accepted of generator, student and how long they learn."""
+    """Lists the problems of quantizer, generator, student and training, a line each."""
     found = c.rule_problems(config, RULES)
     return found or quantization_settings(config).problems()

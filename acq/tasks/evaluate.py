@@ -1,4 +1,4 @@
-"""Task evaluate: the float teacher's accuracy, and that of what a run exported."""
+"""Task evaluate: accuracy of the float teacher and of the network a run exported."""
 
 import json
 from pathlib import Path
@@ -18,6 +18,7 @@ from acq.export import load_quantized
 from acq.tasks.check import check
 from acq.tasks.settings import TaskSettings, task_settings
 from acq.teacher.evaluation import TeacherEvaluation, evaluate_teacher
+from acq.teacher.identity import refuse_replaced_weights
 from acq.teacher.opening import open_teacher
 from common.checkpoint import MANIFEST
 from common.config import ConfigDict
@@ -28,21 +29,24 @@ from common.workdir import hold_workdir
 
 
 def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
-    """Evaluates the teacher and, where `workdir/export` has one, the quantized network.
+    """Evaluates the teacher and the quantized network in `workdir/export`, if any.
 
     Returns:
-      What `workdir/evaluation.json` holds.
+      The content of `workdir/evaluation.json`.
 
     Raises:
-      UserError: there are no data to evaluate on, or no teacher.
+      UserError: there are no data to evaluate on, there is no teacher, or the file of
+        its weights was replaced since the run in `workdir`.
     """
     check(config)
+    settings = task_settings(config)
     with hold_workdir(workdir, "task evaluate"):
-        return _evaluate(task_settings(config), workdir)
+        refuse_replaced_weights(settings.teacher, workdir)
+        return _evaluate(settings, workdir)
 
 
 def _evaluate(settings: TaskSettings, workdir: Path) -> dict[str, Any]:
-    """The evaluation, in a folder that is held."""
+    """Evaluates in a folder that is held; returns the results."""
     teacher = open_teacher(
         settings.teacher,
         workdir,
@@ -74,7 +78,7 @@ def _evaluate(settings: TaskSettings, workdir: Path) -> dict[str, Any]:
 def _evaluate_export(
     workdir: Path, data: EvalData, teacher: TeacherEvaluation, batch_size: int
 ) -> dict[str, Any]:
-    """Accuracy of what a run exported, and how close it is to the teacher."""
+    """Accuracy of the exported network, and how close it is to the teacher."""
     quantized = load_quantized(workdir / "export")
     logits = predict(
         logits_of(quantized.network),

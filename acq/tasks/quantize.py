@@ -1,13 +1,13 @@
-"""Quantizes a classifier without its data: the run, from a config to its results.
+"""Task quantize: a classifier without its data, from a config to its results.
 
     teacher, evaluated -> generator alone, in workdir/generator -> student on its
     samples -> evaluation, baselines, export, report
 
-Each phase is a `common.loop.fit` with checkpoints of its own, so that a run goes on
-from the middle of either. With `config.train.one_loop` there is one loop for both, as
-GDFQ has it. Images of the evaluation data are never trained on. The teacher is
-evaluated on them before anything is trained, at every start: so one that is not the one
-meant, or an image that cannot be used, costs no step.
+Each phase is a `common.loop.fit` and has its own checkpoints, so a run can go on from
+the middle of either. With `config.train.one_loop` both learn in one loop, as in GDFQ.
+Images of the evaluation data are never trained on. Every start evaluates the teacher on
+them before it trains anything. So a wrong teacher, or an image that cannot be used,
+costs no step.
 """
 
 import time
@@ -25,7 +25,7 @@ from acq.quantization.states import generator_state, student_variables
 from acq.quantization.student_layers import quant_layers
 from acq.tasks.check import check
 from acq.tasks.results import collect_results, student_logits, write_outputs
-from acq.tasks.settings import TaskSettings, task_settings
+from acq.tasks.settings import FREE_TO_CHANGE, TaskSettings, task_settings
 from acq.teacher.evaluation import (
     TeacherEvaluation,
     evaluate_teacher,
@@ -36,28 +36,24 @@ from acq.teacher.identity import hold_teacher, refuse_replaced_weights
 from acq.teacher.opening import open_teacher
 from acq.training.step_parts import QuantizeState
 from common.checkpoint import Checkpoints
-from common.config import ConfigDict, hold_config, refuse_other_config
+from common.config import ConfigDict, as_json
 from common.devices import is_first_process, replicate, to_host
 from common.errors import UserError
 from common.loop import fit
-from common.results import finished_results
+from common.run import Run
 from common.typing import PyTree
-from common.workdir import hold_workdir
 from common.writers import MetricsWriter
-
-# What a resumed run may change: nothing that decides its parameters.
-FREE_TO_CHANGE = ("task", "data.cache", "eval.batch_size")
 
 
 def quantize_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
-    """Quantizes, evaluates and exports; or goes on with it; or says that it is done.
+    """Quantizes, evaluates and exports; goes on with a run that was interrupted.
 
     Args:
-      config: of a recipe; checked here.
+      config: the config of a recipe; checked here.
       workdir: the run's folder.
 
     Returns:
-      What `workdir/results.json` holds.
+      The content of `workdir/results.json`.
 
     Raises:
       UserError: the config or the input is wrong.
@@ -67,26 +63,21 @@ def quantize_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     check(config)
     settings = task_settings(config)
     shared_batch_size(settings.quantization)
-    with hold_workdir(workdir, "task quantize"):
-        refuse_other_config(config, workdir, free=FREE_TO_CHANGE)
+    run = Run(config=as_json(config), workdir=workdir, free=FREE_TO_CHANGE)
+    with run.hold("quantize", lambda results: "quantized" in results) as finished:
         refuse_replaced_weights(settings.teacher, workdir)
-        finished = finished_results(workdir, "quantize", lambda r: "quantized" in r)
-        if finished is not None:
-            return finished
-        return _quantize(config, settings, workdir)
+        return finished if finished is not None else _quantize(run, settings)
 
 
-def _quantize(
-    config: ConfigDict, settings: TaskSettings, workdir: Path
-) -> dict[str, Any]:
-    """The run, in a folder that is held."""
-    started, run = time.monotonic(), settings.quantization
+def _quantize(run: Run, settings: TaskSettings) -> dict[str, Any]:
+    """Quantizes in a folder that is held; returns the results."""
+    started, workdir = time.monotonic(), run.workdir
+    quantization = settings.quantization
     teacher, data, evaluation = open_inputs(settings, workdir)
     generator_params = _given_generator(settings, teacher)
-    quant_layers(run.quantizer, teacher)  # refuses layers that the teacher lacks
+    quant_layers(quantization.quantizer, teacher)  # refuses layers it does not have
     # All inputs are open: from here on the folder is this run's.
-    if is_first_process():
-        hold_config(config, workdir, free=FREE_TO_CHANGE)
+    run.begin()
     hold_teacher(teacher.record, workdir)
 
     teacher_variables = replicate(teacher.variables)
@@ -99,14 +90,16 @@ def _quantize(
             settings, teacher, teacher_variables, generator_params, data, workdir
         )
     )
-    diagnosis = look_at_samples(run, teacher, state.generator.params, alone=False)
+    diagnosis = look_at_samples(
+        quantization, teacher, state.generator.params, alone=False
+    )
     results = collect_results(
         settings, teacher, state, diagnosis, data, evaluation, workdir
     )
     results["seconds"] = round(time.monotonic() - started, 1)
     if is_first_process():
         variables = student_variables(teacher, state)
-        write_outputs(run, teacher, variables, diagnosis, results, workdir)
+        write_outputs(quantization, teacher, variables, diagnosis, results, workdir)
     return results
 
 
@@ -116,11 +109,12 @@ def open_inputs(
     """Returns the teacher, the images to evaluate on, and the teacher on them.
 
     Args:
-      settings: of the task.
+      settings: the task's settings.
       workdir: the run's folder.
 
     Raises:
-      UserError: one of them is not there, cannot be used, or is not the one meant.
+      UserError: teacher or images are missing or cannot be used, or the teacher's
+        accuracy shows that it is a wrong one.
     """
     run, evaluated = settings.quantization, settings.evaluation
     teacher = open_teacher(
@@ -141,7 +135,7 @@ def open_inputs(
 
 
 def _given_generator(settings: TaskSettings, teacher: Classifier) -> PyTree | None:
-    """The parameters of another run's generator; None where none is given."""
+    """The parameters of another run's generator; None if none is given."""
     path = settings.generator_path
     if path is None:
         return None
@@ -163,7 +157,7 @@ def _train_generator(
     teacher_variables: PyTree,
     workdir: Path,
 ) -> PyTree:
-    """The generator's parameters after its steps alone."""
+    """Trains the generator alone; returns its parameters."""
     run, folder = settings.quantization, workdir / "generator"
     phase = generator_phase(run, teacher, teacher_variables)
     steps = phase.plan.total
@@ -197,7 +191,7 @@ def _train_student(
     data: EvalData | None,
     workdir: Path,
 ) -> QuantizeState:
-    """The final state."""
+    """Trains the student; returns the final state."""
     phase = student_phase(
         settings.quantization, teacher, teacher_variables, generator_params
     )
@@ -220,11 +214,11 @@ def _evaluate_student(
     data: EvalData | None,
     state: QuantizeState,
 ) -> dict[str, float]:
-    """The scalars of a step: accuracy, and samples of a generator that still learns."""
+    """The student's accuracy, and numbers of the samples if the generator learns."""
     run, step = settings.quantization, int(state.step)
     waits, scalars = run.waiting_steps, {}
-    # One that waits is no student yet, and is not to count as the best; whether it
-    # does for GDFQ is not known here.
+    # A network that waits is no student yet and must not count as the best. Whether
+    # it counts in GDFQ is not known here.
     if data is not None and step > waits:
         logits = student_logits(
             run,

@@ -1,4 +1,4 @@
-"""What `launch.py` can do with an ACQ recipe."""
+"""The tasks of ACQ by name, as `--task` takes them."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a quantization found out: accuracies, samples, export, report."""
+"""The results of a quantization: accuracies, samples, export, report."""
 
 import json
 from pathlib import Path
@@ -45,15 +45,15 @@ def collect_results(
     evaluation: TeacherEvaluation | None,
     workdir: Path,
 ) -> dict[str, Any]:
-    """Returns what `results.json` holds, but for the run's seconds.
+    """Returns the content of `results.json`, but for the run's seconds.
 
     Args:
-      settings: of the task.
+      settings: the task's settings.
       teacher: the float network.
-      state: after the last step, on the host.
-      diagnosis: of the generator's samples.
+      state: the state after the last step, on the host.
+      diagnosis: the diagnosis of the generator's samples.
       data: images to evaluate on; None leaves all accuracies out.
-      evaluation: of the teacher on them; None without.
+      evaluation: the teacher's evaluation on them; None without images.
       workdir: the run's folder, with its metrics.
     """
     run = settings.quantization
@@ -76,7 +76,7 @@ def collect_results(
         "agreement_on_samples": agreement[-1] if agreement else None,
         "seed": run.seed,
         "steps": run.train.steps,
-        # The median, for the first of them compiles.
+        # The median, since the first steps include compiling.
         "seconds_per_step": round(1 / rates[len(rates) // 2], 4) if rates else 0.0,
     }
     if data is not None and evaluation is not None:
@@ -116,7 +116,7 @@ def _accuracies(
     teacher_logits: Float32[np.ndarray, "n k"],
     workdir: Path,
 ) -> dict[str, Any]:
-    """Of the student (last and best) and the baselines."""
+    """The accuracies of the student (last and best) and of the baselines."""
     run, batch_size = settings.quantization, settings.evaluation.batch_size
     parts = generator_parts(run, teacher, alone=False)
 

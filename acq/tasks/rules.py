@@ -1,10 +1,11 @@
-"""What each key of an ACQ config accepts, but those of its teacher."""
+"""The values that each key of an ACQ config accepts, but those of its teacher."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from acq.datasets.decoding import INTERPOLATIONS
 from acq.datasets.settings import SPLITS
+from acq.kernels.fake_quant import Gradient
 from acq.kernels.grid import MAX_BITS, MIN_BITS
 from acq.layers.bits import BITS_WORDS, parse_layers
 from acq.layers.observed import RANGE_METHODS
@@ -13,8 +14,6 @@ from acq.tasks.baselines import BASELINES
 from acq.training.ranges import RANGE_SOURCES
 from common import config as c
 from common.errors import UserError
-
-GRADIENTS = ("identity", "clipped", "learned")
 
 _BITS = c.whole(MIN_BITS, MAX_BITS)
 _BITS_OR_NONE = c.Rule(lambda v: v == 0 or _BITS.accepts(v), f"0, or {_BITS.words}")
@@ -37,7 +36,7 @@ RULES: Mapping[str, c.Rule] = {
     "quantizer.layers": c.Rule(lambda v: _is_layer_bits(v), BITS_WORDS),
     "quantizer.first_last_bits": _BITS_OR_NONE,
     "quantizer.symmetric_weights": c.boolean(),
-    "quantizer.gradient": c.one_of(*GRADIENTS),
+    "quantizer.gradient": c.one_of(*get_args(Gradient)),
     "quantizer.range_source": c.one_of(*RANGE_SOURCES),
     "quantizer.range_method": c.one_of(*RANGE_METHODS),
     "quantizer.observe": _DURATION,
@@ -91,7 +90,7 @@ RULES: Mapping[str, c.Rule] = {
     ),
     "baselines.batches": c.whole(1),
 }
-"""Of the quantization."""
+"""Rules of the quantization."""
 
 EVAL_RULES: Mapping[str, c.Rule] = {
     "eval.path": c.existing_path(),
@@ -103,7 +102,7 @@ EVAL_RULES: Mapping[str, c.Rule] = {
     "eval.limit": c.whole(0),
     "eval.batch_size": c.whole(1),
 }
-"""Of the images that a run is evaluated on."""
+"""Rules of the images that a run is evaluated on."""
 
 DIGITS_RULES: Mapping[str, c.Rule] = {
     "digits.width": c.whole(1, 256),
@@ -112,7 +111,7 @@ DIGITS_RULES: Mapping[str, c.Rule] = {
     "digits.learning_rate": c.number(above=0),
     "digits.shift": c.whole(0, 8),
 }
-"""Of the digits' teacher."""
+"""Rules of the digits' teacher."""
 
 
 def _is_layer_bits(value: Any) -> bool:

@@ -1,4 +1,9 @@
-"""From a checked config to the settings of everything that a task does."""
+"""From a checked config to the settings of everything that a task does.
+
+`TaskSettings` is all that a task sees of a config. Whether a command goes on with the
+run in its workdir is decided by the config itself (`common.run`), not by these objects:
+the config is what `config.json` holds, and its keys are what a message has to name.
+"""
 
 import dataclasses
 from pathlib import Path
@@ -17,18 +22,21 @@ from acq.teacher.digits_training import DigitsSettings
 from acq.teacher.settings import TeacherSettings
 from common.config import ConfigDict, to_steps
 
+# Keys that decide no result. A resumed run may change them.
+FREE_TO_CHANGE = ("task", "data.cache", "eval.batch_size")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TaskSettings:
-    """All of a config, resolved.
+    """All settings of a config.
 
     Attributes:
-      quantization: what decides the student, but its teacher.
-      generator_path: folder of another run's generator to start from; None for none.
+      quantization: all that decides the student, but its teacher.
+      generator_path: the folder of another run's generator to start from, or None.
       teacher: the float network.
-      digits: of the training of the digits' teacher; None where the recipe has none.
+      digits: the training of the digits' teacher; None where the recipe has none.
       evaluation: the images to evaluate on.
-      baselines: what to compare with.
+      baselines: the networks to compare with.
     """
 
     quantization: QuantizationSettings
@@ -53,12 +61,12 @@ def task_settings(config: ConfigDict) -> TaskSettings:
 
 
 def teacher_settings(config: ConfigDict) -> TeacherSettings:
-    """Returns what `config.teacher` says."""
+    """Returns the settings of `config.teacher`."""
     return TeacherSettings(**config.teacher)
 
 
 def quantization_settings(config: ConfigDict) -> QuantizationSettings:
-    """Returns what a config says of generator, student and how long they learn."""
+    """Returns the settings of quantizer, generator, student and training."""
     quantizer, generator = dict(config.quantizer), dict(config.generator)
     layers = parse_layers(quantizer.pop("layers"))
     del quantizer["observe"], generator["warmup"]
@@ -96,7 +104,7 @@ def _train_settings(config: ConfigDict) -> TrainSettings:
 
 
 def _steps(config: ConfigDict, key: str) -> int:
-    """The duration at a key, as "generator.warmup", in steps; "" is 0."""
+    """The duration at a key such as "generator.warmup", in steps; "" is 0."""
     section, name = key.split(".")
     duration = config[section][name]
     if duration == "":

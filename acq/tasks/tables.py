@@ -1,4 +1,4 @@
-"""Results of a quantization as tables for people."""
+"""Results of a quantization as tables."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ ROW_NAMES = {
 
 
 def format_results(results: Mapping[str, Any]) -> str:
-    """One run: float, rounded and quantized networks; what its samples are like."""
+    """Returns the tables of one run: its networks, and numbers of its samples."""
     bits = f"W{results['bits']['weight']}A{results['bits']['activation']}"
     parts = []
     if "n" in results:
@@ -48,13 +48,13 @@ def format_results(results: Mapping[str, Any]) -> str:
 
 
 def format_runs(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """One table of several runs, a row a method: mean and spread over its seeds.
+    """Returns one table of several runs: each method's mean and spread over seeds.
 
     Args:
       runs: {method: results of its seeds}, all on the same images at the same bits.
 
     Raises:
-      ValueError: There is no run, or the runs do not compare.
+      ValueError: There is no run, or the runs differ in bits or images.
     """
     every = [run for seeds in runs.values() for run in seeds]
     if not every:
@@ -104,7 +104,7 @@ def format_runs(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
 
 
 def own_bits(results: Mapping[str, Any]) -> str:
-    """Which layers have other bits than the rest, such as "conv1 W8, act1 A8"."""
+    """Returns the layers with other bits than the rest, as "conv1 W8, act1 A8"."""
     kinds = {"weights": "weight", "activations": "activation", "others": "other"}
     return ", ".join(
         f"{name} {'W' if group == 'weights' else 'A'}{bits}"

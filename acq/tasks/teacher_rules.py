@@ -1,4 +1,4 @@
-"""What `config.teacher` may hold."""
+"""The values that `config.teacher` accepts."""
 
 import os
 import re
@@ -79,14 +79,14 @@ RULES = {
     "teacher.hub_sha256": _SHA256,
     "teacher.sha256": _SHA256,
 }
-"""What each key of `config.teacher` accepts; 0, '', () and None leave it open."""
+"""Rules of the keys of `config.teacher`. 0, '', () and None leave a value open."""
 
 
 def teacher_problems(teacher: TeacherSettings) -> list[str]:
-    """Lists what does not fit together in `config.teacher`, a line each.
+    """Lists the values of `config.teacher` that do not fit together, a line each.
 
     Args:
-      teacher: Of a config whose values are accepted by `RULES`.
+      teacher: the settings of a config that `RULES` accepts.
     """
     problems = []
     if len(teacher.mean) != len(teacher.std):
@@ -95,18 +95,18 @@ def teacher_problems(teacher: TeacherSettings) -> list[str]:
             f"config.teacher.mean has ({len(teacher.mean)})"
         )
     problems += scale_problems(teacher.mean, teacher.std)
-    own = find_network(teacher.name)
-    is_own = own is None
-    if teacher.depth and (own is None or own.module is not CifarResNet):
+    network = find_network(teacher.name)
+    is_own = network is None
+    if teacher.depth and (network is None or network.module is not CifarResNet):
         problems.append(
             f"teacher.depth: got {teacher.depth}, accepted: 0 for {teacher.name}, "
             "which is no CIFAR ResNet"
         )
-    known = frozenset() if is_own else options_of(teacher.name)
+    options = frozenset() if is_own else options_of(teacher.name)
     problems += [
         f"teacher.{key}: {teacher.name} has none; leave it {type(value)()!r}"
         for key, value in teacher.options.items()
-        if key not in known
+        if key not in options
     ]
     is_export = bool(teacher.weights) and os.path.isdir(teacher.weights)
     if is_own and not is_export:

@@ -1,7 +1,7 @@
-"""The float classifier that is to be quantized, wherever it comes from.
+"""The teacher: the float classifier to quantize, from any source.
 
-`opening` is where to start; `loading` reads weights, `training` trains the embedded
-default, `own_network` takes networks that are not ours. `advice` says which network a
-file is of, `stated` holds the config to what is said of it, `identity` a run to its
+Start with `opening`. `loading` reads weights, `digits_training` trains the embedded
+default, and `own_network` loads the user's networks. `advice` finds the network of a
+file, `stated` compares metadata with the config, and `identity` makes a run keep its
 teacher.
 """

@@ -1,7 +1,7 @@
-"""Which network a file's weights are of, where they are not the configured one's.
+"""Finds the network of a file's weights if they do not fit the configured network.
 
-A network is only named if all tensors of the file fit it, so that the keys of the
-config which the message gives are accepted.
+It names a network only if all tensors of the file fit it. So the config keys in the
+message are accepted.
 """
 
 import functools
@@ -30,7 +30,7 @@ from common.typing import PyTree
 
 _Tensors = Mapping[str, np.ndarray]
 
-# Blocks of a stage: torchvision's `layer1.0.`, pytorchcv's `stage1.unit1.`, and ours.
+# A block of a stage: torchvision's `layer1.0.`, pytorchcv's `stage1.unit1.`, and ours.
 _BLOCK = re.compile(r"\b(?:layer|stage)(\d+)[._](?:unit)?(\d+)[./]")
 _PROJECTION = re.compile(r"downsample|shortcut\.0|identity_conv")
 _HEAD = re.compile(
@@ -47,24 +47,24 @@ _IMAGENET: Mapping[tuple[int, ...], tuple[str, ...]] = {
     (3, 4, 6, 3): ("resnet34", "resnet50"),
 }
 _FEATURES = ("features.", "blocks.")
-# Of pytorchcv's mobilenetv2_w1: the first names MobileNetV2 among its networks.
+# Names in pytorchcv's mobilenetv2_w1; the first identifies MobileNetV2.
 _MOBILENET_W1 = {
     "features.final_block.conv.weight",
     "features.stage1.unit1.conv1.conv.weight",
 }
-# Channels of MobileNetV2's last depthwise convolution, at a width of 1.
+# Channels of MobileNetV2's last depthwise convolution, with width_multiplier 1.
 _WIDEST_DEPTHWISE = 960
 
 
 def advice(tensors: _Tensors, settings: TeacherSettings) -> list[str]:
-    """Returns lines for the message: what in the config would fit the file.
+    """Returns lines for the message, with the config keys that would fit the file.
 
     Args:
-      tensors: Of the file, named as inside the modules around them.
-      settings: Of the teacher, whose network they do not fit.
+      tensors: Of the file, named without wrapping modules.
+      settings: Of the teacher, whose network does not fit.
     """
     channels = _channels(tensors) or len(settings.mean)
-    # Of the configured network, if it is not one of ours.
+    # Used only for the user's own network.
     size = settings.image_size
     for options in _candidates(tensors, settings):
         like = _shapes(channels=channels, size=size, **options)
@@ -95,7 +95,7 @@ def advice(tensors: _Tensors, settings: TeacherSettings) -> list[str]:
 def _candidates(
     tensors: _Tensors, settings: TeacherSettings
 ) -> Iterator[dict[str, Any]]:
-    """Networks that the file may be of: their name, classes and options."""
+    """Yields name, classes and options of networks that the file may belong to."""
     classes = _classes(tensors) or settings.classes or 1000
     if classes < 2:
         return
@@ -142,7 +142,7 @@ def _shapes(
 def _changes(
     options: Mapping[str, Any], settings: TeacherSettings
 ) -> Iterator[tuple[str, Any]]:
-    """Yields the keys of `config.teacher` to change for a network, and their values."""
+    """Yields the keys of `config.teacher` to change for a network, with values."""
     name = options["name"]
     here, there = find_network(settings.name), find_network(name)
     if settings.network_name != name:
@@ -155,30 +155,30 @@ def _changes(
                 yield "depth", 0
     if options["classes"] != (settings.classes or (there.classes if there else 0)):
         yield "classes", options["classes"]
-    for key, of_itself in (
+    for key, default in (
         ("shortcut", "zero_pad"),
         ("width_multiplier", 1.0),
         ("hidden", 4096),
     ):
-        wanted, given = options.get(key), getattr(settings, key)
-        if wanted is None:
+        needed, given = options.get(key), getattr(settings, key)
+        if needed is None:
             if given:
                 yield key, type(given)()
-        elif wanted != (given or of_itself):
-            yield key, wanted
+        elif needed != (given or default):
+            yield key, needed
 
 
 def _notes(tensors: _Tensors) -> list[str]:
     if _MOBILENET_W1 <= tensors.keys():
         return [
             "If this is pytorchcv's mobilenetv2_w1: it has one convolution more than "
-            "MobileNetV2; its mobilenetv2b_w1 has not."
+            "MobileNetV2; pytorchcv's mobilenetv2b_w1 fits."
         ]
     return []
 
 
 def _stages(tensors: _Tensors) -> tuple[int, ...]:
-    """Blocks of each residual stage, of names that have stages."""
+    """Returns the number of blocks of each residual stage."""
     blocks: dict[int, set[str]] = {}
     for name in tensors:
         if match := _BLOCK.search(name):

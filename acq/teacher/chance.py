@@ -1,4 +1,4 @@
-"""Whether a classifier does better than guessing, and under which labels."""
+"""Tests whether a classifier is better than guessing, and under which labels."""
 
 import math
 from typing import Literal, NamedTuple
@@ -9,17 +9,17 @@ from jaxtyping import Int
 from acq.accuracy import NOT_FINITE, Accuracy
 
 _ERRORS = 4
-"""Standard errors between what is told apart: once in 30,000 it is chance."""
+"""Standard errors between accuracies that count as different: chance is 1 in 30,000."""
 _LEAST_OF_CLASS = 10
-"""Images of a class, on the mean, that tell which class the network calls it."""
+"""Images per class, on average, that show the network's name of a class."""
 
 
 class Renamed(NamedTuple):
-    """What labels another name for every class would give.
+    """Other names of the classes, and their accuracy.
 
     Attributes:
       correct: Images that would be right.
-      names: {label: class that the network gives}, of those that differ.
+      names: {label: class that the network gives}, for labels that differ from it.
     """
 
     correct: int
@@ -31,8 +31,9 @@ def compare_with_chance(
 ) -> Literal["above", "at_chance", "too_few"]:
     """Returns whether a classifier is better than guessing one of its classes.
 
-    `above` by more than 4 standard errors of guessing, sqrt(p (1 - p) / n) with
-    p = 1 / classes. `at_chance`, if there are `fewest_judged` images or more.
+    'above': by more than 4 standard errors of guessing, sqrt(p (1 - p) / n) with
+    p = 1 / classes. Otherwise 'at_chance' if there are at least `fewest_judged` images,
+    else 'too_few'.
     """
     n, chance = accuracy.n, 1 / classes
     most = n * chance + _ERRORS * math.sqrt(n * chance * (1 - chance))
@@ -42,11 +43,11 @@ def compare_with_chance(
 
 
 def fewest_judged(classes: int) -> int:
-    """Returns how many images tell guessing from a classifier that is half right.
+    """Returns how many images distinguish guessing from a half-right classifier.
 
-    Half right is half of the way from guessing to always right: p = (1 + 1 / classes)
-    / 2. 4 of its standard errors and 4 of guessing fit between the two: 51 images of
-    10 classes, 223 of two, 19 of 1,000.
+    Half right is midway between guessing and always right: p = (1 + 1 / classes) / 2.
+    4 of its standard errors and 4 of guessing fit between the two: 51 images of 10
+    classes, 223 of two, 19 of 1,000.
     """
     chance = 1 / classes
     half = (1 + chance) / 2
@@ -57,11 +58,12 @@ def fewest_judged(classes: int) -> int:
 def renamed_classes(
     given: Int[np.ndarray, "n"], labels: Int[np.ndarray, "n"]
 ) -> Renamed | None:
-    """Returns the names of classes under which a classifier is right; None if its own.
+    """Returns other names of classes under which a classifier is right, or None.
 
-    A label's is the class that it is given most often, if that class is given to this
-    label most often. They count where more than half of the images are right by them,
-    at least twice as many as by its own, and where there are 10 images a class.
+    The name of a label is the class that its images get most often, if this class goes
+    to this label most often. Names are returned only if more than half of the images
+    are right with them, at least twice as many as without them, and if there are 10
+    images per class.
 
     Args:
       given: The classifier's class of each image.

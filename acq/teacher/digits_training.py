@@ -1,7 +1,7 @@
-"""The teacher of the embedded default: a small ResNet, trained on the digits.
+"""Trains the teacher of the embedded default, a small ResNet, on the digits.
 
-It is what a user's own pretrained weights are elsewhere: trained once, exported to
-`workdir/teacher`, and from then on loaded. Nothing after it sees the training digits.
+It replaces the user's pretrained weights. It is trained once, exported to
+`workdir/teacher`, and then loaded. No later phase uses the training digits.
 """
 
 import dataclasses
@@ -24,7 +24,6 @@ from acq.teacher.settings import create_teacher
 from acq.teacher.train_step import create_state, make_train_step
 from acq.teacher.untrained import untrained_variables
 from common.checkpoint import MANIFEST, Checkpoints, export_variables, load_manifest
-from common.config import hold_config, refuse_other_config
 from common.devices import (
     AXIS,
     is_first_process,
@@ -37,6 +36,7 @@ from common.errors import UserError
 from common.loop import Plan, fit
 from common.pipeline import Record as Example
 from common.pipeline import train_batches
+from common.run import Run
 from common.schedules import create_schedule
 from common.typing import PyTree
 from common.writers import MetricsWriter
@@ -48,14 +48,14 @@ _STEPS_BETWEEN_CHECKPOINTS = 200
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DigitsSettings:
-    """How the digits' teacher is trained; `config.digits` in messages.
+    """Settings of the digits' teacher; `config.digits` in messages.
 
     Attributes:
       width: channels of the network's first stage.
-      train_steps: in all.
-      batch_size: digits a step, over all devices.
-      learning_rate: the highest.
-      shift: pixels that training digits are moved by at most.
+      train_steps: number of steps.
+      batch_size: digits per step, over all devices.
+      learning_rate: highest value.
+      shift: largest shift of training digits, in pixels.
     """
 
     width: int
@@ -81,19 +81,19 @@ class _Records:
 def prepare_teacher(
     settings: DigitsSettings, workdir: Path, *, seed: int
 ) -> Classifier:
-    """Returns the digits' classifier: trained now, or as it was exported before.
+    """Returns the digits' classifier; trains it, or loads an earlier export.
 
-    An interrupted training goes on from its checkpoint. Of several processes all must
-    call this together.
+    An interrupted training resumes from its checkpoint. All processes must call this
+    together.
 
     Args:
       settings: Of the training.
       workdir: Of the run; the teacher is in its folder `teacher`.
-      seed: Of the first weights, and of the digits' order and shifts.
+      seed: Of the initial weights, and of the digits' order and shifts.
 
     Raises:
-      UserError: The folder holds a teacher trained with other settings, or a damaged
-        one; the digits are not installed.
+      UserError: The folder holds a damaged teacher or one with other settings, or the
+        digits are not installed.
       RunFailed: The loss was not finite.
       Interrupted: A signal came; the checkpoint is written.
     """
@@ -121,11 +121,11 @@ def measure_normalisation(split: Split) -> Normalisation:
 
 
 def make_shift(most: int, *, seed: int) -> Callable[[Example], Example]:
-    """Returns what moves a record's image by a random offset, black where it leaves.
+    """Returns a transform that shifts a record's image randomly, with black moved in.
 
     Args:
-      most: Pixels, each way, in both directions.
-      seed: Of the offsets; an image's depends on its number in the stream alone.
+      most: Largest shift in each direction, in pixels.
+      seed: Of the shifts; a shift depends only on the image's number in the stream.
     """
 
     def shift(record: Example) -> Example:
@@ -146,9 +146,9 @@ def _train_and_export(
 ) -> None:
     digits = load_digits()
     begun_with = {"seed": seed, "digits": dataclasses.asdict(settings)}
-    refuse_other_config(begun_with, folder, free=())
-    if is_first_process():
-        hold_config(begun_with, folder, free=())
+    run = Run(config=begun_with, workdir=folder)
+    run.refuse_other()
+    run.begin()
     record = Record(
         name=NETWORK,
         options={"width": settings.width},
@@ -215,7 +215,7 @@ def _train(
 
 @functools.cache
 def _optimizer(peak: float | int, steps: int) -> optax.GradientTransformation:
-    """Adam over one cycle; the same object for the same settings."""
+    """Returns Adam with a cosine schedule; the same object for the same settings."""
     schedule = create_schedule(
         "cosine", peak=peak, total_steps=steps, warmup_steps=steps // 5
     )

@@ -1,7 +1,7 @@
-"""The teacher on the evaluation images, before any training: is it the one meant.
+"""Evaluates the teacher before any training, and checks that it is the intended one.
 
-Weights that were given (the source 'weights') are judged. A teacher that
-the run itself makes, of digits or at random, is reported as it is.
+Only given weights (source 'weights') are judged. A teacher that the run makes itself,
+from digits or at random, is only reported.
 """
 
 import dataclasses
@@ -46,15 +46,15 @@ _OTHERS = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class TeacherEvaluation:
-    """What the evaluation images tell of a teacher.
+    """Results of a teacher on the evaluation images.
 
     Attributes:
       logits: Of every image.
-      accuracy: On them.
-      statistics: Of some of them at the BatchNorm layers; None for random weights,
-        whose layers remember nothing.
-      warnings: What looks wrong, in sentences.
-      refusal: Why it cannot be the teacher that was meant; '' if it can.
+      accuracy: On all images.
+      statistics: Of some images at the BatchNorm layers; None for random weights, which
+        have no statistics.
+      warnings: Suspicious results, as sentences.
+      refusal: Why this cannot be the intended teacher; '' if it can.
     """
 
     logits: Float32[np.ndarray, "n k"]
@@ -64,7 +64,7 @@ class TeacherEvaluation:
     refusal: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """As `results.json` holds it."""
+        """Returns the entry for `results.json`."""
         found = {"top1": self.accuracy.top1, "correct": self.accuracy.correct}
         if self.statistics is None:
             return found
@@ -74,18 +74,18 @@ class TeacherEvaluation:
 def evaluate_teacher(
     teacher: Classifier, data: EvalData, *, source: Source, batch_size: int
 ) -> TeacherEvaluation:
-    """Returns what the evaluation images tell of a teacher, after logging it.
+    """Returns and logs the results of a teacher on the evaluation images.
 
-    Every image is read, so that one that cannot be used is found here.
+    It reads every image, so an unusable image is found here.
 
     Args:
       teacher: The float network.
       data: Labelled images.
-      source: Where its weights come from.
+      source: Of its weights.
       batch_size: Images at once over all devices.
 
     Raises:
-      UserError: Images cannot be used; names them.
+      UserError: Images cannot be used; the message names them.
     """
     logits = predict(
         logits_of(teacher.network),
@@ -172,13 +172,13 @@ def _refusal(
 def _label_warnings(
     logits: Float32[np.ndarray, "n k"], accuracy: Accuracy, data: EvalData
 ) -> list[str]:
-    """What speaks for other labels: another order, or one class for all images."""
+    """Returns warnings about labels: another order, or one class for all images."""
     given = classes_of(logits)
-    wanted = len(np.unique(data.labels))
-    if len(np.unique(given)) == 1 and wanted > 1:
+    count = len(np.unique(data.labels))
+    if len(np.unique(given)) == 1 and count > 1:
         return [
             f"the teacher gives class {given[0]} for all {accuracy.n} images of "
-            f"{wanted} classes"
+            f"{count} classes"
         ]
     if (renamed := renamed_classes(given, data.labels)) is None:
         return []
@@ -195,7 +195,7 @@ def _label_warnings(
 
 
 def _doubts(accuracy: Accuracy, teacher: Classifier) -> list[str]:
-    """What is no proof: too few images to judge by."""
+    """Returns a warning if there are too few images for a judgement."""
     classes = teacher.record.classes
     if compare_with_chance(accuracy, classes) != "too_few":
         return []

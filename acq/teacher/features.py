@@ -1,4 +1,4 @@
-"""Whether attention can be read from a teacher's features."""
+"""Checks that attention can be computed from a teacher's features."""
 
 from typing import Any
 
@@ -14,24 +14,24 @@ _TERMS = ("center_weight", "consistency_weight")
 
 
 def check_features(teacher: Classifier, loss: GeneratorLoss) -> None:
-    """Refuses features of a single position where attention is used; warns elsewhere.
+    """Refuses features of one position if attention is used; otherwise warns.
 
-    Attention is a distribution over positions: over one, it is always the same.
+    Attention is a distribution over positions. Over one position it is constant.
 
     Args:
-      teacher: Whose features they are.
+      teacher: Whose features are checked.
       loss: The generator's.
 
     Raises:
-      UserError: Terms of the generator's loss read attention that is none.
+      UserError: A term of the generator's loss needs attention over several positions.
     """
     shape = _features_shape(teacher)
     if shape[1] * shape[2] > 1:
         return
     found = (
         f"{teacher.record.name}: its features are {shape[1]} x {shape[2]} for images "
-        f"of {teacher.record.image_size} x {teacher.record.image_size}: attention, "
-        "which is read from them, needs 2 x 2 positions or more"
+        f"of {teacher.record.image_size} x {teacher.record.image_size}, but attention "
+        "needs features of 2 x 2 positions or more"
     )
     if used := [key for key in _TERMS if getattr(loss, key)]:
         keys = " ".join(f"--config.generator.{key}=0" for key in used)
@@ -39,7 +39,7 @@ def check_features(teacher: Classifier, loss: GeneratorLoss) -> None:
             f"{found}. Return the features of an earlier stage (acq/models/README.md), "
             f"or quantize without attention: {keys}."
         )
-    logging.warning("%s: centres and attention in the results say nothing", found)
+    logging.warning("%s: centres and attention in the results mean nothing", found)
 
 
 def _features_shape(teacher: Classifier) -> tuple[int, ...]:

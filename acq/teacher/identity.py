@@ -1,6 +1,6 @@
-"""Which teacher a run began with: `workdir/teacher.json`, and that it has no other.
+"""Records a run's teacher in `workdir/teacher.json`, and refuses another one.
 
-The config holds the path of the weights; the file there may be replaced.
+The config holds only the path of the weights, and the file there may be replaced.
 """
 
 import json
@@ -10,46 +10,46 @@ from acq.classifier import Record
 from acq.teacher.settings import TeacherSettings
 from acq.weights.hub import hash_file
 from common.checkpoint import load_manifest
-from common.config import anything_computed
 from common.devices import is_first_process
 from common.errors import UserError
 from common.files import write_atomically
+from common.workdir import anything_computed
 
 NAME = "teacher.json"
 
 
 def hold_teacher(record: Record, workdir: Path) -> None:
-    """Writes `workdir/teacher.json`, or checks that the run there has this teacher.
+    """Writes `workdir/teacher.json`, or checks that the run has this teacher.
 
-    It holds `name`, `source` and `sha256` of the record. Called once the run's config
-    is held; of several processes, by all.
+    The file holds `name`, `source` and `sha256` of the record. All processes call this,
+    after the run's config is written or checked.
 
     Args:
       record: Of the teacher that this command opened.
       workdir: Of the run.
 
     Raises:
-      UserError: The folder holds results of another teacher.
+      UserError: The workdir holds results of another teacher.
     """
     path = workdir / NAME
     if path.exists() and anything_computed(workdir):
         _refuse_other(record.sha256, record.source, workdir)
     elif is_first_process():
-        now = {key: getattr(record, key) for key in ("name", "source", "sha256")}
-        write_atomically(path, json.dumps(now, indent=2) + "\n")
+        content = {key: getattr(record, key) for key in ("name", "source", "sha256")}
+        write_atomically(path, json.dumps(content, indent=2) + "\n")
 
 
 def refuse_replaced_weights(settings: TeacherSettings, workdir: Path) -> None:
-    """Raises if a complete run's weights are not those that its path now holds.
+    """Checks that a complete run's file of weights was not replaced.
 
-    Weights of the hub are not fetched to find out.
+    It downloads no weights from the hub for this check.
 
     Args:
       settings: Of the run's teacher.
       workdir: Of the run.
 
     Raises:
-      UserError: They are others.
+      UserError: The path now holds other weights.
     """
     given = settings.weights
     if settings.source != "weights" or not given:
@@ -67,8 +67,8 @@ def _refuse_other(sha256: str, source: str, workdir: Path) -> None:
         raise UserError(
             f"{workdir} holds a run with another teacher: its weights, of "
             f"{run['source']}, had the SHA-256 {run['sha256'][:16]}..., those of "
-            f"{source} now have {sha256[:16]}... Give the weights that it began with, "
-            "or another --workdir."
+            f"{source} now have {sha256[:16]}... Give the first weights again, or "
+            "another --workdir."
         )
 
 

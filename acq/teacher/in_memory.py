@@ -1,4 +1,4 @@
-"""A classifier to quantize that is in memory: a module or a name, and its variables."""
+"""Makes a classifier from a module or a name, and variables in memory."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ _MOST_NAMED = 5
 
 
 def refuse_arguments(problems: Sequence[str]) -> None:
-    """Raises UserError that names every problem of the arguments, if there are any."""
+    """Raises UserError with every problem of the arguments, if there are any."""
     if problems:
         raise UserError("cannot quantize:\n  " + "\n  ".join(problems))
 
@@ -38,15 +38,16 @@ def given_classifier(
     classes: int | None = None,
     image_size: int | None = None,
 ) -> Classifier:
-    """Returns a network and its variables, known to be one that can be quantized.
+    """Returns a classifier, after a check that it can be quantized.
 
     Args:
       network: a linen module, or the name of one of `acq.models`.
       variables: its `params` and `batch_stats`.
       mean: per channel, of the images in [0, 1].
       std: per channel, above 0.
-      classes: logits out, where `network` is a name; None for the published weights'.
-      image_size: side of the images in pixels; None for that of its name.
+      classes: number of logits, if `network` is a name; None for that of the published
+        weights.
+      image_size: side of the images in pixels; None for that of the named network.
 
     Raises:
       UserError: an argument is not accepted, or the network cannot be quantized.
@@ -137,17 +138,17 @@ def _module_record(
 
 
 def _checked_variables(variables: PyTree, like: PyTree, name: str) -> PyTree:
-    """The variables as float32 on the host, known to be the network's and trained."""
+    """Returns the variables as float32 on the host, after a check of their shapes."""
     given = flax.core.unfreeze(variables)
     found = {path: np.asarray(leaf) for path, leaf in flatten_dict(given).items()}
-    wanted_leaves: dict[Any, Any] = flatten_dict(like)
-    wanted = {path: leaf.shape for path, leaf in wanted_leaves.items()}
+    like_leaves: dict[Any, Any] = flatten_dict(like)
+    expected = {path: leaf.shape for path, leaf in like_leaves.items()}
     shapes = {path: leaf.shape for path, leaf in found.items()}
     differing = [
         f"{'/'.join(path)}: got {shapes.get(path, 'nothing')}, the network has "
-        f"{wanted.get(path, 'nothing')}"
-        for path in sorted(wanted.keys() | shapes.keys())
-        if wanted.get(path) != shapes.get(path)
+        f"{expected.get(path, 'nothing')}"
+        for path in sorted(expected.keys() | shapes.keys())
+        if expected.get(path) != shapes.get(path)
     ]
     if differing:
         more = len(differing) - _MOST_NAMED
@@ -157,6 +158,6 @@ def _checked_variables(variables: PyTree, like: PyTree, name: str) -> PyTree:
             + (f"\n  and {more} more" if more > 0 else "")
             + "\nGive {'params': ..., 'batch_stats': ...} as its init makes them."
         )
-    called = {path: "/".join(path) for path in found}
-    check_statistics(found, called, source="variables")
+    names = {path: "/".join(path) for path in found}
+    check_statistics(found, names, source="variables")
     return jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), dict(given))

@@ -1,8 +1,8 @@
-"""Whether evaluation images reach a teacher as its training images did.
+"""Checks whether evaluation images are preprocessed like the teacher's training images.
 
-Its BatchNorm layers remember mean and variance of what went into them. Images that are
-prepared otherwise (another mean and std, 0 to 255, colours reversed) arrive there with
-others. They are looked at and reported: nothing is trained on them, and no number of
+The teacher's BatchNorm layers hold mean and variance of their inputs. Images with
+another preprocessing (another mean and std, 0 to 255, colours reversed) have others
+there. The result is only reported: nothing is trained on the images, and no number of
 the run depends on them.
 """
 
@@ -26,16 +26,16 @@ from common.typing import PyTree
 MOST_IMAGES = 256
 FEWEST_JUDGED = 16
 FAR = 0.5
-"""Distance from which on images are prepared otherwise. With a ResNet-20 of CIFAR-10,
-16 or more of its test images are at 0.18 to 0.28, of one class alone at up to 0.34;
-with mean and std 0.5 they are at 0.74, without normalisation at 1.5, as 0 to 255 at 30.
-The geometric mean of 0.34 and 0.74."""
+"""From this distance on the preprocessing is wrong. For a ResNet-20 of CIFAR-10, 16 or
+more of its test images have 0.18 to 0.28, and those of one class up to 0.34. With mean
+and std 0.5 they have 0.74, without normalisation 1.5, and from 0 to 255 they have 30.
+0.5 is the geometric mean of 0.34 and 0.74."""
 LEAST_COLOURED = 128
 REVERSED_FITS = 0.9
-"""Share of the shift of means that reversed colours must leave. There, of 128 or more
-images, they leave 0.60 to 0.82 where they mend and 1.2 to 1.7 where they spoil."""
+"""Reversed colours must lower the shift of means to this share. For 128 or more images
+of that network they give 0.60 to 0.82 if they are right and 1.2 to 1.7 if wrong."""
 _CHUNK = 64
-# As BatchNorm has it: a channel that is always the same has no scale of its own.
+# As in BatchNorm: a constant channel has no scale.
 _SMALL = 1e-5
 _IMAGENET = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 _CIFAR = Normalisation(mean=(0.4914, 0.4822, 0.4465), std=(0.247, 0.2435, 0.2616))
@@ -44,15 +44,15 @@ _MNIST = Normalisation(mean=(0.1307,), std=(0.3081,))
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InputStatistics:
-    """What some images are like at a network's BatchNorm layers.
+    """Statistics of some images at a network's BatchNorm layers.
 
     A layer's distance is the sum of two medians over channels: of the shift of the mean
     in running standard deviations, |m - mean| / sqrt(var), and of |log(v / var)|.
 
     Attributes:
-      images: How many.
-      correct: Those of them that the network gets right.
-      layers: A layer's distance by its name; 0 for the training images' own statistics.
+      images: Number of images.
+      correct: Number of images that the network classifies correctly.
+      layers: Distance of each layer by name; 0 for the statistics of training.
       shift: Median over layers of the first of the two medians.
     """
 
@@ -63,15 +63,15 @@ class InputStatistics:
 
     @property
     def distance(self) -> float:
-        """Median over the layers; infinite if one is not finite."""
+        """Median of the layers' distances; a NaN counts as infinite."""
         return float(np.median(list(self.layers.values())))
 
     def worst(self, count: int = 3) -> dict[str, float]:
-        """The layers of the largest distances, largest first."""
+        """Returns the layers with the largest distances, largest first."""
         return dict(sorted(self.layers.items(), key=lambda x: -x[1])[:count])
 
     def to_json(self) -> dict[str, Any]:
-        """As `results.json` holds it."""
+        """Returns the entry for `results.json`."""
         return {
             "images": self.images,
             "distance": round(self.distance, 4),
@@ -79,27 +79,27 @@ class InputStatistics:
         }
 
     def words(self) -> str:
-        """The distance and the worst layers, for a line of the log."""
+        """Returns the distance and the worst layers, for a line of the log."""
         layers = ", ".join(f"{name} {d:.2f}" for name, d in self.worst().items())
         return f"{self.distance:.2f} (worst: {layers})"
 
 
 def measure_input_statistics(teacher: Classifier, data: EvalData) -> InputStatistics:
-    """Returns what at most `MOST_IMAGES` images are like, evenly of every class."""
+    """Returns statistics of at most `MOST_IMAGES` images, evenly of every class."""
     return _measure(teacher, _few(data), teacher.record.normalisation)
 
 
 def preparation_warnings(
     found: InputStatistics, teacher: Classifier, data: EvalData
 ) -> list[str]:
-    """Returns a sentence for what speaks for another preparation of the images.
+    """Returns a warning if another preprocessing of the images fits better.
 
-    Too few images, below `FEWEST_JUDGED`, speak for nothing.
+    With fewer than `FEWEST_JUDGED` images there is no warning.
 
     Args:
-      found: Of the same teacher and data.
-      teacher: With the mean and std that are in question.
-      data: Of which some images are prepared in other ways, to see what fits.
+      found: Statistics of the same teacher and data.
+      teacher: With the mean and std to check.
+      data: Some of its images are tried with other preprocessing.
     """
     few = _few(data)
     if found.images < FEWEST_JUDGED:
@@ -111,8 +111,8 @@ def preparation_warnings(
     reversed_colours = _measure(
         teacher, _reverse_colours(few), teacher.record.normalisation
     )
-    mends = reversed_colours.shift < REVERSED_FITS * found.shift
-    if not mends or reversed_colours.correct <= found.correct:
+    fits = reversed_colours.shift < REVERSED_FITS * found.shift
+    if not fits or reversed_colours.correct <= found.correct:
         return []
     return [
         "the teacher seems to take colours in another order: with red and blue "
@@ -147,7 +147,7 @@ def _far(found: InputStatistics, teacher: Classifier, few: "_Few") -> str:
 
 
 def _other_ways(given: Normalisation) -> Iterator[tuple[str, Normalisation]]:
-    """Usual preparations in words and as mean and std, without the one given."""
+    """Yields common preprocessings, as words and as mean and std, except the given."""
     channels = len(given.mean)
 
     def alike(mean: float, std: float) -> Normalisation:
@@ -166,7 +166,7 @@ def _other_ways(given: Normalisation) -> Iterator[tuple[str, Normalisation]]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Few:
-    """Images that are looked at, and their labels."""
+    """The images for the check, and their labels."""
 
     images: UInt8[np.ndarray, "n h w c"]
     labels: np.ndarray
@@ -175,7 +175,7 @@ class _Few:
 def _few(data: EvalData) -> _Few:
     some = data.spread(MOST_IMAGES)
     count = len(some)
-    # Whole chunks, so that all have one shape.
+    # Whole chunks, so that all chunks have one shape.
     count = count if count < _CHUNK else count // _CHUNK * _CHUNK
     return _Few(some.images[np.arange(count)], some.labels[:count])
 
@@ -185,12 +185,12 @@ def _reverse_colours(few: _Few) -> _Few:
 
 
 def _measure(teacher: Classifier, few: _Few, way: Normalisation) -> InputStatistics:
-    look = _make_look(teacher.network)
+    forward = _make_forward(teacher.network)
     logits, means, squares = [], [], []
     for start in range(0, len(few.images), _CHUNK):
         images = few.images[start : start + _CHUNK]
         x = way.normalise(jnp.asarray(images, jnp.float32) / 255.0)
-        out, statistics = look(teacher.variables, x)
+        out, statistics = forward(teacher.variables, x)
         logits.append(np.asarray(out))
         found = _by_layer(statistics)
         means.append({name: m for name, (m, _) in found.items()})
@@ -214,7 +214,7 @@ def _measure(teacher: Classifier, few: _Few, way: Normalisation) -> InputStatist
 
 
 def _by_layer(statistics: PyTree) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Mean and variance of each layer, in float64."""
+    """Returns mean and variance of each layer, in float64."""
     return {
         name: (np.asarray(mean, np.float64), np.asarray(var, np.float64))
         for name, (mean, var) in layer_statistics(
@@ -224,19 +224,19 @@ def _by_layer(statistics: PyTree) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def _finite(value: np.floating[Any]) -> float:
-    """The value; infinity for what is no number, so that it is the largest."""
+    """Returns the value, or infinity for NaN, so that it is the largest."""
     return float(value) if np.isfinite(value) else float("inf")
 
 
 @functools.cache
-def _make_look(network: nn.Module) -> Callable[[PyTree, jax.Array], Any]:
-    """Returns `look(variables, x) -> (logits, statistics)`, compiled once."""
+def _make_forward(network: nn.Module) -> Callable[[PyTree, jax.Array], Any]:
+    """Returns `forward(variables, x) -> (logits, statistics)`, compiled once."""
 
     @jax.jit
-    def look(
+    def forward(
         variables: PyTree, x: Float32[jax.Array, "n h w c"]
     ) -> tuple[jax.Array, PyTree]:
         (logits, _), changed = network.apply(variables, x, mutable=["bn_inputs"])
         return logits.astype(jnp.float32), changed["bn_inputs"]
 
-    return look
+    return forward

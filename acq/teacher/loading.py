@@ -1,4 +1,4 @@
-"""The float teacher that settings describe, from a file, an export or the hub."""
+"""Loads the float teacher from a file, an export or the hub."""
 
 import dataclasses
 from pathlib import Path
@@ -23,15 +23,15 @@ from common.errors import UserError
 
 
 def load_teacher(settings: TeacherSettings) -> Classifier:
-    """Returns the teacher that settings describe.
+    """Returns the teacher that the settings describe.
 
-    Its weights are `settings.weights`, or without it the hub's file. A folder is an
-    export of ours and tells everything of its network; whatever the settings say must
-    agree with it.
+    Its weights are `settings.weights`, or else the hub's file. A folder must be an
+    export of this software. It describes its network completely, and the settings must
+    not contradict it.
 
     Raises:
-      UserError: There are no weights, or those of another network; the network cannot
-        be quantized.
+      UserError: There are no weights, they are of another network, or the network
+        cannot be quantized.
     """
     path = _weights_path(settings)
     if path.is_dir():
@@ -60,13 +60,13 @@ def load_teacher(settings: TeacherSettings) -> Classifier:
 
 
 def _check_stride(path: Path, naming: str | None, settings: TeacherSettings) -> None:
-    """Refuses names that two networks have, unless the config says which it is."""
+    """Refuses names that two networks share, unless the config chooses one."""
     if naming != "pytorchcv ResNet" or settings.stride_in_first is not None:
         return
     if "stride_in_first" in options_of(settings.network_name):
         raise UserError(
             f"{path}: config.teacher.stride_in_first: needed: the names are "
-            "pytorchcv's, which are the same for two networks. Give "
+            "pytorchcv's, which two networks share. Give "
             "--config.teacher.stride_in_first=True for its resnet50, whose strides are "
             "in the first 1x1 convolution, or =False for its resnet50b, whose strides "
             "are in the 3x3 one."
@@ -91,7 +91,7 @@ def _weights_path(settings: TeacherSettings) -> Path:
 
 
 def _weights_hash(path: Path, settings: TeacherSettings) -> str:
-    """The file's SHA-256; the hub's own file is held to what the recipe knows of it."""
+    """Returns the file's SHA-256, after a comparison with the pinned hash."""
     if settings.weights or settings.sha256:
         return hash_weights(path, pinned=settings.sha256)
     return hash_weights(path, pinned=settings.hub_sha256, key="teacher.hub_sha256")
@@ -101,13 +101,13 @@ def load_export(folder: Path) -> Classifier:
     """Returns a classifier that this software exported.
 
     Raises:
-      UserError: The folder holds none, or it is damaged.
+      UserError: The folder holds no classifier, or a damaged one.
     """
     manifest = load_manifest(folder)
     found = manifest.get("classifier")
     if not isinstance(found, dict):
         raise UserError(
-            f"{folder / MANIFEST}: not of a classifier. Give a folder `teacher` of a "
+            f"{folder / MANIFEST}: not of a classifier. Give the folder `teacher` of a "
             f"run of acq, or a file of weights: {ACCEPTED}."
         )
     record = dataclasses.replace(
@@ -129,11 +129,11 @@ def _load_export(folder: Path, settings: TeacherSettings) -> Classifier:
         )
     classifier = load_export(folder)
     found: dict[tuple[str, ...], np.ndarray] = dict(flatten_dict(classifier.variables))
-    called = {path: "/".join(path) for path in found}
-    check_statistics(found, called, source=str(folder))
+    tensor_names = {path: "/".join(path) for path in found}
+    check_statistics(found, tensor_names, source=str(folder))
     if differing := _differing(classifier.record, settings):
         raise UserError(
-            f"{folder}: the config says something else than this export:\n  "
+            f"{folder}: the config contradicts this export:\n  "
             + "\n  ".join(differing)
             + "\nLeave these keys at 0, '' or (), or give other weights."
         )
@@ -141,8 +141,8 @@ def _load_export(folder: Path, settings: TeacherSettings) -> Classifier:
 
 
 def _differing(record: Record, settings: TeacherSettings) -> list[str]:
-    """Lists what the config sets otherwise than an export's record, a line each."""
-    said = {
+    """Returns a line for each key of the config that contradicts an export's record."""
+    configured = {
         "name": settings.network_name,
         "classes": settings.classes,
         "image_size": settings.image_size,
@@ -151,7 +151,7 @@ def _differing(record: Record, settings: TeacherSettings) -> list[str]:
         "sha256": settings.sha256.lower(),
         **settings.options,
     }
-    known = {
+    exported = {
         **record.options,
         **{key: getattr(record, key) for key in ("name", "classes", "image_size")},
         "mean": record.normalisation.mean,
@@ -159,11 +159,11 @@ def _differing(record: Record, settings: TeacherSettings) -> list[str]:
         "sha256": record.sha256,
     }
     differing = [
-        f"config.teacher.{key}: {value!r}, the export has {known.get(key)!r}"
-        for key, value in said.items()
-        if value and value != known.get(key)
+        f"config.teacher.{key}: {value!r}, the export has {exported.get(key)!r}"
+        for key, value in configured.items()
+        if value and value != exported.get(key)
     ]
-    # False is an answer here, where 0 and '' leave other keys open.
-    if settings.stride_in_first is False and known.get("stride_in_first"):
+    # 0 and '' leave the other keys open, but False is a value of this key.
+    if settings.stride_in_first is False and exported.get("stride_in_first"):
         differing.append("config.teacher.stride_in_first: False, the export has True")
     return differing

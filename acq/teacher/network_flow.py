@@ -1,8 +1,8 @@
-"""What a network does between its layers, read from its trace, by shapes alone.
+"""Finds the operations of a network between its layers, from a trace with shapes only.
 
-Layers mark what goes in and out of them in the trace. From mark to mark, every value
-carries what was done to it: an activation that was not made by `layers` would stay
-float in a quantized network, and nobody would see it in the results.
+Layers mark their inputs and outputs in the trace. Between two marks every value carries
+the operations applied to it. An activation that `layers` did not make would stay float
+in a quantized network, and the results would not show it.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from acq.layers.float import (
 from common.typing import PyTree
 
 _IN, _OUT = "acq in ", "acq out "
-# What bends a value, if it comes from a layer. Pools, sums and products do not.
+# Nonlinear operations on outputs of layers. Pools, sums and products are allowed.
 _BENDING = frozenset(
     {
         *("max", "min", "clamp", "abs", "sign", "floor", "ceil", "round"),
@@ -30,7 +30,7 @@ _BENDING = frozenset(
         *("erf", "erfc", "erf_inv", "sin", "cos", "tan", "atan", "asinh"),
     }
 )
-# What only calls another trace with the same values.
+# Operations that only call another trace with the same values.
 _CALLS = frozenset(
     {
         *("pjit", "jit", "closed_call", "core_call", "checkpoint", "remat", "remat2"),
@@ -40,11 +40,12 @@ _CALLS = frozenset(
 
 
 class Flow(NamedTuple):
-    """What lies between a network's layers.
+    """Operations between a network's layers.
 
     Attributes:
-      bent: {convolution or dense layer: what bends its input outside of `layers`}.
-      without_norm: Convolutions whose output no batch normalisation takes.
+      bent: {convolution or dense layer: nonlinear operations before it that `layers`
+        did not make}.
+      without_norm: Convolutions without batch normalisation after them.
     """
 
     bent: dict[str, tuple[str, ...]]
@@ -52,12 +53,12 @@ class Flow(NamedTuple):
 
 
 class _Value(NamedTuple):
-    """What is known of a value in the trace.
+    """Properties of a value in the trace.
 
     Attributes:
       of_layers: Whether it comes from a layer.
-      bent: By what, since the last layer.
-      convs: Convolutions it is the output of, with nothing of a layer since.
+      bent: Nonlinear operations since the last layer.
+      convs: Convolutions whose output it is, with no layer since.
     """
 
     of_layers: bool = False
@@ -66,11 +67,11 @@ class _Value(NamedTuple):
 
 
 def trace_flow(network: nn.Module, variables: PyTree, x: jax.ShapeDtypeStruct) -> Flow:
-    """Returns what a network does between its layers.
+    """Returns the operations of a network between its layers.
 
     Args:
-      network: Built of `FloatLayers`.
-      variables: Their shapes.
+      network: Made with `FloatLayers`.
+      variables: Shapes of its variables.
       x: Shape of a batch of images.
     """
 
@@ -88,7 +89,7 @@ def trace_flow(network: nn.Module, variables: PyTree, x: jax.ShapeDtypeStruct) -
 
 
 def _mark(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-    """Marks what goes in and out of a layer in the trace."""
+    """Marks the input and output of a layer in the trace."""
     module = context.module
     is_rectifier = isinstance(module, Activation) and module.kind != "identity"
     if context.method_name != "__call__" or not (
@@ -117,18 +118,16 @@ class _Walk:
         self.normalised: set[str] = set()
 
     def through(self, jaxpr: core.Jaxpr, given: Sequence[_Value]) -> list[_Value]:
-        """Returns what is known of a trace's results."""
-        known = dict(zip(jaxpr.invars, given, strict=True))
+        """Returns the properties of a trace's results."""
+        values = dict(zip(jaxpr.invars, given, strict=True))
 
-        def look(atom: Any) -> _Value:
-            return (
-                _Value() if isinstance(atom, core.Literal) else known.get(atom, _NONE)
-            )
+        def value_of(atom: Any) -> _Value:
+            return _NONE if isinstance(atom, core.Literal) else values.get(atom, _NONE)
 
         for eqn in jaxpr.eqns:
-            found = self._step(eqn, [look(atom) for atom in eqn.invars])
-            known.update(zip(eqn.outvars, found, strict=True))
-        return [look(atom) for atom in jaxpr.outvars]
+            results = self._step(eqn, [value_of(atom) for atom in eqn.invars])
+            values.update(zip(eqn.outvars, results, strict=True))
+        return [value_of(atom) for atom in jaxpr.outvars]
 
     def _step(self, eqn: core.JaxprEqn, given: list[_Value]) -> list[_Value]:
         name = eqn.primitive.name
@@ -142,7 +141,7 @@ class _Walk:
                 if key in ("jaxpr", "call_jaxpr", "fun_jaxpr")
             )
             return self.through(inner, given)
-        # A choice bends where what is chosen by comes from a layer.
+        # A selection is nonlinear if its condition comes from a layer.
         chooses = name == "select_n" and given[0].of_layers
         if joined.of_layers and (name in _BENDING or chooses):
             joined = joined._replace(bent=joined.bent | {name})

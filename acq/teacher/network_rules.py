@@ -1,4 +1,4 @@
-"""The rules that a network must keep, and what breaks them."""
+"""Checks the rules for networks, and describes violations."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,17 +20,17 @@ _MOST_NAMED = 5
 
 
 class Made:
-    """Notes which modules a network calls, by their path, and with which `train`."""
+    """Records the modules that a network calls, by path, and their `train`."""
 
     def __init__(self) -> None:
-        """Has noted nothing yet."""
+        """Starts without modules."""
         self.kernels: set[tuple[str, ...]] = set()
         self.activations = 0
         self._trained: dict[str, bool] = {}
         self._dropout: list[str] = []
 
     def note(self, call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        """Calls a module's method; for `nn.intercept_methods`."""
+        """Records and calls a module's method; for `nn.intercept_methods`."""
         module = context.module
         path = "/".join(module.path)
         if isinstance(module, Conv | Dense):
@@ -44,7 +44,7 @@ class Made:
         return call(*args, **kwargs)
 
     def refuse_dropout(self, name: str) -> None:
-        """Raises UserError if there is any."""
+        """Raises UserError if the network has dropout."""
         if self._dropout:
             refuse(
                 name,
@@ -55,51 +55,50 @@ class Made:
             )
 
     def norm_problems(self, *, train: bool) -> list[str]:
-        """What speaks against a pass in which `train` was this."""
+        """Returns the problems of a pass that should have had this `train`."""
         wrong = [path for path, given in self._trained.items() if given != train]
         if not wrong:
             return []
         return [
-            f"with train={train}, {some(wrong)} got train={not train}: hand train on, "
+            f"with train={train}, {some(wrong)} got train={not train}: pass train on, "
             "layers.batch_norm(name=...)(x, train)"
         ]
 
 
 def output_problems(outputs: Any, count: int, classes: int) -> list[str]:
-    """Lists what is wrong with the shapes that a network returns."""
-    wanted = (
+    """Returns the problems of the shapes that a network returns."""
+    expected = (
         f"it must return logits ({count}, {classes}) and features ({count}, h, w, c)"
     )
     if not isinstance(outputs, tuple) or len(outputs) != 2:
-        return [f"{wanted}, got a {type(outputs).__name__}"]
+        return [f"{expected}, got a {type(outputs).__name__}"]
     shapes = [getattr(output, "shape", ()) for output in outputs]
     is_right = (
         shapes[0] == (count, classes) and len(shapes[1]) == 4 and shapes[1][0] == count
     )
-    return [] if is_right else [f"{wanted}, got {shapes[0]} and {shapes[1]}"]
+    return [] if is_right else [f"{expected}, got {shapes[0]} and {shapes[1]}"]
 
 
 def variable_problems(variables: PyTree, made: Made) -> list[str]:
-    """Lists what is wrong with the shapes of a network's variables."""
+    """Returns the problems of a network's variables."""
     problems = []
     if not jax.tree.leaves(variables.get("batch_stats", {})):
         problems.append(
-            "it has no batch normalisation, whose statistics are all that stands in "
-            "for the data"
+            "it has no batch normalisation, whose statistics replace the data"
         )
     if others := set(variables) - {"params", "batch_stats"}:
         problems.append(f"it has variables other than these: {', '.join(others)}")
     leaves = jax.tree_util.tree_leaves_with_path(variables.get("params", {}))
     paths = [tuple(key.key for key in path) for path, _ in leaves]
-    strange = [
+    foreign = [
         "/".join(path)
         for path in paths
         if path[-1] == "kernel" and path[:-1] not in made.kernels
     ]
-    if strange:
+    if foreign:
         problems.append(
-            f"layers.conv or layers.dense did not make {', '.join(strange[:3])}"
-            + (f" and {len(strange) - 3} more" if len(strange) > 3 else "")
+            f"layers.conv or layers.dense did not make {', '.join(foreign[:3])}"
+            + (f" and {len(foreign) - 3} more" if len(foreign) > 3 else "")
         )
     if not made.kernels or not made.activations:
         problems.append("it has no convolution, or no activation, made by its layers")
@@ -107,7 +106,7 @@ def variable_problems(variables: PyTree, made: Made) -> list[str]:
 
 
 def refuse(name: str, problems: Sequence[str]) -> None:
-    """Raises UserError with the problems of the network called so, if it has any."""
+    """Raises UserError with the problems of a network, if there are any."""
     if problems:
         raise UserError(
             f"{name} cannot be quantized:\n  " + "\n  ".join(problems) + f"\n{SEE}"
@@ -115,6 +114,6 @@ def refuse(name: str, problems: Sequence[str]) -> None:
 
 
 def some(names: Sequence[str]) -> str:
-    """Returns the first names, and how many more there are."""
+    """Returns the first names and the number of others, as text."""
     more = len(names) - _MOST_NAMED
     return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""The teacher of a run, wherever its settings say that it comes from."""
+"""Opens the teacher of a run from any source."""
 
 import dataclasses
 from pathlib import Path
@@ -24,10 +24,10 @@ def open_teacher(
     """Returns the float network to quantize.
 
     Args:
-      settings: where it comes from, and what it is.
-      workdir: of the run; the teacher of the digits is trained where its folder
-        `teacher` does not hold it.
-      digits: of that training; needed for the source 'digits' alone.
+      settings: of the teacher.
+      workdir: of the run; the digits' teacher is trained unless its folder `teacher`
+        holds it.
+      digits: settings of that training; needed only for the source 'digits'.
       seed: of that training, or of an untrained network.
 
     Raises:
@@ -37,8 +37,8 @@ def open_teacher(
         case "digits":
             if digits is None:
                 raise UserError(
-                    "config.digits: needed with config.teacher.source='digits', as "
-                    "configs/acq_digits.py has it"
+                    "config.digits: needed with config.teacher.source='digits', as in "
+                    "configs/acq_digits.py"
                 )
             return prepare_teacher(digits, workdir, seed=seed)
         case "random":

@@ -1,7 +1,7 @@
-"""What a network must be to be quantized, and networks that are not ours.
+"""Creates the user's own network, and checks the rules for networks.
 
-The rules, with an example, are in `acq/models/README.md`; `check_network` holds them,
-by shapes alone. What a network's own code raises is told with its file and line.
+The rules, with an example, are in `acq/models/README.md`. `check_network` checks them
+from shapes alone. Errors of the user's code are reported with file and line.
 """
 
 import dataclasses
@@ -34,28 +34,29 @@ OWN_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 def create_own_network(name: str, classes: int, **options: Any) -> nn.Module:
-    """Returns the float network called 'package.module:Class'.
+    """Returns the float network 'package.module:Class'.
 
     Args:
-      name: The class's place.
-      classes: Logits out.
-      **options: Other attributes, where they are not the class's defaults.
+      name: Import path of the class.
+      classes: Number of logits.
+      **options: Other attributes that differ from the class's defaults.
 
     Raises:
-      UserError: There is none, it is not made as it must be, or its code raises.
+      UserError: The class does not exist, lacks attributes or defaults, or its code
+        raises.
     """
     module_name, _, class_name = name.partition(":")
     module = import_own_module(module_name, "config.teacher.name")
     found = getattr(module, class_name, None)
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        there = [
+        existing = [
             key
             for key, value in vars(module).items()
             if isinstance(value, type) and issubclass(value, nn.Module)
         ]
         raise UserError(
             f"config.teacher.name: {module_name} has no linen module {class_name!r}; "
-            f"it has {', '.join(there) or 'none'}"
+            f"it has {', '.join(existing) or 'none'}"
         )
     fields = {field.name: field for field in dataclasses.fields(found)}
     needed = {"layers", "classes"}
@@ -82,12 +83,12 @@ def check_network(
     *,
     name: str,
 ) -> PyTree:
-    """Returns the shapes of a network's variables, after checking what it is.
+    """Returns the shapes of a network's variables, after a check of the rules.
 
     Args:
-      network: Built of `FloatLayers`.
+      network: Made with `FloatLayers`.
       image_shape: Of a batch, NHWC.
-      classes: Logits it must return.
+      classes: Number of logits that it must return.
       name: Of the network, for the message.
 
     Raises:
@@ -112,26 +113,26 @@ def check_network(
         name,
         [
             f"{layer}: its input goes through {', '.join(by)} outside of layers, an "
-            "activation that would stay float: make it by layers.activation"
+            "activation that would stay float: make it with layers.activation"
             for layer, by in flow.bent.items()
         ],
     )
     if flow.without_norm:
         logging.warning(
-            "%s: no batch normalisation takes the output of %s: of it, nothing is "
-            "known without images",
+            "%s: no batch normalisation takes the output of %s: without images "
+            "nothing is known about it",
             name, some(flow.without_norm),
         )  # fmt: skip
     return variables
 
 
 def _apply(made: Made, apply: Callable[..., Any], *given: Any, name: str) -> Any:
-    """Returns the shapes of what a pass gives; notes the modules it calls.
+    """Returns the shapes of a pass's results, and records the modules that it calls.
 
     Args:
-      made: Notes them.
-      apply: Of the shapes given.
-      *given: The last one is the images'.
+      made: Records the modules.
+      apply: The pass.
+      *given: Shapes of its arguments; the last one is that of the images.
       name: Of the network, for the message.
 
     Raises:
@@ -146,7 +147,7 @@ def _apply(made: Made, apply: Callable[..., Any], *given: Any, name: str) -> Any
     except (TypeError, ValueError, errors.FlaxError) as error:
         raise UserError(f"{does}: {first_line(error)}. {SEE}") from error
     finally:
-        # In place of the missing random stream that a pass with dropout raises.
+        # This error replaces that of the random stream that dropout lacks.
         made.refuse_dropout(name)
 
 
@@ -162,13 +163,13 @@ def _check_signature(network: nn.Module, x: jax.ShapeDtypeStruct, name: str) -> 
 def _check_training(
     network: nn.Module, variables: PyTree, x: jax.ShapeDtypeStruct, name: str
 ) -> None:
-    """Refuses batch normalisation that is not of `layers`, or does not get `train`."""
+    """Refuses batch normalisation that `layers` did not make or that lacks `train`."""
     made = Made()
 
     def apply(variables: PyTree, x: jax.Array) -> Any:
         return network.apply(variables, x, True, mutable=["batch_stats", "bn_inputs"])
 
-    # Two images: one has no variance where the last features are a single position.
+    # Two images, because one has no variance if the features are a single position.
     pair = jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype)
     _, changed = _apply(made, apply, variables, pair, name=name)
     problems = made.norm_problems(train=True)

@@ -1,4 +1,4 @@
-"""What is said of the float teacher, and the record and network that follow from it."""
+"""Settings of the float teacher, and its record and network."""
 
 import dataclasses
 from typing import Any, Literal
@@ -11,7 +11,7 @@ from acq.models import cifar_resnet, create_network, find_network
 from acq.teacher.own_network import create_own_network
 
 OPTIONS = ("shortcut", "stride_in_first", "width_multiplier", "hidden")
-"""Attributes of networks that their names leave open."""
+"""Attributes that the names of networks leave open."""
 
 Source = Literal["weights", "digits", "random"]
 SOURCES: tuple[Source, ...] = ("weights", "digits", "random")
@@ -21,28 +21,27 @@ SOURCES: tuple[Source, ...] = ("weights", "digits", "random")
 class TeacherSettings:
     """The float network to quantize; `config.teacher` in messages.
 
-    0, '', () and None leave open what an export, a file or the name tells.
+    0, '', () and None leave a value to the export, the file or the name.
 
     Attributes:
       source: `weights`: a file, an export or the hub. `digits`: the embedded default,
-        trained by the run. `random`: untrained, which tries a recipe without any
-        weights.
-      name: of `acq.models`, or 'package.module:Class' for a network of one's own.
-      depth: of a CIFAR ResNet, in place of the name's.
+        which the run trains. `random`: untrained, to try a recipe without weights.
+      name: of `acq.models`, or 'package.module:Class' for your own network.
+      depth: of a CIFAR ResNet; overrides the name.
       shortcut: of a CIFAR ResNet: zero_pad, projection.
       stride_in_first: of ResNet-50: whether strides are in the first convolution.
       width_multiplier: of MobileNetV2.
-      hidden: of VGG's dense layers.
-      classes: logits out.
+      hidden: width of VGG's dense layers.
+      classes: number of logits.
       image_size: side of the square images, in pixels.
       mean: of the images in [0, 1], per channel.
-      std: of them, above 0.
+      std: of the images, per channel, above 0.
       weights: path of a file of weights, or of an export's folder.
-      hub_repo: of the Hugging Face hub, read without `weights`.
-      hub_file: of that repository.
-      hub_revision: a commit, tag or branch of it.
-      hub_sha256: that the hub's file is held to; '' for any.
-      sha256: that any file of weights is held to, before the hub's.
+      hub_repo: repository of the Hugging Face hub; used if `weights` is ''.
+      hub_file: path in that repository.
+      hub_revision: a commit, tag or branch of that repository.
+      hub_sha256: expected hash of the hub's file; '' for any.
+      sha256: expected hash of any file of weights; overrides `hub_sha256`.
     """
 
     source: Source = "weights"
@@ -65,18 +64,18 @@ class TeacherSettings:
 
     @property
     def network_name(self) -> str:
-        """The network's name, its depth taken into account."""
+        """Name of the network; `depth` overrides `name`."""
         return cifar_resnet(self.depth) if self.depth else self.name
 
     @property
     def options(self) -> dict[str, Any]:
-        """Attributes of the network that its name leaves open and these set."""
-        set_here = {key: getattr(self, key) for key in OPTIONS}
-        return {key: value for key, value in set_here.items() if value}
+        """Attributes that the network's name leaves open and these settings set."""
+        values = {key: getattr(self, key) for key in OPTIONS}
+        return {key: value for key, value in values.items() if value}
 
 
 def stated_record(settings: TeacherSettings) -> Record:
-    """The teacher's record as the settings tell it, for weights from elsewhere.
+    """Returns the teacher's record from the settings, without source and hash.
 
     Args:
       settings: With `mean` and `std`.
@@ -93,12 +92,12 @@ def stated_record(settings: TeacherSettings) -> Record:
 
 
 def scale_problems(mean: tuple[float, ...], std: tuple[float, ...]) -> list[str]:
-    """Lists what is of images in [0, 255], with its value of images in [0, 1].
+    """Returns a line for each of mean and std that is for images in [0, 255].
 
-    A line each, beginning with its key of a config.
+    A line begins with its config key and gives the value for images in [0, 1].
     """
     is_large = {"mean": any(m > 1 for m in mean), "std": any(s > 1 for s in std)}
-    # A mean in 0..255 with a deviation of 1: nothing was divided by.
+    # A mean in 0..255 with a std of 1: the images were not divided.
     is_large["std"] |= is_large["mean"] and any(s >= 1 for s in std)
     return [
         f"teacher.{key}: got {values}, accepted: of images in [0, 1], at most 1; "
@@ -109,7 +108,7 @@ def scale_problems(mean: tuple[float, ...], std: tuple[float, ...]) -> list[str]
 
 
 def create_teacher(record: Record) -> nn.Module:
-    """The float network of a record.
+    """Returns the float network of a record.
 
     Raises:
       UserError: There is no such network.

@@ -1,7 +1,7 @@
-"""Refuses weights that are said to be of another network, or for other images.
+"""Refuses weights whose metadata name another network or other images.
 
-Tensors alone do not tell everything (`acq.weights.metadata`). What no word tells either
-is left to the evaluation on labelled images, `config.eval`.
+Tensors do not show everything (`acq.weights.metadata`). If metadata do not show it
+either, only the evaluation on labelled images does (`config.eval`).
 """
 
 import re
@@ -12,69 +12,69 @@ from acq.models import find_network
 from acq.weights.metadata import Statement, statements
 from common.errors import UserError
 
-# Numbers are given to three or four digits.
+# Metadata give numbers with three or four digits.
 _CLOSE = 1e-3
 _TIMM = "timm/"
 
 
 def check_stated(path: Path, record: Record, *, hub_repo: str = "") -> None:
-    """Raises if what stands beside a file of weights contradicts the config.
+    """Checks that the metadata of a file of weights do not contradict the config.
 
     Args:
       path: Of the file.
-      record: Of the network that it is to be loaded into.
-      hub_repo: Where it was fetched from; '' for a file that was given.
+      record: Of the network for the weights.
+      hub_repo: Repository of the file; '' for a file that was given.
 
     Raises:
-      UserError: Another network is named there, or another mean or std.
+      UserError: The metadata name another network, mean or std.
     """
-    said = list(statements(path))
+    found = list(statements(path))
     if hub_repo.startswith(_TIMM):
         name = hub_repo.removeprefix(_TIMM).partition(".")[0]
-        said.append(
-            Statement(place=f"config.teacher.hub_repo={hub_repo}", architecture=name)
+        found.append(
+            Statement(source=f"config.teacher.hub_repo={hub_repo}", architecture=name)
         )
-    for statement in said:
+    for statement in found:
         _check_architecture(path, statement, record.name)
         _check_normalisation(path, statement, record)
 
 
 def _check_architecture(path: Path, statement: Statement, name: str) -> None:
-    said = statement.architecture
+    architecture = statement.architecture
     network = find_network(name)
-    if not said or network is None:
+    if not architecture or network is None:
         return
     cifar_name = name.removeprefix("cifar_")
-    if any(_is_called(said, known) for known in (cifar_name, *network.aliases)):
+    if any(_matches(architecture, alias) for alias in (cifar_name, *network.aliases)):
         return
     raise UserError(
-        f"{path}: {statement.place} says that these weights are of {said!r}, but "
-        f"config.teacher.name is {name!r}. Networks with the same tensors may differ "
-        "in pools or strides, and give other logits. Give the weights of "
+        f"{path}: {statement.source} says that these weights are of {architecture!r}, "
+        f"but config.teacher.name is {name!r}. Networks with the same tensors may "
+        "differ in pools or strides, and give other logits. Give the weights of "
         f"{name}, or the network itself (acq/models/README.md): "
-        "--config.teacher.name=package.module:Class. If what it says is wrong, correct "
-        "it."
+        f"--config.teacher.name=package.module:Class. If {statement.source} is wrong, "
+        "correct it."
     )
 
 
-def _is_called(said: str, name: str) -> bool:
-    """Whether a name, or one with a prefix or suffix to it, is that of a network."""
-    said = said.lower().replace("-", "")
-    if said.replace("_", "") == name.replace("_", ""):
+def _matches(architecture: str, name: str) -> bool:
+    """Returns whether an architecture is `name`, with or without a prefix or suffix."""
+    architecture = architecture.lower().replace("-", "")
+    if architecture.replace("_", "") == name.replace("_", ""):
         return True
-    return re.search(rf"(?<![a-z0-9]){name}(?![a-z0-9])", said) is not None
+    return re.search(rf"(?<![a-z0-9]){name}(?![a-z0-9])", architecture) is not None
 
 
 def _check_normalisation(path: Path, statement: Statement, record: Record) -> None:
     for key in ("mean", "std"):
-        said, given = getattr(statement, key), getattr(record.normalisation, key)
-        is_other = len(said) == len(given) and any(
-            abs(a - b) > _CLOSE for a, b in zip(said, given, strict=True)
+        stated, given = getattr(statement, key), getattr(record.normalisation, key)
+        is_other = len(stated) == len(given) and any(
+            abs(a - b) > _CLOSE for a, b in zip(stated, given, strict=True)
         )
         if is_other:
-            text = ",".join(map(str, said))
+            text = ",".join(map(str, stated))
             raise UserError(
-                f"{path}: {statement.place} says that its network takes images of "
-                f"{key} {said}, but config.teacher.{key} is {given}. Give "
-                f"'--config.teacher.{key}=({text})', or correct {statement.place}."
+                f"{path}: {statement.source} says that its network takes images of "
+                f"{key} {stated}, but config.teacher.{key} is {given}. Give "
+                f"'--config.teacher.{key}=({text})', or correct {statement.source}."
             )

@@ -1,4 +1,4 @@
-"""A step of training a float classifier with cross-entropy."""
+"""One training step of a float classifier with cross-entropy."""
 
 import functools
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from common.typing import Metrics, PyTree
 
 
 class TeacherState(flax.struct.PyTreeNode):
-    """What a step changes.
+    """State of a step.
 
     Attributes:
       params: The network's.
@@ -31,7 +31,7 @@ class TeacherState(flax.struct.PyTreeNode):
 
     @property
     def variables(self) -> PyTree:
-        """What the network is applied with."""
+        """Variables of the network."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
@@ -55,9 +55,9 @@ def make_train_step(
     """Returns the pure step, to be pmapped.
 
     Args:
-      network: Its batch statistics are taken over `AXIS`.
-      optimizer: Makes the steps.
-      normalisation: What the network takes of images in [0, 1].
+      network: Its batch statistics are computed over `AXIS`.
+      optimizer: Updates the parameters.
+      normalisation: Makes network inputs from images in [0, 1].
 
     Returns:
       `train_step(state, shard)`; the shard holds `image` (uint8 `b h w c`) and `label`
@@ -84,7 +84,7 @@ def make_train_step(
             normalisation.normalise(shard["image"] / 255.0),
             shard["label"],
         )
-        # The batch statistics are of all devices already.
+        # The batch statistics are already those of all devices.
         loss, right, gradient = jax.lax.pmean((loss, right, gradient), AXIS)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         state = TeacherState(

@@ -1,4 +1,4 @@
-"""The variables that a network starts training with."""
+"""Makes the variables of a network before its training."""
 
 import flax.linen as nn
 import jax
@@ -9,15 +9,15 @@ from common.typing import PyTree
 
 
 def untrained_variables(network: nn.Module, record: Record, seed: int) -> PyTree:
-    """Returns fresh `params` and `batch_stats` on the host, compiled in seconds.
+    """Returns initial `params` and `batch_stats` on the host.
 
     Args:
-      network: Of the record, built of `FloatLayers`.
-      record: Tells the images' size.
+      network: Of the record, made with `FloatLayers`.
+      record: Gives the image size.
       seed: Of the kernels.
     """
     x = jax.ShapeDtypeStruct(record.image_shape(1), jnp.float32)
-    # Not the default generator: on CPU, XLA takes two seconds to compile each of its
-    # normal numbers' shapes, and a network has dozens.
+    # Not the default random generator: on CPU, XLA takes two seconds to compile it for
+    # each shape of normal numbers, and a network has dozens.
     rng = jax.random.key(seed, impl="rbg")
     return jax.device_get(jax.jit(lambda rng: network.lazy_init(rng, x))(rng))

@@ -1,1 +1,1 @@
-"""The two steps, generator and student: their parts, losses and ranges."""
+"""The training steps of generator and student: parts, losses and ranges."""

@@ -1,10 +1,9 @@
-"""Loss terms of generator and student, each a mean over the examples it is given.
+"""Loss terms of generator and student, each a mean over the given examples.
 
-The sums over terms, with their weights, stand in `train_step.py`. Means here are over
-one device's share of the batch; the step takes their mean over devices, which is the
-joined batch's value: what is no mean over examples is told the devices' axis. The
-statistics of `statistics_loss` and the activations of `hint_loss` come as trees, a leaf
-a layer.
+`train_step.py` adds the terms with their weights. Means here are over one device's
+share of the batch. The step averages them over devices, which gives the value of the
+joined batch. A term that is not a mean over examples takes the devices' axis as an
+argument. `statistics_loss` and `hint_loss` take trees with one leaf per layer.
 """
 
 from typing import Literal
@@ -25,15 +24,15 @@ def class_loss(logits: Float[Array, "n k"], label: Int[Array, "n"]) -> Float[Arr
 
 
 def statistics_loss(found, running, form: StatisticsForm) -> Float[Array, ""]:
-    """How far the samples' BatchNorm statistics are from the training images' (BNS).
+    """BNS: distance of the samples' BatchNorm statistics from the training images'.
 
-    A mean over the BatchNorm layers of the sum of two means over channels:
+    It is a mean over the BatchNorm layers of the sum of two means over channels:
 
         squared:  (m - mean)^2           + (v - var)^2              (GDFQ's)
         relative: (m - mean)^2 / var     + (v / var - 1)^2
 
-    `relative` weighs every channel alike whatever its scale; in `squared` the layers
-    with the largest activations are nearly all of the sum.
+    `relative` gives every channel the same weight at any scale. In `squared` the layers
+    with the largest activations dominate the sum.
 
     Args:
       found: {...: {mean, var}} of the samples at each layer's input, var biased.
@@ -57,15 +56,15 @@ def statistics_loss(found, running, form: StatisticsForm) -> Float[Array, ""]:
         if form == "squared":
             terms.append(jnp.mean((m - mean) ** 2) + jnp.mean((v - var) ** 2))
         else:
-            # A channel that was always the same has no scale of its own.
+            # A channel that never varied has no scale.
             scale = jnp.maximum(var, 1e-5)
-            apart = jnp.mean((m - mean) ** 2 / scale)
-            terms.append(apart + jnp.mean(((v - var) / scale) ** 2))
+            of_means = jnp.mean((m - mean) ** 2 / scale)
+            terms.append(of_means + jnp.mean(((v - var) / scale) ** 2))
     return jnp.mean(jnp.stack(terms))
 
 
 def layer_statistics(tree) -> dict[str, tuple[jax.Array, jax.Array]]:
-    """Returns {path of a BatchNorm layer: (mean, var)} of a nested collection."""
+    """Returns {path of a BatchNorm layer: (mean, var)} from a nested collection."""
     leaves = {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
@@ -77,24 +76,24 @@ def layer_statistics(tree) -> dict[str, tuple[jax.Array, jax.Array]]:
 def center_loss(
     achieved: Float[Array, "n 2"], requested: Float[Array, "n 2"]
 ) -> Float[Array, ""]:
-    """Attention center matching: the mean squared distance, 8 across the diagonal."""
+    """Attention center matching: the mean squared distance; 8 for opposite corners."""
     return jnp.mean(jnp.sum(jnp.square(achieved - requested), axis=-1))
 
 
 def pair_loss(
     latent: Float[Array, "n d"], images: Float[Array, "n h w c"]
 ) -> Float[Array, ""]:
-    """Adversarial loss of pairs: samples of one condition are to differ as latents do.
+    """Adversarial loss of pairs: makes samples of one condition differ as latents do.
 
         mean over pairs of |z1 - z2| / (|z1 - z2| + |x1 - x2|)
 
-    with |.| the mean absolute difference. In (0, 1], and 1 for equal samples, where the
-    gradient is 0: the ratio of Mao et al. (mode seeking, CVPR 2019) in a form that
-    stays bounded.
+    with |.| the mean absolute difference. It is in (0, 1]. Equal samples give 1 with a
+    gradient of 0. This is the ratio of Mao et al. (mode seeking, CVPR 2019) in a
+    bounded form.
 
     Args:
-      latent: those of pair i at 2 i and 2 i + 1.
-      images: theirs, in the same order.
+      latent: latents; pair i is at 2 i and 2 i + 1.
+      images: the samples, in the same order.
 
     Raises:
       ValueError: a sample has no partner.
@@ -111,21 +110,21 @@ def pair_loss(
 def consistency_loss(
     eval_attention: Float[Array, "n h w"], train_attention: Float[Array, "n h w"]
 ) -> Float[Array, ""]:
-    """1 - cosine of the attention in evaluation and in training mode, in [0, 1]."""
+    """1 - cosine of the attention maps in evaluation and training mode, in [0, 1]."""
     return 1 - jnp.mean(attention_cosine(eval_attention, train_attention))
 
 
 def attention_cosine(
     a: Float[Array, "n h w"], b: Float[Array, "n h w"]
 ) -> Float[Array, "n"]:
-    """Cosine of two attention maps of each sample; 1 is the same map."""
+    """Cosine of two attention maps of each sample; 1 for equal maps."""
     a, b = (x.reshape(len(x), -1) for x in (a, b))
     norms = jnp.linalg.norm(a, axis=-1) * jnp.linalg.norm(b, axis=-1)
     return jnp.sum(a * b, axis=-1) / (norms + _SMALL)
 
 
 def entropy(logits: Float[Array, "n k"]) -> Float[Array, "n"]:
-    """Entropy of the softmax in nats: 0 for a sure class, log k for none."""
+    """Entropy of the softmax in nats: 0 for one certain class, log k for none."""
     return jnp.sum(jax.scipy.special.entr(jax.nn.softmax(logits)), axis=-1)
 
 
@@ -134,8 +133,8 @@ def distillation_loss(
 ) -> Float[Array, ""]:
     """T^2 KL(teacher || student) of the softened softmax, a mean over samples.
 
-    Published code averages over batch *and* classes: its weight is this one's divided
-    by the number of classes.
+    Published code averages over the batch *and* the classes, so its values are these
+    divided by the number of classes.
     """
     log_p = jax.nn.log_softmax(teacher / temperature)
     log_q = jax.nn.log_softmax(student / temperature)
@@ -144,22 +143,22 @@ def distillation_loss(
 
 
 def hint_loss(student, teacher, *, axis_name: str | None = None) -> Float[Array, ""]:
-    """How far the student's activations are from the teacher's, layer by layer.
+    """Distance of the student's activations from the teacher's, layer by layer.
 
         mean over layers of mean((s - t)^2) / mean(t^2)
 
     Args:
       student: a tree of activations.
-      teacher: the same tree; no gradient goes into it.
-      axis_name: of the pmapped axis over which mean(t^2) is taken; None for one device.
+      teacher: the same tree; it gets no gradient.
+      axis_name: pmapped axis over which mean(t^2) is computed; None for one device.
 
     Raises:
       ValueError: the trees or their shapes differ, or they are empty.
     """
     if not jax.tree.leaves(student):
-        raise ValueError("the student shows no activations")
+        raise ValueError("the student has no activations")
 
-    def apart(s: jax.Array, t: jax.Array) -> jax.Array:
+    def distance(s: jax.Array, t: jax.Array) -> jax.Array:
         if s.shape != t.shape:
             raise ValueError(f"activations of {s.shape} and of {t.shape}")
         t = jax.lax.stop_gradient(t)
@@ -168,4 +167,5 @@ def hint_loss(student, teacher, *, axis_name: str | None = None) -> Float[Array,
             power = jax.lax.pmean(power, axis_name)
         return jnp.mean(jnp.square(s - t)) / (power + _SMALL)
 
-    return jnp.mean(jnp.stack(jax.tree.leaves(jax.tree.map(apart, student, teacher))))
+    distances = jax.tree.leaves(jax.tree.map(distance, student, teacher))
+    return jnp.mean(jnp.stack(distances))

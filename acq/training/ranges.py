@@ -1,17 +1,16 @@
-"""How the ranges of the activations' quantizers change while the student learns.
+"""Updates the ranges of activation quantizers while the student learns.
 
-    observed       they follow a moving average of each batch's smallest and largest
-                   value over the first steps and are then frozen, as GDFQ has it: the
-                   run's first steps where generator and student have one loop
-                   (`config.train.one_loop`), in which the student waits; else the
-                   student's
-    bn_statistics  they start as the teacher's BatchNorm parameters say
+    observed       as in GDFQ, they follow a moving average of each batch's smallest and
+                   largest value over the first steps, and then freeze. If generator and
+                   student have one loop (`config.train.one_loop`), these are the first
+                   steps of the run, in which the student waits; else the student's
+    bn_statistics  they are computed from the teacher's BatchNorm parameters
                    (`layers/observed.py`), before any sample
 
-From there on they stay, or are trained if the quantizer's gradient is "learned".
+After that they stay, or are trained if the quantizer's gradient is "learned".
 
-A batch is quantized in the ranges from before it. Whether GDFQ's are from before or
-after is not known here.
+A batch is quantized with the ranges from before it. It is not known here which ranges
+GDFQ uses.
 """
 
 import dataclasses
@@ -29,10 +28,10 @@ RANGE_SOURCES: tuple[RangeSource, ...] = ("observed", "bn_statistics")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RangeRule:
-    """How ranges change.
+    """When and how fast ranges follow the samples.
 
     Attributes:
-      observe_steps: they follow the samples for that many steps; 0 for none.
+      observe_steps: how many steps they follow the samples; 0 for none.
       decay: of the moving average.
     """
 
@@ -47,14 +46,14 @@ def followed_ranges(
     observed: PyTree,
     step: jax.Array,
 ) -> PyTree:
-    """Returns the ranges after a step: moved towards the observed, or trained.
+    """Returns the ranges after a step: moved towards the observed ones, or trained.
 
     Args:
-      rule: how.
-      before: {...: {low, high}} before the step; NaN before the first.
-      trained: the same tree after the optimiser's step, which counts only once the
-        ranges no longer follow the samples.
-      observed: the same tree, of this batch over all devices; anything if the rule
+      rule: of the run.
+      before: {...: {low, high}} before the step; NaN before the first step.
+      trained: the same tree after the optimiser's step; used once the ranges no longer
+        follow the samples.
+      observed: the same tree, of this batch over all devices; any value if the rule
         observes no step.
       step: steps done before this one, int32 scalar.
     """

@@ -1,6 +1,6 @@
-"""What steps of generator and student are made of, and what they change.
+"""Parts and states of the steps of generator and student.
 
-Losses and samplings are static, with the config's numbers; states are pytrees.
+Losses and samplings are static and hold the config's numbers. States are pytrees.
 """
 
 import dataclasses
@@ -25,15 +25,15 @@ class GeneratorLoss:
     """Weights and forms of the generator's terms; a weight of 0 leaves a term out.
 
     Attributes:
-      class_weight: of the teacher's cross-entropy with the label asked for.
+      class_weight: of the teacher's cross-entropy with the requested label.
       statistics_weight: of BNS.
       statistics_form: see `losses.statistics_loss`.
-      statistics_mode: of the teacher's pass whose statistics BNS compares.
+      statistics_mode: mode of the teacher's pass whose statistics BNS compares.
       center_weight: of the attention center matching loss.
-      center_ramp: steps over which that weight grows from 0; 0 for none.
-      power: that sharpens attention before its centre is taken.
+      center_ramp: steps over which center_weight grows from 0; 0 for none.
+      power: sharpens the attention before its centre is computed.
       pair_weight: of the adversarial loss of pairs.
-      consistency_weight: of the attention's consistency between modes.
+      consistency_weight: of the consistency of attention between modes.
       attention: form of the attention map.
     """
 
@@ -54,9 +54,9 @@ class StudentLoss:
     """Weights of the student's terms; a weight of 0 leaves a term out.
 
     Attributes:
-      class_weight: of the cross-entropy with the label the sample was made for.
+      class_weight: of the cross-entropy with the requested label of the sample.
       kl_weight: of the distillation loss, per sample.
-      temperature: of it.
+      temperature: of the distillation loss.
       hint_weight: of the distance between activations, a mean over layers.
     """
 
@@ -68,14 +68,14 @@ class StudentLoss:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How conditions are drawn.
+    """Draws conditions.
 
     Attributes:
       latent: length of a latent.
-      classes: labels are uniform over.
+      classes: number of classes; labels are uniform.
       reach: centres are uniform over [-reach, reach]^2.
       paired: whether neighbours share class and centre.
-      shift: most pixels that the teacher sees an image moved by, each way.
+      shift: largest shift of an image before the teacher sees it, in pixels.
       seed: of all draws.
     """
 
@@ -87,7 +87,7 @@ class Sampling:
     seed: int
 
     def draw(self, numbers: jax.Array) -> Conditions:
-        """The conditions of the samples with these numbers, uint32."""
+        """Returns the conditions of the samples with these numbers, uint32."""
         return draw_conditions(
             jax.random.key(self.seed),
             numbers,
@@ -112,7 +112,7 @@ class Learner(flax.struct.PyTreeNode):
 
 
 class GeneratorState(flax.struct.PyTreeNode):
-    """What a generator step changes.
+    """State of a generator step.
 
     Attributes:
       step: steps done, int32 scalar.
@@ -124,12 +124,12 @@ class GeneratorState(flax.struct.PyTreeNode):
 
 
 class QuantizeState(flax.struct.PyTreeNode):
-    """What a step of generator and student changes.
+    """State of a step of generator and student.
 
     Attributes:
-      step: steps done of this phase, int32 scalar; of the run in one loop.
+      step: steps done in this phase, or in the run with one loop; int32 scalar.
       generator: its parameters and their optimiser's state.
-      student: `params` and, in `ranges`, those of the activations.
+      student: `params` and the activations' `ranges`, and their optimiser's state.
     """
 
     step: PyTree
@@ -138,15 +138,15 @@ class QuantizeState(flax.struct.PyTreeNode):
 
 
 class GeneratorParts(NamedTuple):
-    """What a generator step is made of; all hashable.
+    """Parts of a generator step; all hashable.
 
     Attributes:
-      generator: makes images of conditions.
+      generator: makes images from conditions.
       teacher: the float network, with statistics over all devices.
       loss: weights and forms of the terms.
       sampling: draws the conditions.
-      black: of an image, per channel as the teacher takes it: what shifts move in.
-      optimizer: makes the steps.
+      black: black as a network input, per channel; shifts move it in.
+      optimizer: updates the parameters.
     """
 
     generator: Generator
@@ -158,15 +158,15 @@ class GeneratorParts(NamedTuple):
 
 
 class StudentParts(NamedTuple):
-    """What a student step is made of; all hashable.
+    """Parts of a student step; all hashable.
 
     Attributes:
       student: the teacher's network in fake-quantized layers, with ranges observed over
         all devices.
       loss: weights of the terms.
-      optimizer: makes the steps.
-      ranges: where the activations' ranges come from.
-      waits: steps before the student's first update; it only follows its ranges then.
+      optimizer: updates the parameters.
+      ranges: when the ranges follow the samples.
+      waits: steps before the student's first update; it only observes ranges then.
     """
 
     student: nn.Module
@@ -177,6 +177,6 @@ class StudentParts(NamedTuple):
 
 
 def create_learner(params: PyTree, optimizer: optax.GradientTransformation) -> Learner:
-    """Returns a learner before its first step; copies, since steps donate it."""
+    """Returns a learner before its first step; copies, because steps donate it."""
     params = jax.tree.map(jnp.copy, params)
     return Learner(params=params, opt_state=optimizer.init(params))

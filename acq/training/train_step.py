@@ -1,20 +1,20 @@
-"""One optimiser step of the generator, and one of the student, as the paper has them.
+"""One optimiser step of the generator, and one of the student.
 
     generator:  w_class * CE(teacher(x), y) + w_statistics * BNS
                 + w_center * |center(A) - c|^2
                 + w_pair * pair + w_consistency * (1 - cos)
     student:    w_class * CE(student(x), y) + w_kl * T^2 KL(teacher || student)
-                + w_hint * activations apart
+                + w_hint * hint
 
-x is the generator's image of the condition (z, y, c) and A the teacher's attention on
-it. The generator's terms but pairs may see x shifted, with c moved along (`shifts`), as
-the teacher's training images were; the student sees it whole. BNS, CE, KL and their
-place in the two losses are GDFQ's (Xu et al., ECCV 2020); the terms of centre, pair and
-consistency are ACQ's (arXiv 2301.07266), in forms of ours since its abstract gives only
-their purpose; the hint and the shift are additions of ours.
+x is the generator's image for the condition (z, y, c), and A is the teacher's attention
+on x. All generator terms except pair may see x shifted like the teacher's training
+images, with c moved along (`samples/shifts.py`). The student sees x unshifted. BNS, CE,
+KL and their places in the two losses are GDFQ's (Xu et al., ECCV 2020). The terms
+center, pair and consistency are ACQ's (arXiv 2301.07266). Their forms are ours, because
+its abstract gives only their purpose. The hint and the shift are our additions.
 
-Steps are pure, see one device's share of a batch, and take the means over devices
-themselves. The teacher is frozen: it comes as an argument of its own.
+Steps are pure. Each takes one device's share of a batch and averages over devices. The
+teacher is frozen: it is a separate argument.
 """
 
 import functools
@@ -74,14 +74,13 @@ def make_quantize_step(
 ) -> Callable[[PyTree, QuantizeState, Any], tuple[QuantizeState, Metrics]]:
     """Returns `quantize_step(teacher_variables, state, shard)`, to be pmapped.
 
-    The student learns from the generator's images as they were before the generator's
-    own step, as GDFQ does it; where it waits, it sees them and stays as it is, but for
-    ranges that are observed.
+    As in GDFQ, the student learns from the images that the generator made before its
+    own step. While the student waits, only its observed ranges change.
 
     Args:
       generator_parts: of the generator's step.
-      student_parts: of the student's.
-      generator_learns: whether the generator goes on learning, or only makes images.
+      student_parts: of the student's step.
+      generator_learns: whether the generator also learns, or only makes images.
     """
 
     def quantize_step(
@@ -95,7 +94,7 @@ def make_quantize_step(
             )
         else:
             images = _images(generator_parts, generator.params, conditions)
-        student, measured = _step_student(
+        student, student_metrics = _step_student(
             student_parts,
             generator_parts.teacher,
             teacher_variables,
@@ -104,7 +103,7 @@ def make_quantize_step(
             conditions.label,
         )
         state = QuantizeState(step=state.step + 1, generator=generator, student=student)
-        return state, {**metrics, **measured}
+        return state, {**metrics, **student_metrics}
 
     return quantize_step
 
@@ -116,10 +115,10 @@ def generator_terms(
     conditions: Conditions,
     step: jax.Array,
 ) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
-    """Returns (loss, (images, terms)) of one device's conditions.
+    """Returns (loss, (images, terms)) for one device's conditions.
 
     Args:
-      parts: what the step is made of.
+      parts: of the step.
       params: the generator's.
       teacher_variables: `params` and `batch_stats`.
       conditions: of the images.
@@ -127,29 +126,31 @@ def generator_terms(
     """
     loss = parts.loss
     images = _images(parts, params, conditions)
-    shown, center = images, conditions.center
+    teacher_images, center = images, conditions.center
     if parts.sampling.shift:
-        shown = shift_images(images, conditions.shift, parts.black)
+        teacher_images = shift_images(images, conditions.shift, parts.black)
         center = shift_centers(center, conditions.shift, images.shape[1])
-    see = functools.partial(
+    observe_images = functools.partial(
         observe,
         parts.teacher,
         teacher_variables,
-        shown,
+        teacher_images,
         conditions.label,
         attention=loss.attention,
     )
-    view = see(train=False)
+    view = observe_images(train=False)
     needs_train = loss.statistics_mode == "train" or loss.consistency_weight > 0
-    train_view = see(train=True) if needs_train else view
-    measured = view if loss.statistics_mode == "eval" else train_view
+    train_view = observe_images(train=True) if needs_train else view
+    statistics_view = view if loss.statistics_mode == "eval" else train_view
     terms, weights = {}, {}
     if loss.class_weight:
         terms["class"] = losses.class_loss(view.logits, conditions.label)
         weights["class"] = loss.class_weight
     if loss.statistics_weight:
         terms["statistics"] = losses.statistics_loss(
-            measured.statistics, teacher_variables["batch_stats"], loss.statistics_form
+            statistics_view.statistics,
+            teacher_variables["batch_stats"],
+            loss.statistics_form,
         )
         weights["statistics"] = loss.statistics_weight
     if loss.center_weight:
@@ -183,7 +184,7 @@ def _step_generator(
     conditions: Conditions,
     step: jax.Array,
 ) -> tuple[Learner, jax.Array, Metrics]:
-    """The generator after a step, the images before it, and the loss's terms."""
+    """Returns the generator after a step, the images before it, and the loss terms."""
 
     def loss_of(params: PyTree) -> Any:
         return generator_terms(parts, params, teacher_variables, conditions, step)
@@ -205,22 +206,24 @@ def _step_student(
     images: jax.Array,
     label: jax.Array,
 ) -> tuple[Learner, Metrics]:
-    """The student after a step, and the loss's terms."""
-    seen = ["activations"] if parts.loss.hint_weight else []
-    watched = ["observed"] if parts.ranges.observe_steps else []
-    (teacher_logits, _), shown = teacher.apply(teacher_variables, images, mutable=seen)
+    """Returns the student after a step, and the loss terms."""
+    for_hints = ["activations"] if parts.loss.hint_weight else []
+    for_ranges = ["observed"] if parts.ranges.observe_steps else []
+    (teacher_logits, _), teacher_sown = teacher.apply(
+        teacher_variables, images, mutable=for_hints
+    )
     statistics = teacher_variables["batch_stats"]
 
     def loss_of(trained: PyTree) -> Any:
-        # Running statistics stay the teacher's: the student is in evaluation mode.
+        # The student is in evaluation mode, with the teacher's running statistics.
         variables = {**trained, "batch_stats": statistics}
-        (logits, _), changed = parts.student.apply(
-            variables, images, mutable=[*seen, *watched]
+        (logits, _), sown = parts.student.apply(
+            variables, images, mutable=[*for_hints, *for_ranges]
         )
         total, metrics = _student_terms(
-            parts.loss, logits, teacher_logits, changed, shown, label
+            parts.loss, logits, teacher_logits, sown, teacher_sown, label
         )
-        return total, (metrics, changed.get("observed", {}))
+        return total, (metrics, sown.get("observed", {}))
 
     gradient, (metrics, observed) = jax.grad(loss_of, has_aux=True)(
         state.student.params
@@ -247,18 +250,18 @@ def _student_terms(
     loss: StudentLoss,
     logits: jax.Array,
     teacher_logits: jax.Array,
-    seen: PyTree,
-    shown: PyTree,
+    sown: PyTree,
+    teacher_sown: PyTree,
     label: jax.Array,
 ) -> tuple[Any, Metrics]:
-    """The student's loss and its terms.
+    """Returns the student's loss and its terms.
 
     Args:
       loss: weights of the terms.
       logits: the student's.
-      teacher_logits: of the same images.
-      seen: the student's `activations`, where hints have a weight.
-      shown: the teacher's.
+      teacher_logits: the teacher's, of the same images.
+      sown: the student's collections; `activations` if the hint has a weight.
+      teacher_sown: the teacher's.
       label: of the images.
     """
     terms, weights = {}, {}
@@ -270,7 +273,7 @@ def _student_terms(
         weights["kl"] = loss.kl_weight
     if loss.hint_weight:
         terms["hint"] = losses.hint_loss(
-            seen["activations"], shown["activations"], axis_name=AXIS
+            sown["activations"], teacher_sown["activations"], axis_name=AXIS
         )
         weights["hint"] = loss.hint_weight
     total = sum(weights[name] * term for name, term in terms.items())

@@ -1,6 +1,6 @@
-"""Reads weights of a network from files of other frameworks, and never runs them.
+"""Reads weights of a network from files of other frameworks, and never executes them.
 
-`files` is where to start: it opens safetensors, npz and both torch formats; `names`
-turns the tensors' foreign names into ours; `hub` fetches files; `metadata` reads what
-is said beside them; `other_kinds` names what is no file of weights.
+Start with `files`: it opens safetensors, npz and both torch formats. `names` converts
+foreign names of tensors to ours, `hub` downloads files, `metadata` reads descriptions
+beside the weights, and `other_kinds` describes files that hold no weights.
 """

@@ -1,14 +1,14 @@
-"""Weights by name, from any file that people keep them in.
+"""Reads weights by name from files of several formats.
 
-The format is found by content, since suffixes say little (`.th`, `.pt` and `.bin` may
-be any of them):
+The content shows the format, because suffixes do not (`.th`, `.pt` and `.bin` may be
+any of them):
 
     zip           `torch.save` since PyTorch 1.6 (has a data.pkl), or NumPy's .npz
     safetensors   8 bytes of length, then '{'
     pickle        `torch.save` before PyTorch 1.6
 
-No pickle is ever executed. A folder is an export of this software, read elsewhere
-(`common.checkpoint`).
+No pickle is ever executed. A folder is an export of this software, which
+`common.checkpoint` reads.
 """
 
 import lzma
@@ -24,7 +24,7 @@ import numpy as np
 import safetensors
 
 from acq.weights import torch_files
-from acq.weights.other_kinds import HEAD, what_it_is, what_zip_it_is
+from acq.weights.other_kinds import HEAD, describe_file, describe_zip
 from acq.weights.torch_globals import UnreadablePickleError
 from common.errors import UserError
 
@@ -39,20 +39,20 @@ _SAFETENSORS = {
     **{f"U{8 * n}": np.dtype(f"<u{n}") for n in (1, 2, 4, 8)},
     "BOOL": np.bool_,
 }
-_ZIPS = (b"PK\x03\x04", b"PK\x05\x06")  # the second of an empty one
+_ZIPS = (b"PK\x03\x04", b"PK\x05\x06")  # the second: an empty zip
 _PICKLE = b"\x80"
 _MOST_GROWTH = 64
 _ALWAYS_ALLOWED = 1 << 26
 
 
 def read_weights(path: Path) -> dict[str, np.ndarray]:
-    """Returns the tensors in a file, by their names in it.
+    """Returns the tensors in a file by name.
 
-    Floats of any width come as float32, the rest as it is.
+    Floats of any width become float32; other dtypes stay.
 
     Raises:
-      UserError: There is no such file, it is of no known format, damaged, or holds
-        something else than weights.
+      UserError: The file does not exist, has no known format, is damaged, or does not
+        hold weights.
     """
     try:
         read = _reader(path)
@@ -73,7 +73,7 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
     except (
         *(safetensors.SafetensorError, zipfile.BadZipFile, struct.error, EOFError),
         *(zlib.error, lzma.LZMAError, OverflowError),
-        # The last is zipfile's for what is encrypted or of an unknown kind.
+        # zipfile raises the last for encrypted entries and unknown compressions.
         *(ValueError, LookupError, RuntimeError),
     ) as error:
         raise UserError(
@@ -88,12 +88,12 @@ def _reader(path: Path) -> Callable[[Path], Mapping[str, np.ndarray]]:
         head = file.read(HEAD)
     if head.startswith(_ZIPS):
         return _zip_reader(path)
-    # Before pickles: the length may begin with their first byte.
+    # Before pickles, because the length may begin with their first byte.
     if head[8:9] == b"{":
         return _read_safetensors
     if head.startswith(_PICKLE):
         return torch_files.read_legacy
-    raise _no_weights(path, what_it_is(head, path))
+    raise _no_weights(path, describe_file(head, path))
 
 
 def _zip_reader(path: Path) -> Callable[[Path], Mapping[str, np.ndarray]]:
@@ -103,7 +103,7 @@ def _zip_reader(path: Path) -> Callable[[Path], Mapping[str, np.ndarray]]:
         return _read_npz
     if any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):
         return torch_files.read_zip
-    raise _no_weights(path, what_zip_it_is(names))
+    raise _no_weights(path, describe_zip(names))
 
 
 def _no_weights(path: Path, what: str) -> UserError:
@@ -133,7 +133,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_npy(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
-    """An array of numbers; its size is checked before there is room made for it."""
+    """Returns an array of numbers; checks its size before it allocates memory."""
     with archive.open(entry) as file:
         version = np.lib.format.read_magic(file)
         read_header = {
@@ -143,18 +143,18 @@ def _read_npy(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
         shape, is_fortran, dtype = read_header(file)
         if dtype.hasobject or dtype.kind not in "fiub":
             raise ValueError(f"{entry.filename} holds {dtype}, not numbers")
-        wanted = math.prod(shape) * dtype.itemsize
-        content = file.read(wanted + 1) if wanted <= entry.file_size else b""
-    if len(content) != wanted:
+        size = math.prod(shape) * dtype.itemsize
+        content = file.read(size + 1) if size <= entry.file_size else b""
+    if len(content) != size:
         raise ValueError(f"{entry.filename} is not as long as its shape {shape} says")
     order = "F" if is_fortran else "C"
     return np.frombuffer(content, dtype).reshape(shape, order=order)
 
 
 def _plain(tensor: np.ndarray) -> np.ndarray:
-    """The same numbers, floats as float32, native byte order, C order."""
+    """Returns the numbers in native byte order and C order, with floats as float32."""
     is_float = tensor.dtype.kind == "f" or tensor.dtype == ml_dtypes.bfloat16
     dtype = np.dtype(np.float32) if is_float else tensor.dtype.newbyteorder("=")
-    # A float64 too large for float32 becomes infinite, which is refused with its name.
+    # A float64 too large for float32 becomes infinite; the caller refuses it by name.
     with np.errstate(over="ignore"):
         return np.array(tensor, dtype, order="C")

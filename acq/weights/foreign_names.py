@@ -1,17 +1,17 @@
-"""How other software names the tensors of the networks in `acq.models`.
+"""Names that other libraries give to the tensors of the networks in `acq.models`.
 
-Names are compared with their dots as underscores, so that torchvision's ResNets and
-VGGs and the CIFAR ResNets of akamaster/pytorch_resnet_cifar nearly have ours:
-`layer1.0.conv1.weight` is `layer1_0/conv1/kernel`. What differs is rewritten, each name
-by the first rule of a naming that matches its start:
+Names are compared with dots as underscores. So the names of torchvision's ResNets and
+VGGs and of the CIFAR ResNets of akamaster/pytorch_resnet_cifar are nearly ours:
+`layer1.0.conv1.weight` is `layer1_0/conv1/kernel`. Rules rewrite the others. Each name
+is rewritten by the first rule of a naming that matches its start:
 
-    naming                    of
+    naming                    networks
     PyTorch                   ResNets of torchvision, timm and akamaster, VGG
     torchvision MobileNetV2   Sequentials by number
     timm MobileNetV2          mobilenetv2_100: stages of blocks
     timm VGG                  vgg16_bn: dense layers as convolutions
     pytorchcv ResNet          of CIFAR and ImageNet: resnet20_cifar10, resnet18
-    pytorchcv MobileNetV2     mobilenetv2b_w1; mobilenetv2_w1 has a convolution more
+    pytorchcv MobileNetV2     mobilenetv2b_w1; mobilenetv2_w1 has one more convolution
     pytorchcv VGG             bn_vgg16b; bn_vgg16 with biases of zero
 """
 
@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 HEADS = ("linear", "fc", "classifier")
-"""What a network's last dense layer is called, here and elsewhere."""
+"""Names of a network's last dense layer, here and elsewhere."""
 
 _Rewrite = str | Callable[[re.Match[str]], str]
 
@@ -32,18 +32,18 @@ class Naming:
     """Rules from the start of a foreign name to the start of ours.
 
     Attributes:
-      rules: Patterns and what to write instead; HEAD stands for our last dense layer.
-      lacks_biases: Whether the convolutions it renames may lack a bias; zero here.
+      rules: Patterns and replacements; HEAD stands for our last dense layer.
+      lacks_biases: Whether renamed convolutions may lack a bias, which is then zero.
     """
 
     rules: tuple[tuple[str, _Rewrite], ...]
     lacks_biases: bool = False
 
     def rewrite(self, name: str, head: str) -> str:
-        """Our name of a tensor, dots for slashes, as far as the rules tell.
+        """Returns our name of a tensor, with dots for slashes; `name` if no rule fits.
 
         Args:
-          name: Theirs.
+          name: In the file.
           head: Name of our last dense layer.
         """
         for pattern, replacement in self.rules:
@@ -54,7 +54,7 @@ class Naming:
 
 
 def _residual_module(match: re.Match[str]) -> str:
-    """Names a module in a residual block as torchvision does."""
+    """Returns torchvision's name of a module in a residual block."""
     kind, part = match["kind"], match["part"]
     if part == "identity_conv":
         module = f"downsample_{kind}"
@@ -64,7 +64,7 @@ def _residual_module(match: re.Match[str]) -> str:
 
 
 def _vgg_module(match: re.Match[str]) -> str:
-    """VGG16's number of a convolution, or of its normalisation, in torchvision."""
+    """Returns torchvision's name of a convolution of VGG16 or its normalisation."""
     # Each convolution counts three (with its normalisation and ReLU), each pool one.
     sizes = [3 * blocks + 1 for blocks in (2, 2, 3, 3, 3)]
     starts = [0, *itertools.accumulate(sizes)]
@@ -76,11 +76,11 @@ def _vgg_module(match: re.Match[str]) -> str:
 
 
 def _stages(*sizes: int, first: int) -> Callable[[re.Match[str]], str]:
-    """Numbers MobileNetV2's blocks through, as torchvision does from 1.
+    """Returns a rewrite that numbers MobileNetV2's blocks from 1, like torchvision.
 
     Args:
       *sizes: Blocks of each stage.
-      first: What stages and blocks are counted from in the name.
+      first: First number of stages and blocks in the foreign name.
     """
     starts = [1, *itertools.accumulate(sizes, initial=1)][1:]
 
@@ -89,7 +89,7 @@ def _stages(*sizes: int, first: int) -> Callable[[re.Match[str]], str]:
         if not 0 <= stage < len(sizes):
             return match[0]
         part = match["part"]
-        # The first block does not expand, so its parts are counted differently.
+        # The first block does not expand, so its parts have other numbers.
         kinds = _FIRST_PARTS if stage == block == 0 else _PARTS
         return f"features.{starts[stage] + block}.{kinds.get(part, part)}."
 

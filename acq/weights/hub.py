@@ -1,8 +1,8 @@
-"""Weights fetched from the Hugging Face hub, and the hash that names them.
+"""Downloads weights from the Hugging Face hub, and checks the hash of weights.
 
-A fetched file is cached by `huggingface_hub` (HF_HOME, HF_HUB_CACHE) and not fetched
-again. A config pins it with a revision and its SHA-256. A hash that is left empty
-accepts any file; what it is, is logged and kept in the teacher's record.
+`huggingface_hub` caches a downloaded file (HF_HOME, HF_HUB_CACHE). A config pins it
+with a revision and its SHA-256. An empty hash accepts any file. The hash of the file is
+then logged and kept in the teacher's record.
 """
 
 import contextlib
@@ -26,8 +26,8 @@ class HubFile:
     """A file on the hub.
 
     Attributes:
-      repo: 'timm/resnet18.tv_in1k', say.
-      file: Its path there.
+      repo: Such as 'timm/resnet18.tv_in1k'.
+      file: Its path in the repository.
       revision: Commit, tag or branch.
     """
 
@@ -37,47 +37,50 @@ class HubFile:
 
     @property
     def url(self) -> str:
-        """Where a browser finds it."""
+        """Address for a browser."""
         return f"https://huggingface.co/{self.repo}/resolve/{self.revision}/{self.file}"
 
 
-def fetch(place: HubFile) -> Path:
-    """Returns where the file is on this machine, after fetching it if it was not.
+def fetch(wanted: HubFile) -> Path:
+    """Returns the path of the file on this machine; downloads it if necessary.
 
     Raises:
-      UserError: It is not cached and cannot be fetched; says where to get it.
+      UserError: It is not cached and cannot be downloaded; the message says where to
+        get it.
     """
-    logging.info("weights: %s of %s, from the hub or its cache", place.file, place.repo)
-    # Before its lines are caught: this imports what sets its logging up.
+    logging.info(
+        "weights: %s of %s, from the hub or its cache", wanted.file, wanted.repo
+    )
+    # Before its log lines are caught: this import sets up its logging.
     download = huggingface_hub.hf_hub_download
     try:
         with _each_line_once():
-            found = download(place.repo, place.file, revision=place.revision)
-    # OSError: no network, no such repository or revision. ValueError: no such name can
-    # be. RuntimeError: what was fetched is not what was announced.
+            found = download(wanted.repo, wanted.file, revision=wanted.revision)
+    # OSError: no network, no such repository or revision. ValueError: an invalid name.
+    # RuntimeError: the downloaded file is not the announced one.
     except (
         *(OSError, ValueError, RuntimeError),
         *(EntryNotFoundError, XetDownloadError),
     ) as error:
-        # Behind "please check your connection" is what went wrong.
+        # "Please check your connection" hides the cause.
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
         reason = str(cause).strip().partition("\n")[0][:200].rstrip(".")
         raise UserError(
-            f"no weights: {place.file} of {place.repo}, revision {place.revision}, is "
-            f"neither in the hub's cache ({constants.HF_HUB_CACHE}) nor can be "
-            f"fetched: {reason or type(cause).__name__}. Where there is a network, "
-            f"download {place.url}, copy it to this machine, into any folder, and give "
-            "it: --config.teacher.weights=FOLDER/"
-            f"{place.file.rpartition('/')[2]}"
+            f"no weights: {wanted.file} of {wanted.repo}, revision {wanted.revision}, "
+            f"is not in the hub's cache ({constants.HF_HUB_CACHE}) and cannot be "
+            f"fetched: {reason or type(cause).__name__}. On a machine with a network, "
+            f"download {wanted.url}, copy it to this machine, into any folder, and "
+            "give it: --config.teacher.weights=FOLDER/"
+            f"{wanted.file.rpartition('/')[2]}"
         ) from error
     return Path(found)
 
 
 @contextlib.contextmanager
 def _each_line_once() -> Generator[None]:
-    """Shows each of the hub library's lines once, not at every try and twice."""
+    """Logs each line of the hub's library once, instead of twice for every try."""
     library = std_logging.getLogger("huggingface_hub")
     handlers, propagates = library.handlers, library.propagate
     once: list[std_logging.Handler] = [_Once()]
@@ -89,7 +92,7 @@ def _each_line_once() -> Generator[None]:
 
 
 class _Once(std_logging.Handler):
-    """Hands on lines that were not there before; which try it is does not count."""
+    """Logs each new line; lines that differ only in the number of the try are equal."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,15 +123,15 @@ def hash_file(path: Path) -> str:
 
 
 def hash_weights(path: Path, *, pinned: str, key: str = "teacher.sha256") -> str:
-    """Returns the SHA-256 of a file of weights, held to what is pinned.
+    """Returns the SHA-256 of a file of weights, after a comparison with the pinned one.
 
     Args:
       path: Of the file.
-      pinned: What it must be; '' for whatever it is, which is then logged.
-      key: Of the config, that says so.
+      pinned: The expected hash; '' accepts and logs any.
+      key: The config key that holds `pinned`.
 
     Raises:
-      UserError: It is not what is pinned, or cannot be read.
+      UserError: The hash differs, or the file cannot be read.
     """
     found = hash_file(path)
     if not pinned:

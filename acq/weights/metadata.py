@@ -1,14 +1,14 @@
-"""What is written beside tensors: which network they are of, and what it was fed.
+"""Reads metadata of weights: the network's architecture, and its images' mean and std.
 
-Networks that differ only in what has no tensors (pools, strides) have the same files.
-timm's resnetblur18 loads as resnet18; only words tell them apart:
+Networks that differ only in parts without tensors (pools, strides) have the same files.
+timm's resnetblur18 loads as resnet18. Only metadata shows the difference:
 
     a hub's config.json     in the file's folder: `architecture`, and in
                             `pretrained_cfg` `mean` and `std` of images in [0, 1]
     safetensors metadata    `architecture`
-    the file's name         of networks known to be mistaken for another
+    the file's name         for networks that are easily confused
 
-A file without such words says nothing, and nothing here can tell.
+Without metadata the network of a file stays unknown.
 """
 
 import dataclasses
@@ -20,37 +20,37 @@ from pathlib import Path
 from typing import Any
 
 CONFIG = "config.json"
-# timm's that have the tensors of a network of the zoo, by their names and shapes.
+# timm's networks whose tensors have the names and shapes of a network of the zoo.
 _MISTAKEN = re.compile(r"(?<![a-z0-9])(resnetaa50|resnetblur18|resnetblur50)(?!\d)")
 _MOST_HEADER = 1 << 24
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Statement:
-    """What one place says of a file of weights.
+    """Metadata of a file of weights from one source.
 
     Attributes:
-      place: Where it stands, for messages.
-      architecture: Of the network; '' for nothing said.
-      mean: Of each channel of images in [0, 1]; () for nothing said.
-      std: Likewise.
+      source: Where it is written, for messages.
+      architecture: Of the network; '' if not stated.
+      mean: Of each channel of images in [0, 1]; () if not stated.
+      std: Of each channel; () if not stated.
     """
 
-    place: str
+    source: str
     architecture: str = ""
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 
 
 def statements(path: Path) -> Iterator[Statement]:
-    """Yields what is said of a file of weights, place by place."""
+    """Yields the statements about a file of weights, source by source."""
     beside = path.parent / CONFIG
     found = _read_json(beside)
-    # Of timm before 0.9 the values are at the top.
+    # In files of timm before 0.9 the values are at the top level.
     inputs = found.get("pretrained_cfg", found)
     inputs = inputs if isinstance(inputs, dict) else {}
     yield Statement(
-        place=str(beside),
+        source=str(beside),
         architecture=_text(found.get("architecture")),
         mean=_numbers(inputs.get("mean")),
         std=_numbers(inputs.get("std")),
@@ -58,24 +58,24 @@ def statements(path: Path) -> Iterator[Statement]:
     metadata = _safetensors_header(path).get("__metadata__", {})
     if isinstance(metadata, dict):
         yield Statement(
-            place=f"the metadata of {path}",
+            source=f"the metadata of {path}",
             architecture=_text(metadata.get("architecture")),
         )
     if match := _MISTAKEN.search(path.stem.lower()):
-        yield Statement(place=f"the name of {path}", architecture=match[1])
+        yield Statement(source=f"the name of {path}", architecture=match[1])
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        # No config.json, or one of something else.
+        # There is no config.json, or it has another content.
         return {}
     return found if isinstance(found, dict) else {}
 
 
 def _safetensors_header(path: Path) -> dict[str, Any]:
-    """The header of a file of safetensors; {} for another or damaged one."""
+    """Returns the header of a safetensors file; {} for other and damaged files."""
     with path.open("rb") as file:
         head = file.read(9)
         if len(head) < 9 or head[8:] != b"{":
@@ -85,7 +85,7 @@ def _safetensors_header(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
-        # Damaged: its reader says so.
+        # Damaged: the reader of the weights raises an error.
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -1,16 +1,15 @@
-"""A network's variables from the tensors of a file, whoever named them.
+"""Makes a network's variables from the tensors of a file, with several namings.
 
 Tensors are those of PyTorch: convolution kernels OIHW, dense kernels (out, in), batch
-normalisation as weight, bias, running_mean and running_var. Or they have our own names,
-`params/conv1/kernel`, and are laid out as in Flax. A network of one's own, too, is read
-from PyTorch names if its modules have the same ones.
+normalisation as weight, bias, running_mean and running_var. Or they have our names,
+`params/conv1/kernel`, and the layouts of Flax. The user's own network also loads from
+PyTorch names, if its modules have the same names.
 
-A module that all of a file's tensors are in may be one that wraps the network:
-PyTorch's DataParallel (`module.`), torch.compile, a Lightning module.
+A module that contains all tensors of a file may only wrap the network: PyTorch's
+DataParallel (`module.`), torch.compile, a Lightning module.
 
-Every tensor is accounted for: one that is left over, missing or of another shape is
-listed, and the file refused. Only `num_batches_tracked` is ignored: it counts training
-steps.
+Every tensor must fit. The error lists tensors that are left over, missing or of another
+shape. Only `num_batches_tracked` is ignored: it counts training steps.
 """
 
 import dataclasses
@@ -30,8 +29,8 @@ from common.typing import PyTree
 
 Tensors = Mapping[str, np.ndarray]
 _Path = tuple[str, ...]
-_SHOWN = 4
-# Modules around a network that are looked into: more than anyone nests.
+_MOST_NAMED = 4
+# How many wrapping modules are removed: more than in any real file.
 _MOST_WRAPPERS = 4
 
 _LEAVES = {
@@ -44,11 +43,11 @@ _LEAVES = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Match:
-    """Which tensor belongs where.
+    """A match of a file's tensors with a network's variables.
 
     Attributes:
       layout: 'torch' or 'flax'.
-      naming: A key of `NAMINGS`; '' for names that are ours.
+      naming: A key of `NAMINGS`; '' for our names.
       names: Name in the file, by path.
       missing: Paths without a tensor.
       left_over: Names without a path.
@@ -72,33 +71,34 @@ def to_variables(
     """Returns variables of a network, float32 NumPy arrays.
 
     Args:
-      tensors: By name, as `read_weights` gives them.
-      like: The network's variables, arrays or shapes as `jax.eval_shape` gives them.
+      tensors: By name, from `read_weights`.
+      like: The network's variables: arrays, or shapes from `jax.eval_shape`.
       network: Its name, for the message.
-      source: Where the tensors come from, for the message.
-      advise: Lines for the message on tensors that do not fit, named as inside the
-        modules around them.
+      source: File of the tensors, for the message.
+      advise: Returns more lines for the message, from tensors named without wrapping
+        modules.
 
     Raises:
-      UserError: They are of another network, or hold numbers that no trained network
-        has.
+      UserError: The tensors are of another network, or hold numbers that no trained
+        network has.
     """
     shapes = _shapes(like)
-    wanted = _without_counters(tensors)
-    match = _best_match(wanted, shapes)
-    found, misshapen = _found(wanted, shapes, match)
+    used = _without_counters(tensors)
+    match = _best_match(used, shapes)
+    found, misshapen = _found(used, shapes, match)
     if match.missing or match.left_over or misshapen:
         lines = [
             *_lines("missing", ["/".join(path) for path in match.missing]),
             *_lines("left over", sorted(match.left_over)),
             *_lines("of another shape", misshapen),
-            *advise(innermost(wanted)),
+            *advise(innermost(used)),
         ]
         raise UserError(f"{source}: not the weights of {network}:\n" + "\n".join(lines))
-    if strange := list(_strange({n: found[path] for path, n in match.names.items()})):
+    by_name = {name: found[path] for path, name in match.names.items()}
+    if invalid := list(_invalid(by_name)):
         raise UserError(
             f"{source}: numbers that no trained network has:\n"
-            + "\n".join(_lines("refused", strange))
+            + "\n".join(_lines("refused", invalid))
             + "\nIt is damaged, or its training failed: give another file."
         )
     check_statistics(found, match.names, source=source)
@@ -107,25 +107,25 @@ def to_variables(
 
 
 def naming_of(tensors: Tensors, like: PyTree) -> str | None:
-    """Returns how the tensors of a network are named.
+    """Returns the naming of a network's tensors.
 
     Args:
       tensors: As in `to_variables`.
-      like: As there.
+      like: As in `to_variables`.
 
     Returns:
-      A key of `NAMINGS`, '' for our own names; None if the tensors are not exactly the
+      A key of `NAMINGS`, or '' for our names; None if the tensors are not exactly the
       network's.
     """
-    shapes, wanted = _shapes(like), _without_counters(tensors)
-    match = _best_match(wanted, shapes)
-    _, misshapen = _found(wanted, shapes, match)
+    shapes, used = _shapes(like), _without_counters(tensors)
+    match = _best_match(used, shapes)
+    _, misshapen = _found(used, shapes, match)
     fits = not (match.missing or match.left_over or misshapen)
     return match.naming if fits else None
 
 
 def innermost(tensors: Tensors) -> dict[str, np.ndarray]:
-    """Returns tensors by their names without the modules that all of them are in."""
+    """Returns the tensors, named without the modules that contain all of them."""
     *_, inner = _unwrapped(tensors)
     return {inner[name]: tensor for name, tensor in tensors.items()}
 
@@ -141,7 +141,7 @@ def _without_counters(tensors: Tensors) -> dict[str, np.ndarray]:
 def _found(
     tensors: Tensors, shapes: Mapping[_Path, tuple[int, ...]], match: _Match
 ) -> tuple[dict[_Path, np.ndarray], list[str]]:
-    """What a match finds, by path, and a line for each of another shape."""
+    """Returns the matched tensors by path, and a line for each with another shape."""
     found, misshapen = {}, []
     for path, name in match.names.items():
         found[path] = _laid_out(tensors[name], path, shapes[path], match.layout)
@@ -157,7 +157,7 @@ def _shapes(like: PyTree) -> dict[_Path, tuple[int, ...]]:
 
 
 def _best_match(tensors: Tensors, shapes: Mapping[_Path, Any]) -> _Match:
-    """The naming that leaves the fewest tensors without a partner."""
+    """Returns the match that leaves the fewest tensors and paths over."""
     ours = {"/".join(path): path for path in shapes}
     matches = [_matched("flax", "", {n: n.replace(".", "/") for n in tensors}, ours)]
     head = next((head for head in HEADS if ("params", head, "kernel") in shapes), "")
@@ -177,7 +177,7 @@ def _best_match(tensors: Tensors, shapes: Mapping[_Path, Any]) -> _Match:
 
 
 def _unwrapped(names: Iterable[str]) -> Iterator[dict[str, str]]:
-    """Names as they are, and in each module that all of them are in, from outside."""
+    """Yields the names, then the names inside each module that contains all of them."""
     inner = {name: name for name in names}
     yield inner
     for _ in range(_MOST_WRAPPERS):
@@ -193,7 +193,7 @@ def _unwrapped(names: Iterable[str]) -> Iterator[dict[str, str]]:
 def _matched(
     layout: str, naming: str, keys: Mapping[str, str], paths: Mapping[str, _Path]
 ) -> _Match:
-    """Matches names, by their keys, with paths by theirs."""
+    """Returns the match of names with paths that have the same key."""
     names: dict[_Path, str] = {}
     left_over = []
     for name, key in keys.items():
@@ -213,7 +213,7 @@ def _matched(
 
 
 def _without_biases(match: _Match, tensors: Tensors, renamed: set[str]) -> _Match:
-    """The match, where a renamed convolution may lack its bias."""
+    """Returns the match without missing biases of renamed convolutions."""
 
     def may_lack(path: _Path) -> bool:
         kernel = match.names.get((*path[:-1], "kernel"))
@@ -231,10 +231,10 @@ def _torch_name(path: _Path) -> str:
 def _laid_out(
     tensor: np.ndarray, path: _Path, shape: tuple[int, ...], layout: str
 ) -> np.ndarray:
-    """A tensor in Flax's layout, float32 if it is of floats."""
+    """Returns a tensor in the layout of Flax."""
     if layout == "torch" and path[-1] == "kernel" and tensor.ndim >= 2:
         if tensor.ndim > len(shape) == 2:
-            # A dense layer written as a convolution of all its input.
+            # A dense layer stored as a convolution over its whole input.
             tensor = tensor.reshape(len(tensor), -1)
         # (out, in, *kernel) -> (*kernel, in, out)
         tensor = tensor.transpose(*range(2, tensor.ndim), 1, 0)
@@ -242,13 +242,13 @@ def _laid_out(
 
 
 def _foreign(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
-    """The shape that a kernel of ours has in the file."""
+    """Returns the shape of our kernel in the file."""
     if layout == "torch" and len(shape) >= 2:
         return (shape[-1], shape[-2], *shape[:-2])
     return shape
 
 
-def _strange(tensors: Tensors) -> Iterator[str]:
+def _invalid(tensors: Tensors) -> Iterator[str]:
     for name, tensor in tensors.items():
         if tensor.dtype != np.float32:
             yield f"{name} is of {tensor.dtype}, not floats"
@@ -261,10 +261,9 @@ def _strange(tensors: Tensors) -> Iterator[str]:
 def _lines(what: str, items: list[str]) -> list[str]:
     if not items:
         return []
-    more = len(items) - _SHOWN
-    shown = [f"    {item}" for item in items[:_SHOWN]]
+    more = len(items) - _MOST_NAMED
     return [
         f"  {what} ({len(items)}):",
-        *shown,
+        *(f"    {item}" for item in items[:_MOST_NAMED]),
         *([f"    and {more} more"] if more > 0 else []),
     ]

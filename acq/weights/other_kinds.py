@@ -1,6 +1,7 @@
-"""What people give for weights by mistake, told by its first bytes, and what to do.
+"""Describes files that users give as weights by mistake, and says what to do.
 
-None of these is read: each has weights inside, beside or behind it, which this names.
+The first bytes show the format. None of these files is read; the description names the
+weights inside it, beside it, or at its source.
 """
 
 import json
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 HEAD = 512
-"""How many of a file's first bytes are looked at."""
+"""How many first bytes of a file show its format."""
 
 _SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".th", ".npz"}
 _SAVE = "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
@@ -20,9 +21,9 @@ class _Kind(NamedTuple):
     """A format by its magic bytes.
 
     Attributes:
-      offset: Where they lie.
+      offset: Position of the bytes.
       magic: The bytes.
-      what: The format.
+      what: Description of the format.
       advice: What to do.
     """
 
@@ -56,7 +57,7 @@ _KINDS = (
         4,
         b"TFL3",
         "TensorFlow Lite, a program that is already quantized or folded",
-        "give the weights of the float network it was made of",
+        "give the weights of the float network that it was made from",
     ),
     _Kind(
         0,
@@ -82,7 +83,7 @@ _MSGPACK = (
 )
 _ONNX = (
     "ONNX, a program whose batch normalisation is often folded away: give the weights "
-    f"it was made of; in PyTorch: {_SAVE}"
+    f"it was made from; in PyTorch: {_SAVE}"
 )
 _MERGE = (
     'merge them: python -c "import glob, safetensors.numpy as s; s.save_file({k: v '
@@ -92,12 +93,12 @@ _MERGE = (
 
 
 def weights_in(folder: Path) -> list[str]:
-    """Returns the names of files in a folder that are called as weights are."""
+    """Returns the names of files in a folder that have a suffix of weights."""
     return sorted(path.name for path in folder.iterdir() if path.suffix in _SUFFIXES)
 
 
-def what_it_is(head: bytes, path: Path) -> str:
-    """Says what a file is that holds no weights we read, and what to do.
+def describe_file(head: bytes, path: Path) -> str:
+    """Returns what kind of file this is, and what to do; for files without weights.
 
     Args:
       head: Its first `HEAD` bytes, or all of it.
@@ -115,33 +116,33 @@ def what_it_is(head: bytes, path: Path) -> str:
         return _json_kind(path)
     if _is_msgpack(head):
         return _MSGPACK
-    # Protocol buffers: its version, then who made it or its graph.
+    # Protocol buffers: the version, then the producer or the graph.
     if head[0] == 0x08 and head[2:3] in (b"\x12", b"\x1a", b"\x3a"):
         return _ONNX
     return f"it begins with {head[:8]!r}, which no known format does"
 
 
 def _is_msgpack(head: bytes) -> bool:
-    """Whether it begins with a map of 1 to 15 entries, the first key a short text."""
+    """Returns whether the bytes begin a map of 1 to 15 entries with a short key."""
     if len(head) < 3 or not 0x81 <= head[0] <= 0x8F or not 0xA1 <= head[1] <= 0xBF:
         return False
     key = head[2 : 2 + head[1] - 0xA0]
     return key.isascii() and key.decode("ascii").isidentifier()
 
 
-def what_zip_it_is(names: Sequence[str]) -> str:
-    """Says what a zip is that neither torch.save nor NumPy wrote, and what to do.
+def describe_zip(names: Sequence[str]) -> str:
+    """Returns what kind of zip this is, and what to do; for zips without weights.
 
     Args:
-      names: Of what it holds.
+      names: Of its entries.
     """
-    shown = ", ".join(name[:60] for name in names[:4]) or "nothing"
+    first = ", ".join(name[:60] for name in names[:4]) or "nothing"
     more = f" and {len(names) - 4} more" if len(names) > 4 else ""
     what = "a zip that neither torch.save nor np.savez wrote; it holds"
     if "model.weights.h5" in names:
         (keras,) = (kind for kind in _KINDS if kind.magic == b"\x89HDF")
-        return f"a model of Keras (a zip with {shown}{more}): {keras.advice}"
-    return f"{what} {shown}{more}: {_UNPACK}"
+        return f"a model of Keras (a zip with {first}{more}): {keras.advice}"
+    return f"{what} {first}{more}: {_UNPACK}"
 
 
 def _json_kind(path: Path) -> str:
@@ -149,9 +150,9 @@ def _json_kind(path: Path) -> str:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
         found = None
-    places = found.get("weight_map") if isinstance(found, dict) else None
-    if isinstance(places, dict):
-        shards = sorted({str(place) for place in places.values()})
+    files = found.get("weight_map") if isinstance(found, dict) else None
+    if isinstance(files, dict):
+        shards = sorted({str(file) for file in files.values()})
         return (
             f"the index of weights in {len(shards)} files ({', '.join(shards[:3])}"
             f"{', ...' if len(shards) > 3 else ''}): in their folder, {_MERGE} and "

@@ -1,4 +1,4 @@
-"""Which tensors of a PyTorch checkpoint are the network's weights."""
+"""Finds the network's weights among the tensors of a PyTorch checkpoint."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 from acq.weights.torch_globals import TensorView, UnreadablePickleError
 
 NESTS = ("state_dict", "model_state_dict", "model", "net")
-"""Keys under which training scripts put a network's weights, beside other things."""
+"""Keys under which training scripts put a network's weights."""
 
-# What training scripts put there that is never a network's weights, of any form.
+# Keys of training scripts that never hold a network's weights.
 _TRAINING = frozenset(
     {
         *("optimizer", "optimizer_state_dict", "optim", "scaler", "amp_scaler"),
@@ -19,14 +19,14 @@ _TRAINING = frozenset(
 
 
 def find_state_dict(content: Any) -> dict[str, TensorView]:
-    """Returns the weights of what a checkpoint holds.
+    """Returns the weights in the content of a checkpoint.
 
-    That is a dict of tensors, or such a dict under one of `NESTS`. Beside the weights,
-    an optimiser's state and whatever holds no tensors (numbers, texts, lists of them)
-    are ignored; anything else could be weights too, and is refused.
+    The weights are a dict of tensors, or such a dict under one of `NESTS`. An
+    optimiser's state and values without tensors (numbers, texts, lists of them) are
+    ignored. Anything else could be weights too, and is refused.
 
     Raises:
-      UnreadablePickleError: There are no weights, or more than one network's.
+      UnreadablePickleError: There are no weights, or those of several networks.
     """
     if not isinstance(content, dict):
         raise UnreadablePickleError(
@@ -48,19 +48,19 @@ def find_state_dict(content: Any) -> dict[str, TensorView]:
 
 
 def _weights(content: Mapping[Any, Any]) -> dict[Any, TensorView]:
-    """Returns the tensors of a dict; refuses containers that hold some.
+    """Returns the tensors of a dict; refuses other values that hold tensors.
 
-    A tensor without axes is a plain value, save in a batch counter.
+    A tensor without axes is a plain value, except for a batch counter.
     """
-    weights, strange = {}, {}
+    weights, others = {}, {}
     for key, value in content.items():
         if isinstance(value, TensorView) and (value.shape or _is_counter(key)):
             weights[key] = value
         elif key not in _TRAINING and _holds_tensors(value):
-            strange[key] = value
-    if strange:
+            others[key] = value
+    if others:
         raise UnreadablePickleError(
-            "it holds tensors elsewhere than in a dict of them: " + _list(strange)
+            "it holds tensors elsewhere than in a dict of them: " + _list(others)
         )
     return weights
 
@@ -78,8 +78,8 @@ def _is_counter(key: Any) -> bool:
 
 
 def _holds_tensors(value: Any) -> bool:
-    """Whether a tensor with axes is in a value, however deep."""
-    left, seen = [value], set()  # what is seen may hold itself
+    """Returns whether a value holds a tensor with axes, at any depth."""
+    left, seen = [value], set()  # a value may contain itself
     while left:
         item = left.pop()
         if isinstance(item, TensorView) and item.shape:
@@ -95,6 +95,6 @@ def _kind(value: Any) -> str:
 
 
 def _list(items: Mapping[Any, Any]) -> str:
-    shown = [f"{str(k)[:60]!r} (a {_kind(v)})" for k, v in list(items.items())[:3]]
-    more = len(items) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")
+    first = [f"{str(k)[:60]!r} (a {_kind(v)})" for k, v in list(items.items())[:3]]
+    more = len(items) - len(first)
+    return ", ".join(first) + (f" and {more} more" if more else "")

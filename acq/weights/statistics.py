@@ -1,7 +1,8 @@
-"""Refuses batch normalisation that saw no data: its statistics stand in for them.
+"""Refuses batch normalisation that saw no data, because its statistics are the data.
 
-New layers have a running mean of 0 and a variance of 1; training moves both. Files with
-such values in every layer load into the right places and say nothing of any image.
+New layers have a running mean of 0 and a variance of 1; training changes both. A file
+with these values in every layer loads without an error, but holds no information about
+images.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,12 +17,12 @@ _Path = tuple[str, ...]
 def check_statistics(
     found: Mapping[_Path, np.ndarray], names: Mapping[_Path, str], *, source: str
 ) -> None:
-    """Raises if a network's running statistics are not those of a trained one.
+    """Checks that a network's running statistics are those of a trained network.
 
     Args:
-      found: Variables by path; those of `batch_stats` are looked at.
-      names: What each is called in the file.
-      source: Where they come from, for the message.
+      found: Variables by path; only those of `batch_stats` are checked.
+      names: Name of each in the file.
+      source: File of the variables, for the message.
 
     Raises:
       UserError: All means are 0 and all variances 1, or a layer's variances are all 0.
@@ -32,9 +33,9 @@ def check_statistics(
     if dead := [path for path, values in variances.items() if not np.any(values)]:
         raise UserError(
             f"{source}: {_first(dead, names)}, variances of batch normalisation, are "
-            f"all 0{_others(len(dead) - 1)}. No input that varies leaves them so: the "
-            "file is damaged, or was saved in a type too narrow for them. Give the "
-            "weights as they were trained, in float32."
+            f"all 0{_others(len(dead) - 1)}. An input that varies has no such "
+            "variance: the file is damaged, or was saved in too narrow a dtype. "
+            "Give the weights as they were trained, in float32."
         )
     is_new = all(not np.any(mean) for mean in means.values()) and all(
         np.all(variance == 1) for variance in variances.values()
@@ -46,9 +47,8 @@ def check_statistics(
             f"{_others(len(variances) - 1)}. Likely the network was "
             "saved before its training, trained without running statistics "
             "(track_running_stats=False, or always in eval mode), or its batch "
-            "normalisation was folded into the convolutions. Its statistics are all "
-            "that stands in for the data: give the weights of a trained network with "
-            "its own."
+            "normalisation was folded into the convolutions. These statistics replace "
+            "the data: give the weights of a trained network with its statistics."
         )
 
 

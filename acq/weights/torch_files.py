@@ -1,17 +1,18 @@
-"""Weights in files of `torch.save`, read without torch and without executing pickles.
+"""Reads weights from files of `torch.save`, without torch and without running pickles.
 
-Two formats. Since PyTorch 1.6 a file is a zip, uncompressed, with one folder:
+There are two formats. Since PyTorch 1.6 a file is an uncompressed zip with one folder:
 
     NAME/data.pkl     the object; a tensor refers to a storage by key
     NAME/data/KEY     the numbers of a storage
-    NAME/byteorder    'little' or 'big'; little where it is missing
+    NAME/byteorder    'little' or 'big'; little if it is missing
 
-Before, and with `_use_new_zipfile_serialization=False`, it is five pickles and numbers:
+Older files, and those with `_use_new_zipfile_serialization=False`, are five pickles and
+numbers:
 
     magic number, protocol version, system (`little_endian`), the object, list of keys,
-    then for each key in that order: how many numbers (int64), the numbers
+    then for each key in that order: count of numbers (int64), the numbers
 
-Every offset and size is checked against the file before anything is read or made.
+Every offset and size is checked against the file before anything is read or allocated.
 """
 
 import io
@@ -30,7 +31,7 @@ from acq.weights.torch_pickle import unpickle
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 _PROTOCOL_VERSION = 1001
-# Numbers of all tensors together, per byte of the file: tensors may share storages.
+# Most numbers of all tensors per byte of the file: tensors may share storages.
 _MOST_PER_BYTE = 4
 _ENCRYPTED = 0x1
 
@@ -39,11 +40,11 @@ Numbers = Callable[[str], np.ndarray]
 
 
 def read_zip(path: Path) -> dict[str, np.ndarray]:
-    """Returns the tensors of a file in today's format.
+    """Returns the tensors of a file in the format since PyTorch 1.6.
 
     Raises:
-      UnreadablePickleError: It is damaged, or holds other things than weights.
-      zipfile.BadZipFile: It is damaged, as a zip.
+      UnreadablePickleError: It is damaged, or does not hold only weights.
+      zipfile.BadZipFile: The zip is damaged.
     """
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
@@ -57,13 +58,12 @@ def read_zip(path: Path) -> dict[str, np.ndarray]:
                 "torch.jit.load and save its state_dict()"
             )
         content = unpickle(io.BytesIO(_stored(archive, pickles[0])))
-        said = f"{folder}byteorder"
-        order = _byte_order(said not in names or _stored(archive, said) == b"little")
+        entry = f"{folder}byteorder"
+        order = _byte_order(entry not in names or _stored(archive, entry) == b"little")
 
         def numbers(key: str) -> np.ndarray:
             dtype = _dtype(content.dtypes[key], order)
-            kept = _stored(archive, f"{folder}data/{key}")
-            return np.frombuffer(kept, dtype)
+            return np.frombuffer(_stored(archive, f"{folder}data/{key}"), dtype)
 
         views = find_state_dict(content.value)
         return dict(_arrays(views, numbers, path.stat().st_size))
@@ -73,7 +73,7 @@ def read_legacy(path: Path) -> dict[str, np.ndarray]:
     """Returns the tensors of a file in the format before PyTorch 1.6.
 
     Raises:
-      UnreadablePickleError: It is damaged, or holds other things than weights.
+      UnreadablePickleError: It is damaged, or does not hold only weights.
     """
     with _Bounded(path) as source:
         if unpickle(source).value != MAGIC_NUMBER:
@@ -98,7 +98,7 @@ def read_legacy(path: Path) -> dict[str, np.ndarray]:
 
 
 class _Bounded(io.BufferedReader):
-    """A file that never makes room for more bytes than it has."""
+    """A file whose reads never allocate more bytes than it has."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(io.FileIO(path))
@@ -106,7 +106,7 @@ class _Bounded(io.BufferedReader):
 
     @property
     def left(self) -> int:
-        """How many bytes are still to be read."""
+        """Number of bytes after the position."""
         return self._size - self.tell()
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -116,7 +116,7 @@ class _Bounded(io.BufferedReader):
 def _places(
     source: _Bounded, keys: Any, dtypes: Mapping[str, str], order: ByteOrder
 ) -> dict[str, tuple[int, int, np.dtype]]:
-    """Returns where each storage starts, how many numbers it has, and of which type."""
+    """Returns start, count and dtype of the numbers of each storage."""
     if not isinstance(keys, list):
         raise UnreadablePickleError("damaged: no list of storages")
     places = {}
@@ -147,7 +147,7 @@ def _stored(archive: zipfile.ZipFile, name: str) -> bytes:
 def _arrays(
     views: Mapping[str, TensorView], numbers: Numbers, file_size: int
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields names and tensors; each storage is read once, and not kept."""
+    """Yields names and tensors; reads each storage once and does not keep it."""
     count = sum(math.prod(view.shape) for view in views.values())
     if count > _MOST_PER_BYTE * file_size:
         raise UnreadablePickleError(
@@ -167,7 +167,7 @@ def _arrays(
 
 
 def _array(name: str, view: TensorView, numbers: np.ndarray) -> np.ndarray:
-    """A copy of a tensor, float32 if it is of floats, in native byte order."""
+    """Returns a copy of a tensor."""
     storage = view.storage
     steps = zip(view.shape, view.strides, strict=True)
     last = view.offset + sum((n - 1) * stride for n, stride in steps)

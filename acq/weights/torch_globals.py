@@ -1,8 +1,8 @@
-"""What the names in a pickle written by `torch.save` stand for: descriptions only.
+"""Describes the objects of the names in a pickle written by `torch.save`.
 
-A file may name exactly what `CALLABLE` and `STORAGES` hold. None of it is torch's own:
-calling `torch._utils._rebuild_tensor_v2`, say, gives a `TensorView`. Sizes are checked
-to be whole numbers that fit, not yet to lie inside the file.
+A file may only use the names in `CALLABLE`, `STORAGES` and `_TYPES`. None of torch's
+code is called: `torch._utils._rebuild_tensor_v2`, for example, gives a `TensorView`.
+Sizes are checked to be integers in range, but not yet against the file.
 """
 
 import dataclasses
@@ -25,34 +25,34 @@ STORAGES: Mapping[str, str] = {
     "torch.ByteStorage": "uint8",
     "torch.BoolStorage": "bool",
 }
-"""The type of the numbers in each of torch's typed storages."""
+"""The dtype of each of torch's typed storages."""
 
 
 class UnreadablePickleError(ValueError):
-    """A pickle that is damaged, or holds more than weights; says which."""
+    """A pickle that is damaged or holds more than weights; the message says which."""
 
 
 class Global(NamedTuple):
-    """An allow-listed name, standing for what it names."""
+    """An allowed name."""
 
     name: str
 
 
 class Opaque(NamedTuple):
-    """A value of no interest beside weights, such as a NumPy scalar."""
+    """A value that weights do not need, such as a NumPy scalar."""
 
     kind: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Storage:
-    """A run of numbers kept elsewhere in the file.
+    """Consecutive numbers in another part of the file.
 
     Attributes:
-      key: Under which the file keeps it.
-      dtype: Of the numbers, 'float32' say.
-      start: First of the kept numbers that belongs to it.
-      count: How many do.
+      key: Name of the numbers in the file.
+      dtype: Of the numbers, such as 'float32'.
+      start: Index of the first number that belongs to the storage.
+      count: How many numbers belong to it.
     """
 
     key: str
@@ -67,9 +67,9 @@ class TensorView:
 
     Attributes:
       storage: Holds the numbers.
-      offset: Of the first, from the storage's start.
+      offset: Of the first number, from the storage's start.
       shape: Of the tensor.
-      strides: Numbers from one element to the next along each axis.
+      strides: Distance of neighbours along each axis, in numbers.
     """
 
     storage: Storage
@@ -79,10 +79,10 @@ class TensorView:
 
 
 def find_global(module: str, name: str) -> Global:
-    """Returns the allow-listed global.
+    """Returns an allowed global.
 
     Raises:
-      UnreadablePickleError: It is not allow-listed; says which it is.
+      UnreadablePickleError: It is not allowed; the message names it.
     """
     full = f"{module}.{name}"
     if full not in CALLABLE and full not in STORAGES and full not in _TYPES:
@@ -91,10 +91,10 @@ def find_global(module: str, name: str) -> Global:
 
 
 def call(called: Any, arguments: Any) -> Any:
-    """Returns the description that calling an allow-listed global gives.
+    """Returns the description of the result of calling an allowed global.
 
     Raises:
-      UnreadablePickleError: It cannot be called, or not so.
+      UnreadablePickleError: It cannot be called, or not with these arguments.
     """
     if not isinstance(called, Global) or not isinstance(arguments, tuple):
         raise UnreadablePickleError("damaged: it calls what is no global")
@@ -111,7 +111,7 @@ def find_storage(persistent_id: Any) -> Storage:
     A view, which torch wrote until 2017, is (key, start, count) or None.
 
     Raises:
-      UnreadablePickleError: It is of another form.
+      UnreadablePickleError: The argument has another form.
     """
     found = persistent_id
     if not isinstance(found, tuple) or len(found) not in (5, 6):
@@ -131,15 +131,15 @@ def find_storage(persistent_id: Any) -> Storage:
 
 
 def set_items(target: Any, items: Iterable[Any]) -> None:
-    """Sets items, pairs of key and value, of a dict.
+    """Sets items of a dict: pairs of key and value.
 
     Raises:
-      UnreadablePickleError: It is no dict, or a key no name.
+      UnreadablePickleError: The target is not a dict, or a key is not a name.
     """
     if not isinstance(target, dict):
         raise UnreadablePickleError("damaged: it sets items of what is no dict")
     for key, value in items:
-        # A tuple of tuples of tuples could be hashed forever.
+        # Hashing deeply nested tuples could take forever.
         if not isinstance(key, str | int):
             raise UnreadablePickleError(
                 f"a key is neither a text nor a number, but a {type(key).__name__}"
@@ -196,7 +196,7 @@ CALLABLE: Mapping[str, Callable[..., Any]] = {
     "numpy._core.multiarray.scalar": _opaque("NumPy scalar"),
     "_codecs.encode": _opaque("bytes"),
 }
-"""What a file may call, and what describes the result."""
+"""The functions that a file may call, and descriptions of their results."""
 
-# Types of numbers that a checkpoint may mention; no tensor needs them.
+# Dtypes that a checkpoint may mention; no tensor needs them.
 _TYPES = frozenset(f"torch.{name}" for name in STORAGES.values())

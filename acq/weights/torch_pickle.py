@@ -1,15 +1,16 @@
-"""What a pickle written by `torch.save` describes, found without executing it.
+"""Reads the content of a pickle written by `torch.save`, without executing it.
 
-A pickle is a program for a stack machine, and the usual machine imports and calls
-whatever the program names. This one is Python's own, with the harmful parts taken out:
-an allow-listed name becomes a `Global`, calling one builds a plain description
-(`acq.weights.torch_globals`), and any other name or opcode is refused. No module is
-imported, no attribute set and no class made, so that a file from anywhere can be read.
+A pickle is a program for a stack machine, and the usual machine imports and calls every
+name in the program. This machine is Python's, without the harmful parts. An allowed
+name becomes a `Global`, calling one makes a plain description
+(`acq.weights.torch_globals`), and every other name or opcode is refused. No module is
+imported, no attribute is set and no object of a class is made. So files from any source
+can be read.
 
-The machine is `pickle._Unpickler`, in Python, not the faster one in C. That one makes
-room for as many remembered objects as a file claims, and hashes keys of any depth: a
-few bytes fill the memory, hang it or crash it. Here work is bounded by the file's size:
-nothing is copied again and again, or compared deeply.
+The machine is `pickle._Unpickler`, in Python, not the faster one in C. The C machine
+allocates as many remembered objects as a file claims, and hashes keys of any depth. A
+few bytes can fill the memory, or hang or crash it. Here the size of the file bounds the
+work: nothing is copied repeatedly or compared deeply.
 """
 
 import io
@@ -32,11 +33,11 @@ from acq.weights.torch_globals import (
 
 
 class Unpickled(NamedTuple):
-    """What a pickle describes.
+    """Content of a pickle.
 
     Attributes:
       value: The object.
-      dtypes: Type of the numbers in each storage it refers to, by the storage's key.
+      dtypes: Dtype of each storage that the object refers to, by key.
     """
 
     value: Any
@@ -44,10 +45,10 @@ class Unpickled(NamedTuple):
 
 
 def unpickle(source: io.BufferedIOBase) -> Unpickled:
-    """Returns what the pickle at `source` describes; `source` then stands behind it.
+    """Returns the content of the pickle at `source`, and moves `source` to its end.
 
     Raises:
-      UnreadablePickleError: It is damaged, or names what weights do not need.
+      UnreadablePickleError: It is damaged, or uses names that weights do not need.
     """
     machine = _Unpickler(source)
     try:
@@ -63,7 +64,7 @@ def unpickle(source: io.BufferedIOBase) -> Unpickled:
 
 
 class _Allowed(dict[int, Callable[..., None]]):
-    """What to do for each opcode that weights need; refuses the others."""
+    """The functions of the opcodes that weights need; refuses other opcodes."""
 
     def __missing__(self, code: int) -> Callable[..., None]:
         if code not in _NAMES:
@@ -89,9 +90,9 @@ _AS_IS = frozenset(
 
 
 class _Unpickler(pickle._Unpickler):
-    """Python's machine, which makes descriptions and plain data only."""
+    """Python's machine, restricted to descriptions and plain data."""
 
-    # What type checkers are not told of it.
+    # Attributes that type checkers do not know.
     stack: list[Any]
     metastack: list[list[Any]]
     append: Callable[[Any], None]
@@ -115,13 +116,13 @@ class _Unpickler(pickle._Unpickler):
     def _reduce(self) -> None:
         arguments, called = self.stack.pop(), self.stack.pop()
         self.append(call(called, arguments))
-        # An item of a list that is copied once takes a byte of the file, or more.
+        # Each item of a list that is copied once takes at least a byte of the file.
         self._copied += sum(len(a) for a in arguments if isinstance(a, list))
         if self._copied > self._source.tell():
             raise UnreadablePickleError("damaged: it copies a list again and again")
 
     def _build(self) -> None:
-        # State of an OrderedDict (its `_metadata`) or of a NumPy type: not weights.
+        # The state of an OrderedDict (`_metadata`) or of a NumPy type is not weights.
         self.stack.pop()
         if not isinstance(self.stack[-1], dict | Opaque):
             raise UnreadablePickleError("it sets the state of what is no dict")

@@ -1,4 +1,4 @@
-"""What a call was given: a scan or an array, checked, and what gives the same back."""
+"""Checks the arguments of a call; turns arrays into scans, and scans back."""
 
 import contextlib
 import inspect
@@ -14,15 +14,15 @@ from common.errors import UserError
 from ipv2.volumes.scan import Scan
 
 Image = TypeVar("Image", Scan, np.ndarray, jax.Array)
-"""What comes out is of the kind that went in."""
+"""The result has the type of the argument."""
 
 SpacingMm: TypeAlias = float | tuple[float, ...] | None
-"""One number, (row, column) or (slice, row, column), mm; None: not known."""
+"""One number, (row, column) or (slice, row, column), in mm; None: not known."""
 
-# What makes a result of the given kind of a scan.
+# Turns a scan into a result of the type that was given.
 Back: TypeAlias = Callable[[Scan], Any]
 
-# Keys of the command line that are arguments here.
+# Keys of the command line that are arguments of a call.
 _KEY = re.compile(
     r"(?:--)?config\.data\.(series|window|pixel_mm|gaps|trust_hu|match)\b"
 )
@@ -30,7 +30,7 @@ _KEY = re.compile(
 
 @contextlib.contextmanager
 def named_as_arguments() -> Iterator[None]:
-    """What is said of files names arguments in place of the command line's keys."""
+    """Puts the names of arguments in place of config keys in messages about files."""
     try:
         yield
     except UserError as error:
@@ -43,27 +43,27 @@ def take_image(
     spacing_mm: Any = None,
     what: str = "image",
 ) -> tuple[Scan, Back]:
-    """An image as a scan of HU, and what makes a result of the image's kind.
+    """Returns an image as a scan of HU, and a function that turns scans back.
 
     Args:
       image: a scan or an array.
-      spacing_mm: of an array; see `SpacingMm`.
+      spacing_mm: the spacing of an array; see `SpacingMm`.
       what: the image's name in messages.
 
     Raises:
-      TypeError: it is neither.
-      ValueError: it holds no HU, or a spacing is given with a scan.
+      TypeError: the image is neither.
+      ValueError: the image holds no HU, or a spacing is given with a scan.
     """
     if isinstance(image, Scan):
         if spacing_mm is not None:
             raise ValueError(
-                f"spacing_mm: got {spacing_mm} with a scan, which has its own; read it "
-                "with pixel_mm=, if its file does not state it"
+                f"spacing_mm: got {spacing_mm} with a scan, which has a spacing; give "
+                "pixel_mm= to ipv2.read_scan if the scan's file does not state it"
             )
         if image.unit != "HU":
             raise ValueError(
                 f"{what}: {image.name} holds {image.unit} values, accepted: HU. Read a "
-                "PNG with window=(centre, width), that it was made with"
+                "PNG with the window=(centre, width) that it was made with"
             )
         return image, lambda result: result
     values = hu_of(image, what)
@@ -84,11 +84,11 @@ def take_image(
 
 
 def hu_of(image: Any, what: str) -> np.ndarray:
-    """An array as float32, known to look like HU.
+    """Returns an array of HU as float32.
 
     Raises:
       TypeError: it is no array.
-      ValueError: it is no image, or its values are no HU.
+      ValueError: it is no image, or its values do not look like HU.
     """
     values = array_of(image, what)
     floats = jnp.issubdtype(values.dtype, jnp.floating)
@@ -110,7 +110,7 @@ def hu_of(image: Any, what: str) -> np.ndarray:
 
 
 def array_of(image: Any, what: str) -> np.ndarray:
-    """An array of one slice or several.
+    """Returns an array of one or more slices as NumPy.
 
     Raises:
       TypeError: it is no array.
@@ -134,13 +134,13 @@ def require_spacing(scan: Scan) -> None:
     if not scan.spacing_known:
         raise ValueError(
             "spacing_mm: missing, accepted: the size of a pixel in mm, which decides "
-            "how much the patient attenuates (DICOM has it as PixelSpacing). Of a file "
-            "that does not state it: ipv2.read_scan(path, pixel_mm=0.8)"
+            "how much the patient attenuates (DICOM has it as PixelSpacing). For a "
+            "file that does not state it: ipv2.read_scan(path, pixel_mm=0.8)"
         )
 
 
 def require_whole(key: str, value: Any, at_least: int) -> None:
-    """Raises ValueError unless a value is a whole number, and not too small."""
+    """Raises ValueError unless a value is a whole number of at least `at_least`."""
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not whole or value < at_least:
         raise ValueError(
@@ -151,19 +151,19 @@ def require_whole(key: str, value: Any, at_least: int) -> None:
 def fields_of(
     params: Callable[..., Any], function: str, options: dict[str, Any], **given: Any
 ) -> Any:
-    """The parameters of a call, some of whose fields are its options.
+    """Returns a dataclass made of arguments and options of a call.
 
     Args:
-      params: a dataclass.
+      params: the dataclass.
       function: the call's name, for messages.
-      options: fields by name.
-      **given: fields that are arguments of the call.
+      options: the fields that are options of the call, by name.
+      **given: the fields that are arguments of the call.
 
     Raises:
       TypeError: an option is no field.
       ValueError: the dataclass does not accept a value.
     """
-    # `units` are what an image is in, and that is HU.
+    # Images are in HU, so `units` is no option.
     accepted = set(inspect.signature(params).parameters) - {*given, "units"}
     if unknown := sorted(set(options) - accepted):
         raise TypeError(
@@ -174,19 +174,19 @@ def fields_of(
 
 
 def after(scan: Scan, done: str) -> str:
-    """What was done to a scan, after what was done to it before."""
+    """Returns the scan's derivation description with one more step at its end."""
     return "; ".join(filter(None, (scan.derivation_description, done)))
 
 
 def _spacing(spacing_mm: Any) -> tuple[float, float, float]:
     if spacing_mm is None:
         return (1.0, 1.0, 1.0)
-    known = np.atleast_1d(np.asarray(spacing_mm, float))
-    valid = known.ndim == 1 and 1 <= len(known) <= 3
-    if not valid or not ((known > 0) & (known < np.inf)).all():
+    values = np.atleast_1d(np.asarray(spacing_mm, float))
+    valid = values.ndim == 1 and 1 <= len(values) <= 3
+    if not valid or not ((values > 0) & (values < np.inf)).all():
         raise ValueError(
             f"spacing_mm: got {spacing_mm}, accepted: mm above 0: one number, (row, "
             "column) or (slice, row, column)"
         )
-    row, column = known[-2:] if len(known) > 1 else (known[0], known[0])
-    return (float(known[0]) if len(known) == 3 else 1.0, float(row), float(column))
+    row, column = values[-2:] if len(values) > 1 else (values[0], values[0])
+    return (float(values[0]) if len(values) == 3 else 1.0, float(row), float(column))

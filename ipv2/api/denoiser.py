@@ -1,4 +1,4 @@
-"""An exported network, and scans or arrays denoised with it."""
+"""An exported network, which denoises scans or arrays."""
 
 import dataclasses
 import functools
@@ -41,27 +41,27 @@ class TrainedDenoiser:
 
     @property
     def spec(self) -> DenoiserSpec:
-        """All that the network is, but its variables."""
+        """The network without its variables."""
         return self.trained.spec
 
     def with_sampling(
         self, *, sampler: str = "euler", steps: int = 8
     ) -> "TrainedDenoiser":
-        """A flow, followed in another way than its export says.
+        """Returns the flow with another sampler or other steps than its export's.
 
         Args:
           sampler: 'euler', 'heun' or 'midpoint'.
-          steps: of the sampler, at least 1.
+          steps: steps of the sampler, at least 1.
 
         Raises:
           ValueError: the network is no flow, or a value is not accepted.
         """
-        own = self.spec.sampling
-        if own is None:
+        exported = self.spec.sampling
+        if exported is None:
             raise ValueError(f"{self.spec.name} is no flow: it takes no steps")
-        dropout = own.dropout_in_evaluation
-        asked = Sampling(sampler=sampler, steps=steps, dropout_in_evaluation=dropout)
-        return TrainedDenoiser(trained=self.trained.sampled(asked))
+        dropout = exported.dropout_in_evaluation
+        sampling = Sampling(sampler=sampler, steps=steps, dropout_in_evaluation=dropout)
+        return TrainedDenoiser(trained=self.trained.sampled(sampling))
 
     def denoise(
         self,
@@ -71,26 +71,26 @@ class TrainedDenoiser:
         overlap: int = -1,
         batch_size: int = 1,
     ) -> Image:
-        """The image with less noise.
+        """Returns the image with less noise.
 
         Padding stays as it is, and HU are clipped to the range that the input's slice
-        is stored in. It is what `--task denoise` writes, before a file rounds to whole
-        HU.
+        is stored in. The result is that of `--task denoise`, before a file rounds to
+        whole HU.
 
         Args:
-          image: a scan, or an array of HU, at least 16 x 16 pixels. A network that
-            looks at neighbouring slices finds them in it; the first and the last
-            repeat.
+          image: a scan, or an array of HU, at least 16 x 16 pixels. A network that sees
+            neighbouring slices takes them from the image; the first and the last slice
+            repeat beyond its ends.
           tile: pixels of the tiles that slices are cut into; 0: whole slices; -1:
-            whole, or 256 where results depend on all of a slice.
-          overlap: of tiles, pixels; -1: what the network needs.
+            whole slices, or 256 where a result depends on all of a slice.
+          overlap: overlap of tiles in pixels; -1: what the network needs.
           batch_size: slices or tiles at once.
 
         Returns:
-          HU, of the kind and shape of `image`.
+          HU, with the type and shape of `image`.
 
         Raises:
-          ValueError: a value is not accepted, or the image is no HU.
+          ValueError: a value is not accepted, or the image does not hold HU.
           TypeError: `image` is neither a scan nor an array.
         """
         trained, model = self.trained, self.trained.denoiser.model
@@ -125,21 +125,21 @@ class TrainedDenoiser:
 
     @functools.cached_property
     def _variables(self) -> PyTree:
-        """On the devices, once for all calls."""
+        """The variables on the devices, placed there once for all calls."""
         return replicate(self.trained.variables)
 
 
 def load_denoiser(export: str | os.PathLike[str]) -> TrainedDenoiser:
-    """The network that a training run exported; it needs no recipe.
+    """Returns the network that a training run exported; needs no recipe.
 
-    A flow is followed as its export says, or, where an older one does not say it, as
-    this project's recipes do, with a line in the log.
+    A flow has the sampler of its export. Older exports do not state one; their flows
+    have that of this project's recipes, and a line in the log says so.
 
     Args:
-      export: the folder `export` of a run, or the run's own folder.
+      export: the folder `export` of a run, or the folder of the run.
 
     Raises:
-      UserError: there is none, it is damaged, or its network cannot be had.
+      UserError: there is no export, it is damaged, or its network cannot be imported.
     """
     path = Path(export)
     if not (path / MANIFEST).exists() and (path / "export" / MANIFEST).exists():

@@ -1,4 +1,4 @@
-"""Scans from files, and to files."""
+"""Reads scans from files and writes them to files."""
 
 import dataclasses
 import os
@@ -23,20 +23,22 @@ def read_scan(
     gaps: str = "refuse",
     trust_hu: bool = False,
 ) -> Scan:
-    """The CT scan in a file, or in the folder of a DICOM series.
+    """Returns the CT scan in a file, or in the folder of a DICOM series.
 
     Args:
-      path: DICOM, NIfTI, MHA, MHD, NRRD or PNG, or a folder of DICOM slices.
-      series: of several in a folder: what the SeriesInstanceUID or SeriesDescription
-        begins with.
+      path: a DICOM, NIfTI, MHA, MHD, NRRD or PNG file, or a folder of DICOM slices.
+      series: which series of a folder with several: the start of its SeriesInstanceUID
+        or SeriesDescription.
       window: (centre, width) in HU of the window that a PNG was made with.
-      pixel_mm: size of a square pixel of a file that does not state it, mm; 0: unknown.
+      pixel_mm: size of a square pixel in mm, of a file that does not state it; 0:
+        unknown.
       gaps: 'allow' takes slices that are not evenly spaced, 'refuse' does not.
-      trust_hu: takes the values for HU even where they do not look like it.
+      trust_hu: whether to take values for HU even if they do not look like HU.
 
     Returns:
-      HU in `hu`, float32 (slices, rows, columns), padding at -1024; mm in `spacing_mm`,
-      (slice, row, column); tags in `header` and `headers` (DICOM), or `tags`.
+      A scan. `hu` holds HU, float32 (slices, rows, columns), with padding at -1024;
+      `spacing_mm` mm, (slice, row, column); `header` and `headers` (DICOM), or `tags`,
+      the tags.
 
     Raises:
       UserError: the file is missing, damaged or no CT; the message says what to do.
@@ -68,21 +70,21 @@ def write_scan(
     """Writes a scan or an array, whole or not at all.
 
     Args:
-      path: where to: its extension says the format (.nii, .nii.gz, .mha, .mhd, .nrrd,
-        .dcm, .png); without one it is the folder of a DICOM series.
+      path: the file to write; its extension says the format (.nii, .nii.gz, .mha, .mhd,
+        .nrrd, .dcm, .png). Without an extension, the folder of a DICOM series.
       image: a scan, or an array (rows, columns) or (slices, rows, columns): HU, or bool
         for a mask.
       like: the scan whose geometry and tags are written; an array needs one, of its
-        shape. Where it was read from integers, HU are rounded to whole ones.
-      overwrite: whether what is there may be replaced; a folder that holds more than
-        DICOM slices never is.
-      multi_frame: whether a DICOM series is one multi-frame file.
+        shape. HU are rounded to whole HU if `like` was read from integers.
+      overwrite: whether files at the path may be replaced. A folder that holds more
+        than DICOM slices is never replaced.
+      multi_frame: whether to write a DICOM series as one multi-frame file.
 
     Returns:
       The path.
 
     Raises:
-      UserError: something is there already, or the format cannot hold the image.
+      UserError: a file is there already, or the format cannot hold the image.
       ValueError: the shapes differ, an array comes without `like` or is no image.
       TypeError: `image` is neither a scan nor an array.
     """

@@ -1,4 +1,4 @@
-"""A scan, or an array, as it would be at a lower dose."""
+"""Simulates a scan or an array at a lower dose."""
 
 from typing import Any
 
@@ -34,29 +34,29 @@ def simulate_low_dose(
     batch_size: int = 8,
     **scanner: Any,
 ) -> Image:
-    """The scan as it would be at a lower dose: photon and electronic noise is added.
+    """Returns the scan at a lower dose, with added photon and electronic noise.
 
-    The model is in `ipv2.kernels.photon_noise`. Padding stays as it is, and HU are
-    clipped to the range that scanners store. It is what `--task simulate` writes,
-    before a file rounds to whole HU.
+    The noise model is in `ipv2.kernels.photon_noise`. Padding stays as it is, and HU
+    are clipped to the range that scanners store. The result is that of `--task
+    simulate`, before a file rounds to whole HU.
 
     Args:
       image: a scan, or an array of HU, at least 16 x 16 pixels.
-      dose: of the result, as a fraction of normal dose, in (0, 1].
-      seed: of the noise.
-      spacing_mm: of an array: size of its square pixels, mm.
-      name: the noise of a slice follows from seed, name and the slice's number alone;
-        by default a scan's own name, 'array' for an array. The task takes the path
-        below the input folder, without the extension: 'p1/scan'.
-      batch_size: slices at once: memory, and last bits.
+      dose: dose of the result, as a fraction of normal dose, in (0, 1].
+      seed: seed of the noise.
+      spacing_mm: size of the square pixels of an array, mm.
+      name: a name for the noise, which follows from seed, name and slice number alone.
+        The default is the scan's name, or 'array' for an array. The task takes the path
+        below the input folder without the extension: 'p1/scan'.
+      batch_size: slices at once; changes memory, and last bits.
       **scanner: other fields of `DoseParams`: input_dose, photons,
         electronic_variance, views, filter_name, cutoff, window, source_distance_mm.
 
     Returns:
-      HU, of the kind and shape of `image`.
+      HU, with the type and shape of `image`.
 
     Raises:
-      ValueError: a value is not accepted, or the image is no HU.
+      ValueError: a value is not accepted, or the image does not hold HU.
       TypeError: `image` is neither a scan nor an array, or an option is unknown.
     """
     scan, back = take_image(image, spacing_mm=spacing_mm)

@@ -1,4 +1,4 @@
-"""Two scans, or two arrays, as an aligned pair."""
+"""Makes an aligned pair of two scans or two arrays."""
 
 import dataclasses
 from typing import Any, NamedTuple, cast
@@ -24,12 +24,12 @@ from ipv2.volumes.scan import Scan
 
 
 class PurifiedPair(NamedTuple):
-    """An aligned pair, and where it was composed; of scans, or of arrays.
+    """An aligned pair of scans or arrays, and the mask it was composed with.
 
     Attributes:
       lq_bar: training input, HU.
       gt_bar: test label, HU.
-      lung_mask: where each takes from the other image: bool, or a scan of 0 and 1.
+      lung_mask: where each takes the other image: bool, or a scan of 0 and 1.
     """
 
     lq_bar: Any
@@ -49,29 +49,30 @@ def purify(
     batch_size: int = 4,
     **options: Any,
 ) -> PurifiedPair:
-    """An aligned pair of two breaths, which do not line up.
+    """Returns an aligned pair, made of images of two breaths, which do not line up.
 
-    The steps are in `ipv2.purification.purify`. It is what `--task purify` writes,
+    The steps are in `ipv2.purification.purify`. The result is that of `--task purify`,
     before a file rounds to whole HU.
 
     Args:
       low: low-dose image: a scan, or an array of HU.
-      normal: normal-dose image of another breath: of the same kind.
+      normal: normal-dose image of another breath, of the same type.
       version: 'v1' or 'v2'.
-      seed: of the noise that v2 adds.
-      spacing_mm: of arrays: size of their square pixels, mm; v2's noise needs it.
-      name: the noise of a slice follows from seed, name and the slice's number alone;
-        by default that of `low`, 'array' for arrays.
-      match: of scans: which slices belong together, by 'position' or by 'index'; those
+      seed: seed of the noise that v2 adds.
+      spacing_mm: size of the square pixels of arrays, mm; v2's noise needs it.
+      name: a name for the noise, which follows from seed, name and slice number alone.
+        The default is the name of `low`, or 'array' for arrays.
+      match: whether slices of scans belong together by 'position' or by 'index'. Slices
         without a partner are left out, and a line in the log names them.
-      batch_size: slices at once: memory, and last bits.
+      batch_size: slices at once; changes memory, and last bits.
       **options: other fields of `PurifyParams`: variant, window, t, remove_background,
-        align_contour, add_noise, remove_noise, ...; and dose, of the noise that v2
-        adds: a fraction of normal dose, or `DoseParams`.
+        align_contour, add_noise, remove_noise, ...; and `dose`, the dose of the noise
+        that v2 adds: a fraction of normal dose, or `DoseParams`.
 
     Raises:
-      ValueError: a value is not accepted, the images do not fit, or are no HU.
-      TypeError: the images are no scans or arrays, or not both alike; or an option is
+      ValueError: a value is not accepted, the images do not fit together, or do not
+        hold HU.
+      TypeError: the images are no scans or arrays, or not of one type; or an option is
         unknown.
     """
     if isinstance(low, Scan) != isinstance(normal, Scan):
@@ -115,5 +116,5 @@ def purify(
 
 
 def _plain(scan: Scan) -> Scan:
-    """The scan without marks of padding: what is composed is measured everywhere."""
+    """The scan without marks of padding, which a composed image does not have."""
     return dataclasses.replace(scan, padding_hu=None)

@@ -1,11 +1,11 @@
-"""The scanner behind a user's own images: photons, electronic noise, kernel.
+"""Measures the scanner of a user's images: photons, electronic noise, kernel.
 
-scanner.py         `calibrate`, and what it returns
-flat_patches.py    where an image shows noise and little else
-ray_noise.py       the spectrum that the model predicts there
-patch_spectra.py   measured and predicted spectra, of one image or a pair
-spectrum_fit.py    the parameters that make them agree
-robust_fit.py      ... without patches that hold anatomy
+scanner.py         `calibrate`, and its result
+flat_patches.py    finds places that show almost only noise
+ray_noise.py       predicts the model's spectrum there
+patch_spectra.py   measures and predicts spectra of one image or a pair
+spectrum_fit.py    fits the parameters to the spectra
+robust_fit.py      fits without patches that hold anatomy
 """
 
 from ipv2.calibration.scanner import Calibration, calibrate

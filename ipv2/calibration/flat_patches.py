@@ -1,8 +1,8 @@
-"""Flat pieces of soft tissue in HU images, where what varies is noise.
+"""Finds flat patches of soft tissue in HU images, whose variation is noise.
 
-A patch is flat where the image, smoothed over a few pixels, hardly changes across it.
-Only frequencies that the smoothing keeps decide, far below those that the noise is
-measured at: the choice does not favour patches that happen to be quiet.
+A patch is flat if the image, smoothed over a few pixels, hardly changes across it. This
+choice uses only frequencies that the smoothing keeps. They are far below those at which
+the noise is measured, so the choice does not favour patches with little noise.
 """
 
 from collections.abc import Callable
@@ -16,21 +16,21 @@ from jaxtyping import Array, Float
 
 from ipv2.kernels import projection, smoothing
 
-# Pixels along a side of a patch: 26 mm at 0.8 mm; frequencies are 1/32 cycles apart.
+# Side of a patch in pixels: 26 mm at 0.8 mm; frequencies are 1/32 cycles apart.
 SIZE = 32
 _STRIDE = 8
-# Patches of one slice lie at least this far apart: they share a quarter at most.
+# Least distance of patches of one slice: they overlap by a quarter at most.
 _APART = 16
 _SMOOTHING = 4.0
 # Fat to muscle and contrast-filled blood; the lung's vessels would count as noise.
 _LOWEST_HU, _HIGHEST_HU = -200.0, 200.0
-# HU a pixel that the smoothed image may change by: an organ's own shading, and as a
-# share of the patch's noise what noise leaves after the smoothing.
+# Largest slope of the smoothed image in HU per pixel: shading within an organ, plus the
+# noise that the smoothing leaves, as a share of the patch's noise.
 _SLOPE_HU, _SLOPE_NOISE = 3.0, 0.08
 
 
 class FlatPatches(NamedTuple):
-    """Patches and where they come from.
+    """Patches and their places.
 
     Attributes:
       pixels: HU.
@@ -45,7 +45,7 @@ class FlatPatches(NamedTuple):
 
 @jax.jit
 def _flatness(image_hu: Float[Array, "b h w"]) -> Float[Array, "b r c"]:
-    """Steepest slope over the slope allowed, at each place; inf where no tissue is."""
+    """Returns the steepest over the allowed slope at each place; inf without tissue."""
     smooth = smoothing.gaussian(image_hu, _SMOOTHING)
     row, column = jnp.gradient(smooth, axis=(-2, -1))
     slope = jnp.sqrt(row**2 + column**2)
@@ -67,7 +67,7 @@ def _flatness(image_hu: Float[Array, "b h w"]) -> Float[Array, "b r c"]:
 
 
 def _apart(centre: np.ndarray, flatness: np.ndarray, most: int) -> list[int]:
-    """Indices of the flattest places that do not crowd each other."""
+    """Returns indices of the flattest places that keep the least distance."""
     chosen: list[int] = []
     for k in np.argsort(flatness, kind="stable"):
         if flatness[k] >= 1 or len(chosen) == most:
@@ -81,14 +81,14 @@ def _apart(centre: np.ndarray, flatness: np.ndarray, most: int) -> list[int]:
 def flat_patches(
     image_hu: Float[np.ndarray, "b h w"], *, most: int = 24
 ) -> FlatPatches:
-    """The flattest patches of soft tissue of each slice, inside the field of view.
+    """Returns the flattest soft-tissue patches of each slice in the field of view.
 
     Args:
       image_hu: HU, finite.
-      most: patches of one slice.
+      most: largest number of patches per slice.
 
     Returns:
-      The patches; none if no place is flat.
+      The patches; empty if no place is flat.
     """
     b, h, w = image_hu.shape
     flatness = np.asarray(_flatness(jnp.asarray(image_hu, jnp.float32)))

@@ -1,6 +1,6 @@
-"""Periodograms of the flat patches of an image or a pair, ready to be fitted.
+"""Computes periodograms of the flat patches of an image or a pair, for the fit.
 
-How the two images of a pair relate decides what is read: see `calibration`.
+The relation of a pair's images decides which noise is measured: see `scanner`.
 """
 
 import math
@@ -16,10 +16,10 @@ from ipv2.measures import noise_analysis
 
 LEAST_PATCHES = 4
 _QUANTISATION_HU2 = 1 / 12
-# Pixels that anatomy may be apart in a pair that is called aligned.
+# Largest displacement in pixels of an aligned pair.
 _ALIGNED_PX = 0.5
-# Share of the normal dose's noise that the difference holds: above, the scans are
-# independent; below, one is made of the other.
+# Share of the normal dose's noise in the difference: above _APART the scans are
+# independent; below _SAME the low dose was made from the normal dose.
 _SAME, _APART = 0.25, 0.75
 
 
@@ -30,7 +30,7 @@ class Channel(NamedTuple):
       noisy: HU.
       photons_factor: c1, relative to normal dose.
       electronics_factor: c2.
-      roundings: to whole HU that are in it, if it is whole.
+      roundings: number of roundings to whole HU, if its values are whole.
     """
 
     noisy: np.ndarray
@@ -64,7 +64,7 @@ def patch_spectra(
     views: int | None,
     mu_water: float,
 ) -> spectrum_fit.Spectra:
-    """Periodograms of the channel's patches, and the model's parts for them."""
+    """Returns periodograms of the channel's patches with the model's parts."""
     if len(patches.index) < LEAST_PATCHES:
         raise UserError(
             f"no usable flat region: {len(patches.index)} flat patches of soft tissue "
@@ -93,7 +93,7 @@ def pair_spectra(
     views: int | None,
     mu_water: float,
 ) -> tuple[str, list[spectrum_fit.Spectra]]:
-    """How the images of a pair relate, and what is to be fitted together."""
+    """Returns the relation of a pair's images, and the spectra to fit together."""
     low, normal = flat
     first, second = (1 / doses[0], 1 / doses[1])
     patches = flat_patches.flat_patches(normal)
@@ -108,8 +108,8 @@ def pair_spectra(
             first**2 + sign * second**2,
             roundings=2,
         )
-        # The normal dose's own noise is not asked: the difference is what a simulation
-        # has to add, even where the two disagree.
+        # A simulation has to add the difference, so it alone is fitted, even if the
+        # noise of the normal dose disagrees with it.
         return relation, [
             patch_spectra(noise, normal, patches, spacing, views, mu_water)
         ]
@@ -123,10 +123,10 @@ def pair_spectra(
 
 
 def _displacement_px(low: np.ndarray, normal: np.ndarray) -> float:
-    """How far apart edges of the two images are, root mean square, pixels.
+    """Returns the root mean square displacement of edges between the images, pixels.
 
-    What the smoothed images differ by at steep places over how steep they are, less
-    what they differ by in flat tissue, which is noise.
+    It is the difference of the smoothed images at steep places divided by the slope
+    there; the difference in flat tissue, which is noise, is subtracted first.
     """
     smooth = [
         np.asarray(smoothing.gaussian(jnp.asarray(image), 4.0))
@@ -144,10 +144,10 @@ def _displacement_px(low: np.ndarray, normal: np.ndarray) -> float:
 def _noise_relation(
     low: np.ndarray, normal: np.ndarray, patches: flat_patches.FlatPatches, noisy: bool
 ) -> str:
-    """Whether the low-dose image holds the normal-dose image's own noise.
+    """Returns whether the low-dose image contains the normal-dose image's noise.
 
     With l and n the noise of both, -<F(l - n) F(n)*> / <|F(n)|^2> is 1 for independent
-    noise and 0 for l = n + more.
+    noise and 0 for l = n + more noise.
     """
     if not noisy:
         return "independent"

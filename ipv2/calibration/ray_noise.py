@@ -1,4 +1,4 @@
-"""Noise power spectrum that the low-dose model predicts at a place of an image.
+"""Predicts the low-dose model's noise power spectrum at a place of an image.
 
 Filtered backprojection puts the noise of view theta at the spatial frequencies along
 that view's direction: with V the variance of a ray's line integral, H the filter, n
@@ -7,12 +7,12 @@ views, f in cycles a pixel and pixels of size D mm, at the point r
     S(f, theta; r) = (1000 / (mu_water D))^2 (pi / n) V(theta, s(r, theta)) |H(f)|^2 / f
     V = exp(p) / N0 + sigma_e^2 exp(2 p) / N0^2                   [HU^2 pixel^2]
 
-s(r, theta) = x cos(theta) - y sin(theta) the ray through r and p its line integral,
-which the image itself gives. Integrated over the frequencies this is the variance of
-Kak and Slaney (1988, section 5.2); unlike it, it keeps how noise is oriented.
+s(r, theta) = x cos(theta) - y sin(theta) is the ray through r, and p is its line
+integral, computed from the image. Integrated over the frequencies, S is the variance of
+Kak and Slaney (1988, section 5.2); S also describes the direction of the noise.
 
-A patch is measured under a Hann taper: its expected periodogram is S convolved with the
-taper's own spectrum.
+A patch is measured with a Hann taper: its expected periodogram is S convolved with the
+taper's spectrum.
 """
 
 import functools
@@ -27,15 +27,18 @@ from ipv2.calibration.flat_patches import SIZE, FlatPatches
 from ipv2.kernels import photon_noise, projection, smoothing
 from ipv2.kernels.reconstruction_filter import filter_response
 
-# Line integrals are taken of a slightly smoothed image: noise in them would raise the
+# Line integrals use a slightly smoothed image, because noise in them would raise the
 # mean of exp(p).
 _SMOOTHING = 2.0
-# Padding for the filter's response: frequencies 1/4096 apart.
+# Padded length for the filter's response: frequencies are 1/4096 apart.
 _PADDED = 4096
 
 
 def tapered(spectrum: np.ndarray) -> np.ndarray:
-    """Expected periodogram of a tapered patch from the spectrum, `... 32 32`."""
+    """Returns the expected periodogram of a tapered patch from a spectrum.
+
+    Both are `... 32 32`.
+    """
     for axis in (-2, -1):
         spectrum = (
             np.roll(spectrum, 1, axis) + 4 * spectrum + np.roll(spectrum, -1, axis)
@@ -45,7 +48,7 @@ def tapered(spectrum: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def frequencies() -> tuple[np.ndarray, np.ndarray]:
-    """(32, 32) radial frequency in cycles a pixel, and direction of the view, rad."""
+    """Returns (32, 32) radial frequency in cycles per pixel, and view angle in rad."""
     row = np.fft.fftfreq(SIZE)[:, None]
     column = np.fft.fftfreq(SIZE)[None, :]
     return np.hypot(row, column), np.arctan2(-row, column) % np.pi
@@ -54,11 +57,11 @@ def frequencies() -> tuple[np.ndarray, np.ndarray]:
 def filter_power(
     filter_name: str, cutoff: float, window: tuple[float, ...] = ()
 ) -> np.ndarray:
-    """(32, 32) |H(f)|^2 / f, 0 at f = 0."""
+    """Returns (32, 32) |H(f)|^2 / f, 0 at f = 0."""
     radius, _ = frequencies()
     response = filter_response(filter_name, _PADDED, cutoff=cutoff, window=window)
     at = np.arange(response.size) / _PADDED
-    # 0 beyond the detector's highest.
+    # 0 beyond the detector's highest frequency.
     height = np.interp(radius, at, response, right=0.0)
     return height**2 / np.where(radius > 0, radius, 1.0)
 
@@ -69,7 +72,7 @@ def _ray_tables(
     mu: Float[Array, "b h w"],
     spacing: Float[Array, " b"],
 ) -> tuple[Array, Array]:
-    """exp(p) and exp(2 p), means over what a patch's taper sees along the detector."""
+    """Returns exp(p) and exp(2 p), averaged over a taper's width on the detector."""
     line = projection.project(geometry, mu) * spacing[:, None, None]
     line = jnp.maximum(line, 0.0)
     position = np.arange(SIZE) - SIZE / 2 + 0.5
@@ -93,19 +96,19 @@ def ray_variances(
     views: int | None,
     mu_water_per_mm: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Spectra that one photon a ray, and one photon^2 of electronics, would give.
+    """Returns the spectra for one photon per ray and for one photon^2 of electronics.
 
     Args:
-      image_hu: `b h w`, the slices that the patches come from.
+      image_hu: `b h w`, the slices of the patches.
       spacing_mm: (b,) size of the square pixels.
-      patches: where.
-      views: of the simulated scan; None for the longer side.
+      patches: the patches.
+      views: views of the simulated scan; None for the longer side.
       mu_water_per_mm: attenuation of water.
 
     Returns:
-      Photons' and electronics' part, (k, 32, 32) each, without the factor
-      |H(f)|^2 / f and before the taper: HU^2 pixel^2. Then (k,), the factor in them
-      that turns a ray's variance into it.
+      The parts of photons and electronics, (k, 32, 32) each, in HU^2 pixel^2, without
+      the factor |H(f)|^2 / f and before the taper; and (k,) their factor from a ray's
+      variance to these units.
     """
     geometry = photon_noise.scan_geometry(image_hu.shape[-2:], views)
     angle = projection.uniform_angles(geometry.views)
@@ -139,7 +142,10 @@ def ray_variances(
 
 
 def _directions(angle: np.ndarray) -> np.ndarray:
-    """(n, 32 * 32) share of each view in each frequency: those within a step of it."""
+    """Returns (n, 32 * 32) the share of each view in each frequency.
+
+    The views within one frequency step contribute.
+    """
     radius, direction = frequencies()
     width = 1 / np.maximum(radius * SIZE, 1.0)
     distance = np.abs(angle[:, None] - direction.reshape(-1)[None, :])

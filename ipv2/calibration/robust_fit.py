@@ -1,4 +1,4 @@
-"""The scanner that flat patches agree on: outliers left out, the filter chosen."""
+"""Fits a scanner to flat patches: leaves out outliers and selects the filter."""
 
 import numpy as np
 
@@ -6,25 +6,25 @@ from common.errors import UserError
 from ipv2.calibration import flat_patches, ray_noise, spectrum_fit
 from ipv2.calibration.patch_spectra import LEAST_PATCHES
 
-# A measured window replaces a named filter whose radial NPS is off by this much more.
+# A measured window replaces a named filter if its radial NPS error is smaller by this.
 _WORSE = 0.03
-# Named filters other than hann must be better than it by this much in the mean of
+# Named filters other than hann must be better than hann by this much in the mean of
 # log S + P / S.
 _BETTER = 0.0005
-# Patches that are left out: level this many (robust) deviations off, anatomy above
-# this share of the noise.
+# A patch is left out if its level is this many (robust) deviations off, or its anatomy
+# exceeds this share of the noise.
 _OUTLYING, _LEAST_SPREAD, _MOST_ANATOMY = 3.0, 0.05, 0.5
 _ROUNDS = 2
-# Standard errors above zero from which a patch is said to hold anatomy.
+# A patch holds anatomy if the estimate is this many standard errors above zero.
 _EVIDENT = 2.0
-# Relative variance of a ray's counts above which they say little: 3 or 4 photons.
+# Counts with a larger relative variance are not used: 3 or 4 photons.
 _STARVED = 0.3
 
 
 def robust_fit(
     spectra: spectrum_fit.Spectra, electronic_variance: float | None, *, texture: bool
 ) -> tuple[spectrum_fit.Fit, spectrum_fit.Spectra]:
-    """Best fit after patches that hold anatomy, or an artefact, are left out."""
+    """Returns the best fit without patches that hold anatomy or artefacts."""
     fitted = spectrum_fit.fit(
         spectra,
         spectrum_fit.named_family("hann"),
@@ -52,7 +52,7 @@ def robust_fit(
 
 
 def _ordinary(fitted: spectrum_fit.Fit, spectra: spectrum_fit.Spectra) -> np.ndarray:
-    """Patches at the level of the others, without much anatomy, that rays reach."""
+    """Selects patches of usual level, with little anatomy and enough photons."""
     ratio = spectra.power.sum(axis=1) / (fitted.noise + fitted.anatomy).sum(axis=1)
     level = np.log(np.maximum(ratio, 1e-6))
     off = np.abs(level - np.median(level))
@@ -69,7 +69,7 @@ def _best_fit(
     electronic_variance: float | None,
     textured: np.ndarray,
 ) -> spectrum_fit.Fit:
-    """The named filter that fits best, or a measured window where none fits."""
+    """Returns the named filter that fits best, or a measured window if none fits."""
 
     def fit(family: spectrum_fit.Family) -> spectrum_fit.Fit:
         return spectrum_fit.fit(
@@ -87,24 +87,24 @@ def _best_fit(
 
 
 def variance_hu2(power: np.ndarray) -> np.ndarray:
-    """Variance in the frequencies that are read, HU^2: both of each pair f, -f."""
+    """Returns the variance in the used frequencies, HU^2: both of each pair f, -f."""
     return 2 * power.sum(axis=1) / flat_patches.SIZE**2
 
 
 def texture_error(model: np.ndarray, measured: np.ndarray) -> float:
-    """Misfit of the radial NPS, rings one frequency step wide, weighted by power.
+    """Returns the misfit of the radial NPS, in rings one frequency step wide.
 
-    Both (k, f); levels do not matter.
+    Rings are weighted by power. Both arguments are (k, f); levels do not matter.
     """
     radius = ray_noise.frequencies()[0][spectrum_fit.used()]
     ring = np.floor(radius * flat_patches.SIZE + 0.5).astype(int)
-    # Relative to each patch's level, or the noisiest would decide.
+    # Relative to each patch's level, so that the noisiest patches do not dominate.
     level = model.mean(axis=1, keepdims=True)
     expected, total = (
         np.bincount(ring, weights=(values / level).mean(axis=0))
         for values in (model, measured)
     )
     total *= expected.sum() / total.sum()
-    # Rings without power are no texture: a hundredth of the strongest is added to all.
+    # A hundredth of the strongest ring is added, so rings without power do not count.
     misfit = (total - expected) / (expected + 0.01 * expected.max())
     return float(np.sqrt(np.average(misfit**2, weights=expected)))

@@ -1,20 +1,20 @@
-"""The scan that a user's own images come from: photons, electronics, kernel.
+"""Measures the scan that made a user's images: photons, electronics, kernel.
 
 `calibrate` reads normal-dose images, or a low-dose and a normal-dose image of one
-patient, and returns the parameters with which `simulate_low_dose` makes noise of the
-same level and texture. Flat patches of soft tissue (`flat_patches`, `patch_spectra`)
-are compared with the spectrum that the model predicts for each of them from the line
-integrals through it (`ray_noise`, `spectrum_fit`, `robust_fit`). Photons are those of
-the model: thicker slices, more views or more tube current count as more of them.
+patient. It returns the parameters with which `simulate_low_dose` makes noise of the
+same level and texture. It compares flat patches of soft tissue (`flat_patches`,
+`patch_spectra`) with the spectrum that the model predicts for each of them from the
+line integrals through it (`ray_noise`, `spectrum_fit`, `robust_fit`). Photons are those
+of the model: thicker slices, more views or more tube current mean more photons.
 
-What a pair adds. Electronics' noise grows as 1 / dose^2 and as exp(2 p), photons' as
-1 / dose and exp(p): at low dose, or between two doses, they can be told apart; one
-normal-dose image cannot tell, and keeps the variance it is given. If both images show
-the same anatomy at the same place, their difference alone is read: anatomy cancels in
-it, and it is what a simulation has to add. Its noise is the sum of both when the scans
-are independent, and low less normal when the low dose was made from the normal dose's
-own raw data, as in public quarter-dose collections; the correlation of the difference
-with the normal-dose image tells which.
+A pair also gives the electronic noise. Electronics' noise grows as 1 / dose^2 and
+exp(2 p), photons' noise as 1 / dose and exp(p). So two doses separate them; a single
+normal-dose image does not, and the given variance is kept. If both images show the same
+anatomy at the same place, only their difference is used: anatomy cancels in it, and a
+simulation has to add exactly this difference. Its noise is the sum of both if the scans
+are independent. It is low minus normal if the low dose was made from the normal dose's
+raw data, as in public quarter-dose collections. The correlation of the difference with
+the normal-dose image decides between the two.
 """
 
 import dataclasses
@@ -30,45 +30,45 @@ from ipv2.calibration.robust_fit import robust_fit, texture_error, variance_hu2
 from ipv2.kernels import photon_noise
 
 _SLICES = 24
-# Noise below this is that of whole HU, or none.
+# Noise below this is only rounding to whole HU, or none.
 _LEAST_NOISE_HU = 0.5
-# A radial NPS this far off is no scanner's noise.
+# No scanner's noise has a larger misfit of the radial NPS.
 _NO_NOISE = 0.5
-# Photons^2: an electronic variance known no better than this, and no better than to a
-# half, is not known.
+# Photons^2: an electronic variance whose error exceeds this, and half its value, counts
+# as unknown.
 _VAGUE_VARIANCE = 10.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """A scanner and protocol as `simulate_low_dose` needs them, and how sure that is.
+    """The parameters of a scanner and protocol for `simulate_low_dose`, with errors.
 
-    Errors are relative standard errors between slices (between patches where there are
-    fewer than four slices), as far as the model itself holds: `level_spread` and
-    `texture_error` say how far it does.
+    Errors are relative standard errors between slices (between patches if there are
+    fewer than four slices). They assume that the model is right; `level_spread` and
+    `texture_error` measure how far it is.
 
     Attributes:
-      photons: a ray at normal dose.
-      photons_error: relative standard error, kernel unknown.
+      photons: photons per ray at normal dose.
+      photons_error: relative standard error, with unknown kernel.
       electronic_variance: photons^2.
-      electronic_error: standard error, photons^2; None where the images cannot tell and
-        the value is the one given.
+      electronic_error: standard error, photons^2; None if the images cannot determine
+        the variance, which is then the given one.
       filter_name: the reconstruction filter that fits best.
-      cutoff: of that filter.
+      cutoff: cutoff of that filter.
       cutoff_error: relative standard error; None for a measured window.
-      window: measured factors on the filter; () where a named one fits.
-      views: of the simulated scan.
-      mu_water_per_mm: as assumed.
-      patches: that were used.
-      slices: that they come from.
-      noise_hu: standard deviation measured in the patches, from 0.09 to 0.45 cycles a
+      window: measured factors on the filter; () if a named filter fits.
+      views: views of the simulated scan.
+      mu_water_per_mm: assumed attenuation of water.
+      patches: number of patches used.
+      slices: number of slices with these patches.
+      noise_hu: standard deviation measured in the patches, from 0.09 to 0.45 cycles per
         pixel, root mean square.
-      model_hu: what the model gives there.
-      level_spread: relative deviation, between slices, of measured noise to the
-        model's (standard deviations); tube current that follows the patient shows here.
+      model_hu: the model's standard deviation there.
+      level_spread: relative deviation between slices of measured to modelled noise
+        (standard deviations); tube current that follows the patient raises it.
       texture_error: root mean square of the relative misfit of the radial NPS, weighted
         by its power.
-      relation: of a pair: 'independent', 'inserted', 'unaligned'; '' for one image.
+      relation: for a pair: 'independent', 'inserted', 'unaligned'; '' for one image.
     """
 
     photons: float
@@ -92,7 +92,7 @@ class Calibration:
     def dose_params(
         self, dose: float, input_dose: float = 1.0
     ) -> photon_noise.DoseParams:
-        """Parameters of a scan of this scanner at a fraction of normal dose."""
+        """Returns the parameters of this scanner at a fraction of normal dose."""
         return photon_noise.DoseParams(
             dose=dose,
             input_dose=input_dose,
@@ -106,13 +106,15 @@ class Calibration:
         )
 
     def describe(self) -> list[str]:
-        """Lines for people: values, how sure they are, what could not be told."""
+        """Returns lines for people: values, errors, and what is unknown."""
         percent = 100 * self.photons_error
-        lines = [f"photons a ray at normal dose: {self.photons:.3g} +- {percent:.0f} %"]
+        lines = [
+            f"photons per ray at normal dose: {self.photons:.3g} +- {percent:.0f} %"
+        ]
         if self.electronic_error is None:
             lines.append(
                 f"electronic noise: not identified, {self.electronic_variance:g} "
-                "photons^2 kept (at low dose, or in a low and normal pair, it shows)"
+                "photons^2 kept (a low-dose image or a pair of doses shows it)"
             )
         else:
             lines.append(
@@ -140,16 +142,16 @@ class Calibration:
             lines.append(f"pair: {_RELATIONS[self.relation]}")
         if self.level_spread > 0.1:
             lines.append(
-                "the noise level differs between slices by more than the model knows: "
-                "tube current that follows the patient, or filters that follow the "
-                "signal; photons are a mean"
+                "the noise level differs between slices by more than the model "
+                "explains: tube current that follows the patient, or filters that "
+                "follow the signal; photons are a mean"
             )
         return lines
 
 
 _RELATIONS = {
     "independent": "aligned, noise independent: the difference was used",
-    "inserted": "aligned, the low dose holds the normal dose's own noise: the "
+    "inserted": "aligned, the low dose contains the normal dose's noise: the "
     "difference was used",
     "unaligned": "not aligned, or partly correlated: each image was used alone",
 }
@@ -164,71 +166,83 @@ def calibrate(
     views: int | None = None,
     mu_water_per_mm: float = 0.0192,
 ) -> Calibration:
-    """The scan that images come from.
+    """Returns the calibration of the scan that made the images.
 
     Args:
       images_hu: `*b h w` images in HU of one scanner and protocol, at normal dose, some
-        with soft tissue; or a pair (low, normal) of them, of the same shape. Of more
-        than 24 slices, 24 evenly spaced ones are read.
-      spacing_mm: size of the square pixels; as in `simulate_low_dose`.
-      dose: of the images as a fraction of normal dose, 1 if None; for a pair that of
-        the low-dose image (normal is 1), or (low, normal), `math.inf` for no noise.
-      electronic_variance: photons^2, assumed where the images cannot tell.
-      views: of the scan that will be simulated; see `DoseParams`.
+        with soft tissue; or a pair (low, normal) of such images, of the same shape. Of
+        more than 24 slices, 24 evenly spaced ones are used.
+      spacing_mm: size of the square pixels; see `simulate_low_dose`.
+      dose: dose of the images as a fraction of normal dose, 1 if None; for a pair that
+        of the low-dose image (normal is 1), or (low, normal), `math.inf` for no noise.
+      electronic_variance: photons^2, assumed if the images cannot determine it.
+      views: views of the scan that will be simulated; see `DoseParams`.
       mu_water_per_mm: attenuation of water.
 
     Raises:
-      UserError: input that is not HU or does not fit together, no dose for a pair, no
-        flat soft tissue, or none with noise in it.
+      UserError: The input is not HU or does not fit together, a pair has no dose, or
+        there is no flat soft tissue with noise.
     """
     pair = isinstance(images_hu, tuple)
-    images = [
-        _checked(image, spacing_mm) for image in (images_hu if pair else [images_hu])
-    ]
-    if pair and (len(images) != 2 or images[0].shape != images[1].shape):
-        raise UserError(
-            "a pair is (low, normal), two images of one shape; got "
-            f"{[image.shape for image in images]}."
-        )
+    images, spacing = _chosen_slices(images_hu if pair else (images_hu,), spacing_mm)
     doses = _doses(dose, pair)
-    flat = [image.reshape(-1, *image.shape[-2:]) for image in images]
-    spacing = _spacing(spacing_mm, images[0].shape[:-2])
-    chosen = np.unique(np.linspace(0, len(spacing) - 1, _SLICES).round().astype(int))
-    flat = [np.asarray(image[chosen], np.float32) for image in flat]
-    spacing = spacing[chosen]
-    relation = ""
-    if pair:
-        relation, parts = pair_spectra(flat, spacing, doses, views, mu_water_per_mm)
-        spectra = spectrum_fit.Spectra(
-            *(np.concatenate(p) for p in zip(*parts, strict=True))
-        )
-    else:
-        channel = Channel(flat[0], 1 / doses[0], 1 / doses[0] ** 2)
-        patches = flat_patches.flat_patches(flat[0])
-        spectra = patch_spectra(
-            channel, flat[0], patches, spacing, views, mu_water_per_mm
-        )
+    relation, spectra = _spectra(images, spacing, doses, views, mu_water_per_mm)
     _require_noise(spectra)
     # Anatomy cancels in a difference.
     texture = relation in ("", "unaligned")
-    read = spectra
-    fitted, spectra = robust_fit(
-        read, None if pair else electronic_variance, texture=texture
+    fitted, fitted_spectra = robust_fit(
+        spectra, None if pair else electronic_variance, texture=texture
     )
     q_error = float(fitted.errors[1]) if pair else None
     if q_error is not None and q_error > max(
         fitted.electronic_variance / 2, _VAGUE_VARIANCE
     ):
-        fitted, spectra = robust_fit(read, electronic_variance, texture=texture)
+        fitted, fitted_spectra = robust_fit(
+            spectra, electronic_variance, texture=texture
+        )
         q_error = None
     return _calibration(
         fitted,
-        spectra,
+        fitted_spectra,
         q_error,
         views=views,
         mu_water_per_mm=mu_water_per_mm,
         relation=relation,
     )
+
+
+def _chosen_slices(
+    images_hu: tuple[Any, ...], spacing_mm: Any
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Returns evenly spaced slices of each image, float32, and their pixel sizes."""
+    images = [_checked(image, spacing_mm) for image in images_hu]
+    if len(images) > 2 or images[0].shape != images[-1].shape:
+        raise UserError(
+            "a pair must be (low, normal), two images of one shape; got "
+            f"{[image.shape for image in images]}."
+        )
+    spacing = _spacing(spacing_mm, images[0].shape[:-2])
+    chosen = np.unique(np.linspace(0, len(spacing) - 1, _SLICES).round().astype(int))
+    flat = [image.reshape(-1, *image.shape[-2:]) for image in images]
+    return [np.asarray(image[chosen], np.float32) for image in flat], spacing[chosen]
+
+
+def _spectra(
+    images: list[np.ndarray],
+    spacing: np.ndarray,
+    doses: tuple[float, ...],
+    views: int | None,
+    mu_water: float,
+) -> tuple[str, spectrum_fit.Spectra]:
+    """Returns the relation of a pair, '' for one image, and the spectra to fit."""
+    if len(images) == 2:
+        relation, parts = pair_spectra(images, spacing, doses, views, mu_water)
+        joined = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return relation, spectrum_fit.Spectra(*joined)
+    (image,) = images
+    channel = Channel(image, 1 / doses[0], 1 / doses[0] ** 2)
+    patches = flat_patches.flat_patches(image)
+    return "", patch_spectra(channel, image, patches, spacing, views, mu_water)
 
 
 def _checked(image_hu: Any, spacing_mm: Any) -> np.ndarray:
@@ -240,8 +254,8 @@ def _checked(image_hu: Any, spacing_mm: Any) -> np.ndarray:
         raise UserError(str(error)) from error
     if min(image.shape[-2:]) < 2 * flat_patches.SIZE:
         raise UserError(
-            f"image_hu is {image.shape[-2:]} pixels; a calibration reads patches of "
-            f"{flat_patches.SIZE} x {flat_patches.SIZE} and needs twice that."
+            f"image_hu: got {image.shape[-2:]} pixels, accepted: at least twice the "
+            f"{flat_patches.SIZE} x {flat_patches.SIZE} pixels of a patch."
         )
     return image
 
@@ -273,8 +287,8 @@ def _require_noise(spectra: spectrum_fit.Spectra) -> None:
     deviation = math.sqrt(float(np.median(variance_hu2(spectra.power))))
     if deviation < _LEAST_NOISE_HU:
         raise UserError(
-            f"the flat patches hold noise of {deviation:.2f} HU: nothing to calibrate "
-            "on. Give images as the scanner made them, neither denoised nor averaged."
+            f"the flat patches hold noise of {deviation:.2f} HU: too little for a "
+            "calibration. Give the scanner's images, neither denoised nor averaged."
         )
 
 
@@ -287,10 +301,10 @@ def _calibration(
     mu_water_per_mm: float,
     relation: str,
 ) -> Calibration:
-    """The fit's numbers, its level set so that variances agree.
+    """Returns the fit's numbers, with the level scaled so that variances agree.
 
-    The likelihood weighs every frequency and every direction alike; where the model is
-    only nearly right, its level would not be that of the variance.
+    The likelihood gives every frequency and direction the same weight. If the model is
+    only nearly right, its level is not that of the variance.
     """
     noise = spectra.power - fitted.anatomy
     ratio = noise.sum(axis=1) / fitted.noise.sum(axis=1)

@@ -1,18 +1,18 @@
-"""Photons, electronic noise and filter from periodograms of flat patches.
+"""Fits photons, electronic noise and filter to periodograms of flat patches.
 
-Whittle's likelihood: a periodogram value P is exponentially distributed about its
-expectation S, so minus its logarithm is sum(log S + P / S). For patch k
+Whittle's likelihood: a periodogram value P has an exponential distribution with
+expectation S, so the negative log-likelihood is sum(log S + P / S). For patch k
 
     S_k(f) = [c1 A_k(f) / N0 + c2 q B_k(f) / N0^2] g(f) + b_k (f0 / f)^3
 
-A_k and B_k as `ray_noise` has them, c1 and c2 what the dose does to photons' and
-electronics' noise (1 / dose and 1 / dose^2), q = sigma_e^2, g = |H(f)|^2 / f of the
-filter, and b_k >= 0 what anatomy the patch holds. P and S are raised by 1 % of the
-patch's mean power: where a kernel lets nothing through, nothing is asked of the model.
+with A_k and B_k of `ray_noise`, the dose factors c1 and c2 of photons' and electronics'
+noise (1 / dose and 1 / dose^2), q = sigma_e^2, g = |H(f)|^2 / f of the filter, and the
+anatomy b_k >= 0 of the patch. P and S are both raised by 1 % of the patch's mean power,
+so frequencies that the kernel blocks do not influence the fit.
 
-The maximum is found by Fisher scoring, b_k eliminated. The errors are those of the
-"sandwich" (Huber 1967; White 1982) between groups: they hold for patches that overlap
-and for slices whose level differs by more than the model knows.
+Fisher scoring finds the maximum, with b_k eliminated. Errors are "sandwich" errors
+(Huber 1967; White 1982) between groups: they hold for overlapping patches, and for
+slices whose level differs by more than the model explains.
 """
 
 import dataclasses
@@ -30,11 +30,12 @@ from ipv2.calibration.flat_patches import SIZE
 NAMED = ("hann", "cosine", "hamming", "shepp-logan")
 _LEAST_CUTOFF, _MOST_CUTOFF = 0.1, 4.0
 _STARTS = (0.2, 0.35, 0.6, 1.0, 1.7, 3.0)
-# Windows: factors at multiples of 1/32 cycle a pixel, 1 up to 4/32, where anatomy hides
-# the noise; the last, at the detector's end, is the last but one.
+# Windows: factors at multiples of 1/32 cycle per pixel. They are 1 up to 4/32, where
+# anatomy hides the noise; the last, at the detector's end, repeats the one before.
 _KNOTS, _FIRST = 17, 5
 _LEAST_FACTOR, _MOST_FACTOR = 0.05, 20.0
-# Cycles a pixel: from three steps of a patch's spectrum to short of the detector's end.
+# Used range in cycles per pixel: from three steps of a patch's spectrum to just below
+# the detector's end.
 _LOWEST, _HIGHEST = 0.09, 0.47
 _ANATOMY_AT = 0.1
 _TOLERANCE = 0.01
@@ -44,15 +45,15 @@ _STEP = 1e-3
 
 
 class Spectra(NamedTuple):
-    """What is fitted.
+    """The data of the fit.
 
     Attributes:
-      power: periodograms of patches at the frequencies `used`, HU^2 pixel^2, less what
-        whole HU contribute.
+      power: periodograms of patches at the frequencies `used`, HU^2 pixel^2, without
+        the contribution of rounding to whole HU.
       photons: c1 A_k.
       electronics: c2 B_k.
-      scale: (k,) what turns the variance of a ray into these units.
-      group: which patches are independent of which: those of other groups.
+      scale: (k,) factor from the variance of a ray to these units.
+      group: (k,) group of each patch; patches of different groups are independent.
     """
 
     power: Float[np.ndarray, "k f"]
@@ -62,14 +63,14 @@ class Spectra(NamedTuple):
     group: np.ndarray
 
     def take(self, which: np.ndarray) -> "Spectra":
-        """Some of the patches."""
+        """Returns some of the patches."""
         return Spectra(*(part[which] for part in self))
 
 
 def ray_variance(
     spectra: Spectra, log_alpha: float, electronic_variance: float
 ) -> np.ndarray:
-    """(k, f) relative variance of the counts of the rays behind each frequency."""
+    """Returns (k, f) relative variance of the counts behind each frequency."""
     alpha = math.exp(log_alpha)
     photons = alpha * spectra.photons
     electronics = alpha**2 * electronic_variance * spectra.electronics
@@ -79,7 +80,7 @@ def ray_variance(
 def with_logarithm(
     spectra: Spectra, log_alpha: float, electronic_variance: float
 ) -> Spectra:
-    """The model's parts, corrected for what the logarithm makes of few counts."""
+    """Corrects the model's parts for the logarithm of few counts."""
     inverse = math.exp(log_alpha) * spectra.photons / spectra.scale[:, None]
     factor = logarithm_factor(1 / np.maximum(inverse, 1e-12), electronic_variance)
     return spectra._replace(
@@ -88,10 +89,11 @@ def with_logarithm(
 
 
 def logarithm_factor(counts: np.ndarray, electronic_variance: float) -> np.ndarray:
-    """Variance of ln(max(n, 1)) over 1 / counts + q / counts^2, its limit for many.
+    """Returns the variance of ln(max(n, 1)) over its limit for many counts.
 
-    n = Poisson(counts) + Normal(0, q), as `simulate_low_dose` draws it for an input
-    without noise. Summed exactly at some counts, interpolated in their logarithm.
+    The limit is 1 / counts + q / counts^2. n = Poisson(counts) + Normal(0, q), as
+    `simulate_low_dose` draws it for an input without noise. The variance is summed
+    exactly at some counts and interpolated in their logarithm.
     """
     known = np.geomspace(0.3, 3e3, 49)
     nodes, weights = np.polynomial.hermite_e.hermegauss(31)
@@ -107,7 +109,7 @@ def logarithm_factor(counts: np.ndarray, electronic_variance: float) -> np.ndarr
         first = np.sum(chance * value)
         variance = np.sum(chance * (value - first) ** 2)
         factors.append(variance / (1 / mean + electronic_variance / mean**2))
-    # Beyond the last what is left is of the order of 1 / counts.
+    # Beyond the last count the deviation from 1 is of the order of 1 / counts.
     return np.interp(np.log(counts), np.log(known), factors, right=1.0)
 
 
@@ -115,11 +117,11 @@ class Family(NamedTuple):
     """Filters with free parameters.
 
     Attributes:
-      filter_name: of `projection.FILTERS`.
-      starts: parameters to start from, each (p,).
-      limits: (lowest, highest) of the parameters.
-      cutoff: of the parameters.
-      window: of the parameters.
+      filter_name: a name of `reconstruction_filter.FILTERS`.
+      starts: start values of the parameters, each (p,).
+      limits: (lowest, highest) value of every parameter.
+      cutoff: returns the cutoff for parameters.
+      window: returns the window for parameters.
     """
 
     filter_name: str
@@ -129,7 +131,7 @@ class Family(NamedTuple):
     window: Callable[[np.ndarray], tuple[float, ...]]
 
     def gain(self, shape: np.ndarray) -> np.ndarray:
-        """(f,) g at the used frequencies, as a tapered patch shows it."""
+        """Returns (f,) g at the used frequencies, convolved with the taper."""
         power = ray_noise.filter_power(
             self.filter_name, self.cutoff(shape), self.window(shape)
         )
@@ -141,11 +143,11 @@ class Fit:
     """The parameters that fit best.
 
     Attributes:
-      family: of the filter.
+      family: family of the filter.
       log_alpha: -log N0.
       electronic_variance: q.
-      shape: the filter's parameters.
-      errors: standard errors of log_alpha, q and the shape; 0 for a q held fixed.
+      shape: parameters of the filter.
+      errors: standard errors of log_alpha, q and the shape; 0 for a fixed q.
       loss: mean of log S + P / S.
       noise: the model's noise in each patch at `used`, (k, f).
       anatomy: b_k (f0 / f)^3, (k, f).
@@ -164,7 +166,7 @@ class Fit:
 
 
 def named_family(filter_name: str) -> Family:
-    """One of the named filters, its cutoff free."""
+    """Returns the family of a named filter with a free cutoff."""
     return Family(
         filter_name,
         tuple((math.log(cutoff),) for cutoff in _STARTS),
@@ -175,7 +177,7 @@ def named_family(filter_name: str) -> Family:
 
 
 def window_family(like: Fit) -> Family:
-    """The filter of a fit times free factors at evenly spaced frequencies."""
+    """Returns the filter of a fit times free factors at evenly spaced frequencies."""
     cutoff = like.family.cutoff(like.shape)
     free = _KNOTS - 1 - _FIRST
     return Family(
@@ -193,7 +195,7 @@ def window_family(like: Fit) -> Family:
 
 @functools.cache
 def used() -> np.ndarray:
-    """(32, 32) frequencies that are read, one of each pair f and -f."""
+    """Returns a (32, 32) mask of the used frequencies, one of each pair f and -f."""
     radius, _ = ray_noise.frequencies()
     row = np.fft.fftfreq(SIZE)[:, None]
     column = np.fft.fftfreq(SIZE)[None, :]
@@ -208,14 +210,14 @@ def fit(
     electronic_variance: float | None,
     textured: np.ndarray,
 ) -> Fit:
-    """Best filter of the family and best level.
+    """Returns the best filter of the family and the best level.
 
     Args:
-      spectra: of at least one patch.
+      spectra: spectra of at least one patch.
       family: filters to choose from.
-      electronic_variance: held at this value; None fits it.
-      textured: (k,) patches whose b_k is fitted, the others' is 0. Free everywhere,
-        hundreds of b_k would each take their share of the weakest frequencies' noise.
+      electronic_variance: fixed value of q; None fits it.
+      textured: (k,) patches whose b_k is fitted; b_k of the others is 0. If all were
+        fitted, hundreds of b_k would absorb noise of the weakest frequencies.
     """
     problem = _Problem(spectra, family, textured, is_q_free=electronic_variance is None)
     starts = (
@@ -247,12 +249,12 @@ def fit(
 
 
 class _State(NamedTuple):
-    """Where the search is.
+    """The present state of the search.
 
     Attributes:
       theta: -log N0, q and the filter's parameters.
       anatomy: (k,) b_k.
-      noise: (k, f) the model's.
+      noise: (k, f) noise of the model.
       loss: mean of log S + P / S.
     """
 
@@ -263,7 +265,7 @@ class _State(NamedTuple):
 
 
 class _Problem:
-    """What is minimised, over `theta` and b_k."""
+    """The minimisation problem over `theta` and b_k."""
 
     def __init__(
         self,
@@ -282,7 +284,7 @@ class _Problem:
         self.free[1] = is_q_free
 
     def start(self, shape: tuple[float, ...], electronic_variance: float) -> _State:
-        """The best level for a filter, without anatomy."""
+        """Returns the state with the best level for a filter, without anatomy."""
         theta = np.array([0.0, 0.0, *shape])
         ratio = self.spectra.power.sum(axis=1) / self._noise(theta).sum(axis=1)
         theta[0] = math.log(max(float(np.median(ratio)), 1e-30))
@@ -296,11 +298,11 @@ class _Problem:
         return _State(theta, anatomy, noise, loss)
 
     def anatomy(self, levels: np.ndarray) -> np.ndarray:
-        """(k, f) b_k (f0 / f)^3."""
+        """Returns (k, f) b_k (f0 / f)^3."""
         return levels[:, None] * self.anatomy_shape
 
     def equations(self, state: _State) -> "_System":
-        """Normal equations of the next step, anatomy eliminated."""
+        """Returns the normal equations of the next step, anatomy eliminated."""
         total = state.noise + self.anatomy(state.anatomy) + self.floor
         weight = total**-2
         residual = weight * (self.power - total)
@@ -308,7 +310,7 @@ class _Problem:
         anatomy_information = weight @ self.anatomy_shape**2
         wanted = state.anatomy + anatomy_gradient / anatomy_information
         evidence = np.maximum(wanted, 0.0) * np.sqrt(anatomy_information)
-        # At zero and pulled below: held there.
+        # A b_k at zero whose gradient points below zero stays there.
         active = self.textured & ((state.anatomy > 0) | (anatomy_gradient > 0))
         anatomy_gradient = np.where(active, anatomy_gradient, 0.0)
         jacobian = self._jacobian(state)[self.free]
@@ -341,19 +343,19 @@ class _Problem:
         )
 
     def _jacobian(self, state: _State) -> np.ndarray:
-        """(p, k, f) derivatives of the noise."""
+        """Returns (p, k, f) derivatives of the noise."""
         photons, electronics = self._parts(state.theta)
         rows = [photons + 2 * state.theta[1] * electronics, electronics]
         for index in range(2, state.theta.size):
             moved = state.theta.copy()
-            # Inwards: a parameter may sit at the end of its range.
+            # Downwards, because a parameter may be at the upper end of its range.
             moved[index] -= _STEP
             rows.append((state.noise - self._noise(moved)) / _STEP)
         return np.stack(rows)
 
 
 def _step(problem: _Problem, state: _State, damping: float) -> tuple[_State, float]:
-    """A step down, with as much damping as that takes; and that for the next step."""
+    """Takes a damped step that lowers the loss; returns the next damping too."""
     theta, system = state.theta, problem.equations(state)
     while True:
         step = np.zeros(theta.size)
@@ -370,7 +372,7 @@ def _step(problem: _Problem, state: _State, damping: float) -> tuple[_State, flo
 
 
 class _System(NamedTuple):
-    """What a step is made of; see `_Problem.equations`."""
+    """The terms of a step; see `_Problem.equations`."""
 
     gradient: np.ndarray
     information: np.ndarray
@@ -382,12 +384,12 @@ class _System(NamedTuple):
     evidence: np.ndarray
 
     def anatomy_step(self, moved: np.ndarray) -> np.ndarray:
-        """Change of b_k that goes with a change of the other parameters."""
+        """Returns the change of b_k for a change of the other parameters."""
         return (self.anatomy_gradient - moved @ self.cross) / self.anatomy_information
 
 
 def _sandwich_errors(system: _System, group: np.ndarray) -> np.ndarray:
-    """Standard errors from how the groups' scores scatter."""
+    """Returns standard errors from the scatter of the groups' scores."""
     names = np.unique(group)
     scores = np.stack([system.scores[:, group == name].sum(axis=1) for name in names])
     inverse = np.linalg.pinv(system.information)

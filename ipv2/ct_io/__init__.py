@@ -1,7 +1,7 @@
-"""CT files to HU and back, on SimpleITK.
+"""Reads CT files to HU and writes them, with SimpleITK and pydicom.
 
     volume = read_volume("scan/")              # a DICOM series; or scan.nii.gz, ...
-    write_volume(volume, "copy.nii.gz")        # the extension says which format
+    write_volume(volume, "copy.nii.gz")        # the extension selects the format
 
     with open_volume("scan/") as source:       # the same slice by slice
         with slice_writer(source, source.shape, "copy.mha") as write:
@@ -17,8 +17,8 @@
 | .png                      | 8 or 16 bits of grey; HU if the window it was made with |
 |                           | is stated, else `Volume.unit` is 'grey'; no spacing     |
 
-What lies outside the field of view (-2000, -3024, PixelPaddingValue) becomes -1024 HU.
-What is wrong with a file is a `common.errors.UserError` that names it.
+Pixels outside the field of view (-2000, -3024, PixelPaddingValue) become -1024 HU. A
+faulty file raises a `common.errors.UserError` that names it.
 """
 
 from ipv2.ct_io.dicom_dose import at_dose

@@ -1,17 +1,16 @@
-"""What a derived DICOM slice keeps of the header of its source.
+"""Selects the header elements that a derived DICOM slice keeps from its source.
 
-Kept, byte by byte and in the file's own character set: patient, study, equipment,
-acquisition and geometry; of how pixels are shown, the window with its explanation and
-VOI LUT function; what was done to the pixels before (lossy compression, burned-in
-annotation).
+Kept, byte by byte and in the file's character set: patient, study, equipment,
+acquisition and geometry; the display window with its explanation and VOI LUT function;
+earlier changes to the pixels (lossy compression, burned-in annotation).
 
 Dropped:
-- sequences, which refer to objects and requests of the source; but not
-  CTDIPhantomTypeCodeSequence, the phantom that CTDIvol was measured in: the two are
-  kept together or not at all;
-- private elements: vendors' own, which only they know to be true of a derived image;
-- overlays and curves (groups 60xx and 50xx): drawn on the source's pixels;
-- all else of group 0028: how the source's pixels were stored, padding values too;
+- sequences, which refer to objects and requests of the source. The exception is
+  CTDIPhantomTypeCodeSequence, the phantom in which CTDIvol was measured: the two are
+  kept together or dropped together;
+- private elements: only their vendor knows whether they hold for a derived image;
+- overlays and curves (groups 60xx and 50xx): they were drawn on the source's pixels;
+- the rest of group 0028: how the source's pixels were stored, with padding values;
 - PixelSpacing that is not two numbers above 0.
 """
 
@@ -40,13 +39,13 @@ _KEPT_SEQUENCES = frozenset(("CTDIPhantomTypeCodeSequence",))
 
 
 def carried(source: Dataset) -> Dataset:
-    """The elements of a header that a derived slice keeps.
+    """Returns the elements of a header that a derived slice keeps.
 
     Args:
-      source: of any transfer syntax; left as it is.
+      source: a header of any transfer syntax; it is not changed.
 
     Returns:
-      A data set to be written in explicit little endian. Texts stay the bytes they are.
+      A header to write in explicit little endian. Texts keep their bytes.
     """
     result = Dataset()
     for tag in source.keys():
@@ -73,7 +72,7 @@ def _is_size(values: tuple[float, ...]) -> bool:
 
 def _is_kept(tag: BaseTag) -> bool:
     if keyword_for_tag(tag) == "ReferencedFrameNumber":
-        return False  # the reader's, of a frame: which one the slice is
+        return False  # the reader added it: the number of the slice's frame
     if tag.is_private or tag.element == 0 or not dictionary_has_tag(tag):
         return False
     if tag.group == 0x0028:
@@ -85,10 +84,10 @@ def _is_kept(tag: BaseTag) -> bool:
 def _explicit(
     raw: RawDataElement, source: Dataset
 ) -> DataElement | RawDataElement | None:
-    """A raw element as explicit little endian has it; None if it is not to be kept."""
+    """Returns a raw element for explicit little endian; None if it is dropped."""
     vr = raw.VR if raw.VR not in (None, "UN") else dictionary_VR(raw.tag)
     if raw.value is None and raw.length:
-        # It stayed on disk: far larger than any of these attributes.
+        # pydicom left it on disk: it is far larger than any kept attribute.
         logging.warning("%s: %d bytes; not kept", keyword_for_tag(raw.tag), raw.length)
         return None
     raw = raw._replace(value=raw.value or b"")

@@ -1,10 +1,10 @@
-"""The dose attributes of a DICOM CT slice whose dose is simulated.
+"""Sets the dose attributes of a DICOM CT slice at a simulated dose.
 
-A simulated scan should read as one: tube current, exposure and CTDIvol are those of
-the scan that is simulated, so that images sorted by them fall where their noise does.
-It should never pass for one: SyntheticData is YES, and IrradiationEventUID goes, since
-no irradiation belongs to these values (dose registries count by it). What the patient
-got stays in the source image, which the derived one names.
+Tube current, exposure and CTDIvol are those of the simulated scan, so images sorted by
+dose are also sorted by noise. A simulated scan must not pass for a real one:
+SyntheticData is YES, and IrradiationEventUID is dropped, because dose registries count
+irradiations by it. The patient's real dose stays in the source image, to which the
+derived image refers.
 """
 
 from pydicom import Dataset
@@ -18,15 +18,15 @@ _FRACTIONAL = ("XRayTubeCurrentInmA", "ExposureInmAs", "CTDIvol")
 
 
 def at_dose(header: Dataset, fraction: float) -> Dataset:
-    """The header of a slice as scanned with a fraction of its exposure.
+    """Returns the header of a slice scanned with a fraction of its exposure.
 
-    Scaled, where present: XRayTubeCurrent (mA, uA), Exposure (mAs, uAs), their
+    Scales, if present: XRayTubeCurrent (mA, uA), Exposure (mAs, uAs), their
     floating-point forms and CTDIvol. mA and mAs are whole numbers in DICOM, at least 1
-    here; ExposureInuAs is added, which has the digits. What is not a number stays.
+    here, so ExposureInuAs is added to keep the digits. Values that are no numbers stay.
 
     Args:
-      header: of one slice; left as it is.
-      fraction: of the slice's own exposure, above 0.
+      header: header of one slice; it is not changed.
+      fraction: share of the slice's exposure, above 0.
     """
     result = Dataset()
     result.update(header)

@@ -1,8 +1,8 @@
-"""Where the slices of a DICOM series lie, as far as their headers say it.
+"""Reads the places of a DICOM series' slices from their headers.
 
-Each slice keeps its own position and orientation; the mean grid of a series serves
-computing only. What a header does not state is unknown: it is computed with as a plain
-axial slice of 1 mm pixels, which `Place` says, and is never written.
+Each slice keeps its own position and orientation; the mean grid of a series is used
+only for computation. Geometry that a header does not state is unknown (`Place`): it is
+computed as a plain axial slice of 1 mm pixels, and never written.
 """
 
 import dataclasses
@@ -18,26 +18,26 @@ from ipv2.ct_io.dicom_header import number_of, numbers_of
 from ipv2.ct_io.volume import Gaps
 
 _AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-# Cosines are text of some six digits.
+# Cosines are text of about six digits.
 _COSINES_NEAR = 1e-3
 # Positions rounded to 0.1 mm at 0.5 mm steps are off by 20 %.
 _STEPS_NEAR = 0.25
-# Steps that differ by less are what rounded text makes of even ones.
+# Rounded text makes even steps differ by up to this.
 _EVEN_MM = 0.011
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a slice lies: few numbers, however long the series.
+    """The place of a slice: few numbers, so that a long series needs little memory.
 
     Attributes:
-      path: its file.
-      name: what messages call it: the file, or the frame of a file.
-      origin_mm: ImagePositionPatient (x, y, z); None where it is not stated.
-      cosines: ImageOrientationPatient, rows then columns; None where it is not stated,
-        or its two directions are no unit vectors at a right angle.
-      pixel_mm: PixelSpacing (row, column); None where it is not stated.
-      gap_mm: SpacingBetweenSlices or SliceThickness; None where neither is stated.
+      path: file of the slice.
+      name: name for messages: the file, or the frame of a file.
+      origin_mm: ImagePositionPatient (x, y, z); None if it is not stated.
+      cosines: ImageOrientationPatient, rows then columns; None if it is not stated, or
+        its two directions are no unit vectors at a right angle.
+      pixel_mm: PixelSpacing (row, column); None if it is not stated.
+      gap_mm: SpacingBetweenSlices or SliceThickness; None if neither is stated.
     """
 
     path: Path
@@ -54,13 +54,13 @@ class Place:
 
     @property
     def direction(self) -> np.ndarray:
-        """Columns x, y and normal of the slice; axial where it is not stated."""
+        """Columns x, y and normal of the slice; axial if it is not stated."""
         x, y = np.reshape(self.cosines or _AXIAL, (2, 3))
         return np.stack([x, y, np.cross(x, y)], axis=1)
 
     @property
     def position_mm(self) -> np.ndarray:
-        """(x, y, z) of the first pixel; zero where it is not stated."""
+        """(x, y, z) of the first pixel; zero if it is not stated."""
         return np.asarray(self.origin_mm or (0.0, 0.0, 0.0))
 
     @property
@@ -70,12 +70,12 @@ class Place:
 
 
 def place_of(path: Path, header: Dataset, *, name: str) -> Place:
-    """Where a slice lies, by its header.
+    """Returns the place of a slice from its header.
 
     Args:
-      path: its file.
-      header: of it.
-      name: what messages call it.
+      path: file of the slice.
+      header: header of the slice.
+      name: name for messages.
     """
     origin = numbers_of(header, "ImagePositionPatient")
     cosines = numbers_of(header, "ImageOrientationPatient")
@@ -114,9 +114,9 @@ class Stack:
     """Slices in the order of their positions.
 
     Attributes:
-      places: of the slices, ascending along the normal.
-      gap_mm: mean distance between slices; None for one slice that does not say it.
-      uneven: in words, how the slices depart from an even stack; '' if they do not.
+      places: places of the slices, ascending along the normal.
+      gap_mm: mean distance between slices; None for one slice that does not state it.
+      uneven: how the slices depart from an even stack, in words; '' if they do not.
     """
 
     places: tuple[Place, ...]
@@ -125,15 +125,15 @@ class Stack:
 
 
 def stack(places: Sequence[Place], source: Path, *, gaps: Gaps) -> Stack:
-    """Orders slices by position, once it is sure that they are one stack.
+    """Checks that slices form one stack, and orders them by position.
 
     Args:
-      places: of all slices, in any order, of one size.
-      source: what messages name.
-      gaps: whether uneven stacks are refused.
+      places: places of all slices, in any order; the slices have one size.
+      source: file or folder for messages.
+      gaps: whether to refuse uneven stacks.
 
     Raises:
-      UserError: slices differ in spacing or orientation, have no position, share one,
+      UserError: Slices differ in spacing or orientation, have no position, share one,
         or are uneven beyond rounding and `gaps` refuses that.
     """
     for other in places[1:]:
@@ -154,8 +154,8 @@ def stack(places: Sequence[Place], source: Path, *, gaps: Gaps) -> Stack:
     problem = _gap_problem(ordered, steps) or _shear_problem(ordered)
     if problem and gaps == "refuse":
         raise UserError(
-            f"{source}: {problem}. Repair the series, or take its slices one by one as "
-            "they are, for 2-D work: --config.data.gaps=allow"
+            f"{source}: {problem}. Repair the series, or, for 2-D work, use its slices "
+            "as they are: --config.data.gaps=allow"
         )
     return Stack(
         places=tuple(ordered), gap_mm=float(steps.mean()), uneven=problem or uneven
@@ -180,14 +180,14 @@ def _check_apart(places: Sequence[Place], steps: np.ndarray, source: Path) -> No
     for (low, high), step in zip(itertools.pairwise(places), steps, strict=True):
         if step < 1e-3:
             raise UserError(
-                f"{source}: {low.short_name} and {high.short_name} stand at the same "
+                f"{source}: {low.short_name} and {high.short_name} are at the same "
                 f"position ({low.along_mm:.2f} mm along the normal). Keep one of them, "
                 "or split the folder if it holds several phases."
             )
 
 
 def _unevenness(places: Sequence[Place], steps: np.ndarray) -> str:
-    """How uneven steps are that are accepted, '' where rounding explains it."""
+    """Describes accepted uneven steps; '' if rounding explains them."""
     typical = float(np.median(steps))
     worst = int(np.abs(steps - typical).argmax())
     if abs(steps[worst] - typical) <= _EVEN_MM:
@@ -199,7 +199,7 @@ def _unevenness(places: Sequence[Place], steps: np.ndarray) -> str:
 
 
 def _gap_problem(places: Sequence[Place], steps: np.ndarray) -> str:
-    """What is wrong with the steps, '' if nothing is."""
+    """Describes what is wrong with the steps; '' if nothing is."""
     typical = float(np.median(steps))
     allowed = f"accepted are {1 - _STEPS_NEAR:g} to {1 + _STEPS_NEAR:g} times that"
     worst = int(np.abs(steps - typical).argmax())
@@ -219,7 +219,7 @@ def _gap_problem(places: Sequence[Place], steps: np.ndarray) -> str:
 
 
 def _shear_problem(places: Sequence[Place]) -> str:
-    """What is wrong with the line that the slices stand in, '' if nothing is."""
+    """Describes a shear of the stack; '' if there is none."""
     first, last = places[0], places[-1]
     normal = first.direction[:, 2]
     shift = last.position_mm - first.position_mm

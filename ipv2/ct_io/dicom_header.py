@@ -1,16 +1,17 @@
-"""What a DICOM file says of itself, and whether all of it is there; read with pydicom.
+"""Reads DICOM headers with pydicom, and checks whether a file is complete.
 
-SimpleITK reads the pixels; but it gives the same error for a truncated CT slice and for
+SimpleITK reads the pixels. But it gives the same error for a truncated CT slice and for
 an object that is no image, it fills pixel data that is too short with zeros, and it
-makes up geometry that a file does not state.
+invents geometry that a file does not state.
 
-Headers are pydicom data sets whose values stay as the file's bytes until they are asked
-for. `text_of` and `numbers_of` ask without changing the data set, so that a header can
-be written back byte by byte, in its own character set.
+Headers are pydicom datasets whose values stay bytes of the file until they are decoded.
+`text_of` and `numbers_of` decode without changing the dataset, so a header can be
+written back byte by byte, in its character set.
 """
 
 import dataclasses
 import struct
+import uuid
 import warnings
 import zlib
 from pathlib import Path
@@ -24,12 +25,13 @@ from pydicom.filereader import read_file_meta_info
 from pydicom.tag import Tag
 from pydicom.uid import UID, ImplicitVRLittleEndian
 
-# What pydicom raises where a file ends or is garbled in the middle of an element.
+COPY_AGAIN = "Copy the file again from its source, or remove it."
+# pydicom raises these if a file ends or is garbled in the middle of an element.
 _BROKEN = (EOFError, InvalidDicomError, KeyError, ValueError, struct.error, zlib.error)
-# What it raises where a value is not what its VR says.
+# pydicom raises these if a value does not fit its VR.
 GARBLED = (ValueError, TypeError, ArithmeticError, struct.error, NotImplementedError)
 _UNDEFINED_LENGTH = 0xFFFFFFFF
-# Values beyond it stay on disk: pixels, and the large private elements of some vendors.
+# Larger values stay on disk: pixels, and large private elements of some vendors.
 _LARGE = 1 << 16
 
 CT_STORAGE = frozenset(
@@ -44,18 +46,18 @@ LOSSY_METHODS = {
     "1.2.840.10008.1.2.4.91": "ISO_15444_1",  # JPEG 2000
     "1.2.840.10008.1.2.4.203": "ISO_15444_15",  # HTJ2K
 }
-"""LossyImageCompressionMethod of the transfer syntaxes that may lose something."""
+"""LossyImageCompressionMethod of the transfer syntaxes that may be lossy."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class DicomHeader:
-    """What a DICOM file says of itself.
+    """The header of a DICOM file.
 
     Attributes:
       dataset: all elements before the pixels, as far as they can be read.
       transfer_syntax: UID of the encoding.
-      pixel_bytes: bytes of pixel data that are in the file; None without pixel data.
-      complete: whether the header can be read to its end, and CT has pixels.
+      pixel_bytes: bytes of pixel data in the file; None without pixel data.
+      complete: whether the header can be read to its end and, for CT, has pixels.
     """
 
     dataset: Dataset
@@ -96,13 +98,13 @@ class DicomHeader:
 
     @property
     def is_multi_frame(self) -> bool:
-        """Whether it holds frames that are slices each."""
+        """Whether it holds frames, each of which is a slice."""
         groups = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
         return self.frames > 1 or any(name in self.dataset for name in groups)
 
     @property
     def is_ct(self) -> bool:
-        """Whether it is CT: by its modality, else by the kind of object."""
+        """Whether it is CT, by its modality or, without one, by its SOP class."""
         return self.modality == "CT" or (
             not self.modality and self.sop_class in CT_STORAGE
         )
@@ -114,17 +116,17 @@ class DicomHeader:
 
     @property
     def is_packed(self) -> bool:
-        """Whether the pixels are compressed, so that their bytes say no size."""
+        """Whether the pixels are compressed, so their length tells no image size."""
         return self.transfer_syntax.is_compressed and not (
             self.transfer_syntax.is_deflated
         )
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file's content starts as DICOM.
+    """Returns whether a file's content starts as DICOM.
 
-    'DICM' after 128 bytes; or, without that preamble, an element of group 0002 or 0008
-    with an explicit value representation or an implicit length.
+    It starts with 'DICM' after 128 bytes or, without that preamble, with an element of
+    group 0002 or 0008 with an explicit value representation or an implicit length.
     """
     with path.open("rb") as file:
         start = file.read(132)
@@ -138,16 +140,16 @@ def is_dicom(path: Path) -> bool:
 
 
 def read_header(path: Path) -> DicomHeader:
-    """The header of a file for which `is_dicom` holds; it may be truncated.
+    """Reads the header of a file for which `is_dicom` holds; it may be truncated.
 
     Args:
       path: the file.
 
     Returns:
-      What it states, as far as it can be read.
+      The header, as far as it can be read.
 
     Raises:
-      OSError: the file cannot be opened.
+      OSError: The file cannot be opened.
     """
     # force: files without a preamble. pydicom warns of values that break the standard,
     # which real scanners write; those that matter here are checked where they are used.
@@ -158,19 +160,19 @@ def read_header(path: Path) -> DicomHeader:
         except _BROKEN:
             meta = Dataset()
         syntax = UID(text_of(meta, "TransferSyntaxUID") or ImplicitVRLittleEndian)
-        # A deflated file is unpacked as it is read: nothing of it can stay on disk.
+        # pydicom inflates a deflated file in memory, so no value can stay on disk.
         large = None if syntax.is_deflated else _LARGE
         try:
             dataset = pydicom.dcmread(path, force=True, defer_size=large)
             pixels = _raw(dataset, "PixelData")
         except (*_BROKEN, OSError) as error:
             if getattr(error, "errno", None) is not None:
-                raise  # not pydicom's "no tag to read": the file cannot be read at all
+                raise  # the file cannot be read at all; pydicom's errors have no errno
             return DicomHeader(dataset=_kind_of(meta), transfer_syntax=syntax)
         found = None if pixels is None else _bytes_there(pixels, path)
         if pixels is not None:
             del dataset["PixelData"]
-        # The data set states its kind too, unless it is cut before that.
+        # The dataset states its SOP class too, unless it is cut before that.
         if "SOPClassUID" not in dataset:
             dataset.update(_kind_of(meta))
         is_ct = text_of(dataset, "SOPClassUID") in CT_STORAGE
@@ -178,13 +180,13 @@ def read_header(path: Path) -> DicomHeader:
         dataset=dataset,
         transfer_syntax=syntax,
         pixel_bytes=found,
-        # A file can also be cut between two elements: CT has pixels at its end.
+        # A file can also be cut between two elements, but CT ends with pixels.
         complete=found is not None or not is_ct,
     )
 
 
 def _kind_of(meta: Dataset) -> Dataset:
-    """A data set of nothing but the SOP class that the meta information states."""
+    """Returns a dataset with only the SOP class of the meta information."""
     kind = Dataset()
     if uid := text_of(meta, "MediaStorageSOPClassUID"):
         kind.SOPClassUID = UID(uid)
@@ -192,7 +194,7 @@ def _kind_of(meta: Dataset) -> Dataset:
 
 
 def _bytes_there(pixels: DataElement | RawDataElement, path: Path) -> int:
-    """Bytes of pixel data in the file, which may say more than it has."""
+    """Returns the bytes of pixel data in the file, which may state more."""
     if isinstance(pixels, RawDataElement) and pixels.value is None:
         left = path.stat().st_size - pixels.value_tell
         return left if pixels.length == _UNDEFINED_LENGTH else min(left, pixels.length)
@@ -200,11 +202,11 @@ def _bytes_there(pixels: DataElement | RawDataElement, path: Path) -> int:
 
 
 def text_of(dataset: Dataset, keyword: str) -> str:
-    """The text of an element, '' where there is none; several values with backslashes.
+    """Returns the text of an element, '' without one; backslashes separate values.
 
     Args:
-      dataset: left as it is: its elements are not decoded in place.
-      keyword: of the standard's dictionary.
+      dataset: not changed: its elements are not decoded in place.
+      keyword: a keyword of the standard's dictionary.
     """
     element = _decoded(dataset, keyword)
     value = None if element is None else element.value
@@ -216,10 +218,10 @@ def text_of(dataset: Dataset, keyword: str) -> str:
 
 
 def numbers_of(dataset: Dataset, keyword: str) -> tuple[float, ...]:
-    """The numbers of an element; () where there is none or one of them is no number."""
+    """Returns the numbers of an element; () without one or if one is no number."""
     text = _raw_text(dataset, keyword) or text_of(dataset, keyword)
     try:
-        if not text or "_" in text:  # Python's float takes 1_0 for 10
+        if not text or "_" in text:  # Python's float reads 1_0 as 10
             return ()
         return tuple(float(part) for part in text.split("\\"))
     except ValueError:
@@ -227,16 +229,16 @@ def numbers_of(dataset: Dataset, keyword: str) -> tuple[float, ...]:
 
 
 def number_of(dataset: Dataset, keyword: str, default: float) -> float:
-    """The first number of an element, or the default; see `numbers_of`."""
+    """Returns the first number of an element, or the default; see `numbers_of`."""
     return (*numbers_of(dataset, keyword), default)[0]
 
 
 def bits_of(dataset: Dataset, keyword: str) -> str:
-    """The text of a 16-bit number whose sign the dictionary leaves open (US or SS).
+    """Returns the text of a 16-bit number whose sign the dictionary leaves open.
 
     Returns:
-      Its digits, as unsigned where the file does not say; what stands there if it is
-      no such number; '' where there is none.
+      Its digits, unsigned if the file does not state the VR (US or SS); the element's
+      text if it is no such number; '' without the element.
     """
     element = _raw(dataset, keyword)
     value = None if element is None else element.value
@@ -247,9 +249,9 @@ def bits_of(dataset: Dataset, keyword: str) -> str:
 
 
 def _raw_text(dataset: Dataset, keyword: str) -> str:
-    """The text of a decimal or integer string as the file has it, which may be garbled.
+    """Returns the text of a decimal or integer string of the file, garbled or not.
 
-    pydicom refuses a string of which one value is garbled, or warns of it.
+    pydicom refuses a string if one of its values is garbled, or warns.
     """
     element = _raw(dataset, keyword)
     if isinstance(element, RawDataElement) and element.value is not None:
@@ -260,7 +262,7 @@ def _raw_text(dataset: Dataset, keyword: str) -> str:
 
 
 def _raw(dataset: Dataset, keyword: str) -> DataElement | RawDataElement | None:
-    """An element as it stands in the data set; what stays on disk has no value."""
+    """Returns an element without decoding it; a value left on disk is None."""
     if keyword not in dataset:
         return None
     return dataset.get_item(Tag(keyword), keep_deferred=True)
@@ -270,7 +272,7 @@ def _decoded(dataset: Dataset, keyword: str) -> DataElement | None:
     element = _raw(dataset, keyword)
     if not isinstance(element, RawDataElement):
         return element
-    if element.value is None:  # too large to be one of the attributes asked for
+    if element.value is None:  # left on disk: too large for any attribute read here
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -281,7 +283,7 @@ def _decoded(dataset: Dataset, keyword: str) -> DataElement | None:
 
 
 def encodings_of(dataset: Dataset) -> list[str]:
-    """Python's names of a data set's character sets; the standard's default if none."""
+    """Returns Python's names of a dataset's character sets, or the default's."""
     element = _raw(dataset, "SpecificCharacterSet")
     if element is None:
         return convert_encodings(None)
@@ -289,8 +291,16 @@ def encodings_of(dataset: Dataset) -> list[str]:
     if isinstance(value, bytes):
         value = value.decode("latin-1").strip(" \0").split("\\")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # misspelled sets, which pydicom knows
+        warnings.simplefilter("ignore")  # pydicom knows common misspellings
         try:
             return convert_encodings(value)
         except LookupError:
             return convert_encodings(None)
+
+
+def new_uid() -> UID:
+    """Returns a new UID: 2.25 and a UUID as an integer (PS3.5, B.2).
+
+    It needs no registered root.
+    """
+    return UID(f"2.25.{uuid.uuid4().int}")

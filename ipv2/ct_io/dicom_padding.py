@@ -1,4 +1,4 @@
-"""Which pixels of a DICOM slice lie outside the field of view."""
+"""Finds the pixels of a DICOM slice outside the field of view."""
 
 from typing import NamedTuple
 
@@ -10,30 +10,30 @@ from common.errors import UserError
 from ipv2.ct_io.dicom_header import bits_of, number_of
 from ipv2.ct_io.volume import PADDING_HU
 
-# Scanners mark the outside of the field of view with -2000, -2048, -3024, -3072; no
-# tissue, and no noise around air worth its name, lies there.
-_ALWAYS_PADDING_HU = -2000.0
+# Scanners mark the outside of the field of view with -2000, -2048, -3024, -3072. No
+# tissue is so low, and no realistic noise of air.
+ALWAYS_PADDING_HU = -2000.0
 _DARKEST_TISSUE_HU = -900.0
 
 
 class PaddingRange(NamedTuple):
-    """HU from `low` to `high` that PixelPaddingValue marks."""
+    """The range of HU, `low` to `high`, that PixelPaddingValue marks."""
 
     low: float
     high: float
 
     def marks(self, hu: np.ndarray) -> np.ndarray:
-        """Which pixels have these values, bool."""
-        # HU of whole stored values, in float32.
+        """Returns a mask of the pixels with these values."""
+        # The tolerance is for float32 HU of whole stored values.
         return (hu >= self.low - 1e-3) & (hu <= self.high + 1e-3)
 
     def is_believed(self, hu: np.ndarray) -> bool:
-        """Whether padding is what the values can mean in a slice.
+        """Returns whether the values can mean padding in a slice.
 
-        The standard wants a value that the image proper does not contain (PS3.3,
-        C.7.5.1.1.2). So the marked pixels are darker than all of CT, or beyond all
-        other pixels; or as dark as lung and, but for one in a hundred, joined to the
-        image's border. 0 in HU data, which is water, is none of it.
+        The standard requires a value that the image itself does not contain (PS3.3,
+        C.7.5.1.1.2). So the marked pixels must be darker than all of CT, or beyond all
+        other pixels, or as dark as lung and, except for one in a hundred, joined to the
+        image's border. The value 0 in HU data, which is water, satisfies none of these.
         """
         marked = self.marks(hu)
         if self.high <= PADDING_HU or not marked.any():
@@ -48,7 +48,7 @@ class PaddingRange(NamedTuple):
 
 
 def _joined_to_border(mask: np.ndarray) -> np.ndarray:
-    """The pixels of a mask that are 4-connected to the border through it."""
+    """Returns the pixels of a mask that are 4-connected to the border through it."""
     border = mask.copy()
     border[1:-1, 1:-1] = False
     marker, whole = (
@@ -61,19 +61,19 @@ def _joined_to_border(mask: np.ndarray) -> np.ndarray:
 
 
 def pad_low(hu: np.ndarray) -> np.ndarray:
-    """HU of -2000 and less set to PADDING_HU.
+    """Sets HU of -2000 and less to PADDING_HU.
 
     Values between -2000 and -1024 are noise of real air and stay.
     """
-    return np.where(hu <= _ALWAYS_PADDING_HU, np.float32(PADDING_HU), hu)
+    return np.where(hu <= ALWAYS_PADDING_HU, np.float32(PADDING_HU), hu)
 
 
 def pad(hu: np.ndarray, padding: PaddingRange | None) -> np.ndarray:
-    """Pixels outside the field of view set to PADDING_HU.
+    """Sets pixels outside the field of view to PADDING_HU.
 
     Args:
-      hu: of a slice.
-      padding: what the header marks and is believed; None where there is none.
+      hu: values of a slice.
+      padding: believed range of the header; None without one.
     """
     if padding is None:
         return pad_low(hu)
@@ -81,17 +81,17 @@ def pad(hu: np.ndarray, padding: PaddingRange | None) -> np.ndarray:
 
 
 def padding_of(header: Dataset, *, name: str) -> PaddingRange | None:
-    """What PixelPaddingValue, to PixelPaddingRangeLimit, marks; None if there is none.
+    """Returns the range from PixelPaddingValue to PixelPaddingRangeLimit, or None.
 
-    Both are stored values, before rescale. Their own sign is ambiguous (US or SS), so
-    they wrap to the pixels' sign.
+    Both are stored values, before rescale. Their sign is ambiguous (US or SS), so they
+    are wrapped to the sign of the pixels.
 
     Args:
-      header: of a slice.
-      name: what messages call the slice.
+      header: header of a slice.
+      name: name of the slice for messages.
 
     Raises:
-      UserError: they are no whole numbers.
+      UserError: The values are no whole numbers.
     """
     texts = [
         bits_of(header, keyword)
@@ -115,6 +115,6 @@ def padding_of(header: Dataset, *, name: str) -> PaddingRange | None:
     except ValueError as error:
         raise UserError(
             f"{name}: PixelPaddingValue {texts[0]!r} and PixelPaddingRangeLimit "
-            f"{texts[1]!r} should be whole numbers. Repair the tags."
+            f"{texts[1]!r} must be whole numbers. Repair the tags."
         ) from error
     return PaddingRange(low, high)

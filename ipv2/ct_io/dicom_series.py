@@ -1,7 +1,7 @@
-"""DICOM CT series and slices to HU: headers by pydicom, pixels by SimpleITK.
+"""Reads DICOM CT series and slices to HU: headers by pydicom, pixels by SimpleITK.
 
-Every slice is read on its own, for three reasons: its own rescale slope and intercept
-apply, its own padding values are known, and an error can name its file.
+Every slice is read separately, so that its own rescale slope, intercept and padding
+values apply, and errors can name its file.
 """
 
 import dataclasses
@@ -19,6 +19,7 @@ from pydicom.uid import UID
 from common.errors import UserError
 from ipv2.ct_io.dicom_geometry import Place, place_of, stack
 from ipv2.ct_io.dicom_header import (
+    COPY_AGAIN,
     LOSSY_METHODS,
     DicomHeader,
     is_dicom,
@@ -39,15 +40,14 @@ from ipv2.ct_io.volume import (
 )
 
 DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
-_AGAIN = "Copy the file again from its source, or remove it."
 
 
 class FolderFiles(NamedTuple):
     """The files of a folder, sorted by name.
 
     Attributes:
-      dicom: DICOM files, and those that by their names should be.
-      others: the rest, and why each is none.
+      dicom: DICOM files, and files that should be DICOM by their names.
+      others: all other files, with the reason.
     """
 
     dicom: tuple[Path, ...]
@@ -56,17 +56,17 @@ class FolderFiles(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Entry:
-    """What is kept of every CT file: few bytes, however long the series.
+    """A CT file in few bytes, so that a long series needs little memory.
 
     Attributes:
-      place: its file, and where it lies.
+      place: file and place of the slice.
       series: SeriesInstanceUID.
       description: SeriesDescription.
       shape: (rows, columns).
       integer: whether HU are whole numbers.
-      multi_frame: whether it holds frames, which are slices each.
+      multi_frame: whether it holds frames, each of which is a slice.
       problem: why it is no slice in HU, '' if it is one.
-      frame: of a slice in scratch, which frame it is of which object.
+      frame: for a slice split from a multi-frame object, its frame.
     """
 
     place: Place
@@ -80,16 +80,16 @@ class _Entry:
 
     @property
     def path(self) -> Path:
-        """Its file."""
+        """File of the slice."""
         return self.place.path
 
 
 def folder_files(folder: Path) -> FolderFiles:
-    """Which files of a folder are DICOM; its subfolders are left alone.
+    """Returns the DICOM files of a folder and its other files, without subfolders.
 
-    A file counts by its content. One that is not DICOM counts all the same if its name
-    says so, or is like a DICOM neighbour's but for its digits: it is a damaged slice,
-    which must not go missing without a word.
+    A file counts by its content. A file without DICOM content counts too if its suffix
+    is that of DICOM, or if its name differs from a DICOM neighbour's only in digits: it
+    is a damaged slice, which must not be ignored silently.
     """
     dicom: list[Path] = []
     rest: dict[Path, str] = {}
@@ -116,7 +116,7 @@ def folder_files(folder: Path) -> FolderFiles:
 
 
 def _unusable(path: Path) -> str:
-    """Why a file cannot be looked into, '' if it can."""
+    """Returns why a file cannot be opened, '' if it can."""
     if path.name.startswith("."):
         return "a hidden file"
     if not path.exists():
@@ -127,24 +127,24 @@ def _unusable(path: Path) -> str:
 
 
 def _shape_of(path: Path) -> str:
-    """A file's name with each number as one sign: 'IM#.dcm'."""
+    """Returns a file's name with each number replaced by one sign: 'IM#.dcm'."""
     return re.sub(r"\d+", "#", path.name)
 
 
 def open_series(folder: Path, options: ReadOptions, scratch: Path) -> SliceSource:
-    """The CT series in a folder, sorted by position along its normal.
+    """Opens the CT series in a folder, sorted by position along its normal.
 
     Reads all headers. A multi-frame file counts as its frames.
 
     Args:
-      folder: its DICOM files, whatever their names.
-      options: `series` says which one, if there are several; `gaps` whether its slices
+      folder: folder of DICOM files with any names.
+      options: `series` selects one of several series; `gaps` states whether its slices
         may be uneven.
-      scratch: a folder for the frames of multi-frame files.
+      scratch: folder for the frames of multi-frame files.
 
     Raises:
-      UserError: there is no series, or more than one; or its slices are damaged, have
-        different sizes, miss one, or stand twice at one place.
+      UserError: There is no series, or more than one; or slices are damaged, missing,
+        of different sizes, or at the same position.
     """
     entries, left_out = _ct_entries(folder)
     chosen = _choose(folder, entries, options.series)
@@ -158,7 +158,7 @@ def open_series(folder: Path, options: ReadOptions, scratch: Path) -> SliceSourc
 
 
 def open_file(path: Path, options: ReadOptions, scratch: Path) -> SliceSource:
-    """A DICOM CT file: a slice, or the frames of a multi-frame object.
+    """Opens a DICOM CT file: a slice, or the frames of a multi-frame object.
 
     Arguments and errors are those of `open_series`.
     """
@@ -176,10 +176,10 @@ def _not_ct(path: Path, header: DicomHeader) -> str:
 
 
 def _ct_entries(folder: Path) -> tuple[list[_Entry], list[Skipped]]:
-    """A folder's CT files, and the DICOM files that are none.
+    """Returns a folder's CT files, and its other DICOM files.
 
     Raises:
-      UserError: a file is damaged, or there is no CT.
+      UserError: A file is damaged, or there is no CT.
     """
     files = folder_files(folder)
     entries: list[_Entry] = []
@@ -201,16 +201,16 @@ def _ct_entries(folder: Path) -> tuple[list[_Entry], list[Skipped]]:
 
 
 def _whole_header(path: Path) -> DicomHeader:
-    """The header of a file that should be DICOM; raises UserError if it is damaged."""
+    """Reads the header of a file that should be DICOM; UserError if it is damaged."""
     if not path.is_file() or not path.stat().st_size:
-        raise UserError(f"{path}: {_unusable(path)} among DICOM slices. {_AGAIN}")
+        raise UserError(f"{path}: {_unusable(path)} among DICOM slices. {COPY_AGAIN}")
     if not is_dicom(path):
         raise UserError(
-            f"{path}: named as a DICOM slice, but its content is none. {_AGAIN}"
+            f"{path}: named as a DICOM slice, but its content is none. {COPY_AGAIN}"
         )
     header = read_header(path)
     if not header.complete and (header.is_ct or not header.modality):
-        raise UserError(f"{path}: truncated DICOM file. {_AGAIN}")
+        raise UserError(f"{path}: truncated DICOM file. {COPY_AGAIN}")
     return header
 
 
@@ -225,10 +225,10 @@ def _no_slice(folder: Path) -> str:
 
 
 def first_ct_header(folder: Path) -> DicomHeader:
-    """The header of the first CT slice of a folder, by name.
+    """Reads the header of the first CT slice of a folder, by name.
 
     Raises:
-      UserError: a file before it is damaged, or there is none.
+      UserError: A file before it is damaged, or there is none.
     """
     for path in folder_files(folder).dicom:
         if (header := _whole_header(path)).is_ct:
@@ -274,7 +274,7 @@ def _choose(folder: Path, entries: Sequence[_Entry], series: str) -> list[_Entry
 def _entry(
     path: Path, header: DicomHeader, name: str, frame: Frame | None = None
 ) -> _Entry:
-    """What is kept of a file, with what is wrong with it as a slice."""
+    """Returns the entry of a file, with the reason if it is no slice in HU."""
     rescale = (
         number_of(header.dataset, "RescaleSlope", 1.0),
         number_of(header.dataset, "RescaleIntercept", 0.0),
@@ -296,10 +296,10 @@ def _entry(
 
 
 def _problem(name: str, header: DicomHeader) -> str:
-    """Why a file's pixels are no HU of one slice, '' if nothing speaks against it."""
+    """Returns why a file's pixels are not HU of one slice, '' if they may be."""
     data = header.dataset
     if not header.complete:
-        return f"{name}: truncated DICOM file. {_AGAIN}"
+        return f"{name}: truncated DICOM file. {COPY_AGAIN}"
     if not header.has_pixels:
         return (
             f"{name}: a DICOM file without pixels (a report, a directory or a plan). "
@@ -309,7 +309,7 @@ def _problem(name: str, header: DicomHeader) -> str:
     samples = number_of(data, "SamplesPerPixel", 1)
     if samples != 1 or photometric != "MONOCHROME2":
         return (
-            f"{name}: {photometric} with {samples:g} values a pixel; CT slices have "
+            f"{name}: {photometric} with {samples:g} values per pixel; CT slices have "
             "one grey value (MONOCHROME2). Give the original series, not a screenshot."
         )
     kind = text_of(data, "RescaleType")
@@ -329,17 +329,17 @@ def _problem(name: str, header: DicomHeader) -> str:
 
 
 def _shortage(name: str, header: DicomHeader) -> str:
-    """Whether pixels are missing, in words; '' if not."""
+    """Describes missing pixels; '' if there are none."""
     data = header.dataset
     bits = number_of(data, "BitsAllocated", 16.0)
     rows, columns = number_of(data, "Rows", 0.0), number_of(data, "Columns", 0.0)
     want, there = int(rows * columns * bits / 8), header.pixel_bytes or 0
     if not rows * columns:
-        return f"{name}: states no Rows and Columns. {_AGAIN}"
+        return f"{name}: states no Rows and Columns. {COPY_AGAIN}"
     if not header.is_packed and there < want:
         return (
             f"{name}: truncated: {there} bytes of pixels where {rows:g} x {columns:g} "
-            f"pixels of {bits:g} bits need {want}. {_AGAIN}"
+            f"pixels of {bits:g} bits need {want}. {COPY_AGAIN}"
         )
     return ""
 
@@ -347,7 +347,7 @@ def _shortage(name: str, header: DicomHeader) -> str:
 def _read(
     place: Place,
     frames: Mapping[Path, Frame],
-    doubt: Callable[[Place, PaddingRange], None],
+    on_doubtful_padding: Callable[[Place, PaddingRange], None],
 ) -> Slice:
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
@@ -360,36 +360,37 @@ def _read(
         raise UserError(
             f"{place.name}: SimpleITK cannot read its pixels (transfer syntax "
             f"{header.transfer_syntax}): {last_line(error)}. They are damaged, or the "
-            f"header breaks the standard. {_AGAIN}"
+            f"header breaks the standard. {COPY_AGAIN}"
         ) from error
     stored = sitk.GetArrayFromImage(image)[0]
     check_finite(stored, name=place.name)
     _mark_lossy(header)
     padding = padding_of(header.dataset, name=place.name)
     if padding is not None and not padding.is_believed(stored):
-        doubt(place, padding)
+        on_doubtful_padding(place, padding)
         padding = None
     return Slice(hu=pad(stored, padding), stored=stored, header=header.dataset)
 
 
-def _tell_once(source: Path) -> Callable[[Place, PaddingRange], None]:
-    """What logs the first padding of a series that is not believed."""
-    told: list[Place] = []
+def _padding_logger(source: Path) -> Callable[[Place, PaddingRange], None]:
+    """Returns a function that logs the first doubtful padding of a series."""
+    logged = False
 
-    def tell(place: Place, padding: PaddingRange) -> None:
-        if not told:
+    def log_first(place: Place, padding: PaddingRange) -> None:
+        nonlocal logged
+        if not logged:
             logging.warning(
                 "%s: PixelPaddingValue marks %g to %g HU, which lie among the values "
                 "of tissue (%s); not taken for padding",
                 *(source, padding.low, padding.high, place.short_name),
             )
-        told.append(place)
+        logged = True
 
-    return tell
+    return log_first
 
 
 def _mark_lossy(header: DicomHeader) -> None:
-    """Says in the header that pixels went through a lossy transfer syntax."""
+    """Records in the header that the pixels passed a lossy transfer syntax."""
     method = LOSSY_METHODS.get(header.transfer_syntax)
     data = header.dataset
     if method is None or text_of(data, "LossyImageCompression") == "01":
@@ -404,16 +405,16 @@ def _mark_lossy(header: DicomHeader) -> None:
 def _source(
     entries: Sequence[_Entry], source: Path, scratch: Path, *, gaps: Gaps
 ) -> SliceSource:
-    """Files of one series as a volume, its slices in the order of their positions.
+    """Returns the files of one series as a volume, slices sorted by position.
 
     Args:
-      entries: of the files.
-      source: the folder or file that the volume is named after.
-      scratch: a folder for the frames of multi-frame files.
-      gaps: whether uneven stacks are refused.
+      entries: entries of the files.
+      source: folder or file that names the volume.
+      scratch: folder for the frames of multi-frame files.
+      gaps: whether to refuse uneven stacks.
 
     Raises:
-      UserError: they are no stack of CT slices.
+      UserError: The files are no stack of CT slices.
     """
     entries = [slice_ for one in entries for slice_ in _slices_of(one, scratch)]
     for entry in entries:
@@ -426,11 +427,11 @@ def _source(
     frames = {one.path: one.frame for one in entries if one.frame is not None}
     header = _read_frame_header(first.path, frames).dataset
     _report(header, found.uneven, first, source)
-    doubt = _tell_once(source)
+    log_padding = _padding_logger(source)
     x, y, z = (float(mm) for mm in first.position_mm)
     return SliceSource(
         shape=(len(found.places), *entries[0].shape),
-        read=lambda index: _read(found.places[index], frames, doubt),
+        read=lambda index: _read(found.places[index], frames, log_padding),
         spacing_mm=(found.gap_mm or pixel_mm[0], *pixel_mm),
         direction=tuple(float(v) for v in first.direction.ravel()),
         origin_mm=(x, y, z),
@@ -448,7 +449,7 @@ def _source(
 
 
 def _slices_of(entry: _Entry, scratch: Path) -> list[_Entry]:
-    """A file's slices: itself, or the frames of a multi-frame one."""
+    """Returns a file's slices: itself, or its frames if it is multi-frame."""
     if not entry.multi_frame:
         return [entry]
     folder = scratch / entry.path.name
@@ -465,7 +466,7 @@ def _slices_of(entry: _Entry, scratch: Path) -> list[_Entry]:
 
 
 def _read_frame_header(path: Path, frames: Mapping[Path, Frame]) -> DicomHeader:
-    """A slice's header; that of a frame names the object that it is a frame of."""
+    """Reads a slice's header; that of a frame refers to the multi-frame object."""
     header = read_header(path)
     if (frame := frames.get(path)) is not None:
         header.dataset.SOPClassUID = UID(frame.source_class)
@@ -481,13 +482,12 @@ def _check_sizes(entries: Sequence[_Entry]) -> None:
             raise UserError(
                 f"{other.place.name}: mixed sizes (rows, columns) in one series: "
                 f"{other.shape} here, {first.shape} in {first.place.short_name}. Keep "
-                "slices "
-                "of one kind in the folder."
+                "slices of one kind in the folder."
             )
 
 
 def _report(data: Dataset, uneven: str, first: Place, source: Path) -> None:
-    """Logs what a reader should know of a series that is read all the same."""
+    """Logs the faults of a series that is read nevertheless."""
     if uneven:
         logging.info("%s: uneven slices: %s", source, uneven)
     if not text_of(data, "RescaleIntercept"):

@@ -1,11 +1,10 @@
-"""HU to a derived DICOM CT series, on pydicom.
+"""Writes HU as a derived DICOM CT series, with pydicom.
 
-Written with pydicom, since SimpleITK fails on attributes younger than its dictionary,
-such as SyntheticData, and writes no sequences.
+SimpleITK fails on attributes that are newer than its dictionary, such as SyntheticData,
+and writes no sequences.
 """
 
 import datetime
-import uuid
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,11 +19,11 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from pydicom.valuerep import PersonName, format_number_as_ds
 
 from ipv2.ct_io.dicom_carrying import carried
-from ipv2.ct_io.dicom_header import encodings_of, number_of, text_of
+from ipv2.ct_io.dicom_header import encodings_of, new_uid, number_of, text_of
 from ipv2.ct_io.volume import Grid, hu_to_int16
 
 _CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
-# Type 2: archives want these to be there, if only empty.
+# Type 2: archives require these, but they may be empty.
 _MAY_BE_EMPTY = (
     *("StudyDate", "StudyTime", "AccessionNumber", "Manufacturer", "PatientID"),
     *("ReferringPhysicianName", "PatientBirthDate", "PatientSex", "KVP", "StudyID"),
@@ -35,15 +34,15 @@ _DESCRIPTION, _DERIVATION = 64, 1024
 
 
 class SeriesWriter:
-    """Writes a new, derived DICOM series, one file a slice.
+    """Writes a new, derived DICOM series, one file per slice.
 
-    What is kept of a slice's header: see `dicom_carrying`. The series and its instances
-    get new UIDs, ImageType begins DERIVED, SECONDARY, SourceImageSequence names the
-    slice it was made of, DerivationDescription is appended to. Pixels are int16 with
-    slope 1: HU exact to 1.
+    `dicom_carrying` selects the elements that a slice keeps from its source's header.
+    The series and its instances get new UIDs, ImageType begins with DERIVED, SECONDARY,
+    SourceImageSequence names the source slice, and DerivationDescription is extended.
+    Pixels are int16 with slope 1: HU exact to 1.
 
-    Geometry is the source slice's own, to the text; what its header does not state is
-    not written. Without a source it is the grid's.
+    The geometry is the exact text of the source slice's header; attributes that it does
+    not state are not written. Without a source the geometry is the grid's.
     """
 
     def __init__(
@@ -55,15 +54,15 @@ class SeriesWriter:
         series_description: str,
         derivation_description: str,
     ) -> None:
-        """Settles what the slices share.
+        """Sets the attributes that the slices share.
 
         Args:
-          grid: `unit` HU, or mask.
-          folder: where the files go; it exists.
+          grid: grid of the volume; `unit` is HU or mask.
+          folder: existing folder for the files.
           names: a file name for each slice.
-          series_description: SeriesDescription, cut at its 64 characters.
-          derivation_description: DerivationDescription, what was done to the image;
-            with what the source says already it is cut at its 1024 characters.
+          series_description: SeriesDescription, cut to 64 characters.
+          derivation_description: DerivationDescription, the processing of the image;
+            together with the source's own text it is cut to 1024 characters.
         """
         self._grid, self._folder, self._names = grid, folder, names
         self._derivation = derivation_description
@@ -74,27 +73,27 @@ class SeriesWriter:
             "SOPClassUID": _CT_STORAGE,
             "Modality": "CT",
             "SeriesDescription": series_description[:_DESCRIPTION],
-            "SeriesInstanceUID": _uid(),
+            "SeriesInstanceUID": new_uid(),
             "PhotometricInterpretation": "MONOCHROME2",
             "RescaleSlope": "1",
             "RescaleType": "HU" if grid.unit == "HU" else "US",
         }
-        self._new = {"StudyInstanceUID": _uid(), "FrameOfReferenceUID": _uid()}
+        self._new = {"StudyInstanceUID": new_uid(), "FrameOfReferenceUID": new_uid()}
 
     def write(self, index: int, hu: np.ndarray, source: Dataset | None) -> None:
         """Writes a slice.
 
         Args:
-          index: of the slice.
+          index: index of the slice.
           hu: (rows, columns).
-          source: the header of the slice that it was made of, if there is one.
+          source: header of the source slice, if there is one.
 
         Raises:
-          UserError: a value is not finite, or does not fit int16.
+          UserError: A value is not finite, or does not fit int16.
         """
         pixels = hu_to_int16(hu, name=self._grid.name)
-        # Stored values of -1024 and more look unsigned to viewers; int16 must hold
-        # them. Each slice has its own intercept, as the standard has it.
+        # With intercept -1024 stored values of -1024 HU and more are unsigned, as
+        # viewers expect, if int16 holds them. The standard has one per slice.
         offset = self._grid.unit == "HU" and pixels.max() <= 32767 - 1024
         intercept = -1024 if offset else 0
         data = self._geometry(index) if source is None else carried(source)
@@ -109,7 +108,7 @@ class SeriesWriter:
         data.PixelRepresentation = 1
         if source is not None and text_of(source, "SOPInstanceUID"):
             data.SourceImageSequence = [_reference(source)]
-        # In 32 bits: what the intercept is taken from may reach beyond int16.
+        # In 32 bits, because the difference may exceed int16.
         stored = pixels.astype(np.int32) - intercept
         data.PixelData = stored.astype("<i2").tobytes()
         data["PixelData"].VR = "OW"
@@ -117,7 +116,7 @@ class SeriesWriter:
         _save(data, self._folder / self._names[index])
 
     def _texts(self, index: int, data: Dataset) -> dict[str, str]:
-        """What the slice's header is given as text."""
+        """Returns the new texts of the slice's header."""
         kind = text_of(data, "ImageType").split("\\")[2:] or ["AXIAL"]
         before = text_of(data, "DerivationDescription")
         own = self._derivation[:_DERIVATION]
@@ -129,12 +128,12 @@ class SeriesWriter:
         texts |= {"DerivationDescription": own} if own else {}
         return texts | {
             "ImageType": "\\".join(["DERIVED", "SECONDARY", *kind]),
-            "SOPInstanceUID": _uid(),
+            "SOPInstanceUID": new_uid(),
             "InstanceNumber": text_of(data, "InstanceNumber") or str(index + 1),
         }
 
     def _geometry(self, index: int) -> Dataset:
-        """A header with the grid's geometry, as far as it is known."""
+        """Returns a header with the grid's geometry, as far as it is known."""
         data = Dataset()
         grid = self._grid
         texts = {
@@ -156,11 +155,10 @@ class SeriesWriter:
 
 
 def _save(data: Dataset, path: Path) -> None:
-    """Writes a data set whose raw elements are in explicit little endian already."""
+    """Writes a dataset whose raw elements are already in explicit little endian."""
     sets = encodings_of(data) if "SpecificCharacterSet" in data else default_encoding
     data.set_original_encoding(False, True, sets)
-    # pydicom warns of character sets that scanners misspell, and writes them all the
-    # same.
+    # pydicom warns of character sets that scanners misspell, but writes them.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         data.save_as(path, enforce_file_format=True)
@@ -169,13 +167,13 @@ def _save(data: Dataset, path: Path) -> None:
 def _set_text(data: Dataset, keyword: str, text: str) -> None:
     vr = dictionary_VR(keyword)
     value = PersonName(text) if vr == "PN" else text
-    # As it is: pydicom would refuse numbers and names that scanners write.
+    # Not converted: pydicom would refuse numbers and names that scanners write.
     element = DataElement(keyword, vr, value, already_converted=True)
     data[element.tag] = element
 
 
 def _encodable(text: str, encodings: list[str]) -> str:
-    """The text, with '?' for what the character sets of its header do not have."""
+    """Replaces characters that the header's character sets lack by '?'."""
     if text.isascii():
         return text
     with warnings.catch_warnings():
@@ -196,7 +194,7 @@ def _meta(sop_class: str, sop_instance: str) -> FileMetaDataset:
 
 
 def _reference(source: Dataset) -> Dataset:
-    """An item of SourceImageSequence: the slice that a derived one was made of."""
+    """Returns an item of SourceImageSequence for the source slice."""
     purpose = Dataset()
     purpose.CodeValue = "121322"
     purpose.CodingSchemeDesignator = "DCM"
@@ -211,10 +209,5 @@ def _reference(source: Dataset) -> Dataset:
 
 
 def _decimals(values: Sequence[float] | np.ndarray) -> str:
-    """Numbers as a DICOM decimal string, as exact as its 16 characters allow."""
+    """Returns numbers as a DICOM decimal string, as exact as 16 characters allow."""
     return "\\".join(format_number_as_ds(float(value)) for value in values)
-
-
-def _uid() -> str:
-    # PS3.5, B.2: 2.25 and a UUID as an integer needs no registered root.
-    return f"2.25.{uuid.uuid4().int}"

@@ -1,4 +1,4 @@
-"""The formats of CT files, by their names."""
+"""Formats of CT files by their names."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ SUFFIXES: dict[str, Format] = {
     ".dcm": "dicom",
     ".ima": "dicom",
 }
-"""File extensions read and written, and what they stand for."""
+"""The format of each file extension that is read and written."""
 
 IMAGE_IO = {
     "nifti": "NiftiImageIO",
@@ -24,29 +24,29 @@ IMAGE_IO = {
     "nrrd": "NrrdImageIO",
     "png": "PNGImageIO",
 }
-"""ITK's name for what reads and writes a format; DICOM has a module of its own."""
+"""ITK's name of the reader and writer of a format; DICOM has a separate module."""
 
 
 def suffix_of(path: Path) -> str:
-    """The extension that says the format, '' if it is none of SUFFIXES."""
+    """Returns the extension of the format, '' if it is none of SUFFIXES."""
     name = path.name.lower()
     return next((s for s in SUFFIXES if name.endswith(s)), "")
 
 
 def stem_of(path: Path) -> str:
-    """The name without the extension that says the format: 'a.1' of 'a.1.nii.gz'."""
+    """Returns the name without the format's extension: 'a.1' for 'a.1.nii.gz'."""
     suffix = suffix_of(path)
     return path.name[: -len(suffix)] if suffix else path.name
 
 
 def format_of(path: Path) -> Format | None:
-    """The format of a file, by its extension or as DICOM by its content; else None."""
+    """Returns a file's format by its extension, or DICOM by its content, or None."""
     if suffix := suffix_of(path):
         return SUFFIXES[suffix]
     return "dicom" if is_dicom(path) else None
 
 
 def last_line(error: RuntimeError) -> str:
-    """The last line of a SimpleITK error, which is the one that says why."""
+    """Returns the last line of a SimpleITK error, which states the cause."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1].removeprefix("ITK ERROR: ").removeprefix("sitk::ERROR: ")

@@ -1,6 +1,7 @@
-"""Functional groups of a frame of multi-frame CT, as attributes of a classic slice.
+"""Converts functional groups of multi-frame CT to attributes of a classic slice.
 
-DICOM PS3.3, C.7.6.16 and C.8.15.3. What classic CT (A.3) has no attribute for is left.
+DICOM PS3.3, C.7.6.16 and C.8.15.3. Values without an attribute in classic CT (A.3) are
+left out.
 """
 
 from collections.abc import Mapping
@@ -11,8 +12,8 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import BaseTag
 
-# Of the whole object, or lists of what all frames refer to: of no use in a slice, and
-# as long as the series.
+# They describe the whole object or list the references of all frames: useless in a
+# slice, and as long as the series.
 DROPPED = (
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *("DimensionOrganizationSequence", "DimensionIndexSequence"),
@@ -24,7 +25,7 @@ DROPPED = (
     *("ReferencedSeriesSequence", "StudiesContainingOtherReferencedInstancesSequence"),
     *("ExtendedOffsetTable", "ExtendedOffsetTableLengths", "IconImageSequence"),
 )
-"""Attributes of a multi-frame object that a slice of it does not get."""
+"""Attributes of a multi-frame object that its slices do not get."""
 
 # Functional groups whose attributes have the same names in classic CT; `None`: all.
 _SAME_NAMES: Mapping[str, tuple[str, ...] | None] = {
@@ -54,8 +55,8 @@ _SAME_NAMES: Mapping[str, tuple[str, ...] | None] = {
         *("AnatomicRegionSequence", "PrimaryAnatomicStructureSequence"),
     ),
 }
-# Attributes with another name in classic CT: group, name there, name here, and how many
-# of the unit here make one there; None: no number, or not scaled.
+# Attributes with another name in classic CT: group, multi-frame name, classic name, and
+# the factor from the multi-frame to the classic unit; None: copied without scaling.
 _OTHER_NAMES: tuple[tuple[str, str, str, int | None], ...] = (
     ("CTImageFrameTypeSequence", "FrameType", "ImageType", None),
     ("FrameContentSequence", "FrameAcquisitionNumber", "AcquisitionNumber", 1),
@@ -72,27 +73,27 @@ _WHOLE = ("ReferencedImageSequence", "RealWorldValueMappingSequence")
 
 
 def classic_attributes(groups: Dataset) -> Dataset:
-    """The classic attributes of an item of functional groups.
+    """Returns the classic attributes of an item of functional groups.
 
-    Values stay as they are encoded, and so do the text's characters. Exposures, which
-    classic CT has as whole numbers (ms, mA, mAs, and uAs beside mAs), are rounded.
+    Values and texts keep their encoding. Exposures, which are whole numbers in classic
+    CT (ms, mA, mAs, and uAs besides mAs), are rounded.
 
     Args:
       groups: an item of SharedFunctionalGroupsSequence or of
         PerFrameFunctionalGroupsSequence, as read from a file.
 
     Returns:
-      What it says, without what it does not.
+      The attributes that the item states.
 
     Raises:
-      TypeError, ValueError: what should be a number is not.
+      TypeError, ValueError: A value that must be a number is none.
     """
     found = Dataset()
     for name, wanted in _SAME_NAMES.items():
         for item in groups.get(name) or ():
             names = None if wanted is None else {tag_for_keyword(n) for n in wanted}
             for tag in item.keys():
-                # The text of a frame is in the character set of the whole object.
+                # A frame's text is in the character set of the whole object.
                 if tag != 0x00080005 and (names is None or tag in names):
                     found[tag] = item.get_item(tag)
     for name in _WHOLE:
@@ -140,7 +141,7 @@ def _split_date(found: Dataset) -> None:
 
 
 def _join_derivations(items: Sequence | tuple[()], found: Dataset) -> None:
-    """Adds what the items of DerivationImageSequence say, joined."""
+    """Adds the joined contents of the items of DerivationImageSequence."""
     texts = [str(text) for i in items if (text := i.get("DerivationDescription"))]
     if texts:
         found.DerivationDescription = "; ".join(texts)

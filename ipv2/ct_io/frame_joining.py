@@ -1,15 +1,14 @@
-"""Classic CT slices to one multi-frame file: Legacy Converted Enhanced CT.
+"""Joins classic CT slices to one multi-frame file: Legacy Converted Enhanced CT.
 
-DICOM PS3.3, A.70. What classic CT says of a slice goes to the functional groups
-(C.7.6.16), as text where it is text: once where all slices agree, else per frame.
-Attributes of patient, study, series and equipment stay at the top; those that have no
-home in a multi-frame object go to the Unassigned Converted Attributes, shared or per
-frame, from where a converter back finds them. Private attributes go there too.
+DICOM PS3.3, A.70. The attributes of a slice go to the functional groups (C.7.6.16);
+texts stay texts. An attribute is written once if all slices agree, else per frame.
+Attributes of patient, study, series and equipment stay at the top. Attributes without a
+place in a multi-frame object, and private ones, go to the Unassigned Converted
+Attributes, shared or per frame, where a converter to classic slices finds them.
 """
 
 import datetime
 import tempfile
-import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,14 +19,14 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import (
-    UID,
     ExplicitVRLittleEndian,
     LegacyConvertedEnhancedCTImageStorage,
 )
 
+from ipv2.ct_io.dicom_header import new_uid
 from ipv2.ct_io.slice_survey import SliceSurvey, frame_type, survey_slices
 
-# Functional groups, and the classic attributes that they take under their own names.
+# Functional groups, and the classic attributes that keep their names in them.
 _GROUPS: Mapping[str, tuple[str, ...]] = {
     "PixelMeasuresSequence": (
         *("PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
@@ -48,7 +47,7 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
     "CTImageFrameTypeSequence": ("ImageType",),
 }
 _GROUP_OF = {Tag(name): group for group, names in _GROUPS.items() for name in names}
-# Said anew of the whole object.
+# The whole object gets new values of these.
 _DROPPED = frozenset(
     Tag(name)
     for name in (
@@ -56,8 +55,8 @@ _DROPPED = frozenset(
         *("InstanceCreationTime", "NumberOfFrames"),
     )
 )
-# Attributes of modules of the whole object (Table A.70-1): these groups, less the
-# first names, plus the second.
+# Attributes of modules of the whole object (Table A.70-1): these groups without
+# _NOT_TOP, plus _TOP.
 _TOP_GROUPS = (0x0008, 0x0010, 0x0012, 0x0028, 0x0032, 0x0038, 0x0040, 0x2050)
 _NOT_TOP = frozenset(
     Tag(name)
@@ -81,7 +80,7 @@ _TOP = frozenset(
         *("PositionReferenceIndicator", "ImageComments"),
     )
 )
-# Type 2: archives want these to be there, if only empty.
+# Type 2: archives require these, but they may be empty.
 _MAY_BE_EMPTY = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate"),
     *("StudyTime", "AccessionNumber", "ReferringPhysicianName", "StudyID"),
@@ -94,34 +93,34 @@ def join_slices(
 ) -> None:
     """Writes classic CT slices as one Legacy Converted Enhanced CT file.
 
-    Each frame keeps the reference to the image that its slice was made of, in its
-    Derivation Image group. The slices themselves are not named as conversion source:
-    they are scratch, which nobody else will find. Frames stand in the order of the
-    slices. Where all slices state position and orientation, a dimension (C.7.6.17)
-    numbers them from 1 by their position along the normal.
+    Each frame keeps the reference to the source image of its slice, in its Derivation
+    Image group. The slices themselves are temporary files, so they are not named as
+    conversion source. Frames are in the order of the slices. If all slices state
+    position and orientation, a dimension (C.7.6.17) numbers them from 1 by their
+    position along the normal.
 
     Memory holds the headers; the pixels pass through a temporary file beside the
     target.
 
     Args:
       paths: the slices: explicit little endian, 16 bits, of one series and one matrix.
-      target: the file, replaced if it exists; its folder exists.
-      source_series: SeriesInstanceUID of the images that the slices were made of, of
-        the same study; with it SourceImageEvidenceSequence lists those images, which
-        the standard asks for (C.8.16.2).
+      target: the file, replaced if it exists; its folder must exist.
+      source_series: SeriesInstanceUID of the source images, which are of the same
+        study. If it is given, SourceImageEvidenceSequence lists the source images, as
+        the standard requires (C.8.16.2).
 
     Raises:
-      UserError: the pixels are more than a DICOM file holds, 4 GiB, or the slices
-        differ in what a multi-frame file has once: patient, series, matrix, encoding
+      UserError: The pixels exceed the 4 GiB of a DICOM file, or the slices differ in an
+        attribute of which a multi-frame file has one: patient, series, matrix, encoding
         and padding of pixels, character set.
-      ValueError: there are no slices, or they are not encoded as said.
-      OSError: a file cannot be read or written.
+      ValueError: There are no slices, or their encoding differs from the above.
+      OSError: A file cannot be read or written.
     """
     with (
         warnings.catch_warnings(),
         tempfile.TemporaryFile(dir=target.parent) as pixels,
     ):
-        # pydicom warns of values that break the standard, which are passed on.
+        # pydicom warns of values that break the standard; they are passed on.
         warnings.simplefilter("ignore")
         survey = survey_slices(paths, pixels)
         data = _whole(survey)
@@ -156,7 +155,7 @@ def _headers(paths: Sequence[Path]) -> Iterator[Dataset]:
 
 
 def _home(tag: BaseTag) -> str:
-    """Where an attribute goes: '', 'top', 'unassigned', or a functional group."""
+    """Returns an attribute's place: '', 'top', 'unassigned', or a functional group."""
     if tag in _DROPPED or tag.element == 0:
         return ""
     if tag in _GROUP_OF:
@@ -166,7 +165,7 @@ def _home(tag: BaseTag) -> str:
 
 
 def _whole(survey: SliceSurvey) -> Dataset:
-    """The attributes of the object as a whole, but for the functional groups."""
+    """Returns the attributes of the whole object, without functional groups."""
     data = survey.item(e for tag, e in survey.same.items() if _home(tag) == "top")
     for name in _MAY_BE_EMPTY:
         if name not in data:
@@ -174,7 +173,7 @@ def _whole(survey: SliceSurvey) -> Dataset:
     now = datetime.datetime.now()
     moment = (now.strftime("%Y%m%d"), now.strftime("%H%M%S"))
     data.SOPClassUID = LegacyConvertedEnhancedCTImageStorage
-    data.SOPInstanceUID = _uid()
+    data.SOPInstanceUID = new_uid()
     data.InstanceCreationDate, data.InstanceCreationTime = moment
     content = survey.content if all(survey.content) else moment
     data.ContentDate, data.ContentTime = content
@@ -199,7 +198,7 @@ def _whole(survey: SliceSurvey) -> Dataset:
 
 
 def _add_evidence(data: Dataset, sources: Mapping[str, str], series: str) -> None:
-    """Lists the source images, for archives that look for what an object refers to."""
+    """Lists the source images, for archives that look up an object's references."""
     instances = []
     for instance, sop_class in sources.items():
         item = Dataset()
@@ -216,16 +215,16 @@ def _add_evidence(data: Dataset, sources: Mapping[str, str], series: str) -> Non
 
 
 def _describe_pixels(data: Dataset) -> None:
-    """Adds the attributes that go with ImageType, C.8.16.2."""
+    """Adds the attributes that accompany ImageType, C.8.16.2."""
     data.PixelPresentation = "MONOCHROME"
     data.VolumetricProperties = "VOLUME"
     data.VolumeBasedCalculationTechnique = "NONE"
 
 
 def _add_dimension(data: Dataset) -> None:
-    """Says that frames are counted along their position, C.7.6.17."""
+    """Adds a dimension that numbers frames by their position, C.7.6.17."""
     organization = Dataset()
-    organization.DimensionOrganizationUID = _uid()
+    organization.DimensionOrganizationUID = new_uid()
     data.DimensionOrganizationSequence = [organization]
     index = Dataset()
     index.DimensionOrganizationUID = organization.DimensionOrganizationUID
@@ -236,7 +235,7 @@ def _add_dimension(data: Dataset) -> None:
 
 
 def _groups(survey: SliceSurvey, slice_: Dataset, groups: Iterable[str]) -> Dataset:
-    """Functional groups of what a slice, or all slices, say."""
+    """Returns functional groups with the attributes of a slice, or of all slices."""
     found = survey.item()
     for group in groups:
         item = survey.item(
@@ -254,7 +253,7 @@ def _groups(survey: SliceSurvey, slice_: Dataset, groups: Iterable[str]) -> Data
 
 
 def _complete_derivation(item: Dataset) -> None:
-    """Adds what a derivation must have, C.7.6.16.2.6, and a classic slice may lack."""
+    """Adds the attributes that a derivation requires, C.7.6.16.2.6, if they lack."""
     if "SourceImageSequence" not in item:
         item.SourceImageSequence = []
     if "DerivationCodeSequence" not in item:
@@ -268,7 +267,7 @@ def _complete_derivation(item: Dataset) -> None:
 def _frame(
     survey: SliceSurvey, header: Dataset, groups: Iterable[str], rank: int | None
 ) -> Dataset:
-    """An item of PerFrameFunctionalGroupsSequence."""
+    """Returns an item of PerFrameFunctionalGroupsSequence."""
     found = _groups(survey, header, groups)
     content = survey.item()
     moment = header.get("AcquisitionDateTime") or (
@@ -289,7 +288,7 @@ def _frame(
         for tag in header.keys()
         if tag not in survey.same and _home(tag) in ("top", "unassigned")
     ]
-    # Type 2: empty where all is shared, as in a file of one frame.
+    # Type 2: empty if all attributes are shared, as in a file of one frame.
     found.UnassignedPerFrameConvertedAttributesSequence = (
         [survey.item(_with_creators(tags, header))] if tags else []
     )
@@ -299,15 +298,10 @@ def _frame(
 def _with_creators(
     tags: Sequence[BaseTag], data: Dataset
 ) -> Iterator[DataElement | RawDataElement]:
-    """The elements, private ones together with those that say whose they are."""
+    """Yields the elements; private ones with their private creator."""
     for tag in tags:
         yield data.get_item(tag)
         if tag.is_private and not tag.is_private_creator:
             creator = tag.private_creator
             if creator in data:
                 yield data.get_item(creator)
-
-
-def _uid() -> UID:
-    # PS3.5, B.2: 2.25 and a UUID as an integer needs no registered root.
-    return UID(f"2.25.{uuid.uuid4().int}")

@@ -1,7 +1,7 @@
-"""Pixel data of a DICOM file, frame by frame, as the bytes that they are.
+"""Reads the pixel data of a DICOM file frame by frame, as unchanged bytes.
 
-DICOM PS3.5, 8 and A.4: without compression frames lie one after the other; compressed
-ones lie in fragments, with tables of where frames begin, or without.
+DICOM PS3.5, 8 and A.4: uncompressed frames follow each other; compressed ones lie in
+fragments, with or without tables of the frames' offsets.
 """
 
 import dataclasses
@@ -20,8 +20,8 @@ from pydicom.encaps import (
 )
 
 from common.errors import UserError
+from ipv2.ct_io.dicom_header import COPY_AGAIN
 
-_AGAIN = "Copy the file again from its source, or remove it."
 _UNDEFINED = 0xFFFFFFFF
 
 
@@ -30,13 +30,13 @@ class FramePixels:
     """The pixel data of a file.
 
     Attributes:
-      path: for messages.
-      file: positioned at the value of the pixel data.
-      header: all before the pixels.
-      count: how many frames the header states.
-      encapsulated: whether they are compressed, by the transfer syntax.
-      vr: of the pixel data.
-      length: of the pixel data in bytes, 0xFFFFFFFF where it is encapsulated.
+      path: path for messages.
+      file: open file, positioned at the value of the pixel data.
+      header: all elements before the pixels.
+      count: number of frames that the header states.
+      encapsulated: whether the transfer syntax compresses pixels.
+      vr: VR of the pixel data.
+      length: length of the pixel data in bytes, 0xFFFFFFFF if it is encapsulated.
     """
 
     path: Path
@@ -51,16 +51,16 @@ class FramePixels:
     def find(
         cls, path: Path, file: IO[bytes], header: Dataset, *, encapsulated: bool
     ) -> "FramePixels":
-        """The pixel data at which a file stands.
+        """Returns the pixel data at the present position of a file.
 
         Args:
-          path: for messages.
-          file: positioned behind the header.
-          header: as read from the file.
-          encapsulated: whether the transfer syntax says that pixels are compressed.
+          path: path for messages.
+          file: open file, positioned after the header.
+          header: header of the file.
+          encapsulated: whether the transfer syntax compresses pixels.
 
         Raises:
-          UserError: there are none.
+          UserError: There is no pixel data.
           ValueError: NumberOfFrames is no number.
         """
         implicit, little = header.original_encoding
@@ -72,7 +72,7 @@ class FramePixels:
         length = start[4:] if implicit else file.read(4)
         count = int(header.get("NumberOfFrames") or 1)
         if count < 1:
-            raise UserError(f"{path}: {count} frames (NumberOfFrames). {_AGAIN}")
+            raise UserError(f"{path}: {count} frames (NumberOfFrames). {COPY_AGAIN}")
         return cls(
             path=path,
             file=file,
@@ -84,10 +84,10 @@ class FramePixels:
         )
 
     def frames(self) -> Iterator[bytes]:
-        """The pixels of each frame as they are in the file, one frame in memory.
+        """Yields the bytes of each frame, with one frame in memory.
 
         Raises:
-          UserError: the file has not the pixels that its header states.
+          UserError: The file lacks pixels that its header states.
         """
         return self._encapsulated() if self.encapsulated else self._native()
 
@@ -112,7 +112,7 @@ class FramePixels:
         if found < size * self.count:
             raise UserError(
                 f"{self.path}: truncated: {found} bytes of pixels where {self.count} "
-                f"frames of {size} bytes need {size * self.count}. {_AGAIN}"
+                f"frames of {size} bytes need {size * self.count}. {COPY_AGAIN}"
             )
         self.file.seek(start)
         for _ in range(self.count):
@@ -124,7 +124,7 @@ class FramePixels:
         count, offsets = parse_fragments(self.file)
         self._check_fragments(offsets)
         if count == self.count:
-            # One fragment a frame: the tables, which may be wrong, are not needed.
+            # One fragment per frame: the tables, which may be wrong, are not needed.
             frames = generate_fragments(self.file)
         else:
             self.file.seek(start)
@@ -147,7 +147,7 @@ class FramePixels:
         if found != self.count:
             raise UserError(
                 f"{self.path}: truncated or damaged: its pixels do not make the "
-                f"{self.count} frames that it states (NumberOfFrames). {_AGAIN}"
+                f"{self.count} frames that it states (NumberOfFrames). {COPY_AGAIN}"
             )
 
     def _check_fragments(self, offsets: list[int]) -> None:
@@ -160,4 +160,4 @@ class FramePixels:
             last = offsets[-1] + 8 + int.from_bytes(self.file.read(4), "little")
         self.file.seek(here)
         if not offsets or last > end:
-            raise UserError(f"{self.path}: truncated in its pixels. {_AGAIN}")
+            raise UserError(f"{self.path}: truncated in its pixels. {COPY_AGAIN}")

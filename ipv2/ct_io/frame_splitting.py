@@ -1,16 +1,15 @@
-"""Multi-frame CT to classic slices, one file a frame, for readers of single slices.
+"""Splits multi-frame CT into classic slices, one file per frame.
 
-Of Enhanced CT and Legacy Converted Enhanced CT (DICOM PS3.3, A.38 and A.70) each frame
-becomes a CT Image (A.3). What the functional groups (C.7.6.16, C.8.15.3) say of a frame
-goes to the attributes that classic CT has for it, as text where it is text; pixels stay
-the bytes that they are, compressed or not. What a frame does not say is left out.
+Each frame of Enhanced CT and Legacy Converted Enhanced CT (DICOM PS3.3, A.38 and A.70)
+becomes a CT Image (A.3). The values of the functional groups (C.7.6.16, C.8.15.3) go to
+the matching attributes of classic CT; texts stay texts. Pixels keep their bytes,
+compressed or not. Attributes that a frame does not state are left out.
 """
 
 import contextlib
 import dataclasses
 import struct
 import tempfile
-import uuid
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -35,13 +34,13 @@ from pydicom.uid import (
 )
 
 from common.errors import UserError
+from ipv2.ct_io.dicom_header import COPY_AGAIN, new_uid
 from ipv2.ct_io.frame_groups import DROPPED, classic_attributes
 from ipv2.ct_io.frame_pixels import FramePixels
 
-_AGAIN = "Copy the file again from its source, or remove it."
-# What pydicom raises where a file ends or is garbled in the middle of an element: VRs
-# that there are not (NotImplementedError), values of another kind than their VR says
-# (TypeError), missing meta information (AttributeError), no item (OSError), the rest.
+# pydicom raises these if a file ends or is garbled in the middle of an element: unknown
+# VR (NotImplementedError), value that does not fit its VR (TypeError), no meta
+# information (AttributeError), no item (OSError), and others.
 _BROKEN = (
     *(AttributeError, BytesLengthException, EOFError, InvalidDicomError, KeyError),
     *(NotImplementedError, OSError, TypeError, ValueError, struct.error, zlib.error),
@@ -52,13 +51,13 @@ _PIXELS = 0x7FE00010
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Frame:
-    """A frame as a classic slice, and where it comes from.
+    """A frame as a classic slice, and its source.
 
     Attributes:
-      path: the slice's file. Its SOPInstanceUID is new and means nothing outside.
+      path: file of the slice. Its SOPInstanceUID is new and known nowhere else.
       source_class: SOPClassUID of the multi-frame object.
       source_instance: SOPInstanceUID of the multi-frame object; '' if not stated.
-      number: of the frame in it, from 1: ReferencedFrameNumber of a reference to it.
+      number: number of the frame in the object, from 1, for ReferencedFrameNumber.
     """
 
     path: Path
@@ -68,29 +67,29 @@ class Frame:
 
 
 def split_frames(path: Path, folder: Path) -> list[Frame]:
-    """Each frame of a DICOM file as a classic CT slice.
+    """Writes each frame of a DICOM file as a classic CT slice.
 
-    Frames are taken one at a time, so memory holds the header and one frame. A file
-    with one frame, or with its geometry beside the functional groups, is split the
-    same way: what no functional group says of a frame is what the object says.
+    Frames are read one at a time, so memory holds the header and one frame. Files with
+    one frame, or with geometry outside the functional groups, are split the same way:
+    attributes that no functional group states are those of the whole object.
 
     Args:
       path: a DICOM file with pixels, of one or more frames.
-      folder: takes the slices, 000001.dcm and on by frame number; it exists.
+      folder: existing folder for the slices, 000001.dcm ... by frame number.
 
     Returns:
-      The frames, in the order of the file, which need not be that of their positions.
+      The frames in the order of the file, which may differ from that of positions.
 
     Raises:
-      UserError: the file is damaged or holds fewer frames than it says.
-      OSError: it cannot be read, or the folder cannot be written.
+      UserError: The file is damaged or holds fewer frames than it states.
+      OSError: The file cannot be read, or the folder cannot be written.
     """
     with contextlib.ExitStack() as stack:
-        # pydicom warns of values that break the standard, which real scanners write;
-        # here they are passed on.
+        # pydicom warns of values that break the standard. Real scanners write them,
+        # and they are passed on.
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
-        stack.enter_context(_damage_told(path))
+        stack.enter_context(_damage_as_user_error(path))
         file = stack.enter_context(path.open("rb"))
         source = _Source.open(path, stack.enter_context(_plain(file, folder)))
         return [
@@ -102,28 +101,30 @@ def split_frames(path: Path, folder: Path) -> list[Frame]:
 
 
 @contextlib.contextmanager
-def _damage_told(path: Path) -> Iterator[None]:
-    """Turns what pydicom says of a damaged file into UserError."""
+def _damage_as_user_error(path: Path) -> Iterator[None]:
+    """Turns pydicom's errors for damaged files into UserError."""
     try:
         yield
     except _BROKEN as error:
         if getattr(error, "errno", None) is not None or isinstance(error, UserError):
-            raise  # not what the file holds: it cannot be read at all, or was told
+            raise  # the file cannot be read, or its message is already made
         reason = str(error).partition("\n")[0]
-        raise UserError(f"{path}: damaged DICOM file ({reason}). {_AGAIN}") from error
+        raise UserError(
+            f"{path}: damaged DICOM file ({reason}). {COPY_AGAIN}"
+        ) from error
 
 
 @contextlib.contextmanager
 def _plain(file: IO[bytes], folder: Path) -> Iterator[IO[bytes]]:
-    """The file itself or, of one that is deflated as a whole, its inflated copy."""
+    """Yields the file itself or, if it is deflated as a whole, an inflated copy."""
     has_meta = file.read(132)[128:] == b"DICM"  # files from before 1996 have none
     file.seek(0)
     meta = read_file_meta_info(file.name) if has_meta else FileMetaDataset()
     if UID(meta.get("TransferSyntaxUID", "")) != DeflatedExplicitVRLittleEndian:
         yield file
         return
-    # PS3.5, A.5: all after the meta information (preamble, prefix, and as many bytes
-    # as its first element of 12 bytes says) is deflated, without a header.
+    # PS3.5, A.5: everything after the meta information is deflated, without a header.
+    # The first element of the meta information, 12 bytes long, states its length.
     start = 128 + 4 + 12 + int(meta.FileMetaInformationGroupLength)
     stream = zlib.decompressobj(-zlib.MAX_WBITS)
     with tempfile.TemporaryFile(dir=folder) as inflated:
@@ -148,10 +149,10 @@ class _Source:
     """A multi-frame file, open at its pixels.
 
     Attributes:
-      path: for messages.
-      header: all before the pixels.
+      path: path for messages.
+      header: all elements before the pixels.
       syntax: the transfer syntax.
-      pixels: those of the frames.
+      pixels: pixels of the frames.
     """
 
     path: Path
@@ -175,7 +176,7 @@ class _Source:
         return cls(path=path, header=header, syntax=syntax, pixels=pixels)
 
     def attributes(self) -> Iterator[Dataset]:
-        """What classic CT says of each frame, without its pixels."""
+        """Yields the classic attributes of each frame, without its pixels."""
         common = Dataset()
         common.update(self.header)
         shared = common.get("SharedFunctionalGroupsSequence") or [Dataset()]
@@ -188,7 +189,7 @@ class _Source:
             raise UserError(
                 f"{self.path}: damaged: {len(groups)} items in "
                 f"PerFrameFunctionalGroupsSequence for {self.pixels.count} frames "
-                f"(NumberOfFrames). {_AGAIN}"
+                f"(NumberOfFrames). {COPY_AGAIN}"
             )
         common.update(classic_attributes(shared[0]))
         for index in range(self.pixels.count):
@@ -199,7 +200,7 @@ class _Source:
             frame.update(common)
             if groups:
                 frame.update(classic_attributes(groups[index]))
-                groups[index] = Dataset()  # lets go of what was parsed
+                groups[index] = Dataset()  # frees the parsed values
             yield frame
 
 
@@ -208,8 +209,7 @@ def _write(
 ) -> Frame:
     """Writes a frame as a classic slice."""
     header = source.header
-    # PS3.5, B.2: 2.25 and a UUID as an integer needs no registered root.
-    instance = UID(f"2.25.{uuid.uuid4().int}")
+    instance = new_uid()
     attributes.SOPClassUID = CTImageStorage
     attributes.SOPInstanceUID = instance
     attributes.InstanceNumber = number

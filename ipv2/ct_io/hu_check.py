@@ -1,8 +1,8 @@
-"""Whether values look like HU: one check at the reader's door, for every task.
+"""Checks whether values look like HU; every task reads volumes through this check.
 
-Evenly spread slices of a volume are looked at. What CT shows in HU: air near -1000,
-soft tissue near 0, nothing but metal above 3000. The check refuses what cannot be HU;
-it does not prove that the rest is.
+The check reads evenly spread slices of a volume. In HU, air is near -1000, soft tissue
+is near 0, and only metal is above 3000. The check refuses values that cannot be HU; it
+does not prove that all others are.
 """
 
 import numpy as np
@@ -11,16 +11,16 @@ from common.errors import UserError
 from ipv2.ct_io.volume import PADDING_HU, Slice, SliceSource
 
 _SLICES = 5
-# Fewer pixels are no image to judge.
+# Fewer pixels are too few to judge.
 _LEAST_PIXELS = 256
-# Higher than what a scanner's 16 bits hold, and than metal in an extended HU scale.
+# Above the 16 bits of a scanner, and above metal in an extended HU scale.
 _HIGHEST_HU = 32767.0
 _METAL_HU = 4000.0
 _NO_AIR_HU = -200.0
-# Noise alone spans more; but for air alone, which a scanner may clip.
+# Noise alone spans more, except in air, which a scanner may clip.
 _LEAST_SPAN_HU, _NEAR_AIR_HU = 100.0, -900.0
-# Where fat and soft tissue lie in HU + 1024, and a range as wide that bone in HU fills
-# more: fewer and fewer of its pixels reach higher values.
+# The range of fat and soft tissue in HU + 1024, and a range of the same width below it.
+# Bone in HU puts more pixels into the lower range than into the upper one.
 _RAISED = (874.0, 1174.0)
 _BETWEEN = (350.0, 650.0)
 
@@ -29,7 +29,7 @@ def check_hu(source: SliceSource) -> None:
     """Raises UserError if a volume in HU holds values that cannot be HU.
 
     Args:
-      source: what was opened; its slices are read.
+      source: the opened volume; some of its slices are read.
     """
     count = source.shape[0]
     places = np.unique(np.linspace(0, count - 1, min(_SLICES, count)).round())
@@ -39,32 +39,32 @@ def check_hu(source: SliceSource) -> None:
     if problem := problem_of(values):
         raise UserError(
             f"{source.paths[0] if len(source.paths) == 1 else source.name}: {problem} "
-            "If they are HU all the same: --config.data.trust_hu=True"
+            "If they are HU nevertheless: --config.data.trust_hu=True"
         )
 
 
 def _measured(found: Slice) -> np.ndarray:
-    """The pixels that are not padding, nor may be: it would pass for air."""
+    """Returns the pixels that cannot be padding, which would look like air."""
     return found.hu[(found.hu == found.stored) & (found.hu != PADDING_HU)]
 
 
 def problem_of(values: np.ndarray) -> str:
-    """Why values of a CT image are not HU, '' if they may be.
+    """Returns why values of a CT image are not HU, '' if they may be.
 
     Args:
-      values: of whole slices, any shape.
+      values: values of whole slices, any shape.
     """
     low, high = float(values.min()), float(values.max())
     span = f"values from {low:g} to {high:g}"
     if low >= -1.5 and high <= 1.5:
         return (
-            f"{span} are no HU (air is -1000, water 0) but an image scaled to about 0 "
-            "... 1. Give the HU, or scale it back."
+            f"{span} are not HU (air is -1000, water 0) but an image scaled to about 0 "
+            "... 1. Give the HU, or scale the image back."
         )
     if low >= 0 and high <= 255:
         return (
             f"{span} are grey levels, not HU (air is -1000, water 0). Give the HU, or "
-            "for PNG the window: --config.data.window='(-600.0, 1500.0)', say."
+            "for PNG the window, such as --config.data.window='(-600.0, 1500.0)'."
         )
     if high - low < _LEAST_SPAN_HU and low > _NEAR_AIR_HU:
         return (
@@ -74,7 +74,7 @@ def problem_of(values: np.ndarray) -> str:
     if high > _HIGHEST_HU or np.mean(values > _METAL_HU) > 0.05:
         return (
             f"{span} are beyond what HU reach ({_HIGHEST_HU:g}; above {_METAL_HU:g} "
-            "there is nothing but metal). Check the rescale."
+            "there is only metal). Check the rescale slope and intercept."
         )
     raised, between = (_share(values, *edges) for edges in (_RAISED, _BETWEEN))
     if (

@@ -1,4 +1,4 @@
-"""What SimpleITK does not say of image files: damage, NaN, colour, gaps."""
+"""Checks image files for faults that SimpleITK hides, and reads their headers."""
 
 import contextlib
 import re
@@ -21,29 +21,29 @@ from ipv2.ct_io.volume import Format
 def check_nifti(path: Path, *, name: Path) -> None:
     """Raises UserError if a NIfTI file is too short, or holds NaN or infinity.
 
-    SimpleITK tells neither: it fills what is missing with whatever memory holds, and
-    replaces what is not finite by 0, which is water.
+    SimpleITK reports neither: it fills missing voxels with random memory, and replaces
+    values that are not finite by 0, which is water.
 
     Args:
       path: the file.
-      name: what messages call it: the file that it was unpacked from.
+      name: name for messages: the file from which it was unpacked.
 
     Raises:
-      UserError: the file is damaged.
-      OSError: the file cannot be read at all.
+      UserError: The file is damaged.
+      OSError: The file cannot be read at all.
     """
-    with damage_told(name):
+    with damage_as_user_error(name):
         image: Any = nibabel.load(path)
         proxy = image.dataobj
         if image.get_data_dtype().kind not in "iuf":
             raise UserError(
                 f"{name}: pixels of type {image.get_data_dtype()}, which hold more "
-                "than one grey value; CT has one channel. Save it as plain grey."
+                "than one grey value; CT has one channel. Save the image as plain grey."
             )
         if image.get_data_dtype().kind in "iu":
             proxy.get_unscaled()  # a map of the file, which must be long enough
             return
-        # Slice by slice, but not of a packed file, which would be unpacked each time.
+        # Slice by slice, except for a packed file, which would be unpacked each time.
         packed = path.suffix == ".gz"
         whole = [proxy.get_unscaled()] if packed or len(proxy.shape) < 3 else None
         parts = whole or (proxy[:, :, index] for index in range(proxy.shape[2]))
@@ -56,13 +56,13 @@ def check_nifti(path: Path, *, name: Path) -> None:
 
 
 def states_spacing(path: Path, kind: Format) -> bool:
-    """Whether a file states the distance between its voxels along every axis.
+    """Returns whether a file states the distance between its voxels along every axis.
 
-    SimpleITK takes 1 mm where a file does not.
+    SimpleITK assumes 1 mm if a file does not.
 
     Args:
       path: a file that SimpleITK can read.
-      kind: its format.
+      kind: format of the file.
     """
     if kind == "nifti":
         header: Any = nifti_header(path)
@@ -88,7 +88,7 @@ def states_spacing(path: Path, kind: Format) -> bool:
 
 
 def _are_nonzero(texts: Sequence[str]) -> bool:
-    """Whether texts are finite numbers, none of them 0, and there are some."""
+    """Returns whether texts are one or more finite numbers other than 0."""
     try:
         values = np.asarray([float(text) for text in texts])
     except ValueError:
@@ -97,28 +97,28 @@ def _are_nonzero(texts: Sequence[str]) -> bool:
 
 
 def nifti_header(path: Path) -> nibabel.Nifti1Header:
-    """The header of a NIfTI file, as it stands in the file."""
-    # Unchecked: nibabel, too, takes 1 where a file says 0.
+    """Returns the header of a NIfTI file, unchanged."""
+    # Unchecked, because nibabel's check replaces 0 by 1.
     with ImageOpener(str(path)) as file:
         return nibabel.Nifti1Header.from_fileobj(file, check=False)
 
 
 def text_fields(path: Path, kind: Format) -> tuple[dict[str, str], int]:
-    """The fields of the text header of MHA, MHD or NRRD, and where it ends.
+    """Returns the fields of the text header of MHA, MHD or NRRD, and its length.
 
     Args:
       path: the file.
       kind: 'mha', 'mhd' or 'nrrd'.
 
     Returns:
-      Values by name, the names in small letters; the header's length in bytes.
+      Values by name in small letters; the header's length in bytes.
     """
     separator = ": " if kind == "nrrd" else "="
     fields: dict[str, str] = {}
     with path.open("rb") as file:
         for line in file:
             text = line.decode("latin-1").strip()
-            if kind == "nrrd" and not text:  # its header ends with an empty line
+            if kind == "nrrd" and not text:  # an empty line ends a NRRD header
                 break
             key, found, value = text.partition(separator)
             if found and not text.startswith("#"):
@@ -129,18 +129,18 @@ def text_fields(path: Path, kind: Format) -> tuple[dict[str, str], int]:
 
 
 @contextlib.contextmanager
-def damage_told(path: Path) -> Iterator[None]:
-    """Turns what nibabel, gzip and zlib say of a damaged file into UserError."""
+def damage_as_user_error(path: Path) -> Iterator[None]:
+    """Turns errors of nibabel, gzip and zlib for damaged files into UserError."""
     try:
         yield
     except ImageFileError as error:
         raise UserError(
-            f"{path}: not NIfTI: its header is not one. It is damaged, truncated, or "
-            "of another kind than its name says."
+            f"{path}: not NIfTI: it has no NIfTI header. The file is damaged, "
+            "truncated, or of another format than its name states."
         ) from error
     except (EOFError, OSError, ValueError, zlib.error) as error:
         if getattr(error, "errno", None) is not None or isinstance(error, UserError):
-            raise  # not what the file holds: it cannot be read at all
+            raise  # the file cannot be read at all
         reason = str(error).partition("\n")[0]
         raise UserError(
             f"{path}: truncated or damaged ({reason}). Copy it again from its source."
@@ -151,13 +151,13 @@ def check_png(path: Path) -> None:
     """Raises UserError unless a PNG is grey, with 8 or 16 bits."""
     try:
         with warnings.catch_warnings(), PIL.Image.open(path, formats=["PNG"]) as image:
-            # Pillow warns of sizes that could be an attack; a large grey one is fine.
+            # Pillow warns of sizes that could be an attack; large grey images are fine.
             warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
             mode = image.mode
     except (PIL.UnidentifiedImageError, SyntaxError) as error:
         raise UserError(
-            f"{path}: not PNG: its header is not one. It is damaged, truncated, or of "
-            "another kind than its name says."
+            f"{path}: not PNG: it has no PNG header. The file is damaged, truncated, "
+            "or of another format than its name states."
         ) from error
     if mode not in ("L", "I;16"):
         name = {"P": "palette colour", "LA": "grey with alpha", "1": "black and white"}

@@ -1,10 +1,10 @@
-"""Slices to NIfTI, MHA, MHD, NRRD and PNG files, one after the other.
+"""Writes NIfTI, MHA, MHD, NRRD and PNG files slice by slice.
 
-SimpleITK writes whole images only. Here it writes the header, of an image of the first
-one or two slices, in which the number of slices is then set; the values follow as they
-come. The file is, byte by byte, what SimpleITK makes of the whole volume; but where the
-volume was read from a file of the same format, its header states the geometry that the
-file states, and no more.
+SimpleITK writes only whole images. Here it writes the header of an image of one or two
+slices, in which the number of slices is then set. The values follow slice by slice. The
+file equals, byte by byte, the one that SimpleITK writes for the whole volume, with one
+exception: if the volume was read from a file of the same format, the header states
+exactly the geometry that this file states.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ _COUNT = {
     "mhd": rb"(?m)^(DimSize = \d+ \d+ )\d+$",
     "nrrd": rb"(?m)^(sizes: \d+ \d+ )\d+$",
 }
-# The lines of geometry of MetaImage, and the names under which a source may state each.
+# The geometry lines of MetaImage, and the names that a source may use for each.
 _META_LINES = {
     "Offset": ("offset", "position", "origin"),
     "TransformMatrix": ("transformmatrix", "rotation", "orientation"),
@@ -36,12 +36,12 @@ _META_LINES = {
     "CenterOfRotation": ("centerofrotation",),
     "ElementSpacing": ("elementspacing", "elementsize"),
 }
-# Those that SimpleITK does not read, but writes with values of its own.
+# SimpleITK does not read these, but writes them with its own values.
 _META_UNREAD = ("AnatomicalOrientation", "CenterOfRotation")
 _NRRD_LINES = ("space", "space directions", "space origin")
-# From these SimpleITK takes an origin, which it writes in a space.
+# From these SimpleITK derives an origin, which it writes in a space.
 _NRRD_LIMITS = {"axis mins", "axis maxs", "axismins", "axismaxs"}
-# What places the voxels of a NIfTI file.
+# The fields that place the voxels of a NIfTI file.
 _NIFTI_GEOMETRY = (
     *("dim", "pixdim", "xyzt_units", "qform_code", "sform_code"),
     *("quatern_b", "quatern_c", "quatern_d"),
@@ -54,20 +54,20 @@ _NIFTI_GEOMETRY = (
 def image_writer(
     grid: Grid, shape: tuple[int, int, int], path: Path, kind: Format
 ) -> Iterator[Callable[[int, np.ndarray, object], None]]:
-    """A function that takes the slices (rows, columns) of a volume, in their order.
+    """Yields a function that writes the slices (rows, columns) of a volume, in order.
 
-    It takes their numbers and DICOM headers too, as `SeriesWriter.write` does, and
-    needs neither.
+    Its arguments are those of `SeriesWriter.write`; it ignores slice numbers and DICOM
+    headers.
 
     Args:
-      grid: of the volume; its values are written as int16 if `integer` holds, a mask
-        as uint8, others as float32.
+      grid: grid of the volume. Values are written as int16 if `integer` is True, a mask
+        as uint8, all others as float32.
       shape: (slices, rows, columns).
-      path: of the file; nothing is there.
-      kind: its format, not DICOM.
+      path: path of the file; it must not exist.
+      kind: format of the file, not DICOM.
 
     Raises:
-      UserError: the format cannot hold the values.
+      UserError: The format cannot hold the values.
     """
     if kind == "png":
         yield lambda index, hu, header: _write_png(grid, hu, path)
@@ -87,7 +87,7 @@ def image_writer(
 def _write_header(
     grid: Grid, shape: tuple[int, int, int], path: Path, kind: Format
 ) -> bytes:
-    """What goes before the values; writes the header of MHD, which is its own file."""
+    """Returns the bytes before the values; writes the header file of MHD."""
     few = np.zeros((min(shape[0], 2), *shape[1:]), np.float32)
     image = sitk.GetImageFromArray(_stored(grid, few))
     image.SetSpacing(grid.spacing_mm[::-1])
@@ -100,7 +100,7 @@ def _write_header(
     values = sitk.GetArrayViewFromImage(image).tobytes()
     header = _taken(path.with_suffix(".raw") if kind == "mhd" else unpacked)
     if not header.endswith(values):
-        # SimpleITK tells of a full disk on the console alone.
+        # SimpleITK reports a full disk only on the console.
         raise OSError(errno.ENOSPC, f"{path.name} cannot be written whole")
     header = _taken(path) if kind == "mhd" else header[: -len(values)]
     header = _with_count(header, kind, shape[0])
@@ -112,7 +112,7 @@ def _write_header(
 
 
 def _taken(path: Path) -> bytes:
-    """What a file holds, which is then removed."""
+    """Returns a file's content, and removes the file."""
     content = path.read_bytes()
     path.unlink()
     return content
@@ -121,7 +121,7 @@ def _taken(path: Path) -> bytes:
 def _with_own_geometry(
     header: bytes, grid: Grid, shape: tuple[int, int, int], kind: Format
 ) -> bytes:
-    """A header that states the geometry that the grid's own file states."""
+    """Returns a header that states the geometry of the grid's source file."""
     own = grid.paths[0] if grid.format == kind and len(grid.paths) == 1 else None
     if kind == "nifti":
         source = None if own is None else nifti_header(own)
@@ -137,10 +137,10 @@ def _with_own_geometry(
 def _with_meta_geometry(
     header: bytes, grid: Grid, stated: Mapping[str, str] | None
 ) -> bytes:
-    """A MetaImage header with the lines of geometry that its source has, if any."""
+    """Returns a MetaImage header with the geometry lines of its source, if any."""
     for line, names in _META_LINES.items():
         if line == "TransformMatrix" and grid.direction != Grid.direction:
-            continue  # a negative spacing states it too
+            continue  # a source may also state it by a negative spacing
         kept = stated is None or any(name in stated for name in names)
         if not kept or (line == "ElementSpacing" and not grid.spacing_stated):
             header = _without_line(header, line)
@@ -153,7 +153,7 @@ def _with_meta_geometry(
 
 
 def _nifti_shape(source: nibabel.Nifti1Header) -> tuple[int, ...]:
-    """(slices, rows, columns) of a file; axes that it does not state have length 1."""
+    """Returns (slices, rows, columns) of a file; unstated axes have length 1."""
     axes = int(source["dim"][0])
     sizes = [int(size) for size in source["dim"][1 : axes + 1]]
     return tuple([*sizes, 1, 1][:3][::-1])
@@ -168,17 +168,17 @@ def _with_nifti_geometry(header: bytes, source: nibabel.Nifti1Header) -> bytes:
 
 
 def _without_nifti_spacing(header: bytes) -> bytes:
-    """A header that does not state the distances between voxels."""
+    """Returns a header that does not state the distances between voxels."""
     changed = bytearray(header)
     fields = _nifti_fields(changed)
     fields["pixdim"][1:4] = 0
-    # Neither form: both would state the distances too.
+    # qform and sform would also state the distances.
     fields["qform_code"] = fields["sform_code"] = 0
     return bytes(changed)
 
 
 def _nifti_fields(header: bytearray) -> np.ndarray:
-    """The fields of a NIfTI header, which change it."""
+    """Returns a view of a NIfTI header's fields; writing to it changes the header."""
     return np.ndarray((), nibabel.Nifti1Header.template_dtype, header)
 
 
@@ -188,13 +188,13 @@ def _with_nrrd_geometry(
     shape: tuple[int, int, int],
     stated: Mapping[str, str] | None,
 ) -> bytes:
-    """A NRRD header with the lines of geometry that its source has.
+    """Returns a NRRD header with the geometry lines of its source.
 
     Args:
-      header: SimpleITK's.
-      grid: of the volume.
+      header: header that SimpleITK wrote.
+      grid: grid of the volume.
       shape: (slices, rows, columns).
-      stated: the fields of the source's header; None without a source.
+      stated: fields of the source's header; None without a source.
     """
     if stated is None or _NRRD_LIMITS & stated.keys():
         for line in () if grid.spacing_stated else _NRRD_LINES:
@@ -204,7 +204,7 @@ def _with_nrrd_geometry(
         header = _without_line(header, "space directions")
     if "space origin" not in stated:
         header = _without_line(header, "space origin")
-    if "space dimension" in stated:  # axes without a name; both are never stated
+    if "space dimension" in stated:  # unnamed axes; a header never has both lines
         header = re.sub(rb"(?m)^space: .*$", b"space dimension: 3", header)
     elif "space" not in stated:
         header = _without_line(header, "space")
@@ -212,20 +212,20 @@ def _with_nrrd_geometry(
     axes_agree = stated.get("sizes", "").split()[:2] == columns_rows
     if "space directions" in stated or "spacings" not in stated or not axes_agree:
         return header
-    # An axis that the source does not have is one of unknown spacing.
+    # The spacing of an axis that the source lacks is unknown.
     spacings = [*stated["spacings"].split(), "nan"][:3]
     line = f"spacings: {' '.join(spacings)}\n".encode()
     return header.removesuffix(b"\n") + line + b"\n"
 
 
 def _without_line(header: bytes, name: str) -> bytes:
-    """A text header without a field."""
+    """Removes a field from a text header."""
     return re.sub(rb"(?m)^%s(:| =) .*\n" % name.encode(), b"", header)
 
 
 def _set_tags(image: sitk.Image, tags: Mapping[str, str], kind: Format) -> None:
     for key, value in tags.items():
-        # Keys with a prefix are the format's own, set from the geometry.
+        # Keys with a prefix belong to the format and follow from the geometry.
         if not key.startswith(("NRRD_", "ITK_")) and kind != "nifti":
             image.SetMetaData(key, value)
 
@@ -275,7 +275,7 @@ def _write(image: sitk.Image, path: Path, kind: Format) -> None:
     writer.SetFileName(str(path))
     try:
         writer.Execute(image)
-    except RuntimeError as error:  # SimpleITK's word for a full disk, say
+    except RuntimeError as error:  # SimpleITK raises it for a full disk, for example
         raise OSError(
             f"{path.name}: SimpleITK cannot write it: {last_line(error)}"
         ) from error

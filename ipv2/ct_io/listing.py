@@ -1,14 +1,14 @@
-"""Finding volumes in folders, pairing them by name, and reading many of them.
+"""Finds volumes in folders, pairs them by name, and reads pairs.
 
-The layout of a paired data set:
+The layout of a paired dataset:
 
     root/lq/patient1/scan.nii.gz      root/gt/patient1/scan.mha       any formats
     root/lq/patient2/series/*.dcm     root/gt/patient2/series/*.dcm   folder = series
     root/lq/p3_0001.png               root/gt/p3_0001.png             patient p3
 
-Two volumes are a pair if their paths below lq/ and gt/ agree, extension aside. In a
-batch a bad item does not stop the rest: it becomes a `Skipped`, which the caller counts
-and lists at the end (`describe_skipped`).
+Two volumes are a pair if their paths below lq/ and gt/ are equal without extension. A
+bad item does not stop a batch: it becomes a `Skipped`, and the caller counts and lists
+them at the end (`describe_skipped`).
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ LAYOUT = (
 )
 
 _DEFAULT = ReadOptions()
-# Of one reason so many are listed each, and so many named where there are more.
+# Up to _FEW files of one reason get a line each; of more, one line names _NAMED.
 _FEW, _NAMED = 5, 3
 
 
@@ -40,8 +40,8 @@ class Item:
     """A volume found below a folder, not read yet.
 
     Attributes:
-      name: its path below that folder without extension, 'patient1/scan'; for a DICOM
-        series its folder's; '' for a series that lies in the folder itself.
+      name: path below that folder without extension, such as 'patient1/scan'; for a
+        DICOM series that of its folder; '' for a series in the folder itself.
       path: the file, or the folder of a series.
     """
 
@@ -51,7 +51,7 @@ class Item:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Found:
-    """Every file below a folder: it belongs to a volume, or is not used for a reason.
+    """All files below a folder: those of volumes, and the unused ones with reasons.
 
     Attributes:
       items: the volumes, sorted by name.
@@ -64,7 +64,7 @@ class Found:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PairItem:
-    """A low-dose and a normal-dose volume of one name; '' is a series in lq/ itself."""
+    """A low-dose and a normal-dose volume of one name; '' means a series in lq/."""
 
     name: str
     lq: Path
@@ -73,12 +73,12 @@ class PairItem:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PairedPaths:
-    """What a data set's root holds.
+    """The content of a paired dataset's root.
 
     Attributes:
-      pairs: by name.
+      pairs: pairs sorted by name.
       skipped: volumes without a partner.
-      unused: files that are no volume.
+      unused: files that are no volumes.
     """
 
     pairs: tuple[PairItem, ...]
@@ -87,11 +87,11 @@ class PairedPaths:
 
 
 def list_volumes(root: str | os.PathLike[str]) -> Found:
-    """The volumes below a folder, sorted by name, and the files that are none.
+    """Returns the volumes below a folder, sorted by name, and the unused files.
 
-    A folder with DICOM files in it is one series (`read_volume` takes the folder);
-    every other file with an extension of `ct_io.SUFFIXES` is a volume. Links to folders
-    are followed, each folder once.
+    A folder with DICOM files is one series (`read_volume` takes the folder). Every
+    other file with an extension of `ct_io.SUFFIXES` is a volume. Links to folders are
+    followed; each folder is listed once.
 
     Raises:
       UserError: root is not a folder.
@@ -104,7 +104,7 @@ def list_volumes(root: str | os.PathLike[str]) -> Found:
     for folder in _folders(root, unused):
         relative = folder.relative_to(root)
         files = folder_files(folder)
-        images = [p for p in _listed(files) if _is_image(p)]
+        images = [p for p in _visible(files) if _is_image(p)]
         dicom = [path for path in files.dicom if path not in images]
         used = {path for image in images for path in _files_of(image)}
         items += [
@@ -120,14 +120,14 @@ def list_volumes(root: str | os.PathLike[str]) -> Found:
 
 
 def _folders(root: Path, unused: list[Skipped]) -> Iterator[Path]:
-    """A folder and all below it, by name, each once, links followed."""
+    """Yields a folder and all folders below it by name, each once, following links."""
     seen: dict[tuple[int, int], Path] = {}
     waiting = [root]
     while waiting:
         folder = waiting.pop()
         stat = folder.stat()
-        if (known := seen.get((stat.st_dev, stat.st_ino))) is not None:
-            reason = f"a link to {known}, which is looked into already"
+        if (earlier := seen.get((stat.st_dev, stat.st_ino))) is not None:
+            reason = f"a link to {earlier}, which is listed already"
             unused.append(Skipped(path=folder, reason=reason))
             continue
         seen[stat.st_dev, stat.st_ino] = folder
@@ -139,20 +139,20 @@ def _folders(root: Path, unused: list[Skipped]) -> Iterator[Path]:
         waiting += [p for p in reversed(below) if not p.name.startswith(".")]
 
 
-def _listed(files: FolderFiles) -> list[Path]:
-    """All files of a folder that are not hidden, by name."""
+def _visible(files: FolderFiles) -> list[Path]:
+    """Returns all files of a folder that are not hidden, by name."""
     others = [one.path for one in files.others if not one.path.name.startswith(".")]
     return sorted([*files.dicom, *others])
 
 
 def _is_image(path: Path) -> bool:
-    """Whether a file is a volume of its own by its name; a damaged one too."""
-    there = path.is_file() or not path.exists()  # a link to nothing is told as one
-    return there and SUFFIXES.get(suffix_of(path), "dicom") != "dicom"
+    """Returns whether a file's name is that of a whole volume; it may be damaged."""
+    is_entry = path.is_file() or not path.exists()  # a broken link is reported as one
+    return is_entry and SUFFIXES.get(suffix_of(path), "dicom") != "dicom"
 
 
 def _files_of(image: Path) -> list[Path]:
-    """A volume's file, and the data beside it that its header names."""
+    """Returns a volume's file, and the data file that its header names."""
     if suffix_of(image) != ".mhd" or not image.is_file():
         return [image]
     data = text_fields(image, "mhd")[0].get("elementdatafile", "")
@@ -161,9 +161,9 @@ def _files_of(image: Path) -> list[Path]:
 
 
 def count_slices(item: Item) -> int:
-    """About how many slices a volume has, for a progress bar; 0 if it is damaged.
+    """Returns about how many slices a volume has, for a progress bar; 0 if damaged.
 
-    Of a series, its files: their headers are not opened.
+    For a series this is the number of files; their headers are not opened.
     """
     if item.path.is_dir():
         return len(folder_files(item.path).dicom)
@@ -178,16 +178,16 @@ def count_slices(item: Item) -> int:
 def paired_paths(
     root: str | os.PathLike[str], *, name_pattern: str = ""
 ) -> PairedPaths:
-    """Pairs of root/lq and root/gt by name, and what has no partner.
+    """Returns pairs of root/lq and root/gt by name, and volumes without a partner.
 
     Args:
-      root: holds lq/ and gt/.
-      name_pattern: a regular expression with a group: names are a pair where what its
-        groups match is equal, `(?:quarter|full)_(.+)` for instance. '': names are a
-        pair where they are equal.
+      root: folder that holds lq/ and gt/.
+      name_pattern: a regular expression with a group, such as
+        `(?:quarter|full)_(.+)`: names form a pair if its groups match equal texts. '':
+        names form a pair if they are equal.
 
     Raises:
-      UserError: there is no lq or gt folder, or not a single pair.
+      UserError: There is no lq or gt folder, or no pair.
     """
     root = Path(root)
     for side in ("lq", "gt"):
@@ -202,7 +202,7 @@ def paired_paths(
         sides[side] = _unique(_keyed(found.items, name_pattern, skipped), skipped)
     for side, other in (("lq", "gt"), ("gt", "lq")):
         for name in sorted(sides[side].keys() - sides[other].keys()):
-            # The name is the path's, so that many of them group.
+            # The reason does not hold the name, so that equal reasons are grouped.
             reason = f"nothing of its name in {root / other}: {side} without {other}"
             skipped.append(Skipped(path=sides[side][name], reason=reason))
     pairs = tuple(
@@ -212,8 +212,8 @@ def paired_paths(
     if not pairs:
         raise UserError(
             f"{root}: no pair: {len(sides['lq'])} volumes in lq, {len(sides['gt'])} in "
-            f"gt, no name in both. {LAYOUT}. Where names differ by a rule, give it: "
-            "--config.data.name_pattern='(?:quarter|full)_(.+)', say.\n"
+            f"gt, no name in both. {LAYOUT}. If names differ by a rule, give it, such "
+            "as --config.data.name_pattern='(?:quarter|full)_(.+)'.\n"
             f"{describe_skipped(skipped)}".rstrip()
         )
     return PairedPaths(pairs=pairs, skipped=tuple(skipped), unused=tuple(unused))
@@ -222,13 +222,13 @@ def paired_paths(
 def _keyed(
     items: Iterable[Item], pattern: str, skipped: list[Skipped]
 ) -> Iterator[Item]:
-    """The items under the names that they are paired by."""
+    """Yields the items, renamed to the names by which they are paired."""
     for item in items:
         if not pattern:
             yield item
         elif match := re.search(pattern, item.name):
-            named = "_".join(group for group in match.groups() if group)
-            yield dataclasses.replace(item, name=named)
+            name = "_".join(group for group in match.groups() if group)
+            yield dataclasses.replace(item, name=name)
         else:
             reason = f"name {item.name!r} does not fit config.data.name_pattern"
             skipped.append(Skipped(path=item.path, reason=reason))
@@ -247,13 +247,13 @@ def _unique(items: Iterable[Item], skipped: list[Skipped]) -> dict[str, Path]:
 
 
 def describe_skipped(skipped: Sequence[Skipped], *, word: str = "skipped") -> str:
-    """A count and one line for each, '' if there is none.
+    """Returns a count and one line for each file, '' without files.
 
-    Where many have one reason, one line counts them and names the first few.
+    If many files have one reason, one line counts them and names the first few.
 
     Args:
-      skipped: what was left out.
-      word: what to call it.
+      skipped: the files that were left out.
+      word: the word for them after the count.
     """
     if not skipped:
         return ""
@@ -275,12 +275,12 @@ def read_pairs(
     skipped: list[Skipped],
     options: ReadOptions = _DEFAULT,
 ) -> Iterator[tuple[PairItem, Volume, Volume]]:
-    """Each pair with its (lq, gt) volumes; bad ones are appended to `skipped`.
+    """Yields each pair with its volumes (lq, gt); appends bad ones to `skipped`.
 
     Args:
-      pairs: from `paired_paths`.
-      skipped: takes what could not be read, and why.
-      options: as for `read_volume`.
+      pairs: pairs of `paired_paths`.
+      skipped: receives the files that could not be read, with the reason.
+      options: see `read_volume`.
     """
     for pair in pairs:
         path = pair.lq

@@ -1,4 +1,4 @@
-"""Which slices of two volumes are a pair: two breaths, not always equally long."""
+"""Matches the slices of two volumes of different breaths."""
 
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
@@ -10,25 +10,24 @@ from ipv2.ct_io.volume import Volume
 
 Match: TypeAlias = Literal["position", "index"]
 
-
-# So many slices are named where more have no partner.
+# A message names at most so many slices without a partner.
 _NAMED = 3
-# lq and gt are paired pixel by pixel. Two breaths move anatomy by up to some 20 mm; of
-# fields of view that lie farther apart each shows what the other does not.
+# lq and gt are paired pixel by pixel. Breathing moves anatomy by up to about 20 mm;
+# fields of view that are farther apart show different anatomy.
 _SIDEWAYS_MM = 20.0
-# Positions are text, mostly of 0.01 mm.
+# Positions are text, mostly with a resolution of 0.01 mm.
 _ROUNDING_MM = 1e-3
 
 
 def match_slices(
     lq: Volume, gt: Volume, *, by: Match = "position"
 ) -> tuple[list[tuple[int, int]], str]:
-    """Which slice of gt belongs to which of lq: two breaths, not always equally long.
+    """Matches slices of lq and gt; the volumes may differ in length.
 
-    By position, a slice of lq takes the slice of gt nearest to it along the normal, if
-    that lies within half a slice of either; each slice is used once. Each slice counts
-    where its own header puts it. By index, and for volumes without positions (PNG),
-    slice i takes slice i.
+    By position, a slice of lq takes the nearest slice of gt along the normal, if it is
+    within half a slice of either; each slice is used once. A slice's position is that
+    of its own header. By index, and for volumes without positions (PNG), slice i takes
+    slice i.
 
     Args:
       lq: low-dose volume.
@@ -36,12 +35,12 @@ def match_slices(
       by: 'position' or 'index'.
 
     Returns:
-      Pairs of indices (lq, gt), ascending in lq; and in words which slices are left
-      out, '' if none is.
+      Pairs of indices (lq, gt), ascending in lq; and a text that names the slices
+      without a partner, '' if there is none.
 
     Raises:
-      UserError: the grids do not fit: other pixel counts, pixel spacing, orientation or
-        unit, no slice at a common position, or fields of view beside each other.
+      UserError: The grids differ in pixel count, pixel spacing, orientation or unit, no
+        slices have a common position, or the fields of view are beside each other.
     """
     _check_grids(lq, gt)
     counts = len(lq.hu), len(gt.hu)
@@ -60,7 +59,7 @@ def match_slices(
 
 
 def _left_out(lq: Volume, gt: Volume, pairs: Sequence[tuple[int, int]]) -> str:
-    """Which slices have no partner, in words."""
+    """Names the slices without a partner."""
     texts = []
     for side, (name, volume) in enumerate((("lq", lq), ("gt", gt))):
         count = len(volume.hu)
@@ -73,7 +72,7 @@ def _left_out(lq: Volume, gt: Volume, pairs: Sequence[tuple[int, int]]) -> str:
 
 
 def _slice_name(volume: Volume, index: int) -> str:
-    """What to call a slice: its file, and where it lies."""
+    """Returns a slice's name for messages: its file and its position."""
     several = len(volume.paths) == len(volume.hu) > 1
     name = volume.paths[index].name if several else f"number {index}"
     if not volume.positions_known:
@@ -84,8 +83,8 @@ def _slice_name(volume: Volume, index: int) -> str:
 def _by_position(lq: Volume, gt: Volume) -> list[tuple[int, int]]:
     where_lq, where_gt = _positions(lq, lq.normal), _positions(gt, lq.normal)
     distance = np.abs(where_lq[:, None] - where_gt[None, :]).round(3)
-    # Of two equally near slices the lower one of gt, and so the upper one of lq: an
-    # offset of half a slice then pairs all, not every other.
+    # In a tie take the lower slice of gt and the upper slice of lq: with an offset of
+    # half a slice, this pairs all slices instead of every other one.
     nearest_gt = distance.argmin(1)
     nearest_lq = len(distance) - 1 - distance[::-1].argmin(0)
     steps_lq, steps_gt = _steps(where_lq, lq), _steps(where_gt, gt)
@@ -98,7 +97,10 @@ def _by_position(lq: Volume, gt: Volume) -> list[tuple[int, int]]:
 
 
 def _steps(where: np.ndarray, volume: Volume) -> np.ndarray:
-    """How far each slice's nearest neighbour lies, mm; of one slice, its thickness."""
+    """Returns the distance in mm to each slice's nearest neighbour.
+
+    For a single slice it is the slice thickness.
+    """
     if len(where) == 1:
         return np.asarray([volume.spacing_mm[0]])
     steps = np.abs(np.diff(where))
@@ -106,7 +108,7 @@ def _steps(where: np.ndarray, volume: Volume) -> np.ndarray:
 
 
 def _check_sideways(lq: Volume, gt: Volume, pairs: Sequence[tuple[int, int]]) -> None:
-    """Raises UserError if the two show places beside each other."""
+    """Raises UserError if the two fields of view are beside each other."""
     shifts = np.stack([gt.position_mm(j) - lq.position_mm(i) for i, j in pairs])
     normal = lq.normal
     shifts = shifts - (shifts @ normal)[:, None] * normal

@@ -1,4 +1,4 @@
-"""Who a volume is of, and which slice of it a file is."""
+"""Finds the patient of a volume, and the number of a slice."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -13,23 +13,24 @@ from ipv2.ct_io.listing import Item
 from ipv2.ct_io.reading import peek
 from ipv2.ct_io.volume import Volume
 
-# So many folders are named where more share one PatientID.
+# A message names at most so many folders that share one PatientID.
 _NAMED = 3
 
 
 def patient_of(item: Item) -> str:
-    """Who a volume is of, for splits that keep a patient's slices together.
+    """Returns the patient of a volume, for splits that keep patients apart.
 
-    The first folder of the item's name, whatever PatientID says: public data carry one
-    ID, 'Anonymous', in all folders. Without a folder, PatientID; else, of a file that
-    is a whole volume, its name; of one that is a slice, its name up to the slice
-    number: then 'p3_0001' and 'p3_0002' are patient 'p3', and bare numbers are one
-    patient, since neighbouring slices of one person must not end up in two splits.
+    The patient is the first folder of the item's name, whatever PatientID states: in
+    public data all folders may have one ID, 'Anonymous'. Without a folder it is the
+    PatientID. Without that, it is the name of a file that holds a whole volume, or the
+    name of a slice without its number: 'p3_0001' and 'p3_0002' are patient 'p3', and
+    bare numbers are one patient, because neighbouring slices of one person must not
+    get into two splits.
 
-    Reads headers only.
+    Reads only headers.
 
     Raises:
-      UserError: the file is no image, or damaged.
+      UserError: The file is no image, or damaged.
     """
     folder, _, stem = item.name.rpartition("/")
     if folder:
@@ -46,7 +47,7 @@ def patient_of(item: Item) -> str:
 
 
 def _stated_patient(path: Path) -> tuple[bool, str]:
-    """Whether a path is a whole volume, and its PatientID, '' if not stated."""
+    """Returns whether a path is a whole volume, and its PatientID, '' if unstated."""
     if path.is_dir():
         return True, first_ct_header(path).patient
     if SUFFIXES.get(suffix_of(path), "dicom") == "dicom":
@@ -56,10 +57,10 @@ def _stated_patient(path: Path) -> tuple[bool, str]:
 
 
 def log_patients(patients: Mapping[str, Iterable[Item]]) -> None:
-    """Logs a line where folders and PatientIDs disagree on who is who.
+    """Logs a warning where folders and PatientIDs disagree.
 
     Args:
-      patients: the items of each patient, as `patient_of` has it.
+      patients: the items of each patient of `patient_of`.
     """
     by_id: dict[str, set[str]] = {}
     for patient, items in patients.items():
@@ -74,14 +75,14 @@ def log_patients(patients: Mapping[str, Iterable[Item]]) -> None:
     for stated, folders in by_id.items():
         if len(folders) > 1:
             logging.warning(
-                "PatientID %r stands in %d folders (%s); each folder is taken as one "
-                "patient. Put what is of one person into one folder.",
+                "PatientID %r is in %d folders (%s); each folder is taken as one "
+                "patient. Put all volumes of a person into one folder.",
                 *(stated, len(folders), ", ".join(sorted(folders)[:_NAMED])),
             )
 
 
 def slice_number(volume: Volume, name: str, index: int) -> int:
-    """Index along the normal; of a single slice, the number its name ends in."""
+    """Returns the index along the normal; for a single slice the number in its name."""
     if len(volume.hu) == 1 and (number := re.search(r"\d+$", name)):
         return int(number.group()) % 2**31
     return index

@@ -1,11 +1,12 @@
-"""CT files to volumes in HU, on SimpleITK; see the package for what can be read.
+"""Reads CT files to volumes in HU, with SimpleITK; the package lists the formats.
 
-A volume is read whole, or opened and read slice by slice. What that needs of memory:
+A volume is read as a whole, or opened and read slice by slice. The memory for reading
+slice by slice:
 - DICOM, NIfTI, uncompressed MHA, MHD and NRRD: one slice.
-- .nii.gz, compressed MHA and NRRD: one slice; they are unpacked to a temporary file
-  first, as large as the volume as stored, 2 bytes a voxel mostly.
-- Compressed MHD, and NRRD with detached data, in text, bzip2 or big-endian: the volume
-  as stored, since ITK reads these whole or not at all.
+- .nii.gz, compressed MHA and NRRD: one slice. They are first unpacked to a temporary
+  file of the volume's stored size, mostly 2 bytes per voxel.
+- Compressed MHD, and NRRD with detached data, text, bzip2 or big-endian: the stored
+  volume, because ITK reads these only as a whole.
 """
 
 import contextlib
@@ -49,7 +50,7 @@ _ACCEPTED = ".dcm, .nii, .nii.gz, .mha, .mhd, .nrrd, .png, or a folder of DICOM 
 def read_volume(
     path: str | os.PathLike[str], options: ReadOptions = _DEFAULT
 ) -> Volume:
-    """A CT volume in HU (or grey levels, see `Volume.unit`).
+    """Reads a CT volume in HU (or grey levels, see `Volume.unit`).
 
     Args:
       path: a file, or the folder of a DICOM series.
@@ -59,11 +60,11 @@ def read_volume(
       The volume; padding is at PADDING_HU, all values are finite.
 
     Raises:
-      UserError: the file is missing, damaged, no image, no CT, or a series is
-        ambiguous, incomplete or mixed; the message says which file and what to do.
+      UserError: The file is missing, damaged, no image, no CT, or a series is
+        ambiguous, incomplete or mixed; the message names the file and the remedy.
     """
     path = Path(path)
-    with tempfile.TemporaryDirectory(prefix="ct_io.") as scratch, _told(path):
+    with tempfile.TemporaryDirectory(prefix="ct_io.") as scratch, _as_user_error(path):
         return _checked(path, options, Path(scratch), whole=True).load()
 
 
@@ -71,26 +72,26 @@ def read_volume(
 def open_volume(
     path: str | os.PathLike[str], options: ReadOptions = _DEFAULT
 ) -> Iterator[SliceSource]:
-    """A CT volume to be read slice by slice, while the context lasts.
+    """Opens a CT volume for reading slice by slice while the context lasts.
 
-    Arguments and errors are those of `read_volume`; damage that shows in the pixels of
-    a slice alone is told when that slice is read.
+    Arguments and errors are those of `read_volume`. Damage in the pixels of a slice
+    raises when that slice is read.
     """
     path = Path(path)
     with tempfile.TemporaryDirectory(prefix="ct_io.") as scratch:
-        with _told(path):
+        with _as_user_error(path):
             source = _checked(path, options, Path(scratch), whole=False)
 
         def read(index: int) -> Slice:
-            with _told(path):
+            with _as_user_error(path):
                 return source.read(index)
 
         yield dataclasses.replace(source, read=read)
 
 
 @contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Turns what the system says of a file into words for people."""
+def _as_user_error(path: Path) -> Iterator[None]:
+    """Turns the system's errors for a file into UserError."""
     try:
         yield
     except FileNotFoundError as error:
@@ -104,11 +105,12 @@ def _told(path: Path) -> Iterator[None]:
 def _checked(
     path: Path, options: ReadOptions, scratch: Path, *, whole: bool
 ) -> SliceSource:
-    """The volume of a path, with what the options say of it, known to hold HU."""
+    """Opens the volume of a path, applies the options, and checks for HU."""
     window = options.window
     if window is not None and not window[1] > 0:
         raise UserError(
-            f"{path}: window is (centre, width) in HU with width above 0, got {window}."
+            f"{path}: window must be (centre, width) in HU with width above 0, got "
+            f"{window}."
         )
     source = _open(path, options, scratch, whole=whole)
     if not source.spacing_known and options.pixel_mm:
@@ -119,9 +121,8 @@ def _checked(
             spacing_known=True,
             spacing_stated=False,
         )
-    # What a PNG holds is HU by the window that was stated.
-    judged = source.unit == "HU" and source.format != "png"
-    if judged and not options.trust_hu:
+    # The stated window makes the values of a PNG HU.
+    if source.unit == "HU" and source.format != "png" and not options.trust_hu:
         check_hu(source)
     return source
 
@@ -129,13 +130,13 @@ def _checked(
 def _open(
     path: Path, options: ReadOptions, scratch: Path, *, whole: bool
 ) -> SliceSource:
-    """The volume of a path.
+    """Opens the volume of a path.
 
     Args:
       path: the file or folder.
       options: how to read it.
-      scratch: a folder for what has to be unpacked; empty.
-      whole: whether all of it will be read, so that slices need not be had alone.
+      scratch: an empty folder for unpacked files.
+      whole: whether all slices will be read, so that no slice is needed alone.
     """
     if path.is_dir():
         return dicom_series.open_series(path, options, scratch)
@@ -143,7 +144,9 @@ def _open(
         raise UserError(f"{path}: an empty file. Copy it again from its source.")
     kind = format_of(path)
     if kind is None:
-        raise UserError(f"{path}: not an image this reads. Give {_ACCEPTED}.")
+        raise UserError(
+            f"{path}: not an image of an accepted format. Give {_ACCEPTED}."
+        )
     if kind == "dicom":
         if not is_dicom(path):
             raise UserError(f"{path}: named as DICOM, but its content is not DICOM.")
@@ -155,7 +158,7 @@ def _open(
 
 
 def _open_image(path: Path, kind: Format, scratch: Path | None) -> SliceSource:
-    """A volume file; with a scratch folder, slices are had alone."""
+    """Opens a volume file; with a scratch folder, slices can be read alone."""
     stored, packed = path, not _streams(path, kind)
     if scratch is not None and packed and kind == "nifti":
         stored = unpack_nifti(path, scratch)
@@ -205,27 +208,27 @@ def _check_image(path: Path, header: sitk.ImageFileReader) -> None:
     pixel = sitk.GetPixelIDValueAsString(header.GetPixelID())
     if channels != 1 or "complex" in pixel:
         raise UserError(
-            f"{path}: {channels} channels a pixel ({pixel}); CT has one grey channel. "
-            "Save it as grey, without colour or alpha."
+            f"{path}: {channels} channels per pixel ({pixel}); CT has one grey "
+            "channel. Save the image as grey, without colour or alpha."
         )
     size = header.GetSize()
     if len(size) < 2 or any(extent != 1 for extent in size[3:]):
         raise UserError(
             f"{path}: {len(size)}-dimensional, size {size[::-1]}; a CT volume has 2 or "
-            "3 dimensions. Save one time point or channel a file."
+            "3 dimensions. Save each time point or channel as a file."
         )
 
 
 def _image_reader(
     path: Path, stored: Path, kind: Format, header: sitk.ImageFileReader
 ) -> Callable[[int], sitk.Image]:
-    """What gives a slice as a 3-D image.
+    """Returns a function that reads a slice as a 3-D image.
 
     Args:
-      path: what messages name.
-      stored: the file to read, `path` or what was unpacked from it.
-      kind: its format.
-      header: of `stored`; reads it from now on.
+      path: path for messages.
+      stored: the file to read: `path`, or the file unpacked from it.
+      kind: format of the file.
+      header: reader of `stored`; the returned function uses and changes it.
     """
     size = header.GetSize()
     whole = None if _streams(stored, kind) else _execute(header, path, kind)
@@ -245,7 +248,7 @@ def _image_reader(
 
 
 def _streams(path: Path, kind: Format) -> bool:
-    """Whether ITK reads parts of the file without reading, or unpacking, all of it."""
+    """Returns whether ITK can read parts of the file without reading all of it."""
     if kind == "nifti":
         return suffix_of(path) != ".nii.gz"
     if kind == "nrrd":
@@ -276,9 +279,9 @@ def _execute(reader: sitk.ImageFileReader, path: Path, kind: Format) -> sitk.Ima
 
 
 def _tags(image: sitk.ImageFileReader) -> dict[str, str]:
-    """A file's tags as text; bytes that are not UTF-8 become U+FFFD."""
-    # SimpleITK hands such bytes out as lone surrogates, and takes none back: neither to
-    # look up a key, nor to write a value.
+    """Returns a file's tags as text; bytes that are not UTF-8 become U+FFFD."""
+    # SimpleITK returns such bytes as lone surrogates, but accepts none, neither in a
+    # key nor in a value.
     return {
         key: image.GetMetaData(key)
         .encode("utf_8", "surrogateescape")
@@ -289,12 +292,12 @@ def _tags(image: sitk.ImageFileReader) -> dict[str, str]:
 
 
 def peek(path: Path) -> tuple[int, str]:
-    """Slices and PatientID ('' if not stated) of an image file, not DICOM.
+    """Returns slice count and PatientID ('' if not stated) of a file, not DICOM.
 
-    Reads the header only.
+    Reads only the header.
 
     Raises:
-      UserError: the header cannot be read.
+      UserError: The header cannot be read.
     """
     reader = _read_header(path, path, IMAGE_IO[SUFFIXES[suffix_of(path)]])
     size = reader.GetSize()
@@ -306,14 +309,14 @@ def peek(path: Path) -> tuple[int, str]:
 def _unreadable(path: Path, image_io: str, error: RuntimeError) -> UserError:
     return UserError(
         f"{path}: cannot be read as {image_io.removesuffix('ImageIO')}: "
-        f"{last_line(error)}. It is damaged, truncated, or of another kind "
-        "than its name says; copy it again from its source."
+        f"{last_line(error)}. The file is damaged, truncated, or of another format "
+        "than its name states; copy it again from its source."
     )
 
 
 @contextlib.contextmanager
 def _quiet_itk() -> Iterator[None]:
-    """ITK's warnings off while a file is read; its errors are raised all the same."""
+    """Turns ITK's warnings off while a file is read; errors are still raised."""
     was_on = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:

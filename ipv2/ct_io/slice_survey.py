@@ -1,4 +1,4 @@
-"""What classic CT slices of a series have in common, and what they don't."""
+"""Compares the headers of a series of classic CT slices."""
 
 import dataclasses
 from collections.abc import Iterable, MutableSequence, Sequence
@@ -14,10 +14,10 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from common.errors import UserError
 
-# A value that explicit VR encodes has 32 bits of length, the last even one.
+# The length of a value in explicit VR has 32 bits and is even.
 _MOST_BYTES = (1 << 32) - 2
 
-# A multi-frame file has one of these for all frames.
+# A multi-frame file has one value of these for all frames.
 _ALIKE = (
     *("SpecificCharacterSet", "PatientName", "PatientID", "StudyInstanceUID"),
     *("SeriesInstanceUID", "FrameOfReferenceUID", "Modality", "SamplesPerPixel"),
@@ -28,18 +28,18 @@ _ALIKE = (
 
 @dataclasses.dataclass(kw_only=True)
 class SliceSurvey:
-    """What all slices say, and what they don't agree on.
+    """The attributes that all slices share, and those in which they differ.
 
     Attributes:
-      charset: the character sets of their text, as pydicom names them.
-      same: elements that all slices have, with the same value.
-      seen: tags that some slice has.
-      lossy: whether the pixels of some slice were compressed with loss.
+      charset: character sets of the texts, as pydicom names them.
+      same: elements that all slices have with the same value.
+      seen: tags that at least one slice has.
+      lossy: whether the pixels of any slice were compressed with loss.
       content: the earliest ContentDate and ContentTime, as text.
-      kinds: FrameType of the slices, each once, in their order.
+      kinds: FrameType of the slices, each once, in order.
       places: ImagePositionPatient, mm, of each slice; None if a slice has none.
       axes: ImageOrientationPatient of each slice; None if a slice has none.
-      sources: SOPClassUID by SOPInstanceUID of the images they were made of.
+      sources: SOPClassUID by SOPInstanceUID of the source images.
     """
 
     charset: str | MutableSequence[str]
@@ -53,13 +53,13 @@ class SliceSurvey:
     sources: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def agrees(self, names: Iterable[str]) -> bool:
-        """Whether all slices say the same of these attributes, if only nothing."""
+        """Returns whether all slices agree on these attributes, or all lack them."""
         return all(
             Tag(name) in self.same or Tag(name) not in self.seen for name in names
         )
 
     def item(self, elements: Iterable[DataElement | RawDataElement] = ()) -> Dataset:
-        """A data set that writes the slices' elements as the bytes that they are."""
+        """Returns a dataset that writes the slices' elements as unchanged bytes."""
         data = Dataset(parent_encoding=self.charset)
         data.set_original_encoding(False, True, self.charset)
         for element in elements:
@@ -67,7 +67,10 @@ class SliceSurvey:
         return data
 
     def ranks(self) -> list[int] | list[None]:
-        """The slices' ranks along the first normal, from 1; None if one is unknown."""
+        """Returns the slices' ranks along the first normal, from 1.
+
+        All are None if one is unknown.
+        """
         axes = self.axes[0]
         if axes is None or None in self.axes or None in self.places:
             return [None] * len(self.places)
@@ -77,16 +80,17 @@ class SliceSurvey:
 
 
 def survey_slices(paths: Sequence[Path], pixels: IO[bytes]) -> SliceSurvey:
-    """What slices have in common; on the way, their pixels go to a file.
+    """Compares slices, and writes their pixels to a file in the same pass.
 
     Args:
       paths: the slices.
-      pixels: takes the stored values, one slice after the other.
+      pixels: receives the stored values, one slice after the other.
 
     Raises:
-      UserError: the pixels are more than a DICOM file holds, or the slices differ in
-        what there is one of in a multi-frame file.
-      ValueError: there are none, or they are not encoded as 16 bits, little endian.
+      UserError: The pixels exceed a DICOM file, or the slices differ in an attribute of
+        which a multi-frame file has one.
+      ValueError: There are no slices, or they are not encoded as 16 bits, little
+        endian.
     """
     if not paths:
         raise ValueError("no slices to join")
@@ -122,8 +126,8 @@ def survey_slices(paths: Sequence[Path], pixels: IO[bytes]) -> SliceSurvey:
 
 
 def _compare(survey: SliceSurvey, data: Dataset) -> None:
-    """Adds what a slice says to the survey."""
-    # First, while elements are bytes: pydicom parses those that are looked at.
+    """Adds a slice to the survey."""
+    # Compare first, while elements are bytes: pydicom parses elements on access.
     survey.seen.update(data.keys())
     for tag, element in list(survey.same.items()):
         other = data.get_item(tag) if tag in data else None
@@ -142,7 +146,7 @@ def _compare(survey: SliceSurvey, data: Dataset) -> None:
 
 
 def _numbers(data: Dataset, name: str, count: int) -> list[float] | None:
-    """The numbers of an attribute; None if it is not there, or has not so many."""
+    """Returns an attribute's numbers; None without it or with another count."""
     values = data.get(name)
     if values is None or not isinstance(values, Sequence) or len(values) != count:
         return None
@@ -150,9 +154,9 @@ def _numbers(data: Dataset, name: str, count: int) -> list[float] | None:
 
 
 def frame_type(data: Dataset) -> list[str]:
-    """The four values of FrameType, C.8.16.1; the second is always PRIMARY.
+    """Returns the four values of FrameType, C.8.16.1; the second is always PRIMARY.
 
-    Values of a classic ImageType beyond the third are of the maker's choice.
+    Vendors choose the values of a classic ImageType after the third.
     """
     kind = data.get("ImageType") or []
     values = [kind] if isinstance(kind, str) else list(kind)

@@ -1,8 +1,8 @@
-"""The values of files that ITK reads whole or not at all, to be read in parts.
+"""Reads parts of files that ITK only reads as a whole.
 
-ITK seeks in NIfTI and MHA that are not compressed. A .nii.gz is unpacked as it is, of a
-compressed NRRD or MHA the values alone, in blocks, never in whole; those of a NRRD that
-is not compressed are read where they lie.
+ITK can read parts of uncompressed NIfTI and MHA. A .nii.gz is unpacked to a file; so
+are the values of a compressed NRRD or MHA. This happens in blocks, so memory never
+holds all values. The values of an uncompressed NRRD are read in place.
 """
 
 import gzip
@@ -16,23 +16,27 @@ import numpy as np
 import SimpleITK as sitk
 
 from common.errors import UserError
-from ipv2.ct_io.image_header import damage_told, text_fields
+from ipv2.ct_io.image_header import damage_as_user_error, text_fields
 from ipv2.ct_io.volume import Format
 
 _BLOCK = 1 << 20
-# zlib's word for "whichever header there is, of gzip or zlib".
+# zlib's code for either header, gzip or zlib.
 _ANY_HEADER = 47
 
 
 def unpack_nifti(path: Path, folder: Path) -> Path:
-    """The content of a .nii.gz as a file in `folder`.
+    """Unpacks a .nii.gz to a file in `folder`, and returns its path.
 
     Raises:
-      UserError: the file is damaged.
-      OSError: it cannot be read at all, or the folder is full.
+      UserError: The file is damaged.
+      OSError: The file cannot be read at all, or the disk is full.
     """
     unpacked = folder / "unpacked.nii"
-    with damage_told(path), gzip.open(path) as packed, unpacked.open("wb") as file:
+    with (
+        damage_as_user_error(path),
+        gzip.open(path) as packed,
+        unpacked.open("wb") as file,
+    ):
         shutil.copyfileobj(packed, file, _BLOCK)
     return unpacked
 
@@ -40,21 +44,21 @@ def unpack_nifti(path: Path, folder: Path) -> Path:
 def value_reader(
     path: Path, kind: Format, header: sitk.ImageFileReader, folder: Path
 ) -> Callable[[int], np.ndarray] | None:
-    """What gives the values (rows, columns) of a slice of a NRRD or MHA.
+    """Returns a function that reads the values (rows, columns) of a NRRD or MHA slice.
 
     Args:
       path: the file.
       kind: 'nrrd' or 'mha'.
-      header: SimpleITK's, of a volume with one channel.
-      folder: takes the values, if they have to be unpacked.
+      header: SimpleITK's header of a volume with one channel.
+      folder: folder for the values, if they must be unpacked.
 
     Returns:
-      The reader; None where the values lie as only ITK reads them: in other files, in
-      text, in bzip2, with the high byte first, or in other than three dimensions.
+      The reader; None for encodings that only ITK reads: values in other files, as
+      text, in bzip2, big-endian, or not in three dimensions.
 
     Raises:
-      UserError: the file is damaged.
-      OSError: it cannot be read at all, or the folder is full.
+      UserError: The file is damaged.
+      OSError: The file cannot be read at all, or the disk is full.
     """
     found = _find_nrrd(path) if kind == "nrrd" else _find_mha(path)
     if found is None or header.GetDimension() != 3:
@@ -63,7 +67,11 @@ def value_reader(
     stored = path
     if is_packed:
         stored = folder / "unpacked.raw"
-        with damage_told(path), path.open("rb") as packed, stored.open("wb") as file:
+        with (
+            damage_as_user_error(path),
+            path.open("rb") as packed,
+            stored.open("wb") as file,
+        ):
             packed.seek(start)
             file.writelines(_inflated(packed))
         start = 0
@@ -85,7 +93,7 @@ def value_reader(
 
 
 def _find_nrrd(path: Path) -> tuple[int, bool] | None:
-    """Where the values begin, and whether they are compressed."""
+    """Returns the values' offset and whether they are compressed; None if unknown."""
     fields, offset = text_fields(path, "nrrd")
     elsewhere = {"data file", "datafile", "line skip", "byte skip", "lineskip"}
     little = fields.get("endian", "little").lower() == "little"
@@ -98,7 +106,7 @@ def _find_nrrd(path: Path) -> tuple[int, bool] | None:
 
 
 def _find_mha(path: Path) -> tuple[int, bool] | None:
-    """As `_find_nrrd`."""
+    """Does the same as `_find_nrrd` for MHA."""
     fields, offset = text_fields(path, "mha")
     high_first = {
         fields.get(key, "false").lower()
@@ -111,7 +119,7 @@ def _find_mha(path: Path) -> tuple[int, bool] | None:
 
 
 def _inflated(file: IO[bytes]) -> Iterator[bytes]:
-    """What the rest of a file holds, unpacked; raises EOFError if it ends too early."""
+    """Yields the unpacked rest of a file; raises EOFError if it ends too early."""
     stream = zlib.decompressobj(_ANY_HEADER)
     while block := file.read(_BLOCK):
         while block and not stream.eof:

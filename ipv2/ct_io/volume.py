@@ -1,10 +1,10 @@
-"""What a CT file becomes: HU, geometry, and enough memory of the file to write it back.
+"""CT volumes: HU, geometry, and the metadata to write the file back.
 
-Conventions: arrays are (slices, rows, columns), slice 0 first along the stored grid's
-third axis; `spacing_mm` follows the array, (slice, row, column); `direction` and
-`origin_mm` follow SimpleITK, x, y, z in the patient's system, and are kept as stored: a
-coronal or flipped volume is not turned. For a DICOM series the third axis is the
-normal row x column, so slices ascend along it.
+Conventions: arrays are (slices, rows, columns), in the order of the stored grid's third
+axis. `spacing_mm` follows the array: (slice, row, column). `direction` and `origin_mm`
+follow SimpleITK: x, y, z in the patient's system. They are kept as stored: a coronal or
+flipped volume is not reoriented. For a DICOM series the third axis is the normal, row x
+column, and slices ascend along it.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from common.errors import UserError
 from ipv2.ct_io.dicom_header import text_of
 
 PADDING_HU = -1024.0
-"""What pixels outside the field of view are set to."""
+"""The value of pixels outside the field of view."""
 
 Unit: TypeAlias = Literal["HU", "grey", "mask"]
 Format: TypeAlias = Literal[
@@ -33,18 +33,18 @@ Gaps: TypeAlias = Literal["refuse", "allow"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReadOptions:
-    """How files are read; part of what decides a result.
+    """How files are read. Results depend on these options.
 
     Attributes:
-      series: for a folder with several series: the SeriesInstanceUID, or what it or the
-        SeriesDescription begins with; '' where there is one.
+      series: for a folder with several series: the SeriesInstanceUID, or the beginning
+        of it or of the SeriesDescription; '' for a folder with one series.
       window: for PNG: (centre, width) in HU of the window it was made with. Black is
-        centre - width/2, white centre + width/2. None: grey levels.
-      pixel_mm: size of a square pixel of files that do not state it; 0: unknown. What a
-        file states counts.
-      gaps: of a DICOM series whose slices are not evenly spaced: 'refuse', or 'allow'
-        for work slice by slice.
-      trust_hu: takes the values for HU even where they do not look like it.
+        centre - width/2, white is centre + width/2. None: grey levels.
+      pixel_mm: size of a square pixel for files that do not state it; 0: unknown. A
+        size that a file states takes precedence.
+      gaps: for a DICOM series with unevenly spaced slices: 'refuse', or 'allow' for
+        work slice by slice.
+      trust_hu: whether to accept values as HU even if they do not look like HU.
     """
 
     series: str = ""
@@ -56,7 +56,7 @@ class ReadOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Skipped:
-    """Something that was left out of a batch, and why."""
+    """A file or folder that was left out, with the reason."""
 
     path: Path
     reason: str
@@ -65,31 +65,32 @@ class Skipped:
 # eq=False: equality of arrays is not one truth value.
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Grid:
-    """All there is of a stack of slices, but the values.
+    """A stack of slices without its values.
 
     Attributes:
-      spacing_mm: (slice, row, column): the distance between two neighbours along each
-        axis of the values.
+      spacing_mm: (slice, row, column): the distance between neighbours along each axis
+        of the values.
       direction: nine cosines, row-major, as `SimpleITK.Image.GetDirection`.
       origin_mm: centre of the first voxel (x, y, z).
-      positions_mm: (slices, 3), where each slice's first voxel lies, (x, y, z); None
-        where the grid says it.
-      uneven: in words, how the slices depart from an even stack; '' if they do not.
-      header: of DICOM, that of the first slice.
-      tags: of other formats, the file's tags under SimpleITK's keys.
-      unit: what the values are.
-      spacing_known: False where neither the file nor the reader's options state the
-        spacing: then `spacing_mm` is 1 in the plane.
-      spacing_stated: whether the file itself states it; else it is not written.
-      positions_known: False where the file states no position, or for PNG.
-      name: what messages and outputs call the volume: the file's or folder's name
-        without its extension.
-      format: the kind of file it was read from, or is to be written to.
-      paths: the files it was read from, in the order of the slices.
+      positions_mm: (slices, 3), centre of each slice's first voxel, (x, y, z); None if
+        origin, direction and spacing give it.
+      uneven: how the slices depart from an even stack, in words; '' if they do not.
+      header: for DICOM, the header of the first slice.
+      tags: for other formats, the file's tags under SimpleITK's keys.
+      unit: unit of the values.
+      spacing_known: False if neither the file nor the reader's options state the
+        spacing; `spacing_mm` is then 1 in the plane.
+      spacing_stated: whether the file itself states the spacing; otherwise it is not
+        written.
+      positions_known: False if the file states no position, and for PNG.
+      name: name for messages and outputs: that of the file or folder, without
+        extension.
+      format: format of the file that was read, or that will be written.
+      paths: files from which the volume was read, in the order of the slices.
       integer: whether the file held integers; they are written back as int16.
       bits: 8 or 16 for PNG, else 16.
-      window: (centre, width) in HU that grey levels were mapped with (PNG).
-      left_out: files of the volume's folder that are not part of it, and why.
+      window: (centre, width) in HU of the window of grey levels (PNG).
+      left_out: files of the volume's folder that are not part of it, with reasons.
     """
 
     spacing_mm: tuple[float, float, float]
@@ -112,11 +113,11 @@ class Grid:
     left_out: tuple[Skipped, ...] = ()
 
     def __post_init__(self) -> None:
-        """Checks the spacing, which every reader and writer relies on."""
+        """Checks the spacing, on which every reader and writer relies."""
         if len(self.spacing_mm) != 3 or not all(s > 0 for s in self.spacing_mm):
             raise ValueError(
-                f"{self.name}: spacing_mm is (slice, row, column), above 0 mm, got "
-                f"{self.spacing_mm}."
+                f"{self.name}: spacing_mm must be (slice, row, column), above 0 mm, "
+                f"got {self.spacing_mm}."
             )
 
     @property
@@ -126,11 +127,11 @@ class Grid:
 
     @property
     def description(self) -> str:
-        """SeriesDescription, '' where there is none."""
+        """SeriesDescription, '' if there is none."""
         return "" if self.header is None else text_of(self.header, "SeriesDescription")
 
     def position_mm(self, index: int) -> np.ndarray:
-        """Centre (x, y, z) of the first pixel of a slice: the slice's own."""
+        """Returns the centre (x, y, z) of a slice's first pixel."""
         if self.positions_mm is not None:
             return self.positions_mm[index]
         return np.asarray(self.origin_mm) + index * self.spacing_mm[0] * self.normal
@@ -149,9 +150,9 @@ class Volume(Grid):
     """A stack of slices in memory.
 
     Attributes:
-      hu: float32 (slices, rows, columns). HU where `unit` is 'HU'; grey levels from 0
-        to 2**bits - 1 where it is 'grey'; 0 and 1 where it is 'mask'.
-      headers: of a DICOM series, that of each slice.
+      hu: float32 (slices, rows, columns). HU if `unit` is 'HU'; grey levels from 0 to
+        2**bits - 1 if it is 'grey'; 0 and 1 if it is 'mask'.
+      headers: for a DICOM series, the header of each slice.
     """
 
     hu: np.ndarray
@@ -162,7 +163,7 @@ class Volume(Grid):
         super().__post_init__()
         if self.hu.ndim != 3 or self.hu.dtype != np.float32:
             raise ValueError(
-                f"{self.name}: hu is float32 (slices, rows, columns), got "
+                f"{self.name}: hu must be float32 (slices, rows, columns), got "
                 f"{self.hu.dtype} of shape {self.hu.shape}."
             )
         if self.headers and len(self.headers) != len(self.hu):
@@ -182,11 +183,11 @@ class Volume(Grid):
         return slices, rows, columns
 
     def take(self, indices: Sequence[int]) -> "Volume":
-        """The volume's slices of ascending indices, each where it lies.
+        """Returns the slices of ascending indices, at their positions.
 
         Raises:
-          UserError: they are not one piece, and the format holds evenly spaced slices
-            alone.
+          UserError: The indices have gaps, and the format only holds evenly spaced
+            slices.
         """
         first, last = indices[0], indices[-1]
         own = self.positions_mm
@@ -214,8 +215,8 @@ class Slice(NamedTuple):
 
     Attributes:
       hu: float32 (rows, columns), padding at PADDING_HU.
-      stored: the same with padding as the file has it, in HU: -2000 or -3024 mostly.
-      header: of a DICOM slice.
+      stored: the same with the file's values of padding, in HU: mostly -2000 or -3024.
+      header: header of a DICOM slice.
     """
 
     hu: np.ndarray
@@ -229,15 +230,15 @@ class SliceSource(Grid):
 
     Attributes:
       shape: (slices, rows, columns).
-      read: gives the slice of an index, from disk each time. All values are finite.
-        Raises UserError where the file is damaged.
+      read: reads the slice of an index from disk. All values are finite. Raises
+        UserError if the file is damaged.
     """
 
     shape: tuple[int, int, int]
     read: Callable[[int], Slice]
 
     def load(self) -> Volume:
-        """The whole volume, in memory."""
+        """Reads the whole volume into memory."""
         hu = np.empty(self.shape, np.float32)
         headers = []
         for index in range(len(hu)):
@@ -249,18 +250,18 @@ class SliceSource(Grid):
 
 
 def hu_to_int16(hu: Any, *, name: str) -> np.ndarray:
-    """HU rounded to the nearest integer (ties to even), as int16.
+    """Rounds HU to the nearest integer (ties to even) as int16.
 
     Args:
       hu: real numbers of any shape, HU.
-      name: what to call the array in a message, a file's name for instance.
+      name: name of the array for messages, such as a file's name.
 
     Returns:
       int16 array of the same shape.
 
     Raises:
-      UserError: a value is not finite, or does not fit: rounding to int16 never wraps
-        and never clips.
+      UserError: A value is not finite, or does not fit int16: values never wrap and are
+        never clipped.
     """
     values = np.asarray(hu)
     if values.dtype == np.int16:

@@ -1,4 +1,4 @@
-"""Volumes to CT files, whole or not at all; see the package for the formats."""
+"""Writes volumes to CT files, complete or not at all; the package lists formats."""
 
 import contextlib
 import dataclasses
@@ -33,35 +33,35 @@ def write_volume(
     series_description: str | None = None,
     derivation_description: str = "",
 ) -> Path:
-    """Writes a volume; the path's extension says the format.
+    """Writes a volume; the path's extension selects the format.
 
-    Without one of SUFFIXES the path is a folder, and a DICOM series is written to it,
-    under the names its slices were read from, else 0001.dcm, 0002.dcm, ...
+    A path without one of SUFFIXES is a folder for a DICOM series. Its files get the
+    names from which the slices were read, else 0001.dcm, 0002.dcm, ...
 
-    HU are exact to 1 (int16), or exact as float32 where `volume.integer` is False and
-    the format holds floats. PNG keeps one slice of `volume.bits`: grey levels as they
-    are, HU through `volume.window` (clipped to it: PNG cannot hold more), a mask as
-    black and white. A mask is uint8 in NIfTI, MHA, MHD, NRRD.
+    HU are exact to 1 (int16), or exact as float32 if `volume.integer` is False and the
+    format holds floats. PNG holds one slice with `volume.bits`: unchanged grey levels,
+    HU through `volume.window` (and clipped to it), or a mask in black and white. A mask
+    is uint8 in NIfTI, MHA, MHD, NRRD.
 
-    The files appear at once, complete, or not at all: they are written to a temporary
-    sibling first and renamed.
+    The files appear at once and complete, or not at all: they are first written to a
+    temporary sibling and then renamed.
 
     Args:
-      volume: what to write.
-      path: where to. Its folder is made if need be.
-      format: in place of what the path's extension says; 'dicom-series' for a folder
-        that is called 'scan.nii', say.
-      overwrite: whether what is there may be replaced.
+      volume: the volume.
+      path: path of the output. Its folder is created if needed.
+      format: replaces the format of the path's extension; 'dicom-series' for a folder
+        with the name 'scan.nii', for example.
+      overwrite: whether existing files may be replaced.
       multi_frame: whether a DICOM series is written as one multi-frame file in its
-        folder, a Legacy Converted Enhanced CT, in place of a file a slice.
-      series_description: for DICOM; by default the input's and ' (derived)'.
-      derivation_description: for DICOM: what was done to the image.
+        folder, a Legacy Converted Enhanced CT, instead of one file per slice.
+      series_description: for DICOM; by default the input's with ' (derived)'.
+      derivation_description: for DICOM: the processing of the image.
 
     Returns:
       The path.
 
     Raises:
-      UserError: something is there already, or the format cannot hold the volume.
+      UserError: A file exists already, or the format cannot hold the volume.
     """
     with slice_writer(
         volume,
@@ -93,29 +93,27 @@ def slice_writer(
     series_description: str | None = None,
     derivation_description: str = "",
 ) -> Iterator[Write]:
-    """A function that writes the slices of a volume, one after the other.
+    """Yields a function that writes the slices of a volume, one after the other.
 
-    Everything else is as `write_volume` says: the files appear when the context ends,
-    and if it ends with an error, not at all.
+    The files appear when the context ends. If it ends with an error, no file appears.
 
     Args:
-      grid: of the volume; `format` and `paths` name the slices of a series.
+      grid: grid of the volume; `format` and `paths` name the slices of a series.
       shape: (slices, rows, columns).
-      path: as for `write_volume`, as are the rest.
-      format: as there.
-      overwrite: as there.
-      multi_frame: as there.
-      series_description: as there.
-      derivation_description: as there.
+      path: see `write_volume`, also for the other arguments.
+      format: see `write_volume`.
+      overwrite: see `write_volume`.
+      multi_frame: see `write_volume`.
+      series_description: see `write_volume`.
+      derivation_description: see `write_volume`.
 
     Yields:
-      `write(hu, header)`: takes a slice (rows, columns) and the DICOM header of the
-      slice that it was made of, None if there is none.
+      `write(hu, header)`: takes a slice (rows, columns) and the DICOM header of its
+      source slice, or None.
 
     Raises:
-      UserError: as there.
-      ValueError: fewer or more slices were written than `shape` says, or of another
-        size.
+      UserError: See `write_volume`.
+      ValueError: The slices written differ from `shape` in number or size.
     """
     path = Path(path)
     kind = format or SUFFIXES.get(suffix_of(path), "dicom-series")
@@ -124,50 +122,65 @@ def slice_writer(
         if file.exists() or file.is_symlink():
             _check_replaceable(file, kind, overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
-    described = series_description or f"{grid.description} (derived)"
-    written = 0
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing.") as name:
-        # TemporaryDirectory is private to its owner; what is inside follows the umask.
+        # TemporaryDirectory is private to its owner; folders in it follow the umask.
         staging = Path(name) / "new"
         staging.mkdir()
-        with contextlib.ExitStack() as stack:
-            if kind in ("dicom", "dicom-series"):
-                put = SeriesWriter(
-                    grid,
-                    staging,
-                    [path.name] if kind == "dicom" else _slice_names(grid, shape[0]),
-                    series_description=described.strip(),
-                    derivation_description=derivation_description,
-                ).write
-            else:
-                put = stack.enter_context(
-                    image_writer(grid, shape, staging / _plain_name(path), kind)
-                )
-
-            def write(hu: np.ndarray, header: Dataset | None) -> None:
-                nonlocal written
-                if written == shape[0] or hu.shape != shape[1:]:
-                    raise ValueError(
-                        f"{path}: slice {written} of shape {hu.shape} for a volume of "
-                        f"{shape}"
-                    )
-                put(written, hu, header)
-                written += 1
-
-            yield write
-        if written != shape[0]:
-            raise ValueError(f"{path}: {written} of {shape[0]} slices were written")
-        if kind == "dicom-series":
-            _replace_folder(_joined(staging, grid) if multi_frame else staging, path)
+        if kind in ("dicom", "dicom-series"):
+            description = series_description or f"{grid.description} (derived)"
+            names = [path.name] if kind == "dicom" else _slice_names(grid, shape[0])
+            series = SeriesWriter(
+                grid,
+                staging,
+                names,
+                series_description=description.strip(),
+                derivation_description=derivation_description,
+            )
+            opened = contextlib.nullcontext(series.write)
         else:
-            # The header that names the data (MHD) last: it never points at old data.
-            for file in reversed(output_files(path, kind)):
-                staged = staging / (_plain_name(path) if file == path else file.name)
-                os.replace(staged, file)
+            opened = image_writer(grid, shape, staging / _plain_name(path), kind)
+        with opened as put, _counted(put, shape, path) as write:
+            yield write
+        _publish(staging, grid, path, kind, multi_frame=multi_frame)
+
+
+@contextlib.contextmanager
+def _counted(
+    put: Callable[[int, np.ndarray, Dataset | None], None],
+    shape: tuple[int, int, int],
+    path: Path,
+) -> Iterator[Write]:
+    """Yields a function that numbers slices for `put` and checks them by `shape`."""
+    written = 0
+
+    def write(hu: np.ndarray, header: Dataset | None) -> None:
+        nonlocal written
+        if written == shape[0] or hu.shape != shape[1:]:
+            raise ValueError(
+                f"{path}: slice {written} of shape {hu.shape} for a volume of {shape}"
+            )
+        put(written, hu, header)
+        written += 1
+
+    yield write
+    if written != shape[0]:
+        raise ValueError(f"{path}: {written} of {shape[0]} slices were written")
+
+
+def _publish(
+    staging: Path, grid: Grid, path: Path, kind: Format, *, multi_frame: bool
+) -> None:
+    """Moves complete files from the staging folder to their place."""
+    if kind == "dicom-series":
+        _replace_folder(_joined(staging, grid) if multi_frame else staging, path)
+        return
+    # MHD: the header that names the data comes last, so it never names old data.
+    for file in reversed(output_files(path, kind)):
+        os.replace(staging / (_plain_name(path) if file == path else file.name), file)
 
 
 def _joined(slices: Path, grid: Grid) -> Path:
-    """A folder beside that of the slices, with one file of them all, in their order."""
+    """Joins the slices, in order, to one file in a new folder beside theirs."""
     folder = slices.with_name("joined")
     folder.mkdir()
     names = _slice_names(grid, len(list(slices.iterdir())))
@@ -179,14 +192,14 @@ def _joined(slices: Path, grid: Grid) -> Path:
 
 
 def output_files(path: Path, kind: Format) -> tuple[Path, ...]:
-    """The files, or the folder, that a volume is written to: its path first."""
+    """Returns the files, or the folder, of a volume's output; `path` is the first."""
     if kind == "mhd":
         return path, path.with_name(f"{stem_of(path)}.raw")
     return (path,)
 
 
 def _plain_name(path: Path) -> str:
-    """A file's name with its extension in small letters, which SimpleITK wants."""
+    """Returns a file's name with its extension in small letters, for SimpleITK."""
     return stem_of(path) + suffix_of(path)
 
 
@@ -197,8 +210,8 @@ def _check_format(
     count = shape[0]
     if kind not in ("dicom", "dicom-series") and SUFFIXES.get(suffix_of(path)) != kind:
         raise UserError(
-            f"{path}: SimpleITK writes {kind} under its own extension only; name the "
-            "file so, or leave `format` out."
+            f"{path}: SimpleITK writes {kind} only under that format's extension; "
+            "rename the file, or leave `format` out."
         )
     if kind == "png" and count != 1:
         raise UserError(
@@ -242,7 +255,7 @@ def _slice_names(grid: Grid, count: int) -> list[str]:
 
 
 def _replace_folder(new: Path, path: Path) -> None:
-    """Puts a folder in place of another, or of nothing."""
+    """Moves a folder to a path, replacing a folder there."""
     old = new.parent / "old"
     if path.exists():
         os.replace(path, old)
@@ -255,7 +268,7 @@ def _replace_folder(new: Path, path: Path) -> None:
 
 
 def with_hu(volume: Volume, hu: Any) -> Volume:
-    """The volume with other values on the same grid, for writing results back."""
+    """Returns the volume with other values on the same grid."""
     values = np.asarray(hu, np.float32)
     if values.shape != volume.hu.shape:
         raise ValueError(

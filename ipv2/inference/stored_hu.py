@@ -6,14 +6,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float32
 
 from ipv2.ct_io import PADDING_HU, Slice
+from ipv2.ct_io.dicom_padding import ALWAYS_PADDING_HU
 from ipv2.kernels import bit_mask
 from ipv2.kernels.flood_fill import flood_fill
 
 # 12 bits from -1024 HU, or int16 without the values that mark padding.
 _TWELVE_BITS = (PADDING_HU, 3071.0)
 _SIXTEEN_BITS = (-1999.0, 32767.0 + PADDING_HU)
-# Readers take this value and all below it as padding, see `ct_io`.
-ALWAYS_PADDING_HU = -2000.0
+
 # The lowest int16. A stored -32768 with an intercept of -1024 lies below: padding.
 _LOWEST = -32768.0
 

@@ -1,4 +1,4 @@
-"""A piece of work on files: what is read, what appears, what says how it was made."""
+"""A job: the files that are read, those that appear, and their record."""
 
 import dataclasses
 import hashlib
@@ -12,10 +12,10 @@ _LONGEST_NAME = 255  # bytes, on the file systems in use
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Target:
-    """Where a volume goes.
+    """The place of a volume.
 
     Attributes:
-      path: of the file, or of the folder of a DICOM series.
+      path: path of the file, or of the folder of a DICOM series.
       series: whether it is such a folder.
     """
 
@@ -24,7 +24,7 @@ class Target:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The files that appear, which a series alone does not tell beforehand."""
+        """The files that appear; those of a series are not known beforehand: ()."""
         if self.series:
             return ()
         return output_files(self.path, SUFFIXES.get(suffix_of(self.path), "dicom"))
@@ -32,14 +32,14 @@ class Target:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
-    """A volume, or a pair of them, to work on.
+    """The work on a volume, or on a pair of volumes.
 
     Attributes:
-      name: its path below the input folder, without the extension.
-      sources: the files, or folders of series, that it is made from.
-      targets: where the results go.
-      record: the JSON file that says how they were made.
-      slices: about how many there are.
+      name: the volume's path below the input folder, without the extension.
+      sources: the files, or the folders of series, that are read.
+      targets: the places of the results.
+      record: the JSON file that says how the results were made.
+      slices: the approximate number of slices.
     """
 
     name: str
@@ -50,13 +50,13 @@ class Job:
 
     @property
     def places(self) -> tuple[Path, ...]:
-        """All paths that appear; a series' folder stands for its files."""
+        """All paths that appear; the folder of a series stands for its files."""
         files = [f for t in self.targets for f in (t.files or (t.path,))]
         return (*files, self.record)
 
 
 def fitting_name(name: str, suffix: str) -> str:
-    """The name with a suffix; of one too long for a file, the start and a hash."""
+    """Returns the name with a suffix; of a name too long for a file start and hash."""
     if len(os.fsencode(name + suffix)) <= _LONGEST_NAME:
         return name + suffix
     content = os.fsencode(name)

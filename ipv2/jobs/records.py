@@ -1,8 +1,8 @@
-"""The records beside results: what was asked for, what was written, and what is ours.
+"""The records beside results: their terms and files, and which files are of a job.
 
 A record is a JSON file: `asked` holds everything that decides the result, `leave` what
-was allowed beyond the defaults, `files` each file that was written with its size, below
-the output folder, and `made` what there is to know of how it went.
+was allowed beyond the defaults, `files` the size of each file that was written, by its
+path below the output folder, and `made` notes of how the work went.
 """
 
 import dataclasses
@@ -11,37 +11,36 @@ from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from common.config import flatten
+from common import nested
 from common.errors import UserError
 from ipv2.ct_io import stem_of
 from ipv2.jobs.job import Job, Target
 
-_UNSTATED = "not stated"
 
-
-class Asked(NamedTuple):
-    """What decides a result. One that was made under equal terms is done.
+class Terms(NamedTuple):
+    """Everything that decides a result. A result that has equal terms is done.
 
     Attributes:
-      terms: values as JSON holds them, under the keys of the config where there is one.
-        Any difference makes it another result.
-      leave: what is given or allowed where files lack it, and the rest is refused: a
-        pixel size, say. A result that was made with less of it is the same; one that
-        was made with more, or with another value, is not.
+      decisive: values that JSON can hold, under config keys where there are any. Any
+        difference makes another result.
+      leave: values that are given or allowed for files that need them, such as a pixel
+        size; without them such files are refused. A result that was made with less
+        leave is the same. One that was made with more, or with other values, is not.
     """
 
-    terms: Mapping[str, Any]
+    decisive: Mapping[str, Any]
     leave: Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Record:
-    """What a record says.
+    """The content of a record.
 
     Attributes:
-      asked: under which terms.
-      leave: with which leave, see `Asked`.
-      files: what was written: size in bytes, by the path below the output folder.
+      asked: `Terms.decisive` of the result.
+      leave: `Terms.leave` of the result.
+      files: size in bytes of each file that was written, by its path below the output
+        folder.
       made: what the task adds.
     """
 
@@ -51,12 +50,12 @@ class Record:
     made: Mapping[str, Any]
 
     def to_json(self) -> str:
-        """The text of its file."""
+        """Returns the text of the record's file."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
 
 def read_record(path: Path) -> Record | None:
-    """The record in a file; None if there is no file.
+    """Returns the record in a file; None if there is no file.
 
     Raises:
       UserError: the file is no record.
@@ -80,55 +79,47 @@ def read_record(path: Path) -> Record | None:
 
 
 def is_below(name: str) -> bool:
-    """Whether a path, as records hold it, can only lead below its folder."""
+    """Returns whether a path of a record can only lead below its folder."""
     parts = PurePosixPath(name).parts
     return bool(parts) and not name.startswith("/") and ".." not in parts
 
 
-def differences(record: Record, asked: Asked) -> list[str]:
-    """Lines for the terms and the leave in which a result is not what is asked for."""
+def differences(record: Record, terms: Terms) -> list[str]:
+    """Returns a line for each value in which a result differs from the terms."""
     # Through JSON and back, so that tuples and lists compare alike.
-    wanted = dict(flatten(json.loads(json.dumps(asked.terms))))
-    leave = json.loads(json.dumps(asked.leave))
-    made = dict(flatten(record.asked))
-    lines = [
-        _difference(key, made, wanted)
-        for key in dict.fromkeys([*wanted, *made])
-        if made.get(key, _UNSTATED) != wanted.get(key, _UNSTATED)
+    decisive, leave = json.loads(json.dumps(terms))
+    found = nested.differences(record.asked, decisive)
+    found += [
+        one
+        for one in nested.differences(record.leave, leave)
+        if one.key in record.leave  # less leave is no difference
     ]
-    lines += [
-        _difference(key, record.leave, leave)
-        for key, value in record.leave.items()
-        if leave.get(key, _UNSTATED) != value
+    return [
+        f"  {key}: {before!r} there, {now!r} asked for" for key, before, now in found
     ]
-    return lines
-
-
-def _difference(key: str, made: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    there, asked = made.get(key, _UNSTATED), wanted.get(key, _UNSTATED)
-    return f"  {key}: {there!r} there, {asked!r} asked for"
 
 
 class Output(NamedTuple):
-    """The folder of a task's results, and all that its jobs put there.
+    """The folder of a task's results, and the paths that its jobs write.
 
     Attributes:
-      folder: of the results.
-      places: of all jobs together: what lies within a series' folder may be another's.
+      folder: the folder of the results.
+      places: the paths of all jobs. A file in the folder of a series may be the result
+        of another job.
     """
 
     folder: Path
     places: Collection[Path]
 
     def name_of(self, path: Path) -> str:
-        """A path as records hold it: below the output folder."""
+        """Returns a path as records hold it: below the output folder."""
         return path.relative_to(self.folder).as_posix()
 
     def record_of(self, job: Job) -> Record | None:
-        """The record of what is there of a job; None if there is none.
+        """Returns the record of a job's results; None if there is none.
 
         Raises:
-          UserError: the file is no record, or one of results that are not this job's.
+          UserError: the file is no record, or the record of another job's results.
         """
         record = read_record(job.record)
         for name in () if record is None else record.files:
@@ -140,7 +131,7 @@ class Output(NamedTuple):
         return record
 
     def _is_of(self, job: Job, path: Path) -> bool:
-        """Whether a job writes to a path, or did in another format."""
+        """Returns whether a job writes to a path, or did so in another format."""
         if path in job.places:
             return True
         return path not in self.places and any(
@@ -149,15 +140,15 @@ class Output(NamedTuple):
         )
 
     def is_whole(self, record: Record) -> bool:
-        """Whether every file that a record lists is there, in its size."""
+        """Returns whether every file of a record is there and has its size."""
         return 0 < len(record.files) == len(self.unchanged(record))
 
     def has_some(self, record: Record) -> bool:
-        """Whether any file that a record lists is there, in whatever size."""
+        """Returns whether any file of a record is there, whatever its size."""
         return any((self.folder / name).exists() for name in record.files)
 
     def unchanged(self, record: Record) -> list[str]:
-        """The files of a record that are there, in their size."""
+        """Returns the files of a record that are there and have their size."""
         return [
             name
             for name, size in record.files.items()
@@ -165,7 +156,7 @@ class Output(NamedTuple):
         ]
 
     def foreign(self, job: Job, record: Record | None) -> list[Path]:
-        """What lies where a job's results go, and is not as its record says."""
+        """Returns what lies where a job's results go and differs from its record."""
         ours = {} if record is None else record.files
         return [
             path
@@ -177,15 +168,15 @@ class Output(NamedTuple):
     def irreplaceable(
         self, job: Job, record: Record | None, written: Collection[str]
     ) -> list[Path]:
-        """What lies where a job's results go, and has to stay in any case.
+        """Returns what lies where a job's results go and must stay in any case.
 
-        That is a folder where a file goes, or a file where a folder goes; and in the
-        folder of a series, files that this software has not written there.
+        That is a folder where a file goes, a file where a folder goes, and, in the
+        folder of a series, any file that this software did not write there.
 
         Args:
-          job: whose results.
-          record: of what was written, if there is one.
-          written: names of the slices that are to be written.
+          job: the job.
+          record: the record of the job's results, if there is one.
+          written: names of the slices that the job is going to write.
         """
         kept = [job.record] if job.record.is_dir() else []
         ours = () if record is None else record.files
@@ -200,9 +191,9 @@ class Output(NamedTuple):
         return kept
 
     def beside(self, folder: Path) -> list[Path]:
-        """What lies in a series' folder without being of the series.
+        """Returns what lies in a series' folder and is not of the series.
 
-        Folders and hidden files, and the results of other jobs.
+        That is folders, hidden files and the results of other jobs.
         """
         return [path for path in folder.iterdir() if not self._in_series(path)]
 
@@ -211,7 +202,7 @@ class Output(NamedTuple):
         return not (hidden or path.is_dir() or path in self.places)
 
     def _there(self, target: Target) -> list[Path]:
-        """What lies at a target: of a series, its files, or what is in their way."""
+        """Returns the files at a target, or what is in their way."""
         if not target.series:
             return [path for path in target.files if _is_there(path)]
         folder = target.path
@@ -221,7 +212,7 @@ class Output(NamedTuple):
 
 
 def _is_at(target: Path, path: Path) -> bool:
-    """Whether a path is a target's, whatever its extension."""
+    """Returns whether a path is a target's, whatever its extension."""
     return path.parent == target.parent and stem_of(path) == stem_of(target)
 
 

@@ -1,15 +1,15 @@
-"""Result after result: what is there is left alone, what is bad is told, the rest made.
+"""Runs jobs: keeps the results that are there, makes the others, lists the failures.
 
-The one way in which tasks write below the user's folders. Beside each result lies a
-record (`records`), which says how it was made; a result whose record says what is asked
-for is done. What is there otherwise, made in another way or not by this software, ends
-the command before any work, unless `overwrite` is given; and then, too, only what lies
-exactly where a result goes is replaced. A result appears whole or not at all, and one
-that fails leaves what was there before (`staging`). One command at a time works in a
-folder.
+All tasks write below the user's folders in this way. A record (`records`) lies beside
+each result and says how it was made. A result is done if its record has the terms of
+the command. Any other file in its place ends the command before any work, whether it
+was made in another way or not by this software. With `overwrite` the command replaces
+such files, but only those that lie exactly where a result goes. A result appears whole
+or not at all, and a job that fails leaves what was there before (`staging`). One
+command at a time works in a folder.
 
-Ctrl-C and SIGTERM leave nothing half-made; what SIGKILL leaves, the next command in the
-folder puts right. Until then it lies in the hidden folder `.making`.
+Ctrl-C and SIGTERM leave nothing half-made. SIGKILL may leave files in the hidden folder
+`.making`; the next command in the folder puts them right.
 """
 
 import contextlib
@@ -29,31 +29,21 @@ from common.progress import Progress
 from common.version import COMMIT
 from ipv2.ct_io import Skipped, describe_skipped
 from ipv2.jobs.job import Job, Target
-from ipv2.jobs.records import (
-    Asked,
-    Output,
-    Record,
-    differences,
-)
-from ipv2.jobs.staging import (
-    Move,
-    install,
-    recover,
-    staging,
-)
+from ipv2.jobs.records import Output, Record, Terms, differences
+from ipv2.jobs.staging import Move, install, recover, staging
 
-_MOST_TOLD = 10
+_MOST_LISTED = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Work:
-    """What making a result needs to know, and may tell.
+    """Where a job writes, and whom it reports to.
 
     Attributes:
-      places: where to write the results to: a path for each of the job's targets, with
-        the same last part. Nothing is there.
-      count: to be called with the number of slices that were just finished.
-      leave_out: to be called with files that did not go into the result.
+      places: where to write the results: a path for each of the job's targets, with the
+        same last part. Nothing is there.
+      count: takes the number of slices that were just finished.
+      leave_out: takes the files that did not go into the result.
     """
 
     places: tuple[Path, ...]
@@ -61,18 +51,18 @@ class Work:
     leave_out: Callable[[Sequence[Skipped]], None]
 
 
-# What the record says beside what was asked for.
+# Makes a result, and returns what its record holds under `made`.
 Make: TypeAlias = Callable[[Job, Work], Mapping[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Destination:
-    """Where results go, and how a command may deal with what is there.
+    """Where results go, and whether they may replace what is there.
 
     Attributes:
-      folder: of the results; `Job.places` lie in it.
-      section: of the config that has `output` and `overwrite`, for messages.
-      overwrite: whether to make anew what is there.
+      folder: the folder of the results; `Job.places` lie in it.
+      section: the section of the config with `output` and `overwrite`, for messages.
+      overwrite: whether to make results that are there again.
     """
 
     folder: Path
@@ -81,7 +71,7 @@ class Destination:
 
 
 class Tally(NamedTuple):
-    """How many results were made, were there before, and were skipped."""
+    """Counts of results that were made, were there before, or were skipped."""
 
     done: int
     there: int
@@ -92,50 +82,51 @@ def run_jobs(
     task: str,
     jobs: Sequence[Job],
     make: Make,
-    asked: Callable[[Job], Asked],
+    terms: Callable[[Job], Terms],
     to: Destination,
     *,
     skipped: Sequence[Skipped] = (),
     unused: Sequence[Skipped] = (),
     items: str = "volumes",
 ) -> Tally:
-    """Makes what is missing; what cannot be read or written is listed and left out.
+    """Makes the results that are missing.
 
-    That is what raises UserError or OSError in `make`, or when its files are moved.
+    A job whose files cannot be read or written is listed and skipped: one that raises
+    UserError or OSError in `make`, or while its files are moved.
 
     Args:
-      task: its name, for the progress.
-      jobs: all of them.
+      task: the task's name, for the progress line.
+      jobs: all jobs.
       make: writes one result to `Work.places`, and returns what its record adds.
-      asked: what decides a result.
+      terms: returns all that decides the result of a job.
       to: where results go.
-      skipped: what was left out before, to be counted and listed with the rest.
-      unused: files that are no input, to be listed.
-      items: what a job is, in the plural.
+      skipped: inputs that were left out before; counted and listed with the others.
+      unused: files that are no input; listed.
+      items: the word for several jobs.
 
     Raises:
-      UserError: another command works in the folder, or what is there was made
-        otherwise, or not by this software; every such result is named, up to some ten.
+      UserError: another command works in the folder, or files there were made in
+        another way or not by this software. The message names up to ten of them.
     """
-    run = _Run(jobs=jobs, asked=asked, to=to)
+    run = _Run(jobs=jobs, terms=terms, to=to)
     run.skipped.extend(skipped)
     run.unused.extend(unused)
     with _stopped_by_sigterm(), hold_folder(to.folder, f"{to.section}.output"):
-        with _told(to.folder):
+        with _named_folder(to.folder):
             recover(to.folder)
         waiting = run.plan()
         if run.there:
             logging.info("%d of %d %s are there already", run.there, len(jobs), items)
         total = sum(job.slices for job, _, _ in waiting)
         with Progress(task, total, "slices") as progress:
-            for job, wanted, record in waiting:
-                run.make(job, wanted, record, make, progress)
-    tell_left_out(run.skipped, run.unused)
+            for job, job_terms, record in waiting:
+                run.make(job, job_terms, record, make, progress)
+    log_left_out(run.skipped, run.unused)
     return Tally(run.done, run.there, len(run.skipped))
 
 
-def tell_left_out(skipped: Sequence[Skipped], unused: Sequence[Skipped]) -> None:
-    """Lists what was not worked on, at the end of a command.
+def log_left_out(skipped: Sequence[Skipped], unused: Sequence[Skipped]) -> None:
+    """Logs the inputs that a command left out.
 
     Args:
       skipped: volumes or pairs that could not be used.
@@ -150,32 +141,32 @@ def tell_left_out(skipped: Sequence[Skipped], unused: Sequence[Skipped]) -> None
 
 
 def conclude(tally: Tally, failed: str, *, strict: bool) -> None:
-    """Ends a command as its results are; does nothing where all went well.
+    """Raises if a command has no result, or skipped an input that it must not skip.
 
     Args:
       tally: from `run_jobs`.
-      failed: what to say if there is no result at all.
-      strict: whether skipped inputs count as a failure.
+      failed: the message if there is no result at all.
+      strict: whether a skipped input is a failure.
 
     Raises:
-      UserError: nothing was made, nor was anything there.
-      Incomplete: strict, and something was skipped.
+      UserError: no result was made, and none was there.
+      Incomplete: strict, and an input was skipped.
     """
     if not tally.done and not tally.there:
         raise UserError(f"{failed}; see the list above")
     if strict and tally.skipped:
         raise Incomplete(
-            f"{tally.skipped} skipped, see the list above, and config.strict asks to "
-            "be told; everything else is done"
+            f"{tally.skipped} skipped, see the list above (config.strict=True); "
+            "everything else is done"
         )
 
 
 @dataclasses.dataclass(kw_only=True)
 class _Run:
-    """A command's jobs, and what has become of them so far."""
+    """The jobs of a command, and the counts so far."""
 
     jobs: Sequence[Job]
-    asked: Callable[[Job], Asked]
+    terms: Callable[[Job], Terms]
     to: Destination
     skipped: list[Skipped] = dataclasses.field(default_factory=list)
     unused: list[Skipped] = dataclasses.field(default_factory=list)
@@ -186,35 +177,38 @@ class _Run:
         places = frozenset(place for job in self.jobs for place in job.places)
         self.output = Output(self.to.folder, places)
 
-    def plan(self) -> list[tuple[Job, Asked, Record | None]]:
-        """The jobs to do, with the records of what is there.
+    def plan(self) -> list[tuple[Job, Terms, Record | None]]:
+        """Returns the jobs to do, their terms, and the records that are there.
 
         Raises:
-          UserError: something there must not be replaced.
+          UserError: a file is there that must not be replaced.
         """
-        waiting: list[tuple[Job, Asked, Record | None]] = []
+        waiting: list[tuple[Job, Terms, Record | None]] = []
         problems: list[str] = []
         for job in self.jobs:
             with self._catching(job):
-                asked = self.asked(job)
-                record, problem = self._look(job, asked)
+                terms = self.terms(job)
+                record, problem = self._find(job, terms)
                 if problem:
                     problems.append(problem)
                 elif record is not None and self._is_done(record):
                     self.there += 1
                 else:
-                    waiting.append((job, asked, record))
+                    waiting.append((job, terms, record))
         if problems:
-            more = len(problems) - _MOST_TOLD
-            told = [*problems[:_MOST_TOLD], *([f"... and {more} more"] * (more > 0))]
-            raise UserError("\n".join([*told, self._advice()]))
+            more = len(problems) - _MOST_LISTED
+            listed = [
+                *problems[:_MOST_LISTED],
+                *([f"... and {more} more"] * (more > 0)),
+            ]
+            raise UserError("\n".join([*listed, self._advice()]))
         return waiting
 
     def _is_done(self, record: Record) -> bool:
         return not self.to.overwrite and self.output.is_whole(record)
 
-    def _look(self, job: Job, asked: Asked) -> tuple[Record | None, str]:
-        """The record of what is there, and what speaks against replacing that."""
+    def _find(self, job: Job, terms: Terms) -> tuple[Record | None, str]:
+        """The record that is there, and why the job must not go on; '' if it may."""
         try:
             record = self.output.record_of(job)
         except UserError as error:
@@ -225,7 +219,7 @@ class _Run:
             return record, self._irreplaceable(job, record, _names_in(job.sources))
         why = f"is there, without a {job.record.name} that says how it was made"
         if record is not None:
-            lines = differences(record, asked)
+            lines = differences(record, terms)
             if lines and self.output.has_some(record):
                 place = job.targets[0].path
                 lines = [f"{place}: was made otherwise:", *lines, *_moved(record, job)]
@@ -255,21 +249,21 @@ class _Run:
 
     @contextlib.contextmanager
     def _catching(self, job: Job) -> Iterator[None]:
-        """Lists a job whose files cannot be read or written."""
+        """Notes a job as skipped if its files cannot be read or written."""
         try:
             yield
         except (UserError, OSError) as error:
-            self.skipped.append(Skipped(path=job.sources[0], reason=words(error)))
+            self.skipped.append(Skipped(path=job.sources[0], reason=reason_of(error)))
 
     def make(
         self,
         job: Job,
-        asked: Asked,
+        terms: Terms,
         record: Record | None,
         make: Make,
         progress: Progress,
     ) -> None:
-        """Makes a result, or lists why it could not be made."""
+        """Makes a result, or notes why it could not be made."""
         counted = 0
 
         def count(slices: int) -> None:
@@ -287,20 +281,20 @@ class _Run:
             )
             work = Work(places=places, count=count, leave_out=self.unused.extend)
             made = make(job, work)
-            self._install(job, asked, record, made, entry, places)
+            self._install(job, terms, record, made, entry, places)
             self.done += 1
         progress.update(job.slices - counted)
 
     def _install(
         self,
         job: Job,
-        asked: Asked,
+        terms: Terms,
         before: Record | None,
         made: Mapping[str, Any],
         entry: Path,
         places: Sequence[Path],
     ) -> None:
-        """Moves the staged files and their record to where they belong."""
+        """Moves the staged files and their record to their places."""
         moves: list[Move] = []
         files: dict[str, int] = {}
         for target, staged in zip(job.targets, places, strict=True):
@@ -315,9 +309,9 @@ class _Run:
             self._require_free(job, before, target, new)
             moves += self._moves(target, staged, new)
         moves += self._obsolete(before, files)
-        # Stated, not compared: another commit makes no other result.
+        # Stated and not compared: another commit makes no other result.
         made = {"commit": COMMIT, **made}
-        now = Record(asked=asked.terms, leave=asked.leave, files=files, made=made)
+        now = Record(asked=terms.decisive, leave=terms.leave, files=files, made=made)
         record = entry / "record.json"
         record.write_text(now.to_json(), encoding="utf-8")
         install(self.to.folder, entry, [*moves, Move(record, job.record)])
@@ -325,7 +319,7 @@ class _Run:
     def _require_free(
         self, job: Job, before: Record | None, target: Target, new: Sequence[Path]
     ) -> None:
-        """Raises UserError if something has come in the way meanwhile."""
+        """Raises UserError if a file has come into the way since the start."""
         alone = dataclasses.replace(job, targets=(target,))
         written = frozenset(file.name for file in new)
         if self.to.overwrite:
@@ -346,7 +340,7 @@ class _Run:
         return [Move(staged, target.path)]
 
     def _obsolete(self, before: Record | None, files: Mapping[str, int]) -> list[Move]:
-        """Moves aside what was written before and is not written now."""
+        """The moves aside of files that were written before and are not written now."""
         if before is None:
             return []
         return [
@@ -357,7 +351,7 @@ class _Run:
 
 
 def _moved(record: Record, job: Job) -> list[str]:
-    """A line for other sources than those that a result was made of."""
+    """A line that says which sources a result was made of, if they are others."""
     before, now = record.made.get("sources"), [str(path) for path in job.sources]
     return [] if before in (None, now) else [f"  made of {before}, asked for {now}"]
 
@@ -366,7 +360,7 @@ def _staged(target: Target, staged: Path) -> list[Path]:
     """The files that were written for a target.
 
     Raises:
-      RuntimeError: others than the target foresees.
+      RuntimeError: they are not the files of the target.
     """
     found = sorted((staged if target.series else staged.parent).iterdir())
     names = [path.name for path in found]
@@ -376,13 +370,13 @@ def _staged(target: Target, staged: Path) -> list[Path]:
 
 
 def _names_in(sources: Sequence[Path]) -> frozenset[str]:
-    """Names that the slices of a result may have: those of its sources."""
+    """The names that the slices of a result may have: those of its sources."""
     folders = [source for source in sources if source.is_dir()]
     return frozenset(path.name for folder in folders for path in folder.iterdir())
 
 
-def words(error: UserError | OSError) -> str:
-    """The reason to tell for what could not be read or written."""
+def reason_of(error: UserError | OSError) -> str:
+    """Returns the reason why a file could not be read or written."""
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}"
@@ -390,21 +384,22 @@ def words(error: UserError | OSError) -> str:
 
 
 @contextlib.contextmanager
-def _told(folder: Path) -> Iterator[None]:
+def _named_folder(folder: Path) -> Iterator[None]:
+    """Names the folder in what goes wrong while it is put right."""
     try:
         yield
     except OSError as error:
         raise UserError(
-            f"{folder}: what an interrupted command left here cannot be put right: "
-            f"{words(error)}"
+            f"{folder}: an interrupted command left files that cannot be put right: "
+            f"{reason_of(error)}"
         ) from error
 
 
 @contextlib.contextmanager
 def _stopped_by_sigterm() -> Iterator[None]:
-    """SIGTERM, which schedulers send, stops as Ctrl-C does, and what is begun goes."""
+    """Lets SIGTERM, which schedulers send, stop the command as Ctrl-C does."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # Python takes handlers from the main thread alone
+        yield  # only the main thread can set handlers
         return
 
     def stop(number: int, frame: FrameType | None) -> None:

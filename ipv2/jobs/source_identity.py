@@ -1,4 +1,4 @@
-"""What a source is, so that a result is known to be of that source and of no other."""
+"""The identity of a source: tells whether a result was made of that source."""
 
 import datetime
 import hashlib
@@ -8,7 +8,7 @@ from typing import Any
 
 from ipv2.ct_io import folder_files, suffix_of
 
-# Of MHD and NRRD: where the values are, if not in the same file; see `_detached`.
+# How MHD and NRRD headers name the file of the values, if it is another; `_detached`.
 _DATA_FILE = {
     ".mhd": re.compile(rb"^ElementDataFile\s*=\s*(.+?)\s*$", re.M | re.I),
     ".nrrd": re.compile(rb"^data ?file:\s*(.+?)\s*$", re.M | re.I),
@@ -17,22 +17,22 @@ _HEADER_BYTES = 1 << 16
 
 
 def identity_of(source: Path) -> dict[str, Any]:
-    """What tells a source from any other: names, sizes and times of all of its files.
+    """Returns what tells a source from others: names, sizes and times of its files.
 
-    Contents are not read: a file that keeps its name, its size and its time to the
-    nanosecond is the same. Nor does it matter where the source lies: one that was
-    moved, or copied with its times, is the same.
+    The content is not read: a file that keeps its name, its size and its time to the
+    nanosecond is the same. A source that was moved, or copied with its times, is the
+    same too.
 
     Args:
-      source: a file, or the folder of a DICOM series. To MHD, and to NRRD with a data
-        file of its own, that file belongs too.
+      source: a file, or the folder of a DICOM series. The data file of an MHD or NRRD
+        header belongs to the source.
 
     Returns:
-      `name`, number of `files`, `bytes` in all, when it was last `modified` (UTC), and
-      the `sha256` of every file's name, size and time.
+      `name`, the number of `files`, `bytes` in all, the time when it was last
+      `modified` (UTC), and the `sha256` of every file's name, size and time.
 
     Raises:
-      OSError: a file cannot be looked at.
+      OSError: a file's size and time cannot be read.
     """
     stats = [(path.name, path.stat()) for path in _files(source)]
     lines = [f"{name}\0{s.st_size}\0{s.st_mtime_ns}\n" for name, s in stats]
@@ -54,7 +54,7 @@ def _files(source: Path) -> list[Path]:
 
 
 def _detached(path: Path) -> list[Path]:
-    """The files with a header's values: the one it names, or those of its list."""
+    """The files with the values of a header: the one it names, or those of its list."""
     pattern = _DATA_FILE.get(suffix_of(path))
     if pattern is None:
         return []

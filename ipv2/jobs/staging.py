@@ -1,11 +1,10 @@
-"""Results that take their places all together, or not at all.
+"""Moves the files of a result to their places all together, or not at all.
 
-A result is written to a folder of its own in OUTPUT/.making. When it is whole, a
-journal of renames is written there, what is in the way is moved aside, and the new
-files take their names. An error in between is undone at once. After SIGKILL or a power
-cut the journal is still there, and the next command in the folder undoes what was
-begun. So it does where undoing failed in its turn: what was moved aside is never
-removed before it is back.
+A job writes its result to a folder in OUTPUT/.making. Once the result is whole, a
+journal of renames is written there. Then files in the way are moved aside, and the new
+files take their names. An error in between undoes all moves at once. After SIGKILL, a
+power cut or an error while undoing, the journal is still there, and the next command in
+the folder undoes the moves. Files that were moved aside are never removed before then.
 """
 
 import contextlib
@@ -27,16 +26,16 @@ FOLDER = ".making"
 
 _JOURNAL = "moves.json"
 _ENTRY = re.compile("[0-9a-f]{16}")
-# The journal is also there under a temporary name, where its writing was cut off.
+# The journal has a temporary name while it is written; a power cut may leave that.
 _PARTS = re.compile(rf"new|old|record\.json|\.?{re.escape(_JOURNAL)}(\.\d+\.json)?")
 
 
 class Move(NamedTuple):
-    """A rename: a file or folder to its place.
+    """A file or folder moves to its place.
 
     Attributes:
-      new: what is moved; None to move aside what is at the place, and no more.
-      place: where it goes.
+      new: the file or folder; None only moves aside the one at the place.
+      place: the path that it moves to.
     """
 
     new: Path | None
@@ -45,11 +44,13 @@ class Move(NamedTuple):
 
 @contextlib.contextmanager
 def staging(output: Path, name: str) -> Iterator[Path]:
-    """A folder to write a result to; it goes at the end, unless moves are half done.
+    """Yields a folder to write a result to, and removes it at the end.
+
+    It stays if moves are half done.
 
     Args:
       output: the folder of all results, which this command holds.
-      name: of the result, unlike that of any other.
+      name: the name of the result, which no other result has.
     """
     entry = output / FOLDER / hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
     entry.mkdir(parents=True)
@@ -57,23 +58,23 @@ def staging(output: Path, name: str) -> Iterator[Path]:
         yield entry
     finally:
         if not (entry / _JOURNAL).exists():
-            # What cannot be removed now, the next command removes.
+            # The next command removes what cannot be removed now.
             shutil.rmtree(entry, ignore_errors=True)
-        with contextlib.suppress(OSError):  # holds another one
+        with contextlib.suppress(OSError):  # it is not empty
             entry.parent.rmdir()
 
 
 def install(output: Path, entry: Path, moves: Sequence[Move]) -> None:
-    """Moves everything to its place, or nothing.
+    """Moves all files to their places, or none.
 
     Args:
       output: the folder of all results, on one file system.
-      entry: from `staging`, with the new files.
-      moves: to do.
+      entry: the folder from `staging`, with the new files.
+      moves: the moves to do.
 
     Raises:
-      OSError: a file could not be moved. Everything is as it was; or, if it could not
-        be moved back either, the next command's `recover` tries again.
+      OSError: a file could not be moved. All files are where they were before. If one
+        could not be moved back, the next command's `recover` tries again.
     """
     old = entry / "old"
     old.mkdir()
@@ -96,11 +97,11 @@ def install(output: Path, entry: Path, moves: Sequence[Move]) -> None:
 
 
 def recover(output: Path) -> None:
-    """Undoes what a killed command had begun in a folder, and removes its leftovers.
+    """Undoes the moves of a killed command, and removes the files that it left.
 
     Raises:
-      OSError: what was moved aside could not be moved back.
-      UserError: something there is not of a command; nothing is touched.
+      OSError: a file that was moved aside could not be moved back.
+      UserError: no command wrote one of the files; none is touched.
     """
     folder = output / FOLDER
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
@@ -116,7 +117,7 @@ def recover(output: Path) -> None:
 
 
 def _require_own(entry: Path) -> None:
-    """Raises UserError unless an entry can be what a killed command left."""
+    """Raises UserError unless a killed command can have left the entry."""
     if not _ENTRY.fullmatch(entry.name) or entry.is_symlink() or not entry.is_dir():
         raise _foreign(entry)
     for path in entry.iterdir():
@@ -135,10 +136,10 @@ def _foreign(path: Path) -> UserError:
 
 
 def _moves(journal: Path) -> list[tuple[str | None, str]]:
-    """What a journal lists.
+    """The moves in a journal: names and places.
 
     Raises:
-      UserError: it is not of this software.
+      UserError: this software did not write it.
     """
     try:
         found = json.loads(journal.read_text(encoding="utf-8"))

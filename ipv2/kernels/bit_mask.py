@@ -1,11 +1,11 @@
-"""Binary images packed 32 rows to a word, so that a mask is a few kilobytes.
+"""Binary images packed 32 rows per word, so that a mask takes a few kilobytes.
 
 Bit ``k`` of ``words[..., i, j]`` is pixel ``(32 i + k, j)``. A 512x512 mask is 16x512
 words: one bitwise operation handles 32 pixels, neighbours above and below are bit
 shifts, neighbours left and right are shifts of the last axis.
 
-Invariant: bits of rows at or beyond the image's height are zero. `pack`, `shift`,
-and every function built on AND or OR keep it; a complement does not, so write
+Invariant: bits of rows at or beyond the image's height are zero. `pack`, `shift` and
+every function made of AND or OR keep it. A complement does not: write
 ``frame(h, w) & ~words``.
 """
 
@@ -19,7 +19,7 @@ BITS = 32
 
 
 def pack(mask: Bool[Array, "*b h w"]) -> UInt32[Array, "*b n w"]:
-    """Words of a boolean image, ``n = ceil(h / 32)``; missing rows are unset."""
+    """Packs a boolean image into ``n = ceil(h / 32)`` words; missing rows are unset."""
     *batch, height, width = mask.shape
     count = -(-height // BITS)
     missing = count * BITS - height
@@ -32,7 +32,7 @@ def pack(mask: Bool[Array, "*b h w"]) -> UInt32[Array, "*b n w"]:
 
 
 def unpack(words: UInt32[Array, "*b n w"], height: int) -> Bool[Array, "*b h w"]:
-    """Boolean image of `height` rows: the inverse of `pack`."""
+    """Unpacks words to a boolean image of `height` rows: the inverse of `pack`."""
     *batch, count, width = words.shape
     if not 0 <= -(-height // BITS) <= count:
         raise ValueError(
@@ -47,44 +47,44 @@ def unpack(words: UInt32[Array, "*b n w"], height: int) -> Bool[Array, "*b h w"]
 
 
 def frame(height: int, width: int) -> UInt32[np.ndarray, "n w"]:
-    """Words with every pixel of a `height` x `width` image set."""
+    """Returns words with every pixel of a `height` x `width` image set."""
     return _pack_static(np.ones((height, width), bool))
 
 
 def border(height: int, width: int, margin: int = 1) -> UInt32[np.ndarray, "n w"]:
-    """Words with the outermost `margin` rows and columns set."""
+    """Returns words with the outermost `margin` rows and columns set."""
     mask = np.ones((height, width), bool)
     mask[margin : height - margin, margin : width - margin] = False
     return _pack_static(mask)
 
 
 def corner(height: int, width: int) -> UInt32[np.ndarray, "n w"]:
-    """Words with only pixel (0, 0) set."""
+    """Returns words with only pixel (0, 0) set."""
     mask = np.zeros((height, width), bool)
     mask[0, 0] = True
     return _pack_static(mask)
 
 
 def frame_like(words: UInt32[Array, "*b n w"], height: int) -> UInt32[Array, "*b n w"]:
-    """`frame` of an image of `height` rows, repeated over the batch of `words`."""
+    """Returns `frame` of `height` rows, repeated over the batch of `words`."""
     return like(frame(height, words.shape[-1]), words)
 
 
 def like(
     constant: UInt32[np.ndarray, "n w"], words: UInt32[Array, "*b n w"]
 ) -> UInt32[Array, "*b n w"]:
-    """`constant` repeated over the batch of `words`."""
+    """Repeats `constant` over the batch of `words`."""
     return jnp.broadcast_to(jnp.asarray(constant), words.shape)
 
 
 def shift(
     words: UInt32[Array, "*b n w"], rows: int = 0, columns: int = 0
 ) -> UInt32[Array, "*b n w"]:
-    """The image moved down by `rows` and right by `columns`; unset pixels enter.
+    """Moves the image down by `rows` and right by `columns`; unset pixels enter.
 
-    Rows may leave the image at its lower end only into the padding bits when the
-    height is not a multiple of 32: mask the result with `frame` (or AND it with any
-    mask that keeps the invariant) where that matters.
+    If the height is not a multiple of 32, rows that leave the image at its lower end
+    enter the padding bits. Where that matters, mask the result with `frame`, or AND it
+    with any mask that keeps the invariant.
     """
     words = _shift_axis(words, -1, columns)
     if not rows:
@@ -101,7 +101,7 @@ def shift(
 
 
 def area(words: UInt32[Array, "*b n w"]) -> Int32[Array, "*b"]:
-    """Number of set pixels of each image."""
+    """Returns the number of set pixels of each image."""
     return jnp.sum(lax.population_count(words).astype(jnp.int32), axis=(-2, -1))
 
 
@@ -110,25 +110,25 @@ def where(
     words: UInt32[Array, "*b n w"],
     otherwise: UInt32[Array, "*b n w"],
 ) -> UInt32[Array, "*b n w"]:
-    """`words` for the images whose condition holds, else `otherwise`."""
+    """Returns `words` for images whose condition is True, else `otherwise`."""
     return jnp.where(condition[..., None, None], words, otherwise)
 
 
 def _shift_axis(words: jax.Array, axis: int, offset: int) -> jax.Array:
-    """Shift along one axis of words, zeros in; an offset past the end empties it."""
+    """Shifts along one axis of words; zeros enter, large offsets give zeros."""
     size = words.shape[axis]
     if not offset:
         return words
     if abs(offset) >= size:
         return jnp.zeros_like(words)
-    # One slice with a negative low or high edge, which XLA calls a pad.
+    # XLA's pad with a negative edge both cuts and pads.
     edges = [(0, 0, 0)] * words.ndim
     edges[axis] = (offset, -offset, 0)
     return lax.pad(words, jnp.uint32(0), edges)
 
 
 def _pack_static(mask: np.ndarray) -> np.ndarray:
-    """`pack` in NumPy, for masks that depend on shapes alone."""
+    """Packs in NumPy, for masks that depend on shapes alone."""
     height, width = mask.shape
     count = -(-height // BITS)
     rows = np.zeros((count * BITS, width), np.uint32)

@@ -2,8 +2,8 @@
 
     y[n, r, c, k] = max_{i, j < s} x[n, r*s + i, c*s + j, k]
 
-Gradient: of the pixel that is the maximum; equal ones share it as `jnp.maximum` shares
-it, in halves. (XLA's own pooling gradient is a scatter, slow on CPU.) Static: s.
+The gradient goes to the pixel with the maximum; equal pixels share it in halves, as in
+`jnp.maximum`. (The gradient of XLA's pooling is a scatter, slow on CPU.) Static: s.
 """
 
 import functools
@@ -13,10 +13,10 @@ from jaxtyping import Array, Float
 
 
 def block_maximum(x: Float[Array, "n h w c"], size: int) -> Float[Array, "n h2 w2 c"]:
-    """(n, h, w, c) as the maxima of blocks, (n, h / size, w / size, c).
+    """Returns the maxima of blocks, (n, h / size, w / size, c).
 
     Raises:
-      ValueError: If a side is no multiple of size, or size is below 1.
+      ValueError: A side is no multiple of size, or size is below 1.
     """
     n, h, w, c = x.shape
     if size < 1 or h % size or w % size:

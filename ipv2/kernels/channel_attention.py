@@ -5,8 +5,8 @@ For each head, of d channels, with q, k, v as (pixels, d) matrices:
     a = softmax(temperature * unit(q)^T unit(k))     (d, d), softmax over k's channels
     y = v a^T                                        (pixels, d)
 
-where `unit` divides each channel by its norm over all pixels (at least 1e-12: a channel
-of zeros stays zeros). Norms, logits and softmax are in float32. Memory grows with the
+`unit` divides each channel by its norm over all pixels (at least 1e-12, so a channel of
+zeros stays zero). Norms, logits and softmax are in float32. Memory grows with the
 number of pixels, not with its square.
 """
 
@@ -23,16 +23,16 @@ def channel_attention(
     value: Float[Array, "n h w c"],
     temperature: Float[Array, "heads"],
 ) -> Float[Array, "n h w c"]:
-    """Values mixed over the channels of each head, (n, h, w, c).
+    """Mixes the values over the channels of each head, (n, h, w, c).
 
     Args:
-      query: Channels that ask; a head's channels are neighbours.
-      key: Channels that answer.
-      value: Channels to mix, of the dtype of `query` and `key`.
-      temperature: Multiplies the logits, one a head.
+      query: Query channels; those of a head are consecutive.
+      key: Key channels.
+      value: Channels to mix, in the dtype of `query` and `key`.
+      temperature: Factor of the logits, one per head.
 
     Raises:
-      ValueError: If the channels are no multiple of the heads.
+      ValueError: The channels are no multiple of the heads.
     """
     n, h, w, channels = query.shape
     heads = temperature.shape[0]
@@ -48,7 +48,7 @@ def channel_attention(
         by_head(key),
         preferred_element_type=jnp.float32,
     )
-    # The norms divide the small map, not the pixels.
+    # Dividing the small map by the norms is cheaper than dividing the pixels.
     norms = _inverse_norm(query).reshape(n, heads, -1, 1)
     logits = logits * norms * _inverse_norm(key).reshape(n, heads, 1, -1)
     weight = jax.nn.softmax(logits * temperature.reshape(1, heads, 1, 1), axis=-1)
@@ -57,6 +57,6 @@ def channel_attention(
 
 
 def _inverse_norm(x: Array) -> Array:
-    """1 / max(norm over pixels, 1e-12), (n, c), float32, with a finite gradient."""
+    """Returns 1 / max(norm over pixels, 1e-12), (n, c), with a finite gradient."""
     squares = jnp.sum(jnp.square(x.astype(jnp.float32)), axis=(1, 2))
     return jax.lax.rsqrt(jnp.maximum(squares, _LEAST_NORM**2))

@@ -11,9 +11,9 @@ Gradients, for the output's gradient g and s = g * scale:
     dscale = sum of g * u over all pixels
     dbias  = sum of g over all pixels
 
-Written out, because from what XLA derives by itself it makes one loop that takes three
-times as long on CPU. Statistics and sums are in float32; results have the dtypes of
-their arguments. Static: epsilon.
+They are written out because XLA turns the automatic gradient into one loop, which takes
+three times as long on CPU. Statistics and sums are in float32; results have the dtypes
+of their arguments. Static: epsilon.
 """
 
 import functools
@@ -30,11 +30,11 @@ def channel_norm(
     bias: Float[Array, "c"],
     epsilon: float,
 ) -> Float[Array, "n h w c"]:
-    """`x` with mean `bias` and standard deviation about `scale` over its channels.
+    """Returns `x` with mean `bias` and deviation `scale` over its channels.
 
     Args:
       x: Features, channels last.
-      scale: Multiplies what has variance one.
+      scale: Factor of the normalised features.
       bias: Added at the end.
       epsilon: Added to the variance; above 0.
     """

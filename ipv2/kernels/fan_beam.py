@@ -1,25 +1,29 @@
 """Equiangular fan-beam projection and reconstruction, by rebinning.
 
-A ray of the view at source angle beta that leaves at fan angle gamma is the ray
+The ray at source angle beta and fan angle gamma is the ray
 
     theta = beta + gamma,    s = R sin(gamma)
 
-of `projection`'s parallel geometry: q(beta, gamma) = p(beta + gamma, R sin(gamma)). So
-the source stands at x = -R sin(beta), y = -R cos(beta), x along columns and y along
-rows (down) from the rotation centre: at angle 0 above the image. Both substitutions are
-linear and one-dimensional, and made without blur:
+of `projection`'s parallel geometry: q(beta, gamma) = p(beta + gamma, R sin(gamma)). The
+source is at x = -R sin(beta), y = -R cos(beta), with x along columns and y along rows
+(down) from the rotation centre: at angle 0 it is above the image. Both substitutions
+are linear and one-dimensional, and they do not blur:
 
-- along beta, a whole turn, each fan angle is turned by gamma: a factor exp(i k gamma)
-  on the k-th Fourier coefficient of the turn;
-- along the detector, p is band-limited: p(s) = sum_j p_j sinc(s - j), s in bins; back,
-  p_j = sum_m R cos(gamma_m) dgamma q_m sinc(s_m - j), the integral over the rays, which
-  averages rays that lie closer than a bin.
+- along beta, over a whole turn, each fan angle is shifted by gamma: the k-th Fourier
+  coefficient of the turn is multiplied by exp(i k gamma);
+- along the detector, p is band-limited: p(s) = sum_j p_j sinc(s - j), s in bins; the
+  inverse is p_j = sum_m R cos(gamma_m) dgamma q_m sinc(s_m - j), an integral over the
+  rays, which averages rays that are closer than a bin.
 
-Forward, parallel views are taken at as many angles as the turn's Fourier series of the
-image has terms (about pi d, d the detector's bins), so that fan sinograms are exact
-however few views are asked for. Reconstruction rebins at the fan's own views: below
-about pi d views it shows their streaks, as a scan does. With an odd number of views
-opposite ones interleave: n views see n directions, with an even number n / 2.
+The projection takes parallel views at as many angles as the image's Fourier series of
+the turn has terms (about pi d, with d detector bins), so fan sinograms are exact for
+any number of views. Reconstruction rebins at the fan's views: below about pi d views it
+shows streaks, as a scan does. An odd number of views n sees n directions, because
+opposite views interleave; an even number sees n / 2.
+
+`fan_beam_radon` and `fan_beam_backprojection` are public: whole operators on batches,
+for users and benchmarks. The low-dose simulation uses `project_fan` and
+`backproject_fan`.
 
 Reference: Kak and Slaney 1988, section 3.4.3.
 """
@@ -56,8 +60,8 @@ class FanGeometry:
     """The parallel-beam tables behind a fan beam; a pytree.
 
     Attributes:
-      forward: angles over half a turn, a whole multiple of half the fan's views.
-      backward: the angles of the fan's views, a whole turn.
+      forward: tables for angles over half a turn, a multiple of half the fan's views.
+      backward: tables for the angles of the fan's views, over a whole turn.
     """
 
     forward: Geometry
@@ -80,28 +84,28 @@ class FanGeometry:
 
     @property
     def radius(self) -> int:
-        """Of the circle that every view sees, pixels."""
+        """Radius in pixels of the circle that every view sees."""
         return self.backward.detectors // 2
 
 
 def create_fan_geometry(
     shape: tuple[int, int], source_angle_rad: Any, *, detectors: int | None = None
 ) -> FanGeometry:
-    """Tables for images of one size and a turn of the source; cached.
+    """Returns tables for images of one size and a turn of the source; cached.
 
     Args:
       shape: (h, w) of the image.
       source_angle_rad: (n,) angles of the source, radians, n >= 3, evenly over a whole
         turn from any start; concrete.
-      detectors: diameter of the circle that is seen, pixels, made odd; max(h, w) if
-        None.
+      detectors: diameter in pixels of the circle that is seen, rounded up to an odd
+        number; max(h, w) if None.
 
     Returns:
       The geometry.
 
     Raises:
-      ValueError: angles that are not an even turn, or sizes that make no geometry.
-      TypeError: angles that are traced.
+      ValueError: The angles are not an even turn, or the sizes make no geometry.
+      TypeError: The angles are traced.
     """
     if isinstance(source_angle_rad, jax.core.Tracer):
         raise TypeError("source_angle_rad is traced; pass a concrete NumPy array.")
@@ -115,8 +119,8 @@ def create_fan_geometry(
         or not np.allclose(angle - angle[0], turn, rtol=0, atol=1e-6)
     ):
         raise ValueError(
-            f"source_angle_rad has shape {angle.shape}; (n,) angles, n >= 3, evenly "
-            "over a whole turn: start + 2 pi i / n."
+            f"source_angle_rad: got shape {angle.shape}, accepted: (n,) angles, n >= "
+            "3, evenly over a whole turn: start + 2 pi i / n."
         )
     bins = (max(shape) if detectors is None else int(detectors)) | 1
     # An even multiple of n with at least pi * bins angles over the turn.
@@ -131,7 +135,7 @@ def create_fan_geometry(
 def _turned(
     sinogram: Float32[Array, "n m"], angle_rad: Float32[Array, " m"]
 ) -> Float32[Array, "n m"]:
-    """f(beta + angle) for each column, a periodic function of a whole turn."""
+    """Returns f(beta + angle) for each column f, which is periodic over a turn."""
     n = sinogram.shape[0]
     order = jnp.arange(n // 2 + 1, dtype=jnp.float32)
     phase = jnp.exp(1j * order[:, None] * angle_rad[None])
@@ -141,7 +145,7 @@ def _turned(
 def _sinc_matrix(
     bins: int, fan_angle_rad: Float32[Array, " m"], distance: Any
 ) -> Float32[Array, "d m"]:
-    """sinc(s - j): bin j's share in the ray at s = R sin(gamma)."""
+    """Returns sinc(s - j), bin j's share in the ray at s = R sin(gamma)."""
     position = distance * jnp.sin(fan_angle_rad)
     bin_centre = jnp.arange(bins, dtype=jnp.float32) - bins // 2
     return jnp.sinc(position[None] - bin_centre[:, None])
@@ -153,14 +157,14 @@ def project_fan(
     fan_angle_rad: Float32[Array, " m"],
     distance: Any,
 ) -> Float32[Array, "n m"]:
-    """Line integrals of one image along the rays of a fan beam, in pixel units.
+    """Returns line integrals of one image along a fan beam's rays, in pixel units.
 
-    Linear in the image, which alone has a gradient: the exact adjoint.
+    Linear in the image. Only the image has a gradient, the exact adjoint.
 
     Args:
-      geometry: from `create_fan_geometry`.
-      image: of the geometry's shape.
-      fan_angle_rad: angles of a view's rays to its central ray.
+      geometry: geometry of `create_fan_geometry`.
+      image: image of the geometry's shape.
+      fan_angle_rad: angles between a view's rays and its central ray.
       distance: source to rotation centre, pixels; outside the circle that is seen.
 
     Returns:
@@ -181,10 +185,10 @@ def rebin(
     fan_angle_rad: Float32[Array, " m"],
     distance: Any,
 ) -> Float32[Array, "n d"]:
-    """Parallel-beam sinogram at the geometry's `backward` angles of a fan-beam one.
+    """Returns the parallel-beam sinogram at the geometry's `backward` angles.
 
-    Linear in the sinogram, which alone has a gradient: the exact adjoint. Arguments as
-    for `project_fan`.
+    Linear in the fan-beam sinogram. Only the sinogram has a gradient, the exact
+    adjoint. The other arguments are those of `project_fan`.
     """
     fan_angle_rad, distance = jax.lax.stop_gradient((fan_angle_rad, distance))
     rays = _turned(sinogram, -fan_angle_rad)
@@ -200,7 +204,7 @@ def backproject_fan(
     distance: Any,
     response: Float32[Array, " k"],
 ) -> Float32[Array, "h w"]:
-    """`projection.backproject` of the rebinned sinogram. Arguments as there."""
+    """Rebins the sinogram, then calls `projection.backproject` with the response."""
     views = rebin(geometry, sinogram, fan_angle_rad, distance)
     return backproject(geometry.backward, views, response)
 
@@ -244,16 +248,16 @@ def _jit_backproject_fan(
 def check_source_distance(
     source_distance_mm: Any, radius: int, spacing_mm: Any, *, nearest: float = 1.0
 ) -> None:
-    """Refuses a source that is not outside the circle that is seen.
+    """Checks that the source is outside the circle that is seen.
 
     Args:
-      source_distance_mm: a number.
-      radius: of the circle, pixels.
-      spacing_mm: concrete, one number or more.
+      source_distance_mm: source to rotation centre.
+      radius: radius of the circle, pixels.
+      spacing_mm: one or more concrete numbers.
       nearest: the least distance, in radii of the circle.
 
     Raises:
-      ValueError: the source is inside or too near.
+      ValueError: The source is inside the circle or too near.
     """
     circle_mm = radius * float(np.max(spacing_mm))
     least_mm = nearest * circle_mm
@@ -296,10 +300,10 @@ def fan_beam_radon(
     source_distance_mm: float | int,
     spacing_mm: Any = 1.0,
 ) -> Float32[Array, "*b n m"]:
-    """Line integrals of images along the rays of an equiangular fan beam.
+    """Returns line integrals of images along the rays of an equiangular fan beam.
 
-    Exact for the band-limited image; conventions in the module docstring. What lies
-    outside the circle of diameter max(h, w) is not seen.
+    They are exact for the band-limited image; the module docstring states conventions.
+    Pixels outside the circle of diameter max(h, w) are not seen.
 
     Args:
       image: `*b h w`, real.
@@ -312,8 +316,8 @@ def fan_beam_radon(
       Sinograms: value times mm.
 
     Raises:
-      ValueError: a source inside the image's circle; angles, sizes or a spacing that
-        make no sense.
+      ValueError: The source is inside the image's circle, or angles, sizes or spacing
+        are not accepted.
     """
     check_rank(image, "(*b, h, w)")
     h, w = image.shape[-2:]
@@ -339,28 +343,29 @@ def fan_beam_backprojection(
     cutoff: float | int = 1.0,
     circle: bool = False,
 ) -> Float32[Array, "*b h w"]:
-    """Images from equiangular fan-beam sinograms: rebinned, filtered, backprojected.
+    """Reconstructs images from equiangular fan-beam sinograms.
 
-    The filter `none` gives the exact adjoint of `fan_beam_radon` instead.
+    The sinograms are rebinned, filtered and backprojected. The filter `none` gives the
+    exact adjoint of `fan_beam_radon` instead.
 
     Args:
       sinogram: `*b n m`, as `fan_beam_radon` returns them.
       source_angle_rad: (n,) angles of the source, evenly over a whole turn.
       fan_angle_rad: (m,) increasing angles to the central ray, concrete. Rays should
-        lie at most one pixel apart at the centre, R dgamma <= spacing_mm.
-      filter_name: one of `reconstruction_filter.FILTERS`.
+        be at most one pixel apart at the centre, R dgamma <= spacing_mm.
+      filter_name: a name of `reconstruction_filter.FILTERS`.
       source_distance_mm: source to rotation centre.
       shape: (h, w) of the image.
       spacing_mm: size of the square pixels, mm: one number, or one for each image.
       cutoff: see `filter_response`.
-      circle: zero the pixels outside the inscribed circle.
+      circle: whether to set pixels outside the inscribed circle to zero.
 
     Returns:
       Images: the sinogram's unit per mm.
 
     Raises:
-      ValueError: angles that do not fit the sinogram; a source inside the image's
-        circle; an unknown filter; a size or spacing that makes no sense.
+      ValueError: Angles do not fit the sinogram, the source is inside the image's
+        circle, or filter, size or spacing is not accepted.
     """
     check_rank(sinogram, "(*b, n, m)")
     n, m = sinogram.shape[-2:]

@@ -1,11 +1,9 @@
 """Flood fill and connected components of packed masks (`bit_mask`), 4-connected.
 
-A pass floods whole columns and whole rows instead of one pixel a step, and a fill ends
-when a pass changes nothing. Chest CT takes 3 to 8 passes; a spiral takes one for each
-of its turns, and is still exact.
+A pass floods whole columns and rows instead of single pixels; a fill ends when a pass
+changes nothing. Chest CT takes 3 to 8 passes. A spiral takes one pass per turn, and the
+result is still exact.
 """
-
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -18,14 +16,14 @@ from ipv2.kernels import bit_mask
 def flood_fill(
     seed: UInt32[Array, "*b n w"], passable: UInt32[Array, "*b n w"]
 ) -> UInt32[Array, "*b n w"]:
-    """Pixels of `passable` that are 4-connected to a pixel of `seed` within it.
+    """Returns the pixels of `passable` that are 4-connected to a pixel of `seed`.
 
-    The smallest ``x`` with ``x >= seed & passable`` and
-    ``x = passable & dilate_cross(x)``. Integer words: no gradient.
+    This is the smallest ``x`` with ``x >= seed & passable`` and
+    ``x = passable & dilate_cross(x)``. Integer words have no gradient.
 
     Args:
-        seed: where the fill starts; pixels outside `passable` do not count.
-        passable: where the fill may go.
+        seed: start pixels of the fill; those outside `passable` do not count.
+        passable: pixels that the fill may enter.
     """
     return flood_fill_passes(seed, passable)[0]
 
@@ -33,11 +31,10 @@ def flood_fill(
 def flood_fill_passes(
     seed: UInt32[Array, "*b n w"], passable: UInt32[Array, "*b n w"]
 ) -> tuple[UInt32[Array, "*b n w"], Int32[Array, ""]]:
-    """`flood_fill` and the number of passes it took, the last of which was idle."""
-    # Scans run over the leading axis: columns lead here, rows of words in
-    # `_flood_columns`, and the batch comes last, where neighbours are contiguous.
-    # Measured on XLA:CPU at 8 x 512 x 512: 0.5 ms a pass, against 2.7 ms for
-    # Kogge-Stone steps of 1, 2, 4, ... columns.
+    """Returns `flood_fill` and its number of passes, with the last, idle one."""
+    # Scans run over the leading axis: columns here, rows of words in `_flood_columns`.
+    # The batch is the last axis, where neighbours are contiguous. On XLA:CPU a pass of
+    # 8 x 512 x 512 takes 0.5 ms; Kogge-Stone steps of 1, 2, 4, ... columns take 2.7 ms.
     shape = passable.shape
     passable = passable.reshape(-1, *shape[-2:]).transpose(2, 1, 0)
     start = seed.reshape(-1, *shape[-2:]).transpose(2, 1, 0) & passable
@@ -60,7 +57,7 @@ def flood_fill_passes(
 def flood_volume(
     seed: UInt32[Array, "*b z n w"], passable: UInt32[Array, "*b z n w"]
 ) -> UInt32[Array, "*b z n w"]:
-    """`flood_fill` in three dimensions: slices `z` in order, 6-connected."""
+    """Fills in three dimensions: slices `z` in order, 6-connected."""
     through = jnp.moveaxis(passable, -3, 0)
 
     def step(
@@ -86,52 +83,28 @@ def flood_volume(
 
 
 def largest_component(words: UInt32[Array, "*b n w"]) -> UInt32[Array, "*b n w"]:
-    """The 4-connected component with the most pixels; of equals, the first found.
+    """Returns the 4-connected component with the most pixels; in a tie, the first.
 
-    The search ends as soon as what is left cannot beat the best. An empty mask stays
-    empty.
-    """
-
-    def worth_it(left: jax.Array, best: jax.Array) -> jax.Array:
-        return bit_mask.area(left) > bit_mask.area(best)
-
-    def keep_larger(component: jax.Array, best: jax.Array) -> jax.Array:
-        larger = bit_mask.area(component) > bit_mask.area(best)
-        return bit_mask.where(larger, component, best)
-
-    return fold_components(words, keep_larger, worth_it)
-
-
-def fold_components(
-    words: UInt32[Array, "*b n w"],
-    combine: Callable[[jax.Array, jax.Array], jax.Array],
-    worth_it: Callable[[jax.Array, jax.Array], jax.Array],
-) -> UInt32[Array, "*b n w"]:
-    """`combine(component, kept)` over the 4-connected components, one after another.
-
-    Components of the images of a batch are taken in step, each from its fullest word,
-    which lies in a large component: the big ones tend to come first.
-
-    Args:
-        words: the mask.
-        combine: the new kept mask; an exhausted image contributes empty components.
-        worth_it: from (what is left, kept), for each image, whether to go on.
+    Components are taken one after another, for all images of a batch at once, each from
+    the fullest word of its image: large components tend to come first. The search ends
+    when the remaining pixels cannot beat the best component. An empty mask stays empty.
     """
 
     def unfinished(state: tuple[jax.Array, jax.Array]) -> jax.Array:
-        return jnp.any(worth_it(*state))
+        left, best = state
+        return jnp.any(bit_mask.area(left) > bit_mask.area(best))
 
     def take_one(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        left, kept = state
+        left, best = state
         component = flood_fill(one_pixel(left), left)
-        return left & ~component, combine(component, kept)
+        larger = bit_mask.area(component) > bit_mask.area(best)
+        return left & ~component, bit_mask.where(larger, component, best)
 
-    start = (words, jnp.zeros_like(words))
-    return lax.while_loop(unfinished, take_one, start)[1]
+    return lax.while_loop(unfinished, take_one, (words, jnp.zeros_like(words)))[1]
 
 
 def one_pixel(words: UInt32[Array, "*b n w"]) -> UInt32[Array, "*b n w"]:
-    """One set pixel of each image, in its fullest word; none where it is empty."""
+    """Returns one set pixel of each image, in its fullest word; none if it is empty."""
     *batch, count, width = words.shape
     flat = words.reshape(*batch, count * width)
     fullest = jnp.argmax(lax.population_count(flat), axis=-1)
@@ -143,7 +116,7 @@ def one_pixel(words: UInt32[Array, "*b n w"]) -> UInt32[Array, "*b n w"]:
 
 
 def _flood_rows(reached: jax.Array, passable: jax.Array) -> jax.Array:
-    """Flood along rows, to the right and back, one column a step."""
+    """Floods along rows, to the right and back, one column per step."""
 
     def step(
         carry: jax.Array, column: tuple[jax.Array, jax.Array]
@@ -159,7 +132,7 @@ def _flood_rows(reached: jax.Array, passable: jax.Array) -> jax.Array:
 
 
 def _flood_columns(reached: jax.Array, passable: jax.Array) -> jax.Array:
-    """Flood along columns, downwards and back, one word (32 rows) a step."""
+    """Floods along columns, downwards and back, one word (32 rows) per step."""
     reached = reached.swapaxes(0, 1)
     passable = passable.swapaxes(0, 1)
     nothing = jnp.zeros_like(reached[0])
@@ -169,8 +142,8 @@ def _flood_columns(reached: jax.Array, passable: jax.Array) -> jax.Array:
     ) -> tuple[jax.Array, jax.Array]:
         seed, mask = row
         seed = seed | (carry & mask)
-        # Adding the seeds lets a carry run up each run of set bits; the bits it
-        # cleared are the ones above the lowest seed of that run.
+        # Adding the seeds sends a carry up each run of set bits; it clears the bits
+        # above the lowest seed of that run.
         seed = (mask & ~(mask + seed)) | seed
         return seed >> 31, seed
 
@@ -179,7 +152,7 @@ def _flood_columns(reached: jax.Array, passable: jax.Array) -> jax.Array:
     ) -> tuple[jax.Array, jax.Array]:
         seed, mask = row
         seed = seed | ((carry << 31) & mask)
-        # No carry runs towards the low bits: steps of 1, 2, 4, ... within the word.
+        # Carries never run towards the low bits, so use steps of 1, 2, 4, ... bits.
         free = mask
         for step in (1, 2, 4, 8, 16):
             seed = seed | (free & (seed >> step))

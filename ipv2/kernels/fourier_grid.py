@@ -1,18 +1,19 @@
-"""Where the views of a parallel-beam scan lie on the image's Fourier grid.
+"""Tables for the views of a parallel-beam scan on the image's Fourier grid.
 
 Fourier slice theorem: the 1-D spectrum of a view is the image's 2-D spectrum along the
 view's direction,
 
-    P(f, theta) = F(f cos(theta), -f sin(theta)),    0 <= f <= 1/2 cycles a pixel.
+    P(f, theta) = F(f cos(theta), -f sin(theta)),    0 <= f <= 1/2 cycles per pixel.
 
-F at those points is a non-uniform FFT: divide the image by the transform of a gridding
-kernel, zero-pad to twice the size, FFT, and sum W x W grid neighbours weighted by a
-separable Kaiser-Bessel kernel (Beatty, Nishimura, Pauly, IEEE TMI 24(6), 2005).
+A non-uniform FFT computes F at these points: divide the image by the transform of a
+gridding kernel, zero-pad to twice the size, apply the FFT, and sum W x W grid
+neighbours weighted by a separable Kaiser-Bessel kernel (Beatty, Nishimura, Pauly, IEEE
+TMI 24(6), 2005).
 
 This module makes the tables: neighbours and weights of each sample and, for the
-adjoint, the samples and weights of each grid cell. They depend on sizes and angles
-alone: NumPy, outside jit, cached. `projection` holds the operators that read them, and
-the conventions.
+adjoint, the samples and weights of each grid cell. They depend only on sizes and
+angles, so NumPy makes them outside jit, and they are cached. `projection` holds the
+operators that read them, and the conventions.
 """
 
 import dataclasses
@@ -24,17 +25,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Neighbours a sample is interpolated from along each axis, and oversampling of the
-# grid: relative error about 1e-4, an order below what float32 HU need.
+# Number of grid neighbours of a sample along each axis, and oversampling of the grid:
+# the relative error is about 1e-4, ten times less than float32 HU need.
 WIDTH = 4
 _OVERSAMPLING = 2
 MARGIN = WIDTH // 2
-# Contributions to a grid cell, rounded up to one of these: the first are unrolled; the
-# others, for the cells around zero frequency where all views meet, are reductions.
+# The number of contributions to a grid cell is rounded up to one of these. The first
+# are unrolled; the others, for cells near zero frequency, where all views meet, are
+# reductions.
 UNROLLED = (4, 6, 8, 12, 16, 24)
 _REDUCED = (32, 48, 64, 96, 128, 256, 512, 1024)
-# A bucket of fewer cells, one in so many or this many, joins the next larger one: fewer
-# operations to compile.
+# A bucket with a smaller share of the cells, or fewer cells, joins the next larger one,
+# which leaves fewer operations to compile.
 _CELLS_PER_BUCKET = 400
 _LEAST_CELLS = 100
 
@@ -55,15 +57,15 @@ _LEAST_CELLS = 100
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Geometry:
-    """Where each sample of each view lies on the Fourier grid, and the reverse.
+    """The grid neighbours of each sample of each view, and the reverse.
 
-    A pytree: pass it to jitted functions as an argument, so that its tables (some
+    A pytree: pass it to jitted functions as an argument, so that its tables (about
     50 MB at 512^2 and 512 views) are not compiled in as constants.
 
     Attributes:
       shape: (h, w) of the image.
       views: number of angles, n.
-      detectors: bins of a view, d.
+      detectors: bins per view, d.
       grid: oversampled (rows, columns), even.
       padded: length of a view's FFT, even; K = padded // 2 + 1 frequencies.
       apodisation: (h, w), 1 / transform of the gridding kernel.
@@ -71,9 +73,9 @@ class Geometry:
       weight_x: (W, n K) weights along column frequency, with the centring signs.
       weight_y: (W, n K) the same along row frequency.
       conjugate: (n, 1) views read at the opposite point of the half-plane.
-      cell_sample: per bucket (L, cells), the samples that touch a cell.
-      cell_weight: per bucket (L, cells), their weights; 0 where padded.
-      cell_place: (grid cells,) where a cell's sum is among the buckets' sums.
+      cell_sample: for each bucket (L, cells), the samples that touch a cell.
+      cell_weight: for each bucket (L, cells), their weights; 0 for padding.
+      cell_place: (grid cells,) index of a cell's sum among the buckets' sums.
     """
 
     shape: tuple[int, int]
@@ -81,7 +83,7 @@ class Geometry:
     detectors: int
     grid: tuple[int, int]
     padded: int
-    # Shapes are in words above: JAX also builds pytrees of things that are not arrays.
+    # The docstring states shapes: JAX also builds pytrees of things that are no arrays.
     apodisation: Any
     first: Any
     weight_x: Any
@@ -99,7 +101,7 @@ class Geometry:
 
 
 def _fast_even(size: float | int) -> int:
-    """Smallest even 2^a 3^b 5^c that is not below size."""
+    """Returns the smallest even 2^a 3^b 5^c that is not below size."""
     candidate = max(2, math.ceil(size))
     while True:
         if candidate % 2 == 0:
@@ -113,13 +115,13 @@ def _fast_even(size: float | int) -> int:
 
 
 def _beta() -> float:
-    """Beatty et al. 2005, equation 5: the kernel's shape for W and oversampling."""
+    """Returns the kernel's shape parameter (Beatty et al. 2005, equation 5)."""
     ratio = WIDTH / _OVERSAMPLING
     return math.pi * math.sqrt((ratio * (_OVERSAMPLING - 0.5)) ** 2 - 0.8)
 
 
 def _neighbours(position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First of W grid points around each position, and their weights (W, ...)."""
+    """Returns the first of W grid points around each position, and weights (W, ...)."""
     first = np.ceil(position - WIDTH / 2).astype(np.int64)
     tap = np.arange(WIDTH).reshape((-1,) + (1,) * position.ndim)
     distance = first + tap - position
@@ -130,7 +132,7 @@ def _neighbours(position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _kernel_transform(size: int, grid: int) -> np.ndarray:
-    """Transform of the gridding kernel at the pixels of one axis."""
+    """Returns the transform of the gridding kernel at the pixels of one axis."""
     position = (np.arange(size) - size // 2) / grid
     root = np.sqrt(_beta() ** 2 - (math.pi * WIDTH * position) ** 2)
     return np.sinh(root) / root
@@ -139,14 +141,14 @@ def _kernel_transform(size: int, grid: int) -> np.ndarray:
 def _cell_tables(
     cell: np.ndarray, weight: np.ndarray, sample: np.ndarray, cells: int
 ) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
-    """Samples and weights by cell, in buckets of cells with about as many samples."""
+    """Returns samples and weights by cell, in buckets of similar sample counts."""
     order = np.argsort(cell, kind="stable")
     weight, sample = weight[order], sample[order]
     count = np.bincount(cell, minlength=cells)
     start = np.cumsum(count) - count
     samples, weights = [], []
     place = np.zeros(cells, np.int64)
-    filled = 1  # place 0 holds the zero of untouched cells
+    filled = 1  # index 0 holds the zero of untouched cells
     low = 0
     least = max(_LEAST_CELLS, np.count_nonzero(count) // _CELLS_PER_BUCKET)
     for level in (*UNROLLED, *_REDUCED, int(count.max())):
@@ -171,12 +173,12 @@ def _cached_geometry(
     h, w = shape
     angle = np.frombuffer(angle_bytes, np.float64)
     rows, columns = _fast_even(_OVERSAMPLING * h), _fast_even(_OVERSAMPLING * w)
-    # A view must not wrap around into itself: neither what the projection of the
-    # whole rectangle needs, nor what the ramp's tails need (twice the detector).
+    # Pad so that views do not wrap around: for the projection of the whole rectangle,
+    # and for the tails of the ramp (twice the detector).
     padded = _fast_even(max(2 * detectors, (math.hypot(h, w) + detectors) / 2, 16))
     frequency = np.arange(padded // 2 + 1) / padded
 
-    # cos(pi / 2) must be 0, or rounding decides which half-plane is read.
+    # cos(pi / 2) must be 0, or rounding would select the half-plane.
     direction_x = np.round(np.cos(angle), 15)[:, None]
     direction_y = np.round(-np.sin(angle), 15)[:, None]
     conjugate = direction_x < 0
@@ -216,7 +218,7 @@ def _cached_geometry(
         cell_weight=tuple(weights),
         cell_place=place,
     )
-    # Arrays, not tracers, even when the first call comes from inside a jitted function.
+    # Makes arrays, not tracers, even if a jitted function makes the first call.
     with jax.ensure_compile_time_eval():
         return jax.tree.map(jnp.asarray, geometry)
 
@@ -224,21 +226,21 @@ def _cached_geometry(
 def create_geometry(
     shape: tuple[int, int], angle_rad: Any, *, detectors: int | None = None
 ) -> Geometry:
-    """Tables for images of one size seen from given angles; cached.
+    """Returns tables for images of one size and given angles; cached.
 
     Args:
       shape: (h, w) of the image, each at least 2.
       angle_rad: (n,) angles in radians, any values in any order; concrete.
-      detectors: bins of a view, d; max(h, w) if None. What lies outside the circle of
-        that diameter is seen by a part of the views only: `math.ceil(math.hypot(h, w))`
-        bins see every pixel from everywhere.
+      detectors: bins per view, d; max(h, w) if None. Only some views see the pixels
+        outside the circle of that diameter; with `math.ceil(math.hypot(h, w))` bins all
+        views see every pixel.
 
     Returns:
       The geometry.
 
     Raises:
-      ValueError: sizes or angles that make no geometry.
-      TypeError: angles that are traced; they must be known outside jit.
+      ValueError: The sizes or angles make no geometry.
+      TypeError: The angles are traced; they must be known outside jit.
     """
     if isinstance(angle_rad, jax.core.Tracer):
         raise TypeError(

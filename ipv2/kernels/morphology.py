@@ -1,7 +1,7 @@
 """Binary morphology on packed masks (`bit_mask`), by shifts, AND and OR.
 
-OpenCV's border convention: pixels outside the image never count, so an erosion does
-not eat from the border and a dilation brings nothing in.
+The border follows OpenCV: pixels outside the image never count, so an erosion does not
+start at the border and a dilation adds nothing from outside.
 """
 
 import jax
@@ -33,15 +33,15 @@ def dilate_disc(
 ) -> UInt32[Array, "*b n w"]:
     """Dilation by an octagon of `radius` pixels: crosses and squares in turn.
 
-    A cross alone grows a diamond and a square alone a square; alternating them stays
-    within a pixel or two of the Euclidean disc for the radii used here (up to 10).
+    Crosses alone grow a diamond, squares alone a square. Alternating them stays within
+    a pixel or two of the Euclidean disc for the radii used here (up to 10).
     """
     if radius < 0:
         raise ValueError(f"radius must be at least 0, got {radius}")
     inside = bit_mask.frame_like(words, height)
 
-    # A loop that stays a loop: as one chain XLA fuses the steps and recomputes each of
-    # them for every neighbour of the next (radius 10: 30 ms, looped 1 ms).
+    # Keep this a loop: XLA would fuse a chain of steps and recompute each step for
+    # every neighbour of the next one (radius 10: 30 ms; as a loop 1 ms).
     def spread(step: jax.Array, mask: jax.Array) -> jax.Array:
         tall = shift(mask, 1) | mask | shift(mask, -1)
         wide = jnp.where(step % 2 == 1, tall, mask)
@@ -61,21 +61,21 @@ def erode_disc(
 def opening_disc(
     words: UInt32[Array, "*b n w"], height: int, radius: int
 ) -> UInt32[Array, "*b n w"]:
-    """What an octagon of `radius` covers while it stays inside the mask."""
+    """Opening by the octagon of `dilate_disc`."""
     return dilate_disc(erode_disc(words, height, radius), height, radius)
 
 
 def closing_disc(
     words: UInt32[Array, "*b n w"], height: int, radius: int
 ) -> UInt32[Array, "*b n w"]:
-    """The mask with gaps and holes filled that an octagon of `radius` cannot enter."""
+    """Closing by the octagon of `dilate_disc`."""
     return erode_disc(dilate_disc(words, height, radius), height, radius)
 
 
 def grow(
     words: UInt32[Array, "*b n w"], within: UInt32[Array, "*b n w"], steps: int
 ) -> UInt32[Array, "*b n w"]:
-    """The pixels of `within` that at most `steps` 4-connected steps inside it reach."""
+    """Grows the mask by `steps` 4-connected steps inside `within`."""
 
     def step(_: jax.Array, mask: jax.Array) -> jax.Array:
         around = shift(mask, 1) | shift(mask, -1) | shift(mask, 0, 1)
@@ -85,17 +85,17 @@ def grow(
 
 
 def has_neighbour(words: UInt32[Array, "*b n w"]) -> UInt32[Array, "*b n w"]:
-    """Set pixels that have at least one set pixel among their 8 neighbours."""
+    """Keeps set pixels with at least one set pixel among their 8 neighbours."""
     beside = shift(words, 1) | shift(words, -1)
     tall = beside | words
     return words & (beside | shift(tall, 0, 1) | shift(tall, 0, -1))
 
 
 def majority(words: UInt32[Array, "*b n w"], height: int) -> UInt32[Array, "*b n w"]:
-    """Pixels whose 3x3 block has at least 5 of 9 pixels set: the binary median.
+    """Binary median: sets pixels whose 3x3 block has at least 5 of 9 pixels set.
 
-    Bit-sliced addition: 32 counts at a time, one word for each binary digit. Pixels
-    outside the image are unset.
+    Bit-sliced addition makes 32 counts at a time, with one word for each binary digit.
+    Pixels outside the image are unset.
     """
     above, below = shift(words, 1), shift(words, -1)
     ones = above ^ words ^ below
@@ -111,7 +111,7 @@ def majority(words: UInt32[Array, "*b n w"], height: int) -> UInt32[Array, "*b n
 
 
 def _add3(a: jax.Array, b: jax.Array, c: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Sum digit and carry digit of three one-bit numbers."""
+    """Returns sum digit and carry digit of three one-bit numbers."""
     return a ^ b ^ c, (a & b) | (c & (a ^ b))
 
 

@@ -1,9 +1,9 @@
 """The spectrum of an image at the samples of the views, and its exact adjoint.
 
-One image at a time. Each operator stands above its transpose; `fourier_grid` says what
-is computed and makes the tables. Neither direction scatters: the adjoint reads, for
-each grid cell, the samples that touch it. It runs in parallel and sums in a fixed
-order.
+The functions take one image. Each operator is followed by its transpose; `fourier_grid`
+describes the method and makes the tables. Neither direction scatters: the adjoint
+reads, for each grid cell, the samples that touch it. So it runs in parallel and sums in
+a fixed order.
 """
 
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ def _pad_to(before: int, size: int, total: int) -> tuple[int, int]:
 def _image_spectrum(
     geometry: Geometry, image: Float32[Array, "h w"]
 ) -> Complex64[Array, "x y"]:
-    """Oversampled spectrum on the half-plane x >= 0, with margins."""
+    """Returns the oversampled spectrum on the half-plane x >= 0, with margins."""
     h, w = geometry.shape
     rows, columns = geometry.grid
     half, last = rows // 2, columns // 2
@@ -34,7 +34,7 @@ def _image_spectrum(
     spectrum = jnp.concatenate(
         [spectrum[:, half - MARGIN :], spectrum[:, : half + MARGIN + 1]], axis=1
     )
-    # A real image: F(-x, -y) = conj F(x, y) fills the margins beyond the half-plane.
+    # For a real image F(-x, -y) = conj F(x, y), which fills the margins.
     below = spectrum[1 : MARGIN + 1][::-1]
     above = spectrum[last - MARGIN : last][::-1]
     return jnp.concatenate(
@@ -63,8 +63,8 @@ def _image_spectrum_adjoint(
     )
     top = half - h // 2
     spectrum = jnp.fft.ifft(spectrum, norm="forward")[:, top : top + h].T
-    # The transpose of a real FFT counts the frequencies it stores once; irfft counts
-    # all but the first and the last twice.
+    # The transpose of a real FFT counts each stored frequency once; irfft counts all
+    # but the first and the last twice.
     once = np.full(last + 1, 0.5, np.float32)
     once[[0, -1]] = 1.0
     image = jnp.fft.irfft(spectrum * once[None], columns, norm="forward")
@@ -90,7 +90,7 @@ def _interpolate(
 def _interpolate_adjoint(
     geometry: Geometry, sample: Complex64[Array, " s"]
 ) -> Complex64[Array, "x y"]:
-    """Sums at the grid cells of the samples that touch them."""
+    """Returns, for each grid cell, the sum of the samples that touch it."""
     sums = [jnp.zeros(1, sample.dtype)]
     for index, weight in zip(geometry.cell_sample, geometry.cell_weight, strict=True):
         if index.shape[0] > UNROLLED[-1]:
@@ -109,7 +109,7 @@ def _interpolate_adjoint(
 def view_spectra(
     geometry: Geometry, image: Float32[Array, "h w"]
 ) -> Complex64[Array, "n k"]:
-    """Spectra of the views, frequencies 0 to 1/2 a bin, of one image."""
+    """Returns the views' spectra of one image, frequencies 0 to 1/2 per bin."""
     sample = _interpolate(geometry, _image_spectrum(geometry, image))
     spectrum = sample.reshape(geometry.views, -1)
     return jnp.where(geometry.conjugate, jnp.conj(spectrum), spectrum)
@@ -118,7 +118,7 @@ def view_spectra(
 def view_spectra_adjoint(
     geometry: Geometry, spectrum: Complex64[Array, "n k"]
 ) -> Float32[Array, "h w"]:
-    """Transpose of `view_spectra` for the real inner product, Re(a conj(b))."""
+    """Applies the transpose of `view_spectra` for the inner product Re(a conj(b))."""
     spectrum = jnp.where(geometry.conjugate, jnp.conj(spectrum), spectrum)
     cells = _interpolate_adjoint(geometry, spectrum.reshape(-1))
     return _image_spectrum_adjoint(geometry, cells)

@@ -5,10 +5,10 @@ pixels ``x <= t``, with counts ``n`` and means ``m`` (Otsu, IEEE TSMC 9(1), 1979
 the cumulative count ``n`` and sum ``s``, and totals ``N`` and ``S``, this equals
 ``(N s - n S)^2 / (n (N - n))`` up to the constant N^2.
 
-Float32 cannot rank thresholds near the flat maximum and the accelerators have no fast
-float64, so the fractions are compared by cross-multiplication in 16-bit limbs. Of equal
-thresholds the lowest wins. OpenCV computes in float64 and its rounding may choose
-another one inside a run of empty bins, which leaves the binary image the same.
+Float32 cannot rank thresholds near the flat maximum, and accelerators have no fast
+float64. So fractions are compared by cross-multiplication in 16-bit limbs. In a tie the
+lowest threshold wins. OpenCV computes in float64; its rounding may select another
+threshold within a run of empty bins, which gives the same binary image.
 """
 
 import jax
@@ -25,11 +25,11 @@ _MASK = 0xFFFF
 
 
 def histogram(image: UInt8[Array, "*b h w"]) -> Int32[Array, "*b 256"]:
-    """Number of pixels at each of the 256 levels.
+    """Returns the number of pixels at each of the 256 levels.
 
-    A scatter-add is the cost here (9 ns an update on XLA:CPU), so two pixels make one
-    update of a joint 256 x 256 histogram, whose margins are then added; images are
-    scattered separately, which lets the runtime use all cores.
+    The scatter-add dominates the time (9 ns per update on XLA:CPU). So two pixels share
+    one update of a joint 256 x 256 histogram, whose margins are then added. Images are
+    scattered separately, so the runtime can use all cores.
     """
     *batch, height, width = image.shape
     flat = image.reshape(-1, height * width)
@@ -38,24 +38,24 @@ def histogram(image: UInt8[Array, "*b h w"]) -> Int32[Array, "*b 256"]:
 
 
 def otsu_threshold(image: UInt8[Array, "*b h w"]) -> Int32[Array, "*b"]:
-    """Otsu's threshold `t`; pixels ``x <= t`` are the dark class.
+    """Returns Otsu's threshold `t`; pixels ``x <= t`` are the dark class.
 
-    0 for an image of a single level, as OpenCV has it.
+    It is 0 for an image of a single level, as in OpenCV.
 
     Raises:
-        ValueError: for an empty image or one of more than 2^24 pixels.
+        ValueError: An image is empty or has more than 2^24 pixels.
     """
     height, width = image.shape[-2:]
     if not 0 < height * width <= MAX_PIXELS:
         raise ValueError(
-            f"Otsu's threshold needs 1 to {MAX_PIXELS} pixels an image, got "
+            f"Otsu's threshold needs 1 to {MAX_PIXELS} pixels per image, got "
             f"{height} x {width}"
         )
     return otsu_from_histogram(histogram(image))
 
 
 def otsu_from_histogram(counts: Int32[Array, "*b 256"]) -> Int32[Array, "*b"]:
-    """Otsu's threshold from the counts of the 256 levels (at most 2^24 in total)."""
+    """Returns Otsu's threshold from counts of the 256 levels (at most 2^24 pixels)."""
     counts = counts.astype(jnp.uint32)
     level = jnp.arange(LEVELS, dtype=jnp.uint32).reshape(
         (1,) * (counts.ndim - 1) + (LEVELS,)
@@ -77,9 +77,9 @@ def otsu_from_histogram(counts: Int32[Array, "*b 256"]) -> Int32[Array, "*b"]:
     denominator = jnp.where(((n == 0) | (n == total_n))[None], one, denominator)
     index = jnp.broadcast_to(level.astype(jnp.int32), n.shape)
 
-    # Entry i holds the best of the thresholds i ... i + 2^k - 1 before round k; on a
-    # tie it keeps the lower half's. Entry 0 ends with the best of all (the entries
-    # that wrap around the end never reach it).
+    # Before round k, entry i holds the best of the thresholds i ... i + 2^k - 1; in a
+    # tie it keeps the lower one. Entry 0 ends with the best of all; entries that wrap
+    # around the end never reach it.
     def compete(
         k: jax.Array, best: tuple[jax.Array, jax.Array, jax.Array]
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -108,12 +108,12 @@ def _histogram_1d(pixels: jax.Array) -> jax.Array:
 
 
 def _limbs(value: jax.Array) -> jax.Array:
-    """Two 16-bit limbs of each uint32, low first, along a new leading axis."""
+    """Returns two 16-bit limbs of each uint32, low first, along a new leading axis."""
     return jnp.stack([value & _MASK, value >> _LIMB])
 
 
 def _multiply(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Schoolbook product of two limb numbers, ``len(a) + len(b)`` limbs."""
+    """Returns the product of two limb numbers, ``len(a) + len(b)`` limbs."""
     size, extra = len(a), len(b)
     edges = [(0, 0)] * (a.ndim - 1)
     columns = jnp.zeros((size + extra, *a.shape[1:]), jnp.uint32)
@@ -131,7 +131,7 @@ def _multiply(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def _difference(a: jax.Array, b: jax.Array) -> jax.Array:
-    """The absolute difference of two limb numbers of the same length."""
+    """Returns the absolute difference of two limb numbers of the same length."""
     swap = _less(a, b)[None]
 
     def borrow_over(
@@ -146,7 +146,7 @@ def _difference(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def _less(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Whether ``a < b``; the highest limb that differs decides."""
+    """Returns whether ``a < b``; the highest limb that differs decides."""
 
     def compare(
         less: jax.Array, limbs: tuple[jax.Array, jax.Array]

@@ -5,10 +5,10 @@
     transpose_patches: y[n, r*s + i, c*s + j, o] = sum_k x[n, r, c, k]
                                                          * kernel[i, j, k, o]
 
-for an s x s kernel. The first halves an image (s = 2), the second, a transposed
+for an s x s kernel. With s = 2 the first halves an image, and the second, a transposed
 convolution, doubles it. Blocks do not overlap, so both are one matrix product between
-rearrangements of pixels; XLA derives fast gradients from these, which it does not of a
-strided convolution on CPU. Products are accumulated in float32.
+rearrangements of pixels. On CPU, XLA derives fast gradients from these, but not from a
+strided convolution. Products are accumulated in float32.
 """
 
 import jax.numpy as jnp
@@ -20,15 +20,15 @@ from common.convolution import convolve
 def convolve_patches(
     x: Float[Array, "n h w i"], kernel: Float[Array, "s s i o"]
 ) -> Float[Array, "n h2 w2 o"]:
-    """(n, h, w, i) as (n, h / s, w / s, o).
+    """Convolves blocks: (n, h, w, i) to (n, h / s, w / s, o).
 
     Args:
       x: Images or features, channels last, sides multiples of s.
       kernel: s x s kernel, same dtype as `x`.
 
     Raises:
-      ValueError: On a kernel that is not square or sides that are no multiple of it.
-      TypeError: On dtypes that differ.
+      ValueError: The kernel is not square, or the sides are no multiples of its size.
+      TypeError: The dtypes differ.
     """
     size = _size(kernel)
     n, h, w, channels = x.shape
@@ -45,15 +45,15 @@ def convolve_patches(
 def transpose_patches(
     x: Float[Array, "n h w i"], kernel: Float[Array, "s s i o"]
 ) -> Float[Array, "n h2 w2 o"]:
-    """(n, h, w, i) as (n, h * s, w * s, o).
+    """Applies the transposed convolution: (n, h, w, i) to (n, h * s, w * s, o).
 
     Args:
       x: Images or features, channels last.
       kernel: s x s kernel, same dtype as `x`.
 
     Raises:
-      ValueError: On a kernel that is not square.
-      TypeError: On dtypes that differ.
+      ValueError: The kernel is not square.
+      TypeError: The dtypes differ.
     """
     size = _size(kernel)
     n, h, w, channels = x.shape

@@ -1,6 +1,6 @@
 """Photon counts of slices: Poisson and binomial numbers from normal ones.
 
-Every slice has a key of its own; what is drawn from it depends on nothing else.
+Every slice has its own key; its draws depend on nothing else.
 """
 
 import math
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float32
 
-# Below this variance of a count the quantile is found by summing probabilities.
+# Below this variance of a count, summed probabilities give the quantile.
 _EXACT_BELOW = 10.0
 # P(Poisson(10 / (1 - 1/2)) > 56) = 4e-11.
 _EXACT_STEPS = 56
@@ -19,8 +19,8 @@ _EXACT_STEPS = 56
 def _summed_quantile(
     normal: Float32[Array, "*s"], mean: Float32[Array, "*s"], fraction: Any
 ) -> Float32[Array, "*s"]:
-    """The smallest count whose summed probabilities reach Phi(normal)."""
-    # P(k + 1) = P(k) (M - k) / (k + 1) f / (1 - f), M f = mean: finite at f = 0 too.
+    """Returns the smallest count whose cumulative probability reaches Phi(normal)."""
+    # P(k + 1) = P(k) (M - k) / (k + 1) f / (1 - f), M f = mean: also finite at f = 0.
     safe = jnp.where(fraction > 0, fraction, 1.0)
     rate = jnp.where(fraction > 0, jnp.log1p(-fraction) / safe, -1.0)
     uniform = jax.scipy.stats.norm.cdf(normal)
@@ -40,16 +40,17 @@ def sample_counts(
     mean: Float32[Array, "*s"],
     fraction: Any = 0.0,
 ) -> Float32[Array, "*s"]:
-    """Counts of a binomial distribution, by inverting its distribution function.
+    """Returns binomial counts, by inverting the distribution function.
 
-    Binomial(mean / fraction, fraction), variance mean (1 - fraction); fraction 0 is
-    Poisson(mean). The uniform number that is inverted is Phi(normal). At a variance of
-    10 and more the inverse is the Cornish-Fisher expansion to the order of 1 / sd with
-    Sheppard's correction, rounded to an integer (for Poisson: Giles, ACM TOMS 42(1),
-    2016, equation 9, less its last term); below, probabilities are summed.
+    The distribution is Binomial(mean / fraction, fraction) with variance
+    mean (1 - fraction); fraction 0 is Poisson(mean). The inverted uniform number is
+    Phi(normal). At a variance of 10 and more the inverse is the Cornish-Fisher
+    expansion to the order of 1 / sd with Sheppard's correction, rounded to an integer
+    (for Poisson: Giles, ACM TOMS 42(1), 2016, equation 9, without its last term). Below
+    that, probabilities are summed.
 
     Args:
-      normal: standard normal numbers, one a count.
+      normal: standard normal numbers, one per count.
       mean: expected counts, at least 0.
       fraction: a number in [0, 1/2].
 
@@ -82,9 +83,9 @@ def sample_counts(
 def thinned_counts(
     normal: Float32[Array, "*s"], mean: Float32[Array, "*s"], fraction: Any
 ) -> Float32[Array, "*s"]:
-    """Binomial(mean / fraction, fraction): those that stay, or all but those that go.
+    """Returns counts of Binomial(mean / fraction, fraction); Poisson(mean) for 0.
 
-    Poisson(mean) for fraction 0.
+    Above a fraction of 1/2, the lost counts are drawn and subtracted from the total.
     """
     total = mean / jnp.where(fraction > 0, fraction, 1.0)
     common = fraction > 0.5
@@ -95,15 +96,15 @@ def thinned_counts(
 
 
 def slice_keys(rng: Array, batch: tuple[int, ...]) -> Array:
-    """One key a slice, flat: those given, or the one given folded with the index."""
+    """Returns one key per slice, flat: the given keys, or one folded with indices."""
     if not jnp.issubdtype(rng.dtype, jax.dtypes.prng_key):
         rng = jax.random.wrap_key_data(rng)
     if rng.shape == batch and batch:
         return rng.reshape(-1)
     if rng.shape != ():
         raise ValueError(
-            f"rng holds keys of shape {rng.shape}; one key, or one for each image of "
-            f"the batch {batch}."
+            f"rng: got keys of shape {rng.shape}, accepted: one key, or one for each "
+            f"image of the batch {batch}."
         )
     index = jnp.arange(math.prod(batch))
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(rng, index)

@@ -1,23 +1,23 @@
 """Low-dose CT from normal-dose CT: photon statistics along the rays.
 
-`simulate_low_dose` is the physical model. With HU x, pixel size in mm and N0 photons a
-ray at normal dose, for an input of dose d0 and a target of dose d = a d0:
+`simulate_low_dose` is the physical model. With HU x, pixel size in mm and N0 photons
+per ray at normal dose, for an input of dose d0 and a target of dose d = a d0:
 
     mu      = mu_water (1 + x / 1000), not below 0                  [1/mm]
     p       = radon(mu) * spacing_mm
-    N       = d0 N0 exp(-p)                       the input's own counts
+    N       = d0 N0 exp(-p)                       counts of the input
     n       ~ Binomial(N, a) + Normal(0, (1 - a^2) sigma_e^2), floored at 1
     noise   = FBP(-ln(n / (a N))) * 1000 / mu_water                 [HU]
     result  = x + noise
 
-Only what is missing is injected. Thinning Poisson(N) by a gives Poisson(a N) exactly,
-so the input's own noise is counted once; an input without noise (d0 = inf, a = 0) gets
+Only the missing noise is added. Thinning Poisson(N) by a gives exactly Poisson(a N), so
+the input's noise is counted once. An input without noise (d0 = inf, a = 0) gets
 Poisson(d N0 exp(-p)) and all of sigma_e^2. The added variance in p is (1 - a) / (a N)
 for the photons, and sigma_e^2 / (a N)^2 - sigma_e^2 / N^2 for the electronics: target
 minus input, as in Zeng et al., IEEE TNS 62(5), 2015. Dose ratio 1 adds nothing. The
-logarithm of few counts is biased by about (1 - a) / (2 a N): real scanners share it.
-Only noise is reconstructed: the image keeps its sharpness, its HU and its artefacts.
-Beams are parallel, or fan out from a source (`DoseParams.source_distance_mm`).
+logarithm of few counts has a bias of about (1 - a) / (2 a N), as in real scanners. Only
+noise is reconstructed: the image keeps its sharpness, its HU and its artefacts. Beams
+are parallel, or a fan from a source (`DoseParams.source_distance_mm`).
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ _FEWEST = 1e-6
 
 SMALLEST = 16
 
-# In radii of the image's circle: a fan of 90 degrees. Scanners stay below 60.
+# In radii of the image's circle: a fan of 90 degrees. Scanners have less than 60.
 _NEAREST_SOURCE = math.sqrt(2)
 
 
@@ -50,27 +50,29 @@ class DoseParams:
 
     Attributes:
       dose: target dose as a fraction of normal dose, in (0, input_dose].
-      input_dose: the input's own dose, as a fraction of normal dose, in (0, 1]; or
-        `math.inf` for an input without noise, a phantom's.
+      input_dose: dose of the input as a fraction of normal dose, in (0, 1]; or
+        `math.inf` for an input without noise, such as a phantom.
       photons: photons that reach one detector bin in one view through air, at normal
         dose. 1.5e5 is a thin-slice clinical scan; calibrate it to a scanner.
-      electronic_variance: of the detector's electronics, photons^2.
+      electronic_variance: variance of the detector's electronics, photons^2.
       mu_water_per_mm: attenuation of water; 0.0192 /mm at 70 keV.
-      views: of the scan: over half a turn of a parallel beam, a whole turn of a fan;
-        None for as many as the image's longer side, one more for a fan if that is even.
-      filter_name: reconstruction filter, one of `projection.FILTERS`.
-      cutoff: of that filter, see `filter_response`.
-      window: factors on that filter, see there; `ipv2.calibration` measures them.
+      views: views of the scan, over half a turn of a parallel beam or a whole turn of a
+        fan; None for the pixels of the image's longer side, plus one for a fan if that
+        is even.
+      filter_name: reconstruction filter, a name of `projection.FILTERS`.
+      cutoff: cutoff of that filter, see `filter_response`.
+      window: factors on that filter, see `filter_response`; `ipv2.calibration` measures
+        them.
       source_distance_mm: None for a parallel beam; source to rotation centre for an
-        equiangular fan beam, about 600 mm. Its rays lie one pixel apart at the centre,
-        and each carries `photons`. A turn of n views sends n rays through a point, as
-        n parallel views do: the same photons in all and the same noise at the centre;
-        towards the edge rays lie closer and noise falls by sqrt(cos(gamma)). Each line
+        equiangular fan beam, about 600 mm. Its rays are one pixel apart at the centre,
+        and each carries `photons`. A turn of n views sends n rays through a point, like
+        n parallel views: the same total of photons and the same noise at the centre.
+        Towards the edge rays are closer, and noise falls by sqrt(cos(gamma)). Each line
         is measured twice, from both ends; with an odd number of views opposite ones
         interleave.
 
     Raises:
-      ValueError: a value outside its range.
+      ValueError: A value is outside its range.
     """
 
     dose: float | int
@@ -127,15 +129,15 @@ class DoseParams:
 def hu_to_attenuation(
     image_hu: Real[Array, "..."], mu_water_per_mm: Any = 0.0192
 ) -> Float32[Array, "..."]:
-    """mu_water (1 + HU / 1000) per mm; 0 from -1000 HU down (air and padding)."""
+    """Returns mu_water (1 + HU / 1000) per mm; 0 at -1000 HU and below."""
     hu = jnp.asarray(image_hu, jnp.float32)
     return mu_water_per_mm * jnp.maximum(1 + hu / 1000, 0.0)
 
 
 def _fan_angles(geometry: FanGeometry, distance: Array) -> Array:
-    """Rays one pixel apart at the rotation centre, to the edge of the circle at least.
+    """Returns angles of rays one pixel apart at the centre, beyond the circle's edge.
 
-    asin(r / R) R, half the arc there, is largest for the nearest source.
+    Half the arc, asin(r / R) R, is largest for the nearest source.
     """
     longest = math.asin(1 / _NEAREST_SOURCE) * _NEAREST_SOURCE * geometry.radius
     half = math.ceil(longest)
@@ -145,7 +147,7 @@ def _fan_angles(geometry: FanGeometry, distance: Array) -> Array:
 def _line_integrals(
     geometry: projection.Geometry | FanGeometry, mu: Array, distance: Array
 ) -> Array:
-    """(n, rays) in pixels times the unit of mu."""
+    """Returns (n, rays) line integrals in pixels times the unit of mu."""
     if isinstance(geometry, FanGeometry):
         fan_angle = _fan_angles(geometry, distance)
         return fan_beam.project_fan(geometry, mu, fan_angle, distance)
@@ -158,7 +160,7 @@ def _reconstruct(
     distance: Array,
     response: Array,
 ) -> Array:
-    """(h, w) from (n, rays), in pixels."""
+    """Reconstructs (h, w) from (n, rays), in pixels."""
     if isinstance(geometry, FanGeometry):
         fan_angle = _fan_angles(geometry, distance)
         image = fan_beam.backproject_fan(geometry, error, fan_angle, distance, response)
@@ -175,13 +177,13 @@ def _noise_hu(
     image_hu: Float32[Array, "h w"],
     spacing_mm: Float32[Array, ""],
 ) -> Float32[Array, "h w"]:
-    """Noise that takes one image from its dose to the target, HU."""
+    """Returns the noise between one image's dose and the target dose, HU."""
     mu = hu_to_attenuation(image_hu, scan["mu_water"])
     distance = scan["source_distance_mm"] / spacing_mm
     line = _line_integrals(geometry, mu, distance) * spacing_mm
-    # Gibbs' ringing of a sharp edge against air would otherwise add photons to air.
+    # Gibbs' ringing of a sharp edge to air would otherwise add photons to air.
     line = jnp.maximum(line, 0.0)
-    # a and a N; whole photons in N, so that what goes and what stays are whole too.
+    # a and a N, with a whole number N, so that lost and remaining photons are whole.
     ratio = scan["ratio"]
     mean = scan["photons"] * jnp.exp(-line)
     known = jnp.where(ratio > 0, ratio, 1.0)
@@ -249,7 +251,7 @@ def scan_values(params: DoseParams) -> dict[str, float]:
 
 
 def check_image(image_hu: Any) -> None:
-    """Raises ValueError, saying why, for what is not an image in HU."""
+    """Raises ValueError with the reason unless this is an image in HU."""
     if np.ndim(image_hu) < 2 or min(np.shape(image_hu)[-2:]) < SMALLEST:
         raise ValueError(
             f"image_hu has shape {np.shape(image_hu)}; (*b, h, w) with h and w at "
@@ -273,18 +275,18 @@ def check_image(image_hu: Any) -> None:
 
 
 def slice_spacing(spacing_mm: Any, batch: tuple[int, ...]) -> Array:
-    """(prod(batch),) mm, from one number, one a slice, or (row, column) of each."""
+    """Returns (prod(batch),) mm from one number, one per slice, or (row, column)s."""
     if spacing_mm is None:
         raise ValueError(
-            "spacing_mm is missing (None); the size of a pixel in mm decides how much "
-            "the patient attenuates. DICOM has it as PixelSpacing."
+            "spacing_mm is missing (None); the attenuation depends on the size of a "
+            "pixel in mm. In DICOM it is PixelSpacing."
         )
     spacing = jnp.asarray(spacing_mm, jnp.float32)
     if not isinstance(spacing, jax.core.Tracer):
         known = np.asarray(spacing)
         if not (np.all(np.isfinite(known)) and np.all(known > 0)):
             raise ValueError(f"spacing_mm = {spacing_mm}; finite sizes above 0 mm.")
-        # 1e-3: DICOM headers round; a tenth of a percent moves no HU.
+        # 1e-3: DICOM headers are rounded, and a tenth of a percent changes no HU.
         if known.shape in {(2,), (*batch, 2)} and known.shape != batch:
             if not np.allclose(known[..., 0], known[..., 1], rtol=1e-3):
                 raise ValueError(
@@ -307,7 +309,7 @@ def _detectors(shape: tuple[int, int]) -> int:
 
 
 def scan_geometry(shape: tuple[int, int], views: int | None) -> projection.Geometry:
-    """Geometry of the simulated parallel-beam scan; views as in `DoseParams`.
+    """Returns the simulated parallel-beam scan's geometry; for views see `DoseParams`.
 
     The detector sees the inscribed circle of a square image (a scanner's field of
     view), and all of a rectangle.
@@ -317,7 +319,7 @@ def scan_geometry(shape: tuple[int, int], views: int | None) -> projection.Geome
 
 
 def fan_scan_geometry(shape: tuple[int, int], views: int | None) -> FanGeometry:
-    """The same for a fan beam, that is for a `source_distance_mm`."""
+    """Returns the geometry of a simulated fan-beam scan (with `source_distance_mm`)."""
     turn = 2 * projection.uniform_angles(views or max(shape) | 1)
     return fan_beam.create_fan_geometry(shape, turn, detectors=_detectors(shape))
 
@@ -348,31 +350,30 @@ def simulate_low_dose(
     *,
     geometry: projection.Geometry | FanGeometry | None = None,
 ) -> Float32[Array, "..."]:
-    """The images as scanned at a lower dose, HU; the model is in the module docstring.
+    """Simulates images at a lower dose, HU; the module docstring states the model.
 
-    The noise of a slice depends on its key, image and spacing alone, not on the batch
-    it is in: to the bit, or within a function that you jit yourself to rounding.
-    Compiled once per shape: keys, spacing, doses, photons and filters may change. The
-    gradient for the image is the identity: the noise counts as a constant. Works inside
-    jit, where values cannot be checked: there, check them beforehand.
+    The noise of a slice depends on its key, image and spacing alone, not on its batch:
+    to the bit, or up to rounding inside your own jitted function. The code is compiled
+    once per shape: keys, spacing, doses, photons and filters may change. The gradient
+    for the image is the identity: the noise counts as a constant. Inside jit values
+    cannot be checked: check them beforehand.
 
     Args:
       rng: one key, folded with each slice's position in the batch; or keys of shape *b.
-      image_hu: `*b h w` normal-dose images, at least 16 pixels each way. From -1000 HU
-        down they are air.
+      image_hu: `*b h w` normal-dose images, at least 16 pixels along each axis. Values
+        of -1000 HU and less are air.
       spacing_mm: size of the square pixels: one number, one for each slice (`*b`), or
         (row, column), (2,) or `*b 2`. Two slices: (2,) is one number for each.
       dose_params: the scan.
-      geometry: from `scan_geometry` or `fan_scan_geometry`; pass it as an argument into
-        functions that you jit yourself. None looks it up.
+      geometry: geometry of `scan_geometry` or `fan_scan_geometry`; pass it as an
+        argument to your own jitted functions. None looks it up.
 
     Returns:
       `*b h w` low-dose images, HU, not clipped.
 
     Raises:
-      ValueError: an image that is not HU, not finite or too small, a spacing that is
-        not above 0 or not square, keys that do not fit the batch, a geometry or a
-        source distance that does not fit the image.
+      ValueError: The image is not in HU, not finite or too small, the spacing is not
+        above 0 or not square, or keys, geometry or source distance do not fit.
     """
     check_image(image_hu)
     h, w = image_hu.shape[-2:]

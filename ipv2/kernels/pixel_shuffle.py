@@ -3,8 +3,8 @@
     pixel_shuffle:   y[n, r*f + i, c*f + j, k] = x[n, r, c, (k*f + i)*f + j]
     pixel_unshuffle: the inverse
 
-The channel order is that of PyTorch's PixelShuffle and PixelUnshuffle, so that weights
-around it move over as they are. Both are permutations: the gradient of one is the
+The channel order is that of PyTorch's PixelShuffle and PixelUnshuffle, so weights of
+neighbouring layers can be copied. Both are permutations: the gradient of one is the
 other. Static: the factor f.
 """
 
@@ -14,10 +14,10 @@ from jaxtyping import Array, Shaped
 def pixel_shuffle(
     x: Shaped[Array, "n h w c"], factor: int
 ) -> Shaped[Array, "n h2 w2 c2"]:
-    """(n, h, w, c) as (n, h * factor, w * factor, c / factor^2).
+    """Rearranges (n, h, w, c) to (n, h * factor, w * factor, c / factor^2).
 
     Raises:
-      ValueError: If the channels are no multiple of factor^2, or factor is below 1.
+      ValueError: The channels are no multiple of factor^2, or factor is below 1.
     """
     n, h, w, c = x.shape
     if factor < 1 or c % factor**2:
@@ -30,10 +30,10 @@ def pixel_shuffle(
 def pixel_unshuffle(
     x: Shaped[Array, "n h w c"], factor: int
 ) -> Shaped[Array, "n h2 w2 c2"]:
-    """(n, h, w, c) as (n, h / factor, w / factor, c * factor^2).
+    """Rearranges (n, h, w, c) to (n, h / factor, w / factor, c * factor^2).
 
     Raises:
-      ValueError: If a side is no multiple of factor, or factor is below 1.
+      ValueError: A side is no multiple of factor, or factor is below 1.
     """
     n, h, w, c = x.shape
     if factor < 1 or h % factor or w % factor:

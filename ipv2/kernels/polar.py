@@ -7,13 +7,13 @@ Gradients, for the outputs' gradients gm and gp:
     d_re = gm re / m - gp im / max(m, floor)^2
     d_im = gm im / m + gp re / max(m, floor)^2
 
-both zero where m = 0. `jax.grad` of the equations divides 0 by 0 there, and a constant
-image has such a spectrum everywhere but at its mean. The floor is there because an FFT
-leaves rounding in place of zeros: its phase means nothing, and its true gradient 1 / m
-would be millions of times that of the image.
+both zero where m = 0. `jax.grad` of the equations would divide 0 by 0 there, and a
+constant image has such a spectrum everywhere except at its mean. The floor is needed
+because an FFT leaves rounding errors instead of zeros: their phase is meaningless, and
+their true gradient 1 / m would be millions of times that of the image.
 
-A negative zero in `im`, whose sign depends on how the FFT is written, counts as zero:
-a negative mean has the phase +pi and never -pi.
+A negative zero in `im` counts as zero, because its sign depends on the FFT's code: a
+negative mean has the phase +pi, never -pi.
 """
 
 import functools
@@ -27,13 +27,13 @@ from jaxtyping import Array, Float
 def magnitude_and_phase(
     re: Float[Array, "*shape"], im: Float[Array, "*shape"], floor: float
 ) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
-    """Polar form of the numbers re + i im, in their dtype.
+    """Returns the polar form of the numbers re + i im, in their dtype.
 
     Args:
       re: Real parts.
       im: Imaginary parts.
-      floor: Magnitude below which the phase's gradient is damped by (m / floor)^2; what
-        rounding leaves of a zero. Static, above 0.
+      floor: Magnitude below which the phase's gradient is damped by (m / floor)^2; the
+        size of the rounding errors of a zero. Static, above 0.
 
     Returns:
       Magnitudes, and phases in radians.

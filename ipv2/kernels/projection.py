@@ -1,9 +1,12 @@
 """Parallel-beam projection and filtered backprojection, in the Fourier domain.
 
-The projector reads the views' spectra from the image's (`fourier_grid` has the method)
-and transforms them back; the image is taken as band-limited: pixels are samples, not
-squares. Filtered backprojection multiplies the spectra of the views by |f| and a window
-and applies the exact adjoint of the projector.
+The projector reads the views' spectra from the image's spectrum (`fourier_grid`
+describes the method) and transforms them back. The image counts as band-limited: pixels
+are samples, not squares. Filtered backprojection multiplies the spectra of the views by
+|f| and a window, and applies the exact adjoint of the projector.
+
+`radon` and `filtered_backprojection` are public: whole operators on batches, for users
+and benchmarks. The low-dose simulation uses `project` and `backproject`.
 
 Conventions, as in `skimage.transform.radon` with circle=True:
 - images are (row, column), row downwards; the rotation centre is pixel
@@ -40,7 +43,7 @@ __all__ = [
 
 
 def uniform_angles(views: int) -> np.ndarray:
-    """(views,) angles in radians, evenly over half a turn, [0, pi)."""
+    """Returns (views,) angles in radians, evenly over half a turn, [0, pi)."""
     if views < 1:
         raise ValueError(f"views = {views}; at least 1 is needed.")
     return np.arange(views) * (math.pi / views)
@@ -51,7 +54,7 @@ def _project(
     image: Float32[Array, "h w"],
     response: Float32[Array, " k"],
 ) -> Float32[Array, "n d"]:
-    """Views of the image, their spectra multiplied by response."""
+    """Returns the views of the image, their spectra multiplied by response."""
     spectrum = nonuniform_fft.view_spectra(geometry, image) * response[None]
     view = jnp.fft.irfft(spectrum, geometry.padded)
     start = geometry.padded // 2 - geometry.detectors // 2
@@ -63,11 +66,11 @@ def _backproject(
     sinogram: Float32[Array, "n d"],
     response: Float32[Array, " k"],
 ) -> Float32[Array, "h w"]:
-    """Adjoint of `_project`, the spectra of the views multiplied by response first."""
+    """Applies the adjoint of `_project` after multiplying view spectra by response."""
     before = geometry.padded // 2 - geometry.detectors // 2
     after = geometry.padded - before - geometry.detectors
     spectrum = jnp.fft.rfft(jnp.pad(sinogram, ((0, 0), (before, after))))
-    # The transpose of irfft: it reads all frequencies but the first and last twice.
+    # The transpose of irfft counts all frequencies but the first and last twice.
     twice = np.full(geometry.padded // 2 + 1, 2.0 / geometry.padded, np.float32)
     twice[[0, -1]] /= 2
     return nonuniform_fft.view_spectra_adjoint(
@@ -98,8 +101,8 @@ def _filtered_backproject(geometry: Geometry, sinogram: Any, response: Any) -> A
     return _over_batch(_backproject, geometry, sinogram, response)
 
 
-# With E the zero-padding of a view, H the filter of padded views, A the projector onto
-# padded views: project = E' H A, backproject = A' H E, each the other's transpose.
+# E is the zero-padding of a view, H the filter of padded views, A the projector onto
+# padded views: project = E' H A and backproject = A' H E are transposes of each other.
 def _project_fwd(geometry: Geometry, image: Any, response: Any) -> tuple[Array, Any]:
     return _filtered_project(geometry, image, response), (geometry, response)
 
@@ -127,15 +130,15 @@ _filtered_backproject.defvjp(_backproject_fwd, _backproject_bwd)
 def project(
     geometry: Geometry, image: Real[Array, "*b h w"]
 ) -> Float32[Array, "*b n d"]:
-    """Line integrals of images, in pixel units: `radon` with its tables as argument.
+    """Returns line integrals of images, in pixel units: `radon` with given tables.
 
-    Linear in the image; the gradient is the exact adjoint, `backproject` of the
+    Linear in the image. The gradient is the exact adjoint, `backproject` of the
     cotangent with a response of ones. The geometry has no gradient. Computed in
-    float32, slice by slice: the batch around an image does not change its result.
-    Reverse mode only.
+    float32, slice by slice: an image's result does not depend on its batch. Reverse
+    mode only.
 
     Args:
-      geometry: from `create_geometry`.
+      geometry: geometry of `create_geometry`.
       image: real images of the geometry's shape.
 
     Returns:
@@ -150,13 +153,13 @@ def backproject(
     sinogram: Real[Array, "*b n d"],
     response: Float32[Array, " k"],
 ) -> Float32[Array, "*b h w"]:
-    """Exact adjoint of `project` after a filter along the detector.
+    """Applies a filter along the detector, then the exact adjoint of `project`.
 
     Linear in the sinogram; the gradient is its exact adjoint. The filter counts as a
     constant: its gradient is zero. Computed in float32. Reverse mode only.
 
     Args:
-      geometry: from `create_geometry`.
+      geometry: geometry of `create_geometry`.
       sinogram: views of the geometry's size.
       response: (padded // 2 + 1,) factor at each frequency, from `filter_response`;
         ones for the plain adjoint.
@@ -172,7 +175,7 @@ _jit_backproject = jax.jit(backproject)
 
 
 def spacing_factor(spacing_mm: Any, batch: tuple[int, ...]) -> Array:
-    """spacing_mm, a number or one per image, shaped to multiply `*b . .` arrays."""
+    """Returns spacing_mm, one or one per image, shaped to multiply `*b . .` arrays."""
     spacing = jnp.asarray(spacing_mm, jnp.float32)
     if not isinstance(spacing, jax.core.Tracer) and not (
         np.all(np.isfinite(spacing)) and np.all(np.asarray(spacing) > 0)
@@ -198,25 +201,25 @@ def radon(
     spacing_mm: Any = 1.0,
     detectors: int | None = None,
 ) -> Float32[Array, "*b n d"]:
-    """Line integrals of images along parallel rays.
+    """Returns line integrals of images along parallel rays.
 
     p(theta, s) = integral of image along the line x cos(theta) - y sin(theta) = s.
 
-    Compiled once per shape. Inside a jitted function the tables become its constants:
-    there, prefer `project` with a `Geometry` passed in.
+    Compiled once per shape. Inside a jitted function the tables become constants of it:
+    there, prefer `project` with a `Geometry` as argument.
 
     Args:
       image: `*b h w`, real, any size, odd or even, square or not.
       angle_rad: (n,) angles in radians, concrete.
       spacing_mm: size of the square pixels and of the bins, mm: one number, or one for
         each image. 1 gives integrals in pixels.
-      detectors: bins of a view; see `create_geometry`.
+      detectors: bins per view; see `create_geometry`.
 
     Returns:
       Sinograms: value times mm.
 
     Raises:
-      ValueError: a spacing, size or angle that makes no sense.
+      ValueError: Spacing, size or angles are not accepted.
     """
     check_rank(image, "(*b, h, w)")
     h, w = image.shape[-2:]
@@ -238,12 +241,11 @@ def filtered_backprojection(
     circle: bool = False,
     linear_interpolation: bool = False,
 ) -> Float32[Array, "*b h w"]:
-    """Images from parallel-beam sinograms.
+    """Reconstructs images from parallel-beam sinograms.
 
-    image = pi / n * A' H p / spacing_mm, A the projector in pixels, H the filter; for
-    angles that cover half a turn (or whole turns) evenly. The filter `none` leaves out
-    every scale but the projector's own: A' p * spacing_mm is the exact adjoint of
-    `radon`.
+    image = pi / n * A' H p / spacing_mm, with the projector A in pixels and the filter
+    H, for angles that cover half a turn (or whole turns) evenly. The filter `none` only
+    keeps the projector's scale: A' p * spacing_mm is the exact adjoint of `radon`.
 
     Args:
       sinogram: `*b n d`, as `radon` returns them.
@@ -253,22 +255,23 @@ def filtered_backprojection(
       spacing_mm: size of the square pixels and of the bins, mm: one number, or one for
         each image.
       cutoff: see `filter_response`.
-      circle: zero the pixels outside the inscribed circle, which a part of the views
-        does not see.
+      circle: whether to set pixels outside the inscribed circle, which some views do
+        not see, to zero.
       linear_interpolation: see `filter_response`.
 
     Returns:
       Images: the sinogram's unit per mm.
 
     Raises:
-      ValueError: as many angles as views are needed; unknown filter; a spacing or size
-        that makes no sense.
+      ValueError: The angles do not match the views, or filter, spacing or size is not
+        accepted.
     """
     check_rank(sinogram, "(*b, n, d)")
     n, d = sinogram.shape[-2:]
     if np.shape(angle_rad) != (n,):
         raise ValueError(
-            f"{n} views but angle_rad of shape {np.shape(angle_rad)}; one angle a view."
+            f"{n} views but angle_rad of shape {np.shape(angle_rad)}; give one angle "
+            "per view."
         )
     geometry = create_geometry(shape or (d, d), angle_rad, detectors=d)
     response = filter_response(
@@ -288,7 +291,7 @@ def filtered_backprojection(
 
 
 def inscribed_circle(shape: tuple[int, int]) -> np.ndarray:
-    """(h, w) booleans: pixels within min(h, w) // 2 of pixel (h // 2, w // 2)."""
+    """Returns a mask (h, w) of pixels within min(h, w) // 2 of (h // 2, w // 2)."""
     h, w = shape
     row, column = np.mgrid[:h, :w]
     distance = (row - h // 2) ** 2 + (column - w // 2) ** 2

@@ -10,7 +10,7 @@ FilterName: TypeAlias = Literal[
     "ramp", "shepp-logan", "cosine", "hamming", "hann", "none"
 ]
 FILTERS: tuple[str, ...] = get_args(FilterName)
-# There hann keeps 85 % of the ramp at Nyquist: beyond it all windows look alike.
+# At 4, hann keeps 85 % of the ramp at Nyquist; larger cutoffs hardly differ.
 LARGEST_CUTOFF = 4
 
 
@@ -22,34 +22,35 @@ def filter_response(
     window: Sequence[float] = (),
     linear_interpolation: bool = False,
 ) -> np.ndarray:
-    """Frequency response of a reconstruction filter.
+    """Returns the frequency response of a reconstruction filter.
 
     The ramp is the transform of its band-limited spatial form, h(0) = 1/4,
     h(odd m) = -1 / (pi m)^2, h(even m) = 0 (Kak and Slaney 1988, equation 3.61):
     sampling |f| itself would zero the mean of the image. With u = f / cutoff, f in
-    cycles a bin and the windows zero beyond u = 1/2:
+    cycles per bin, the windows are zero beyond u = 1/2 and otherwise:
 
     shepp-logan sin(pi u) / (pi u); cosine cos(pi u); hann 0.5 + 0.5 cos(2 pi u);
     hamming 0.54 + 0.46 cos(2 pi u).
 
     Args:
-      filter_name: one of `FILTERS`.
+      filter_name: a name of `FILTERS`.
       padded: even length of a view's FFT.
-      cutoff: where the window ends, as a fraction of the detector's Nyquist frequency,
-        in (0, 4]: lower is softer. Above 1 Nyquist cuts the window before its end,
-        which is a sharper kernel: at 4, hann keeps 85 % of the ramp at Nyquist.
+      cutoff: end of the window as a fraction of the detector's Nyquist frequency, in
+        (0, 4]: lower is softer. Above 1, Nyquist cuts the window before its end, which
+        gives a sharper kernel: at 4, hann keeps 85 % of the ramp at Nyquist.
       window: factors on the filter at evenly spaced frequencies from zero to Nyquist,
-        linear between them, each in [0, 100]; empty for none. The texture of any
-        clinical kernel, edge enhancement included, as a calibration measures it.
-      linear_interpolation: follow backprojection that interpolates linearly between
-        bins, as scikit-image's: its factor sinc(f)^2 and the aliases of it, together
+        linear between them, each in [0, 100]; empty for none. A calibration measures
+        them; they describe any clinical kernel, including edge enhancement.
+      linear_interpolation: whether to imitate backprojection that interpolates linearly
+        between bins, like scikit-image's: its factor sinc(f)^2 and its aliases give
         sum_m sinc(f + m)^4 = (2 + cos(2 pi f)) / 3 of the power.
 
     Returns:
       (padded // 2 + 1,) float32.
 
     Raises:
-      ValueError: unknown name, a cut-off outside (0, 4], factors that make no window.
+      ValueError: The name is unknown, the cutoff is outside (0, 4], or the factors make
+        no window.
     """
     if filter_name not in FILTERS:
         raise ValueError(f"filter_name = {filter_name!r}; one of {', '.join(FILTERS)}.")
@@ -83,7 +84,7 @@ def filter_response(
             "hann": 0.5 + 0.5 * np.cos(2 * math.pi * u),
             "hamming": 0.54 + 0.46 * np.cos(2 * math.pi * u),
         }[filter_name]
-        # 1e-9: the last frequency belongs to the window however u was rounded.
+        # 1e-9: the last frequency belongs to the window, whatever the rounding of u.
         response = np.fft.rfft(ramp).real * np.where(u <= 0.5 + 1e-9, named, 0.0)
     if factor.size:
         knots = np.linspace(0, 0.5, factor.size)

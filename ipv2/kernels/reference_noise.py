@@ -1,6 +1,6 @@
 """The low-dose recipe that the IPv2 authors published, for parity.
 
-It is not physics: `photon_noise` is. Three steps, each a function of its own:
+It is not physical; `photon_noise` is. It has three steps, each a function:
 
     p = line_integrals(x)        radon of the stretched image, over 500
     n = draw_counts(I exp(-p))   Poisson + normal
@@ -22,28 +22,28 @@ from ipv2.kernels.rotation_radon import (
 )
 from ipv2.kernels.slice_loop import slice_by_slice
 
-# What the recipe divides line integrals by, in place of an attenuation.
+# The recipe divides line integrals by this number instead of using an attenuation.
 _SCALE = 500
 
 
 def unattenuated_counts(mas: float | int) -> float:
-    """Counts of a ray that nothing attenuates, ``(0.015 mAs + 0.1002) 200,000``."""
+    """Returns the counts of an unattenuated ray, ``(0.015 mAs + 0.1002) 200,000``."""
     return (0.015 * mas + 0.1002) * 200 * 1000
 
 
 def line_integrals(
     tables: RotationTables, image: Float32[Array, "n n"]
 ) -> Float32[Array, "v n"]:
-    """Line integrals of a square grey image, (views, bins).
+    """Returns line integrals of a square grey image, (views, bins).
 
-    ``p = radon((x - min x) / (max x - min x)) / 500``, x all of the square: what lies
-    outside the inscribed circle is in the sums, of those views that meet it.
+    ``p = radon((x - min x) / (max x - min x)) / 500``, where x is the whole square: the
+    sums of some views include pixels outside the inscribed circle.
     """
     return rotate_and_sum(tables, _min_max(image)) / _SCALE
 
 
 def draw_counts(key: Array, mean: Float32[Array, "v n"]) -> Float32[Array, "v n"]:
-    """Counts of rays: ``Poisson(mean) + Normal(0, 0.05 sqrt(mean))``."""
+    """Draws counts of rays: ``Poisson(mean) + Normal(0, 0.05 sqrt(mean))``."""
     normal = jax.random.normal(key, (2, *mean.shape))
     return sample_counts(normal[0], mean) + 0.05 * jnp.sqrt(mean) * normal[1]
 
@@ -51,7 +51,7 @@ def draw_counts(key: Array, mean: Float32[Array, "v n"]) -> Float32[Array, "v n"
 def reconstruct(
     tables: RotationTables, counts: Float32[Array, "v n"], photons: Array
 ) -> UInt8[Array, "n n"]:
-    """The 8-bit image of counts.
+    """Reconstructs the 8-bit image of counts.
 
     ``y = fbp(500 p')``, ``p' = -ln(counts / photons)``, 0 where counts <= 0, zero
     outside the inscribed circle; then ``255 (y - min y) / (max y - min y)``, truncated.
@@ -64,11 +64,11 @@ def reconstruct(
 
 
 def _min_max(image: Float32[Array, "h w"]) -> Float32[Array, "h w"]:
-    """The image stretched to [0, 1]; a constant one becomes 0."""
+    """Stretches the image to [0, 1]; a constant image becomes 0."""
     low, high = jnp.min(image), jnp.max(image)
     span = jnp.where(high > low, high - low, 1.0)
-    # XLA may multiply by 1 / span, which puts the maximum below 1: truncation would cut
-    # it to 254.
+    # XLA may multiply by 1 / span, so the maximum may be below 1, and truncation would
+    # give 254.
     return jnp.where((image == high) & (high > low), 1.0, (image - low) / span)
 
 
@@ -100,7 +100,7 @@ def simulate_reference_noise(
     mas: float | int = 2.5,
     tables: RotationTables | None = None,
 ) -> UInt8[Array, "..."]:
-    """The low-dose recipe published with IPv2, its faults included, for parity.
+    """Applies the low-dose recipe published with IPv2, with its faults, for parity.
 
     x = min-max of each image; p = radon(x) / 500 at as many views as the image has
     rows; I = (0.015 mAs + 0.1002) 200,000; n ~ Poisson(I exp(-p)) +
@@ -108,32 +108,33 @@ def simulate_reference_noise(
     interpolation) of 500 p', zero outside the inscribed circle, min-max, truncated to
     8 bits. Projection and reconstruction are scikit-image's (`rotation_radon`).
 
-    Given the draws of NumPy's legacy generator, what the published scripts made of
-    seven images is matched but for 1 to 7 of 65,536 pixels, which are one grey level
-    off: float32 and float64 differ by up to 4e-4 levels, and truncation cuts between
-    them. The draws are JAX's here, so images agree in distribution.
+    With the draws of NumPy's legacy generator, seven images equal the results of the
+    published scripts except for 1 to 7 of 65,536 pixels, which are one grey level off:
+    float32 and float64 differ by up to 4e-4 levels, and truncation cuts between them.
+    Here JAX makes the draws, so images agree in distribution.
 
-    Faults that are kept, besides what `photon_noise` does otherwise: every image is
-    stretched between its own extremes, twice, so that grey levels are not those of the
-    input. Where the body reaches outside the inscribed circle, the views that meet it
-    are brighter than the circle explains, the circle's rim is reconstructed too bright,
-    and the second stretch darkens everything else: by 70 grey levels on average on
-    ellipses that do, by 4 on ellipses that stay inside.
+    These faults are kept (besides the differences to `photon_noise`): every image is
+    stretched between its own extremes, twice, so grey levels are not those of the
+    input. If the body reaches outside the inscribed circle, the views that meet it are
+    brighter than the circle explains, the circle's rim is reconstructed too bright, and
+    the second stretch darkens everything else: by 70 grey levels on average for
+    ellipses that reach outside, by 4 for ellipses inside.
     # Departs from IPv2: the noise is seeded; an image of one level is 0, not 0 / 0.
 
-    Time of one CPU core: 0.9 s an image of 256 x 256, eight times that at 512 x 512.
+    Time on one CPU core: 0.9 s per image of 256 x 256, eight times that at 512 x 512.
 
     Args:
       rng: one key, folded with each slice's position in the batch; or keys of shape *b.
       image: `*b n n` square grey images in any unit, at least 16 pixels.
-      mas: the recipe's exposure; 2.5 is called 2 % there and is 13.8 % of the flux.
-      tables: from `create_rotation_tables`; None looks them up.
+      mas: exposure of the recipe, which calls 2.5 a dose of 2 %; it is 13.8 % of the
+        flux.
+      tables: tables of `create_rotation_tables`; None looks them up.
 
     Returns:
       `*b n n` images of 8 bits.
 
     Raises:
-      ValueError: images that are not square or too small, keys that do not fit.
+      ValueError: Images are not square or too small, or keys do not fit.
     """
     shape = np.shape(image)
     if len(shape) < 2 or shape[-1] != shape[-2] or shape[-1] < SMALLEST:

@@ -1,15 +1,15 @@
-"""Radon transform by rotating the image, and its filtered inverse, as scikit-image's.
+"""Radon transform by image rotation, and its filtered inverse, as in scikit-image.
 
-`skimage.transform.radon` turns the image about pixel (n // 2, n // 2) with bilinear
-interpolation, zero beyond its border, and sums along columns; with circle=True what
-lies outside the inscribed circle stays in the sums. `iradon` filters each view and
-interpolates it linearly at every pixel; with circle=True it zeroes what lies outside
-the circle. The views are n angles, evenly over [0, pi). For parity: `projection` is
-faster by far, and more exact.
+`skimage.transform.radon` rotates the image around pixel (n // 2, n // 2) with bilinear
+interpolation and zeros beyond its border, and sums along columns; with circle=True the
+sums still include pixels outside the inscribed circle. `iradon` filters each view and
+interpolates it linearly at every pixel; with circle=True it sets pixels outside the
+circle to zero. The views are n angles, evenly over [0, pi). This module is for parity;
+`projection` is much faster and more exact.
 
-With k pixels from the centre, both need k cos(theta) and k sin(theta) alone. Their
-whole parts and fractions are tabulated in float64: a position, the sum of two of them,
-is exact to a float32 fraction however large the image is.
+At k pixels from the centre, both only need k cos(theta) and k sin(theta). Tables hold
+their whole parts and fractions, computed in float64. So a position, the sum of two of
+them, is exact to a float32 fraction for images of any size.
 """
 
 import functools
@@ -32,14 +32,14 @@ class Offset(NamedTuple):
 
 
 class RotationTables(NamedTuple):
-    """What the views of n x n images have in common.
+    """Tables for the views of n x n images.
 
     A pytree: pass it to jitted functions as an argument, so that it is not compiled in.
 
     Attributes:
       cosine: k cos(theta), (views, n), k = -(n // 2) ... in pixels.
-      sine: k sin(theta), likewise.
-      minus_sine: -k sin(theta), likewise.
+      sine: k sin(theta), (views, n).
+      minus_sine: -k sin(theta), (views, n).
       response: (padded // 2 + 1,) the filter at each frequency of a padded view.
     """
 
@@ -55,15 +55,15 @@ def _split(value: np.ndarray) -> Offset:
 
 
 def _padded(size: int) -> int:
-    """Length of a view's FFT: `iradon` first widens views to the image's diagonal."""
+    """Returns a view's FFT length; `iradon` widens views to the image's diagonal."""
     return max(64, 2 ** math.ceil(math.log2(2 * math.ceil(math.sqrt(2) * size))))
 
 
 def _hann_response(padded: int) -> np.ndarray:
-    """The ramp (Kak and Slaney 1988, equation 3.61) times scikit-image's Hann window.
+    """Returns the ramp (Kak and Slaney 1988, eq. 3.61) times skimage's Hann window.
 
-    The window ends at the last sample instead of at Nyquist, so that its two halves
-    differ. The inverse's real part is kept, which is that of their mean.
+    The window ends at the last sample instead of at Nyquist, so its two halves differ.
+    The real part of the inverse is kept, which is that of their mean.
     """
     lag = np.minimum(np.arange(padded), padded - np.arange(padded))
     odd = lag % 2 == 1
@@ -76,7 +76,7 @@ def _hann_response(padded: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=4)
 def create_rotation_tables(size: int) -> RotationTables:
-    """Tables of size x size images and as many views, as NumPy arrays."""
+    """Returns tables for `size` x `size` images and `size` views, as NumPy arrays."""
     angle = uniform_angles(size)[:, None]
     pixel = (np.arange(size) - size // 2)[None]
     return RotationTables(
@@ -88,7 +88,7 @@ def create_rotation_tables(size: int) -> RotationTables:
 
 
 def _add(down: Offset, across: Offset) -> Offset:
-    """(n, n) sums of an offset for each row and one for each column."""
+    """Returns (n, n) sums of one offset per row and one per column."""
     part = down.part[:, None] + across.part[None]
     carry = (part >= 1).astype(jnp.int32)
     return Offset(
@@ -100,13 +100,13 @@ def _add(down: Offset, across: Offset) -> Offset:
 def rotate_and_sum(
     tables: RotationTables, image: Float32[Array, "n n"]
 ) -> Float32[Array, "v n"]:
-    """Sinogram of an image, as `radon(image, circle=True).T`.
+    """Returns an image's sinogram, as `radon(image, circle=True).T`.
 
     p(theta, s) = sum_u image(u sin(theta) + s cos(theta), u cos(theta) - s sin(theta)),
     (column, row) from the centre, u and s whole.
     """
     size = image.shape[0]
-    # Two pixels of zeros: a position between the border and the first of them fades.
+    # Two pixels of zeros, so that values fade between the border and the first zero.
     flat = jnp.pad(image, 2).reshape(-1)
     width = size + 4
 
@@ -129,7 +129,7 @@ def rotate_and_sum(
 def filter_views(
     tables: RotationTables, sinogram: Float32[Array, "v n"]
 ) -> Float32[Array, "v m"]:
-    """Views through the Hann filter at s = -(n // 2) ... n // 2 + 1."""
+    """Returns the views after the Hann filter at s = -(n // 2) ... n // 2 + 1."""
     size = sinogram.shape[1]
     padded = 2 * (tables.response.shape[0] - 1)
     spectrum = jnp.fft.rfft(jnp.pad(sinogram, ((0, 0), (0, padded - size))))
@@ -140,7 +140,7 @@ def filter_views(
 def smear_back(
     tables: RotationTables, sinogram: Float32[Array, "v n"]
 ) -> Float32[Array, "n n"]:
-    """Image of a sinogram, as `iradon(sinogram.T, filter_name='hann', circle=True)`."""
+    """Returns the image `iradon(sinogram.T, filter_name='hann', circle=True)`."""
     views, size = sinogram.shape
     last = 2 * (size // 2)
 

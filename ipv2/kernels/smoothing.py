@@ -1,4 +1,4 @@
-"""Gaussian and median filters; the image's edge pixels continue beyond its border."""
+"""Gaussian and median filters; edge pixels pad the image beyond its border."""
 
 import math
 from functools import reduce
@@ -10,9 +10,9 @@ from jaxtyping import Array, Float
 
 
 def gaussian(image: Float[Array, "*b h w"], sigma_px: float) -> Float[Array, "*b h w"]:
-    """The image convolved with a Gaussian of `sigma_px` pixels, cut off at 4 sigma.
+    """Convolves the image with a Gaussian of `sigma_px` pixels, cut off at 4 sigma.
 
-    Weights sum to 1; linear, so its gradient is the transposed filter.
+    Weights sum to 1. The filter is linear, so its gradient is the transposed filter.
     """
     if not sigma_px > 0:
         raise ValueError(f"sigma_px must be above 0 pixels, got {sigma_px}")
@@ -28,10 +28,10 @@ def gaussian(image: Float[Array, "*b h w"], sigma_px: float) -> Float[Array, "*b
 
 
 def median(image: Float[Array, "*b h w"], size: int) -> Float[Array, "*b h w"]:
-    """The median of the `size` x `size` pixels around each pixel, `size` odd.
+    """Returns the median of the `size` x `size` pixels around each pixel, `size` odd.
 
-    Gradient: of the pixel that is the median; of equal ones, shared as minimum and
-    maximum share it.
+    The gradient goes to the median pixel; equal pixels share it, as in minimum and
+    maximum.
     """
     if size < 1 or size % 2 == 0:
         raise ValueError(f"size must be odd and at least 1 (3 or 5), got {size}")
@@ -41,8 +41,8 @@ def median(image: Float[Array, "*b h w"], size: int) -> Float[Array, "*b h w"]:
         for rows in _shifted(image, -2, radius)
         for pixel in _shifted(rows, -1, radius)
     ]
-    # Forgetful selection: of n / 2 + 2 values neither the least nor the greatest can
-    # be the median of n, so drop both and take in the next one, until one is left.
+    # Forgetful selection: neither the least nor the greatest of n / 2 + 2 values can be
+    # the median of n, so drop both and add the next value, until one is left.
     count = len(pixels) // 2 + 2
     kept, waiting = pixels[:count], pixels[count:]
     while len(kept) > 2:
@@ -53,7 +53,7 @@ def median(image: Float[Array, "*b h w"], size: int) -> Float[Array, "*b h w"]:
 
 
 def _without_extremes(values: list[jax.Array]) -> list[jax.Array]:
-    """The values, elementwise, without their minimum and maximum."""
+    """Removes the elementwise minimum and maximum of the values."""
     values = list(values)
     last = len(values) - 1
     for i in range(last):
@@ -68,7 +68,7 @@ def _exchange(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _shifted(image: jax.Array, axis: int, radius: int) -> list[jax.Array]:
-    """The image shifted by -radius ... radius pixels along `axis`."""
+    """Returns the image shifted by -radius ... radius pixels along `axis`."""
     padding = [(0, 0)] * image.ndim
     padding[axis] = (radius, radius)
     padded = jnp.pad(image, padding, mode="edge")

@@ -11,7 +11,7 @@ _STEP = 0.25  # 1 / (2 dimensions): the largest step that converges
 def total_variation(
     image: Float[Array, "*b h w"], weight: float, iterations: int = 30
 ) -> Float[Array, "*b h w"]:
-    """The image ``u`` near the minimum of ``TV(u) + |u - image|^2 / (2 weight)``.
+    """Returns ``u`` near the minimum of ``TV(u) + |u - image|^2 / (2 weight)``.
 
     Chambolle, J. Math. Imaging Vis. 20, 89-97 (2004), in the form of scikit-image's
     `denoise_tv_chambolle`: with ``u = image + div p``,
@@ -23,10 +23,11 @@ def total_variation(
     function of the image (the loop is a scan: its gradient stores every iterate).
 
     Args:
-        image: any unit.
-        weight: in the image's unit; about the noise's standard deviation to halve the
-            noise. Above 0.
-        iterations: of the dual; 30 is within 2 % of convergence at such weights.
+        image: images in any unit.
+        weight: in the image's unit, above 0. The noise's standard deviation about
+            halves the noise.
+        iterations: iterations of the dual; 30 are within 2 % of convergence at such
+            weights.
     """
     if not weight > 0:
         raise ValueError(f"weight must be above 0 (the image's unit), got {weight}")
@@ -41,7 +42,7 @@ def total_variation(
         smooth = image + _divergence(down, right)
         d, r = _gradient(smooth)
         squared = d * d + r * r
-        # The gradient of sqrt at 0 is infinite: flat pixels take the other branch.
+        # The gradient of sqrt at 0 is infinite, so flat pixels skip it.
         steep = squared > 0
         slope = jnp.where(steep, jnp.sqrt(jnp.where(steep, squared, 1.0)), 0.0)
         scale = 1.0 / (1.0 + (_STEP / weight) * slope)
@@ -59,7 +60,7 @@ def _gradient(image: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _divergence(down: jax.Array, right: jax.Array) -> jax.Array:
-    """Minus the adjoint of `_gradient`, for duals that end in a zero row and column."""
+    """Applies minus the adjoint of `_gradient`; last row and column must be zero."""
     return jnp.diff(down, axis=-2, prepend=jnp.zeros_like(down[..., :1, :])) + jnp.diff(
         right, axis=-1, prepend=jnp.zeros_like(right[..., :1])
     )

@@ -1,17 +1,18 @@
-"""Denoisers, one linen network a file.
+"""Denoisers, one linen network per file.
 
-Every network takes (n, h, w, channels) in network units (`blocks.hu_to_unit`), of any
-size. `channels` is its attribute: 1, or an odd number of neighbouring slices.
+Every network takes images of any size, (n, h, w, channels) in network units
+(`blocks.hu_to_unit`). Its attribute `channels` is 1, or an odd number of neighbouring
+slices.
 
-- Regression networks return float32 (n, h, w, 1): the slice in the middle, denoised.
-- Flow networks (`FLOWS`) also take a time for each image, and return the velocity of
-  the whole stack: `ipv2.training.flow` makes images of it.
+- Regression networks return float32 (n, h, w, 1), the denoised middle slice.
+- Flow networks (`FLOWS`) also take a time per image, and return the velocity of the
+  whole stack; `ipv2.training.flow` integrates it.
 
-Called with `train=True` they do what training needs (batch statistics, dropout). For
-tiles, `radius` is the number of pixels a result depends on beyond its own (None: the
-whole image), and tile origins must be multiples of `stride`.
+`train=True` switches on batch statistics. For tiles, a result depends on at most
+`radius` pixels around it (None: on the whole image), and tile origins must be multiples
+of `stride`.
 
-A network of one's own is called 'package.module:Class'; see `README.md` for the rules.
+A user's own network has the name 'package.module:Class'; `README.md` has the rules.
 """
 
 import dataclasses
@@ -76,30 +77,30 @@ __all__ = [
 
 
 def attributes_of(name: str) -> frozenset[str]:
-    """What can be set of the network called `name`.
+    """Returns the names of the attributes of the network called `name`.
 
     Raises:
-      ValueError: On a name that is not in `MODELS` and no own network's.
-      UserError: The own network of that name cannot be had.
+      ValueError: The name is not in `MODELS`, and not that of an own network.
+      UserError: The own network of that name cannot be imported.
     """
     fields = (field.name for field in dataclasses.fields(_find(name)))
     return frozenset(fields) - {"parent", "name"}
 
 
 def create_model(name: str, **attributes: Any) -> nn.Module:
-    """The network called `name`, with the attributes that differ from its defaults.
+    """Returns the network called `name`, with the given attributes.
 
-    Lists, which JSON makes of tuples, become tuples: networks must be hashable.
+    Lists, which JSON makes from tuples, become tuples: networks must be hashable.
 
     Raises:
-      ValueError: On a name that is not in `MODELS` and no own network's, or an
-        attribute the network lacks.
-      UserError: The own network of that name cannot be had.
+      ValueError: The name is not in `MODELS` and not that of an own network, or the
+        network lacks an attribute.
+      UserError: The own network of that name cannot be imported.
     """
-    known = attributes_of(name)
-    unknown = sorted(set(attributes) - known)
+    accepted = attributes_of(name)
+    unknown = sorted(set(attributes) - accepted)
     if unknown:
-        raise ValueError(f"{name} has no {unknown}; accepted: {sorted(known)}")
+        raise ValueError(f"{name} has no {unknown}; accepted: {sorted(accepted)}")
     hashable = {
         k: tuple(v) if isinstance(v, list) else v for k, v in attributes.items()
     }

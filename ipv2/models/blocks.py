@@ -1,8 +1,8 @@
 """Parts that several denoisers share: network units, padding and layers.
 
-Networks see `unit = HU / 1000`: water is 0, air is -1, cortical bone about 1 to 2. The
-scale is linear, has no window and loses nothing, so that a network's output is HU
-again. Nothing else in the project may scale HU for a network.
+Networks get `unit = HU / 1000`: water is 0, air is -1, cortical bone about 1 to 2. The
+scale is linear without a window and loses nothing, so a network's output can be
+converted to HU. No other code in the project may scale HU for a network.
 """
 
 from typing import Any, Literal
@@ -26,12 +26,12 @@ Padding = Literal["valid", "same", "full"]
 
 
 def hu_to_unit(hu: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Network units, HU / 1000: water 0, air -1."""
+    """Converts HU to network units, HU / 1000: water 0, air -1."""
     return hu / HU_PER_UNIT
 
 
 def unit_to_hu(unit: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """HU of a network's output, in float32."""
+    """Converts a network's output to HU, in float32."""
     return unit.astype(jnp.float32) * HU_PER_UNIT
 
 
@@ -49,43 +49,43 @@ def check_image(x: jax.Array, channels: int, name: str) -> None:
 
 
 def centre_slice(x: jax.Array) -> jax.Array:
-    """The slice to denoise among its neighbours, (n, h, w, 1), in float32."""
+    """Returns the slice in the middle of its neighbours, (n, h, w, 1), in float32."""
     middle = x.shape[-1] // 2
     return x[..., middle : middle + 1].astype(jnp.float32)
 
 
 def pad_to_multiple(x: jax.Array, multiple: int) -> jax.Array:
-    """`x` continued by its last row and column to sides that are multiples."""
+    """Pads `x` with its last row and column to sides that are multiples."""
     below, right = (-side % multiple for side in x.shape[1:3])
     return jnp.pad(x, ((0, 0), (0, below), (0, right), (0, 0)), mode="edge")
 
 
 def pad_to_minimum(x: jax.Array, minimum: int) -> jax.Array:
-    """`x` continued by its last row and column to sides of at least `minimum`."""
+    """Pads `x` with its last row and column to sides of at least `minimum`."""
     below, right = (max(0, minimum - side) for side in x.shape[1:3])
     return jnp.pad(x, ((0, 0), (0, below), (0, right), (0, 0)), mode="edge")
 
 
 def crop_like(y: jax.Array, x: jax.Array) -> jax.Array:
-    """The top left part of `y` that has the height and width of `x`."""
+    """Returns the top left part of `y` with the height and width of `x`."""
     return y[:, : x.shape[1], : x.shape[2]]
 
 
 def near_zero_init() -> Initializer:
-    """LeCun's normal, a hundredth of the amplitude at He's rule.
+    """Returns LeCun's normal with a hundredth of the amplitude of He's rule.
 
-    For the last layer of a residual network: untrained, it nearly returns its input, so
-    that the first steps improve on it.
+    It is for the last layer of a residual network: an untrained network then nearly
+    returns its input, and the first steps improve on it.
     """
     return initializers.variance_scaling(2e-4, "fan_in", "truncated_normal")
 
 
 class _Layer(nn.Module, kw_only=True):
-    """A layer that keeps its parameters in one type and computes in another.
+    """A layer that stores its parameters in one dtype and computes in another.
 
     Attributes:
-      dtype: What is computed in; None for that of the input and the parameters.
-      param_dtype: What the parameters are kept in.
+      dtype: Dtype of the computation; None for that of input and parameters.
+      param_dtype: Dtype of the parameters.
     """
 
     dtype: Dtype | None = None
@@ -95,8 +95,8 @@ class _Layer(nn.Module, kw_only=True):
 class Conv(_Layer):
     """Stride-1 convolution; `flax.linen.Conv` with faster gradients on CPU.
 
-    Parameters `kernel` (k, k, in, features) and `bias` (features,) are named and laid
-    out as in flax, so weights move between the two.
+    Parameters `kernel` (k, k, in, features) and `bias` (features,) have flax's names
+    and layout, so weights can be exchanged.
 
     Attributes:
       features: Channels out.
@@ -174,7 +174,7 @@ class DoublingConv(_Layer):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Features of shape (n, 2 * h, 2 * w, features)."""
-        # One tap of the kernel reaches a pixel: the fan-in is the channels alone.
+        # One tap of the kernel reaches a pixel, so the fan-in is the channels.
         init = initializers.variance_scaling(
             1.0, "fan_in", "truncated_normal", in_axis=2, out_axis=3, batch_axis=(0, 1)
         )
@@ -208,9 +208,9 @@ def _params(
     *,
     name: str = "kernel",
 ) -> list[Any]:
-    """`x`, a layer's parameter and its bias (None without), in the type to compute in.
+    """Returns `x`, a layer's parameter and its bias (or None) in the layer's dtype.
 
-    Biases are 0 at first, one for each channel out, which is the shape's last axis.
+    Biases start at 0; there is one per output channel, the shape's last axis.
     """
     kernel = layer.param(name, init, shape, layer.param_dtype)
     bias = None

@@ -1,7 +1,7 @@
 """CNN-10: the small baseline (Chen et al., Biomed. Opt. Express 8(2), 2017).
 
-Three convolutions, 9x9 to 64, 3x3 to 32, 5x5 to 1, ReLU between: 24,513 parameters, the
-24.5 k of ldct-benchmark, whose name for the network this is.
+Three convolutions, 9x9 to 64, 3x3 to 32, 5x5 to 1, with ReLU between: 24,513
+parameters, the 24.5 k of ldct-benchmark, which also gave the network this name.
 """
 
 import flax.linen as nn
@@ -12,24 +12,23 @@ from flax.typing import Dtype
 
 from ipv2.models.blocks import Conv, centre_slice, check_image, near_zero_init
 
-# Pixels that the three layers see beyond their own: 4 + 1 + 2.
+# The radii of the three layers: 4 + 1 + 2.
 _RADIUS = 7
 
 
 class CNN10(nn.Module):
     """Three-layer convolutional denoiser.
 
-    Departs from CNN-10: by default the network predicts what to add to its input
-    (`residual=False` for the published form), because a short training then starts from
-    the input and not from nothing. The image is continued by its edge pixels, once,
-    where the published code pads every layer with zeros: zero is water here, and would
-    put a frame of it around the air.
+    Departs from CNN-10: by default the network predicts the difference to its input
+    (`residual=False` gives the published form), so a short training starts from the
+    input. The image is padded once with its edge pixels; the published code pads every
+    layer with zeros, which here would put a frame of water around the air.
 
     Attributes:
-      channels: Neighbouring slices in, odd; the one in the middle is denoised.
+      channels: Number of neighbouring input slices, odd; the middle one is denoised.
       residual: Add the input to the output, in float32.
-      dtype: What the layers compute in; None for float32.
-      param_dtype: What the parameters are kept in.
+      dtype: Dtype of the layers; None for float32.
+      param_dtype: Dtype of the parameters.
     """
 
     channels: int = 1
@@ -39,7 +38,7 @@ class CNN10(nn.Module):
 
     @property
     def radius(self) -> int:
-        """Pixels a result depends on beyond its own, to every side."""
+        """A result depends on so many pixels around it, in every direction."""
         return _RADIUS
 
     @property
@@ -49,11 +48,11 @@ class CNN10(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """Denoised images.
+        """Returns denoised images.
 
         Args:
           x: (n, h, w, channels) in network units, of any size.
-          train: Makes no difference to this network.
+          train: Ignored by this network.
 
         Returns:
           float32 (n, h, w, 1), in network units.

@@ -1,9 +1,9 @@
 """DnCNN: residual denoiser with BatchNorm (Zhang et al., IEEE TIP 26(7), 2017).
 
 A 3x3 convolution with ReLU, 15 times convolution, batch normalisation and ReLU, and a
-last convolution, all with 64 filters; the output is the noise, which is subtracted from
-the input. Biases where the authors' PyTorch code has them (only the first layer):
-556,096 parameters for one channel, and 1,920 running statistics.
+last convolution, all with 64 filters. The output is the noise, which is subtracted from
+the input. As in the authors' PyTorch code only the first layer has biases: 556,096
+parameters for one channel, and 1,920 running statistics.
 """
 
 import flax.linen as nn
@@ -17,22 +17,21 @@ from ipv2.models.blocks import Conv, centre_slice, check_image, near_zero_init
 class DnCNN(nn.Module):
     """Residual denoiser of `depth` convolutions with batch normalisation.
 
-    Departs from DnCNN: running statistics forget a tenth a step, where the authors'
-    PyTorch code gives 0.95 to a parameter that means the opposite there, and so keeps
-    little more than the last batch. The last kernel starts near zero, so that an
-    untrained network nearly returns its input.
+    Departs from DnCNN: running statistics forget a tenth per step. The authors' PyTorch
+    code passes 0.95 to a parameter with the opposite meaning, and so keeps little more
+    than the last batch. The last kernel starts near zero, so an untrained network
+    nearly returns its input.
 
     Attributes:
-      channels: Neighbouring slices in, odd; the one in the middle is denoised.
+      channels: Number of neighbouring input slices, odd; the middle one is denoised.
       width: Filters of every layer but the last.
       depth: Number of convolutions, at least 2.
-      axis_name: Of the devices that share a batch in training; its statistics are
-        then those of the whole batch. None: each device's own.
-      remat: Recompute a layer's activations in the backward pass instead of keeping
-        them.
-      dtype: What the layers compute in; None for float32. Statistics and the
-        subtraction are in float32 whatever it is.
-      param_dtype: What the parameters are kept in.
+      axis_name: Axis of the devices that share a batch in training; statistics are then
+        those of the whole batch. None: each device uses its own.
+      remat: Whether to recompute a layer's activations in the backward pass.
+      dtype: Dtype of the layers; None for float32. Statistics and the subtraction are
+        always in float32.
+      param_dtype: Dtype of the parameters.
     """
 
     channels: int = 1
@@ -45,7 +44,7 @@ class DnCNN(nn.Module):
 
     @property
     def radius(self) -> int:
-        """Pixels a result depends on beyond its own, to every side."""
+        """A result depends on so many pixels around it, in every direction."""
         return self.depth
 
     @property
@@ -55,7 +54,7 @@ class DnCNN(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """Denoised images.
+        """Returns denoised images.
 
         Args:
           x: (n, h, w, channels) in network units, of any size.

@@ -1,14 +1,14 @@
 """The time-conditioned U-Net that flow models share (Ho et al., DDPM, 2020).
 
-Levels of `width` times `multipliers` channels; one residual block a level on the way
-down, two in the middle, two a level on the way up, where features of the way down are
-concatenated; no attention. A residual block is
+Levels have `width` times `multipliers` channels. There is one residual block per level
+on the way down, two in the middle, and two per level on the way up, where features of
+the way down are concatenated. There is no attention. A residual block is
 
     y = conv3x3(swish(norm(x))) + dense(swish(embedding))
     x + layer(dropout(swish(norm(y))))
 
-with a 1x1 convolution of x where channels change. `layer` is what tells one flow model
-from another: a plain convolution in FM, the Mixer in FFM.
+with a 1x1 convolution of x where channels change. Flow models differ in `layer`: a
+plain convolution in FM, the Mixer in FFM.
 """
 
 import functools
@@ -30,11 +30,11 @@ from ipv2.models.blocks import Conv, crop_like, near_zero_init, pad_to_multiple
 
 NORM_GROUPS = 8
 NORM_EPSILON = 1e-6
-# Longest period of the time embedding, in its own units: DDPM's 1000 noise levels.
+# Longest period of the time embedding, as for DDPM's 1000 noise levels.
 _LONGEST_PERIOD = 10_000.0
 
-# All kernels: activations are smooth and small around zero, where ReLU's gain of 2
-# would let them grow through 14 blocks.
+# For all kernels: activations are smooth and small around zero. ReLU's gain of 2 would
+# let them grow through 14 blocks.
 kernel_init = initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
 
 # A layer of the residual block: (features=..., dtype=..., param_dtype=..., name=...).
@@ -44,13 +44,15 @@ LayerFactory = Callable[..., nn.Module]
 def embed_time(
     time: Float[Array, "n"], size: int, scale: float
 ) -> Float[Array, "n size"]:
-    """Sines, then cosines, of scale * time at size / 2 periods from 2 pi to 20,000 pi.
+    """Returns sines, then cosines, of scale * time at size / 2 periods.
+
+    Periods are from 2 pi to 20,000 pi.
 
     Args:
       time: In [0, 1].
       size: Even, at least 4.
-      scale: 1000 spreads [0, 1] over the periods; at 1 most of the embedding is
-        constant, as in the published code.
+      scale: 1000 spreads [0, 1] over the periods; at 1, as in the published code, most
+        of the embedding is constant.
     """
     half = size // 2
     rate = math.log(_LONGEST_PERIOD) / (half - 1)
@@ -62,10 +64,10 @@ def embed_time(
 def drop(
     rngs: Key[Array, "n"], x: Float[Array, "n *shape"], rate: float
 ) -> Float[Array, "n *shape"]:
-    """Dropout: 0 with probability `rate`, else x / (1 - rate).
+    """Applies dropout: 0 with probability `rate`, else x / (1 - rate).
 
-    Srivastava et al., JMLR 15, 2014. Unlike `flax.linen.Dropout`, what is dropped of an
-    example follows from its own key, and not from the examples beside it.
+    Srivastava et al., JMLR 15, 2014. Unlike in `flax.linen.Dropout`, the dropped
+    activations of an example follow from its own key, not from the other examples.
 
     Args:
       rngs: A key per example.
@@ -83,9 +85,9 @@ class ResamplingConv(nn.Module):
 
     Attributes:
       features: Channels out.
-      doubles: Twice the size rather than half.
-      dtype: What is computed in; None for that of the input and the parameters.
-      param_dtype: What the parameters are kept in.
+      doubles: Whether to double the size instead of halving it.
+      dtype: Dtype of the computation; None for that of input and parameters.
+      param_dtype: Dtype of the parameters.
     """
 
     features: int
@@ -111,10 +113,10 @@ class ResidualBlock(nn.Module):
 
     Attributes:
       features: Channels out.
-      layer: Makes the second one; see `LayerFactory`.
-      dropout: Share of activations dropped before it, where keys are given.
-      dtype: What the layers compute in.
-      param_dtype: What the parameters are kept in.
+      layer: Makes the second layer; see `LayerFactory`.
+      dropout: Share of activations dropped before it, if keys are given.
+      dtype: Dtype of the layers.
+      param_dtype: Dtype of the parameters.
     """
 
     features: int
@@ -151,30 +153,29 @@ class ResidualBlock(nn.Module):
 
 
 class FlowUNet(nn.Module):
-    """Velocity field on images; a base of FM and FFM, which say what `layer` is.
+    """Velocity field on images; the base of FM and FFM, which define `layer`.
 
-    Departs from the published FFM: time is scaled (`time_scale`); an example's dropout
-    follows from its own key, and is active where keys are given, which the published
-    code does in validation too; one channel (`channels`); images of any size, continued
-    by their edge pixels to a multiple of `stride`; the last kernel starts near zero, so
-    that an untrained network's velocity is small and its integral nearly the input;
-    GroupNorm's and kernels' initial values are flax's.
+    Departs from the published FFM: time is scaled (`time_scale`). An example's dropout
+    follows from its own key, and is active only if keys are given; the published code
+    also drops in validation. The default is one channel. Images may have any size; edge
+    pixels pad them to a multiple of `stride`. The last kernel starts near zero, so an
+    untrained network's velocity is small and its integral nearly the input. GroupNorm
+    and kernels start with flax's values.
 
     Attributes:
-      channels: Of the image and of its velocity.
+      channels: Channels of the image and of its velocity.
       width: Channels of the first level, a multiple of `width_multiple`.
-      multipliers: Channels of each level, in widths.
+      multipliers: Channels of each level as multiples of `width`.
       dropout: Share of activations dropped in every residual block.
-      time_scale: Times are multiplied by this before they are embedded; 1.0 for the
-        published behaviour.
-      remat: Compute each residual block's activations again in the backward pass
-        rather than keep them: about a third more time, several times less memory.
-      dtype: What the layers compute in; None for float32.
-      param_dtype: What the parameters are kept in.
+      time_scale: Factor of times before their embedding; 1.0 is the published one.
+      remat: Whether to recompute residual blocks' activations in the backward pass:
+        about a third more time, several times less memory.
+      dtype: Dtype of the layers; None for float32.
+      param_dtype: Dtype of the parameters.
     """
 
     layer: ClassVar[LayerFactory]
-    # What `width`, and the height and width of every level, must be multiples of.
+    # `width`, and height and width of every level, must be multiples of these.
     width_multiple: ClassVar[int] = NORM_GROUPS
     size_multiple: ClassVar[int] = 1
 
@@ -194,7 +195,7 @@ class FlowUNet(nn.Module):
 
     @property
     def stride(self) -> int:
-        """What the height and width are padded to a multiple of."""
+        """Height and width are padded to a multiple of this."""
         return 2 ** (len(self.multipliers) - 1) * self.size_multiple
 
     @nn.compact
@@ -205,18 +206,18 @@ class FlowUNet(nn.Module):
         *,
         dropout_rngs: Key[Array, "n"] | None = None,
     ) -> Float[Array, "n h w c"]:
-        """The velocity at x and time.
+        """Returns the velocity at x and time.
 
         Args:
           x: (n, h, w, channels) in network units, of any size.
-          time: In [0, 1], one number an image.
+          time: In [0, 1], one number per image.
           dropout_rngs: A key per example, for training; None: nothing is dropped.
 
         Returns:
           float32 of the same shape, network units per unit of time.
 
         Raises:
-          ValueError: On other shapes, or a width that cannot be grouped.
+          ValueError: Shapes do not fit, or the width cannot be grouped.
         """
         self._check(x, time)
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
@@ -282,7 +283,7 @@ class FlowUNet(nn.Module):
             )
         if time.shape != x.shape[:1]:
             raise ValueError(
-                f"{name} takes one time an image, of shape {x.shape[:1]}, got "
+                f"{name} takes one time per image, of shape {x.shape[:1]}, got "
                 f"{time.shape}"
             )
         if self.width < 1 or self.width % self.width_multiple:

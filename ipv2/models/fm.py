@@ -1,7 +1,7 @@
 """FM: flow matching on a plain U-Net, the generative baseline of FFM.
 
-FFM's network with a 3x3 convolution in place of every Mixer: 38,649,281
-parameters with one channel.
+FFM's network with a 3x3 convolution instead of every Mixer: 38,649,281 parameters with
+one channel.
 """
 
 import functools
@@ -11,6 +11,6 @@ from ipv2.models.flow_unet import FlowUNet, kernel_init
 
 
 class FM(FlowUNet):
-    """Velocity field of plain convolutions. Attributes and call: `FlowUNet`."""
+    """Velocity field of convolutions; `FlowUNet` documents attributes and call."""
 
     layer = functools.partial(Conv, kernel_size=3, kernel_init=kernel_init)

@@ -5,15 +5,14 @@
     fused = f + depthwise(f),  f = [high, low]
     out   = fused + dense([dense(fused), frequency(fused)])
 
-where `frequency` is: rfft2, magnitude and phase each through a two-layer network over
-channels (1x1, LeakyReLU 0.1, 1x1), then irfft2. A change of one frequency is a change
-everywhere: this is how FFM sees the whole image.
+`frequency` applies rfft2, a two-layer network over channels (1x1, LeakyReLU 0.1, 1x1)
+to the magnitude and another one to the phase, then irfft2. A change of one frequency
+changes the image everywhere: so FFM depends on the whole image.
 
-The published semantics are kept. The transform is not normalised, so that the mean of a
-map has the magnitude h w |mean|, and the phase is an angle in [-pi, pi], as a number:
-angles on both sides of pi are far apart to the network although they are neighbours.
-Departs from the published code in the angle's gradient alone, which is finite
-(`kernels.polar`).
+The published semantics are kept. The transform is not normalised, so the mean of a map
+has the magnitude h w |mean|. The phase is a number in [-pi, pi], so neighbouring angles
+on both sides of pi are far apart for the network. Departs from the published code only
+in the angle's gradient, which is finite (`kernels.polar`).
 """
 
 import functools
@@ -32,13 +31,13 @@ _SLOPE = 0.1
 
 
 class FrequencyBranch(nn.Module):
-    """Features whose magnitude and phase spectra went through small networks.
+    """Applies small networks to the magnitude and phase spectra of features.
 
-    All of it is float32: the magnitude at the mean of a 512x512 map is above 100,000,
+    It computes in float32: the magnitude at the mean of a 512x512 map is above 100,000,
     and a phase in bfloat16 would be off by a hundredth of a turn.
 
     Attributes:
-      param_dtype: What the parameters are kept in.
+      param_dtype: Dtype of the parameters.
     """
 
     param_dtype: Dtype = jnp.float32
@@ -47,9 +46,9 @@ class FrequencyBranch(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """float32 features of the shape of x, (n, h, w, c)."""
         height, width, channels = x.shape[1:]
-        # Channels first: the transform runs over neighbours in memory.
+        # Channels first, so that the transform reads consecutive memory.
         spectrum = jnp.fft.rfft2(x.astype(jnp.float32).transpose(0, 3, 1, 2))
-        # What rounding leaves of the sum of h w numbers of order one.
+        # The rounding error of a sum of h w numbers of order one.
         floor = float(jnp.finfo(jnp.float32).eps) * height * width
         magnitude, phase = magnitude_and_phase(spectrum.real, spectrum.imag, floor)
         magnitude = self._network("magnitude", magnitude, channels)
@@ -87,12 +86,12 @@ class ChannelsFirstDense(nn.Module):
 
 
 class Mixer(nn.Module):
-    """FFM's second layer of a residual block. See the module's docstring.
+    """FFM's second layer of a residual block; see the module's docstring.
 
     Attributes:
       features: Channels in and out, a multiple of 16.
-      dtype: What is computed in, but for the frequency branch, which is float32.
-      param_dtype: What the parameters are kept in.
+      dtype: Dtype of the computation, except for the frequency branch (float32).
+      param_dtype: Dtype of the parameters.
     """
 
     features: int
@@ -126,13 +125,13 @@ class Mixer(nn.Module):
 
 
 def halved(x: jax.Array) -> jax.Array:
-    """Means of 2x2 squares."""
+    """Returns means of 2x2 squares."""
     n, h, w, c = x.shape
     return x.reshape(n, h // 2, 2, w // 2, 2, c).mean((2, 4))
 
 
 def doubled(x: jax.Array) -> jax.Array:
-    """Every pixel four times."""
+    """Repeats every pixel as a 2x2 square."""
     n, h, w, c = x.shape
     x = jnp.broadcast_to(x[:, :, None, :, None], (n, h, 2, w, 2, c))
     return x.reshape(n, 2 * h, 2 * w, c)

@@ -33,25 +33,24 @@ from ipv2.models.blocks import (
 class NAFNet(nn.Module):
     """Nonlinear-activation-free network for denoising.
 
-    Departs from NAFNet: sides that are no multiple of 2^scales are continued by edge
-    pixels, where the published code pads with zeros (zero is water here), and the last
-    kernel starts near zero, so that an untrained network nearly returns its input.
+    Departs from NAFNet: edge pixels pad sides to a multiple of 2^scales; the published
+    code pads with zeros, which are water here. The last kernel starts near zero, so an
+    untrained network nearly returns its input.
 
-    Channel attention averages over the whole image it is given: an image in tiles is
-    not what the image as a whole gives (`radius` is None), and statistics are those
-    of training best where tiles have the size of the training's patches.
+    Channel attention averages over the whole input image, so tiles and the whole image
+    give different results (`radius` is None). Statistics are closest to those of
+    training if tiles have the size of the training patches.
 
     Attributes:
-      channels: Neighbouring slices in, odd; the one in the middle is denoised.
+      channels: Number of neighbouring input slices, odd; the middle one is denoised.
       width: Features at full size; doubled at every halving.
-      encoder_blocks: Blocks a scale on the way down; their number is that of halvings.
+      encoder_blocks: Blocks per scale on the way down; one scale per halving.
       middle_blocks: Blocks at the smallest scale.
-      decoder_blocks: Blocks a scale on the way up, from the smallest.
-      remat: Recompute a block's activations in the backward pass instead of keeping
-        them.
-      dtype: What the layers compute in; None for float32. Normalisation, averages and
-        the last addition are in float32 whatever it is.
-      param_dtype: What the parameters are kept in.
+      decoder_blocks: Blocks per scale on the way up, from the smallest scale.
+      remat: Whether to recompute a block's activations in the backward pass.
+      dtype: Dtype of the layers; None for float32. Normalisation, averages and
+        the last addition are always in float32.
+      param_dtype: Dtype of the parameters.
     """
 
     channels: int = 1
@@ -75,11 +74,11 @@ class NAFNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """Denoised images.
+        """Returns denoised images.
 
         Args:
           x: (n, h, w, channels) in network units, of any size.
-          train: Makes no difference to this network.
+          train: Ignored by this network.
 
         Returns:
           float32 (n, h, w, 1), in network units.
@@ -122,8 +121,8 @@ class NAFBlock(nn.Module):
     """Block of NAFNet: features of any number in, the same out.
 
     Attributes:
-      dtype: What the layers compute in.
-      param_dtype: What the parameters are kept in.
+      dtype: Dtype of the layers.
+      param_dtype: Dtype of the parameters.
     """
 
     dtype: Dtype | None = None

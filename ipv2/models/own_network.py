@@ -1,7 +1,7 @@
-"""Denoisers that are not ours, by 'package.module:Class'.
+"""Users' own networks, named 'package.module:Class'.
 
-The rules, with an example, are in `ipv2/models/README.md`; `check_own_network` holds
-them, by shapes alone. What a network's own code raises is told with its file and line.
+`ipv2/models/README.md` has the rules, with an example. `check_own_network` checks them
+by shapes alone. Messages for errors in a network's code name its file and line.
 """
 
 import dataclasses
@@ -25,24 +25,25 @@ OWN_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _KEY = "config.model.name"
 _SEE = "See ipv2/models/README.md for what a network must be."
 _NEEDED = ("channels", "dtype")
-# Of no tidy size, and two of them: a network takes images of any.
+# Two sizes, one of them odd: a network must take images of any size.
 _SIZES = ((2, 64, 64), (1, 61, 47))
 
 
 def find_own_network(name: str) -> type[nn.Module]:
-    """The class called 'package.module:Class'.
+    """Returns the class called 'package.module:Class'.
 
     Raises:
-      UserError: there is none, it is not made as it must be, or its code raises.
+      UserError: There is no such class, it lacks a required attribute, or its code
+        raises.
     """
     module_name, _, class_name = name.partition(":")
     module = import_own_module(module_name, _KEY)
     found = getattr(module, class_name, None)
     if not _is_network(found):
-        there = [key for key, value in vars(module).items() if _is_network(value)]
+        networks = [key for key, value in vars(module).items() if _is_network(value)]
         raise UserError(
             f"{_KEY}: {module_name} has no linen module {class_name!r}; it has "
-            f"{', '.join(there) or 'none'}"
+            f"{', '.join(networks) or 'none'}"
         )
     fields = {field.name: field for field in dataclasses.fields(found)}
     lacking = [key for key in _NEEDED if key not in fields]
@@ -63,10 +64,10 @@ def find_own_network(name: str) -> type[nn.Module]:
 
 
 def create_own_network(name: str, **attributes: Any) -> nn.Module:
-    """The network called 'package.module:Class', with these attributes.
+    """Returns the network called 'package.module:Class', with these attributes.
 
     Raises:
-      UserError: as `find_own_network`, or its code raises.
+      UserError: See `find_own_network`; or the network's code raises.
     """
     own = find_own_network(name)
     with OwnCode(f"{name} cannot be made", _SEE):
@@ -74,16 +75,16 @@ def create_own_network(name: str, **attributes: Any) -> nn.Module:
 
 
 def hash_code(name: str) -> str | None:
-    """SHA-256 of the file that an own network's class is in.
+    """Returns the SHA-256 of the file of an own network's class.
 
     Args:
-      name: 'package.module:Class', or a network's of ours.
+      name: 'package.module:Class', or a name of `MODELS`.
 
     Returns:
-      None for a network of ours, and for a class that is in no file: a notebook's.
+      None for networks of `MODELS`, and for a class without a file, as in a notebook.
 
     Raises:
-      UserError: as `find_own_network`.
+      UserError: See `find_own_network`.
     """
     if not OWN_NAME.fullmatch(name):
         return None
@@ -92,14 +93,14 @@ def hash_code(name: str) -> str | None:
 
 
 def check_own_network(network: nn.Module, name: str) -> None:
-    """Raises UserError unless a network keeps the rules; nothing is computed.
+    """Checks that a network keeps the rules, without computing anything.
 
     Args:
-      network: an own one.
-      name: of it, for messages.
+      network: a user's own network.
+      name: name for messages.
 
     Raises:
-      UserError: it breaks a rule, or its code raises.
+      UserError: The network breaks a rule, or its code raises.
     """
     problems = _attribute_problems(network, name)
     for size in () if problems else _SIZES:

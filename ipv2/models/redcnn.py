@@ -23,19 +23,19 @@ from ipv2.models.blocks import (
 class REDCNN(nn.Module):
     """Residual encoder-decoder convolutional denoiser.
 
-    Departs from RED-CNN: no ReLU after the last addition, because in units where air is
-    -1 it would clip everything below water. The last kernel starts a
-    hundred times smaller than by He's rule, so that an untrained network nearly returns
-    its input and the first steps improve on it. An image that five convolutions would
-    shrink to nothing is first continued by its edge pixels.
+    Departs from RED-CNN: there is no ReLU after the last addition, because in units
+    where air is -1 it would clip everything below water. The last kernel starts a
+    hundred times smaller than by He's rule, so an untrained network nearly returns its
+    input, and the first steps improve on it. Edge pixels first pad an image that five
+    convolutions would shrink to nothing.
 
     Attributes:
-      channels: Neighbouring slices in, odd; the one in the middle is denoised.
+      channels: Number of neighbouring input slices, odd; the middle one is denoised.
       width: Filters of every layer but the last.
       kernel_size: Side of the square kernels, odd.
-      dtype: What the layers compute in; None for float32. The input is added to the
-        output in float32 whatever it is: bfloat16 would round 1000 HU to 4 HU.
-      param_dtype: What the parameters are kept in.
+      dtype: Dtype of the layers; None for float32. The input is added to the
+        output always in float32: bfloat16 would round 1000 HU to 4 HU.
+      param_dtype: Dtype of the parameters.
     """
 
     channels: int = 1
@@ -46,7 +46,7 @@ class REDCNN(nn.Module):
 
     @property
     def radius(self) -> int:
-        """Pixels a result depends on beyond its own, to every side."""
+        """A result depends on so many pixels around it, in every direction."""
         return 5 * (self.kernel_size - 1)
 
     @property
@@ -56,11 +56,11 @@ class REDCNN(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """Denoised images.
+        """Returns denoised images.
 
         Args:
           x: (n, h, w, channels) in network units, of any size.
-          train: Makes no difference to this network.
+          train: Ignored by this network.
 
         Returns:
           float32 (n, h, w, 1), in network units.

@@ -33,25 +33,24 @@ from ipv2.models.blocks import (
 class Restormer(nn.Module):
     """Restoration transformer.
 
-    Departs from Restormer: sides that are no multiple of 2^scales are continued by edge
-    pixels, and the last kernel starts near zero, so that an untrained network nearly
-    returns its input. Layer normalisation is the published default, with a bias.
+    Departs from Restormer: edge pixels pad sides to a multiple of 2^scales, and the
+    last kernel starts near zero, so an untrained network nearly returns its input.
+    Layer normalisation is the published default, with a bias.
 
-    Attention sums over the whole image it is given: an image in tiles is not what the
-    image as a whole gives (`radius` is None).
+    Attention sums over the whole input image, so tiles and the whole image give
+    different results (`radius` is None).
 
     Attributes:
-      channels: Neighbouring slices in, odd; the one in the middle is denoised.
+      channels: Number of neighbouring input slices, odd; the middle one is denoised.
       width: Features at full size; doubled at every halving.
-      blocks: Blocks a scale, from full size to the smallest.
-      heads: Attention heads a scale, alike.
+      blocks: Blocks per scale, from full size to the smallest.
+      heads: Attention heads per scale, from full size to the smallest.
       refinement_blocks: Blocks after the last scale of the way up.
       expansion: Hidden features of the feed-forward part, of those of the block.
-      remat: Recompute a block's activations in the backward pass instead of keeping
-        them.
-      dtype: What the layers compute in; None for float32. Normalisation, attention
-        maps and the last addition are in float32 whatever it is.
-      param_dtype: What the parameters are kept in.
+      remat: Whether to recompute a block's activations in the backward pass.
+      dtype: Dtype of the layers; None for float32. Normalisation, attention
+        maps and the last addition are always in float32.
+      param_dtype: Dtype of the parameters.
     """
 
     channels: int = 1
@@ -76,11 +75,11 @@ class Restormer(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """Denoised images.
+        """Returns denoised images.
 
         Args:
           x: (n, h, w, channels) in network units, of any size.
-          train: Makes no difference to this network.
+          train: Ignored by this network.
 
         Returns:
           float32 (n, h, w, 1), in network units.
@@ -130,8 +129,8 @@ class RestormerBlock(nn.Module):
     Attributes:
       heads: Attention heads; the channels must be a multiple.
       expansion: Hidden features of the feed-forward part, of those of the block.
-      dtype: What the layers compute in.
-      param_dtype: What the parameters are kept in.
+      dtype: Dtype of the layers.
+      param_dtype: Dtype of the parameters.
     """
 
     heads: int

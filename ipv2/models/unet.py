@@ -1,9 +1,9 @@
 """U-Net: residual encoder-decoder over scales (Ronneberger et al., MICCAI 2015).
 
-Two 3x3 convolutions with ReLU a scale; 2x2 maxima halve the image and double the
+Each scale has two 3x3 convolutions with ReLU. 2x2 maxima halve the image and double the
 features, 2x2 transposed convolutions undo both, and the features of the way down are
-joined to those of the way up. The input is added to the output. 32 features and 4
-halvings: 7,759,521 parameters for one channel.
+joined to those of the way up. The input is added to the output. With 32 features and 4
+halvings it has 7,759,521 parameters for one channel.
 """
 
 import flax.linen as nn
@@ -26,18 +26,18 @@ from ipv2.models.blocks import (
 class UNet(nn.Module):
     """Residual U-Net for denoising.
 
-    Departs from U-Net: convolutions are zero-padded, so that sizes stay; 32 features
-    by default in place of 64; no dropout; one channel out, added to the input.
+    Departs from U-Net: convolutions are zero-padded, so sizes stay; the default is 32
+    features instead of 64; there is no dropout; the output is one channel, which is
+    added to the input.
 
     Attributes:
-      channels: Neighbouring slices in, odd; the one in the middle is denoised.
+      channels: Number of neighbouring input slices, odd; the middle one is denoised.
       width: Features at full size; doubled at every halving.
       levels: Number of halvings.
-      remat: Recompute a scale's activations in the backward pass instead of keeping
-        them.
-      dtype: What the layers compute in; None for float32. The input is added to the
-        output in float32 whatever it is.
-      param_dtype: What the parameters are kept in.
+      remat: Whether to recompute a scale's activations in the backward pass.
+      dtype: Dtype of the layers; None for float32. The input is added to the
+        output always in float32.
+      param_dtype: Dtype of the parameters.
     """
 
     channels: int = 1
@@ -49,7 +49,7 @@ class UNet(nn.Module):
 
     @property
     def radius(self) -> int:
-        """Pixels a result depends on beyond its own, to every side.
+        """A result depends on so many pixels around it, in every direction.
 
         At each scale two 3x3 convolutions add 2 pixels. A radius of r pixels around
         any pixel reaches ceil(r / 2) blocks around its own; R blocks around the block
@@ -69,11 +69,11 @@ class UNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """Denoised images.
+        """Returns denoised images.
 
         Args:
           x: (n, h, w, channels) in network units, of any size.
-          train: Makes no difference to this network.
+          train: Ignored by this network.
 
         Returns:
           float32 (n, h, w, 1), in network units.

@@ -1,7 +1,7 @@
-"""An analytic thorax: two breaths of a patient drawn from a seed, every truth known.
+"""An analytic thorax in two breaths, drawn from a seed, with known truth.
 
-A chest made of ellipses, in two breaths. Real bodies differ in more ways: this is for
-tests, quick starts and known truth.
+The chest is made of ellipses. Real bodies vary more: the phantom is for tests, quick
+starts and measurements that need a known truth.
 
     breath, other = create_breaths(seed)
     patient = create_patient(seed)

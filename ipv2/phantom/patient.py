@@ -1,9 +1,9 @@
-"""Patients and their breaths, drawn from a seed, and how a breath moves them.
+"""Draws patients and their breaths from a seed, and maps a breath's motion.
 
 Anatomy is a function of a point (x, y, z) in mm at the reference breath: x to the
-image's right (the patient's left), y to the back, z to the head, 0 at the lowest tip of
-the lungs. A breath is a smooth map from a point in the scanner to its place at the
-reference breath.
+image's right (the patient's left), y to the back, z to the head, with z = 0 at the
+lowest tip of the lungs. A breath is a smooth map from a point in the scanner to its
+place at the reference breath.
 """
 
 import dataclasses
@@ -24,17 +24,17 @@ _LUNG = -865.0
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Patient:
-    """What differs between patients; lengths in mm. A pytree of arrays.
+    """The parameters of a patient; lengths in mm. A pytree of arrays.
 
     Attributes:
-      height: of the lungs, lowest tip to apex.
+      height: height of the lungs, lowest tip to apex.
       cage: (2,) half-axes of the inner chest, across and front to back.
       wall: (2,) thickness of muscle and ribs, at the sides and at the front.
-      fat: thickness under the skin.
+      fat: thickness of the fat under the skin.
       heart: (6,) centre x, y, z and half-axes.
       dome: (2,) height of the diaphragm's domes, right and left.
       lung_hu: mean HU of lung tissue.
-      phase: along z, where ribs and vertebrae start.
+      phase: start of ribs and vertebrae along z.
       waves: (12, 4) wave vectors per mm and phases of the texture.
       vessels: (s, 7) segments: two ends and a radius.
     """
@@ -54,14 +54,14 @@ class Patient:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Breath:
-    """How far a scan is from the reference breath. A pytree of arrays.
+    """The deviation of a scan from the reference breath. A pytree of arrays.
 
     Attributes:
       depth: 0 is the reference, positive exhaled: 1 lifts the diaphragm by 18 mm,
         lowers the chest by 3.5 % and narrows it by 1.2 %.
-      heart_scale: the heart's size, relative to the patient's.
-      waves: (6, 6) wave vector per mm, phase and displacement (x, y) in mm of what is
-        irregular in the lungs.
+      heart_scale: factor of the heart's size.
+      waves: (6, 6) wave vector per mm, phase and displacement (x, y) in mm of the
+        irregular motion in the lungs.
     """
 
     depth: Any
@@ -74,7 +74,7 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def _vessel_tree(rng: np.random.Generator, height: float) -> np.ndarray:
-    """(s, 7): trees from both hila, every branch forking six times, all at once."""
+    """Returns (s, 7) segments of trees from both hila; every branch forks six times."""
     side, polar, lean = (
         axis.ravel()
         for axis in np.meshgrid(
@@ -113,7 +113,7 @@ def _vessel_tree(rng: np.random.Generator, height: float) -> np.ndarray:
 def _random_waves(
     rng: np.random.Generator, shape: tuple[int, int], lengths_mm: tuple[float, float]
 ) -> np.ndarray:
-    """Rows of a wave vector per mm, its phase, and normal numbers to fill the shape."""
+    """Returns rows of wave vector per mm, phase, and normal numbers in the rest."""
     waves = rng.normal(size=shape)
     length = np.geomspace(*lengths_mm, shape[0])
     norm = np.linalg.norm(waves[:, :3], axis=1)
@@ -123,7 +123,7 @@ def _random_waves(
 
 
 def create_patient(seed: int) -> Patient:
-    """A patient: the same seed is the same patient, on every machine."""
+    """Returns a patient; a seed gives the same patient on every machine."""
     rng = np.random.default_rng([seed, 0])
     height = rng.uniform(205, 240)
     size = rng.uniform(0.93, 1.06)
@@ -152,7 +152,7 @@ def create_patient(seed: int) -> Patient:
 
 
 def create_breaths(seed: int) -> tuple[Breath, Breath]:
-    """Two breaths of a patient, deep and shallower or the reverse."""
+    """Returns two breaths of a patient, deep and shallower or the reverse."""
     rng = np.random.default_rng([seed, 1])
     difference = rng.uniform(0.6, 1.0) * rng.choice([-1, 1])
     breaths = []
@@ -170,20 +170,20 @@ def create_breaths(seed: int) -> tuple[Breath, Breath]:
 
 
 def slice_positions(patient: Patient, count: int) -> np.ndarray:
-    """(count,) z in mm, evenly from the domes of the diaphragm to the apex."""
+    """Returns (count,) z in mm, evenly from the diaphragm's domes to the apex."""
     low, high = 0.14, 0.92
     share = low + (high - low) * (np.arange(count) + 0.5) / count
     return (float(patient.height) * share).astype(np.float32)
 
 
 def swing(waves: Array, x: Array, y: Array, z: Array) -> Array:
-    """sin(k . r + phase) of each wave, last; rows of waves: k, phase, ..."""
+    """Returns sin(k . r + phase) of each wave on the last axis; rows: k, phase, ..."""
     place = jnp.stack([x, y, z, jnp.ones_like(x)], axis=-1)
     return jnp.sin(place @ waves[:, :4].T)
 
 
 def cage(patient: Patient, x: Array, y: Array, z: Array) -> Array:
-    """About the signed distance to the inner chest wall."""
+    """Returns approximately the signed distance to the inner chest wall."""
     share = z / patient.height
     narrow = jnp.clip((share - 0.35) / 0.68, 0.0, 0.985)
     scale = jnp.sqrt(1 - narrow**2.6) * (1 - 0.05 * jnp.clip(0.35 - share, 0.0, 1.0))
@@ -196,7 +196,7 @@ def cage(patient: Patient, x: Array, y: Array, z: Array) -> Array:
 def to_reference(
     patient: Patient, breath: Breath, x: Array, y: Array, z: Array
 ) -> tuple[Array, Array, Array]:
-    """Where a point of the scan is at the reference breath."""
+    """Returns the place of a scan's point at the reference breath."""
     depth = breath.depth
     back = patient.cage[1] + 0.5 * patient.wall[1]
     # The back lies on the table, the front and the sides move.

@@ -1,10 +1,10 @@
-"""Images of a phantom's slices, with exact masks.
+"""Renders slices of a phantom, with exact masks.
 
 Shapes are signed distances d (negative inside); a pixel's share is
-clip(1/2 - d / pixel, 0, 1), which smooths every edge over one pixel. They are painted
-one over the other, from the table to the airways. Every point is taken to its place at
-the reference breath first, so that the image, the lung mask and the body mask of any
-breath are exact. The table stays.
+clip(1/2 - d / pixel, 0, 1), which smooths every edge over one pixel. Shapes are painted
+over each other, from the table to the airways. Every point is first mapped to its place
+at the reference breath, so the image, the lung mask and the body mask of any breath are
+exact. The table does not move.
 """
 
 import dataclasses
@@ -19,8 +19,8 @@ from jaxtyping import Array
 from ipv2.phantom.patient import Breath, Patient, cage, swing, to_reference
 from ipv2.phantom.shapes import cut, ellipse, ellipsoid, join, segment, smooth
 
-# Vessel segments drawn in one slice, those nearest to it, and the side in mm of the
-# window one is drawn in: its length, twice its radius, and how far a breath moves it.
+# Each slice shows its _SEGMENTS nearest vessel segments. Each is drawn in a window with
+# this side in mm, enough for its length, twice its radius, and its motion in a breath.
 _SEGMENTS = 240
 _WINDOW_MM = 60
 _ISOCENTRE_MM = 8.0  # the body's y at the image's centre
@@ -52,27 +52,27 @@ def render(
     size: int = 512,
     field_mm: float | int = 400.0,
 ) -> PhantomSlices:
-    """Noise-free axial slices of a patient in one breath, with exact masks.
+    """Renders noise-free axial slices of a patient in one breath, with exact masks.
 
     Args:
-      patient: from `create_patient`.
-      breath: from `create_breaths`.
-      z_mm: (n,) positions along the body, from `slice_positions`.
-      size: pixels along a side, at least 32.
-      field_mm: side of the image; a pixel is field_mm / size.
+      patient: a patient of `create_patient`.
+      breath: a breath of `create_breaths`.
+      z_mm: (n,) positions along the body, see `slice_positions`.
+      size: height and width in pixels, at least 32.
+      field_mm: height and width of the image; a pixel is field_mm / size.
 
     Returns:
       HU float32 and masks, (n, size, size).
 
     Raises:
-      ValueError: a size or field that shows no thorax.
+      ValueError: The size or field shows no thorax.
     """
     if size < 32:
         raise ValueError(f"size = {size}; at least 32 pixels show a thorax.")
     if not 300 <= field_mm <= 1000:
         raise ValueError(f"field_mm = {field_mm}; from 300 to 1000 mm hold a thorax.")
     pixel = field_mm / size
-    # Slice by slice: compiled once for a size, however many there are.
+    # Slice by slice, so that one size is compiled once for any number of slices.
     drawn = [
         _jit_slice(patient, breath, z, size=size, pixel=pixel)
         for z in np.atleast_1d(np.asarray(z_mm, np.float32))
@@ -88,7 +88,7 @@ class _Plane(NamedTuple):
       scan_x: place in the scanner in mm, with `scan_y`.
       x: place at the reference breath in mm, with `y` and `z`.
       relative: z as a share of the lungs' height.
-      fine: irregularity of tissue, of standard deviation about 1; `coarse` is of longer
+      fine: irregularity of tissue, of standard deviation about 1; `coarse` has longer
         waves.
       pixel: side of a pixel in mm.
     """
@@ -104,16 +104,16 @@ class _Plane(NamedTuple):
     pixel: float
 
     def share(self, distance: Array) -> Array:
-        """Share of each pixel that a shape covers."""
+        """Returns the share of each pixel that a shape covers."""
         return jnp.clip(0.5 - distance / self.pixel, 0.0, 1.0)
 
     def paint(self, image: Array, value: Any, distance: Array) -> Array:
-        """The image with a shape of some value over it."""
+        """Paints a shape with a value over the image."""
         return image + (value - image) * self.share(distance)
 
 
 class _Organs(NamedTuple):
-    """Distances to what lies between the lungs, and to all they keep out of."""
+    """Distances to the organs between the lungs, and to all space outside the lungs."""
 
     heart: Array
     blood: Array
@@ -125,7 +125,7 @@ class _Organs(NamedTuple):
 def _slice(
     patient: Patient, breath: Breath, z_mm: Array, size: int, pixel: float
 ) -> tuple[Array, Array, Array]:
-    """HU, lung and body of one slice."""
+    """Returns HU, lung and body of one slice."""
     at = _plane(patient, breath, z_mm, size, pixel)
     image = _table(patient, at)
     chest = cage(patient, at.x, at.y, at.z)
@@ -161,7 +161,7 @@ def _plane(
     x, y, z = to_reference(
         patient, breath, scan_x, scan_y, jnp.full((size, size), z_mm)
     )
-    # Once for the slice, not once for each of the many expressions that use them.
+    # The barrier computes these once per slice, not once per expression that uses them.
     x, y, z, fine, coarse = jax.lax.optimization_barrier(
         (x, y, z, *_texture(patient.waves, x, y, z))
     )
@@ -169,7 +169,7 @@ def _plane(
 
 
 def _table(patient: Patient, at: _Plane) -> Array:
-    """Two shells with foam between, below the back, not moving."""
+    """Draws the table: two shells with foam between them below the back, not moving."""
     surface = patient.cage[1] + patient.wall[1] + patient.fat + 3
     arc = at.scan_y - surface + (at.scan_x / 46) ** 2 * 0.35
     image = jnp.full(arc.shape, _AIR)
@@ -181,7 +181,7 @@ def _table(patient: Patient, at: _Plane) -> Array:
 
 
 def _flesh(patient: Patient, at: _Plane, image: Array) -> tuple[Array, Array, Array]:
-    """Skin, fat, muscle with fat between its layers; with muscle's and body's shape."""
+    """Paints skin, fat and muscle; returns the shapes of muscle and body too."""
     x, y = at.x, at.y
     shoulder = smooth(at.relative, 0.72, 1.0)
     across = patient.cage[0] + patient.wall[0] + 16 * shoulder
@@ -199,7 +199,7 @@ def _flesh(patient: Patient, at: _Plane, image: Array) -> tuple[Array, Array, Ar
 def _ribs(
     patient: Patient, at: _Plane, image: Array, chest: Array
 ) -> tuple[Array, Array]:
-    """Slanted bands of a ring, with their shape; bone, marrow, cartilage in front."""
+    """Paints ribs as slanted bands of a ring, cartilage in front; returns the band."""
     ring = jnp.abs(chest - 8.0) - 4.2
     around = jnp.arctan2(jnp.abs(at.x), at.y)  # 0 at the back, pi in front
     slope = at.z + 42 * (1 - jnp.cos(around)) / 2 * 1.7 + patient.phase
@@ -235,7 +235,7 @@ def _breastbone(patient: Patient, at: _Plane, image: Array) -> Array:
 def _spine(
     patient: Patient, at: _Plane, image: Array, muscle: Array, band: Array
 ) -> tuple[Array, Array, Array]:
-    """Vertebrae, discs and muscle; with the shapes of vertebra and muscle."""
+    """Paints vertebrae, discs and muscle; returns shapes of vertebra and muscle too."""
     x, y, fine = at.x, at.y, at.fine
     column = jnp.mod(at.z + patient.phase, 26.0)
     disc = smooth(jnp.abs(column - 13.0), 9.5, 11.5)
@@ -287,7 +287,7 @@ def _heart(patient: Patient, breath: Breath, at: _Plane) -> Array:
 
 
 def _blood(patient: Patient, at: _Plane, heart: Array) -> Array:
-    """Heart and great vessels."""
+    """Returns the distance to heart and great vessels."""
     x, y, z = at.x, at.y, at.z
     above = (0.46 - at.relative) * 60
     ascending = jnp.maximum(ellipse(x + 8, y + 24, 16.0, 16.0), above)
@@ -311,7 +311,7 @@ def _blood(patient: Patient, at: _Plane, heart: Array) -> Array:
 
 
 def _trachea(patient: Patient, at: _Plane) -> Array:
-    """One tube above, two that part below."""
+    """Returns the distance to one tube above that forks into two below."""
     fork = 0.58 * patient.height
     spread = jnp.clip(fork - at.z, 0.0, 40.0) * 0.75
     return jnp.maximum(
@@ -323,7 +323,7 @@ def _trachea(patient: Patient, at: _Plane) -> Array:
 def _abdomen(
     patient: Patient, at: _Plane, image: Array, chest: Array, keep_out: Array
 ) -> tuple[Array, Array]:
-    """A dome under each lung, with their shape; liver, stomach and spleen below."""
+    """Paints domes, liver, stomach and spleen; returns the diaphragm's shape too."""
     x, y, z = at.x, at.y, at.z
     dome = jnp.where(
         x < 0,
@@ -347,7 +347,7 @@ def _abdomen(
 def _lungs(
     patient: Patient, at: _Plane, image: Array, lung: Array, organs: _Organs
 ) -> Array:
-    """Denser at the back, with fine and coarse structure; over what is between them."""
+    """Paints organs between the lungs, then the lungs, which are denser at the back."""
     tissue = patient.lung_hu + 0.32 * (at.y + 10) + 9 * at.fine + 8 * at.coarse
     image = at.paint(image, 30.0, jnp.minimum(organs.oesophagus, organs.heart))
     image = at.paint(image, _BLOOD + 3 * at.coarse, organs.blood)
@@ -355,7 +355,7 @@ def _lungs(
 
 
 def _texture(waves: Array, x: Array, y: Array, z: Array) -> tuple[Array, Array]:
-    """Fine and coarse irregularity, each of standard deviation about 1."""
+    """Returns fine and coarse irregularity, each of standard deviation about 1."""
     swings = swing(waves, x, y, z)
     half = len(waves) // 2
     scale = math.sqrt(2 / half)
@@ -365,12 +365,12 @@ def _texture(waves: Array, x: Array, y: Array, z: Array) -> tuple[Array, Array]:
 def _vessels(
     patient: Patient, breath: Breath, place: Array, z_mm: Array, pixel: float
 ) -> Array:
-    """Share of each pixel that vessels cover; place holds x, y, z of the pixels."""
+    """Returns the vessels' share of each pixel; place holds x, y, z of the pixels."""
     size = place.shape[1]
     start, end, radius = jnp.split(patient.vessels, [3, 6], axis=1)
     radius = radius[:, 0]
     middle = (start + end) / 2
-    # The height a segment is seen from: a breath lifts the slice's plane there.
+    # Height of the slice's plane at a segment, which the breath lifts.
     height = to_reference(
         patient, breath, middle[:, 0], middle[:, 1], jnp.full_like(radius, z_mm)
     )[2]
@@ -384,7 +384,7 @@ def _vessels(
     corner_row = jnp.round(centre[:, 1] - row_offset - window / 2).astype(jnp.int32)
 
     def add_vessel(covered: Array, index: Array) -> tuple[Array, None]:
-        # dynamic_slice moves a window that hangs over the edge inside.
+        # dynamic_slice moves windows that cross the edge back into the image.
         corner = (corner_row[index], corner_column[index])
         part = jax.lax.dynamic_slice(place, (0, *corner), (3, window, window))
         axis = (end[index] - start[index])[:, None, None]

@@ -7,7 +7,7 @@ from jaxtyping import Array
 
 
 def ellipse(x: Array, y: Array, a: Any, b: Any, power: float = 2.0) -> Array:
-    """About the signed distance to |x/a|^power + |y/b|^power = 1."""
+    """Approximate signed distance to |x/a|^power + |y/b|^power = 1."""
     u, v = jnp.abs(x) / a + 1e-6, jnp.abs(y) / b + 1e-6
     radius = (u**power + v**power) ** (1 / power)
     slope = jnp.hypot(u ** (power - 1) / a, v ** (power - 1) / b)
@@ -15,7 +15,7 @@ def ellipse(x: Array, y: Array, a: Any, b: Any, power: float = 2.0) -> Array:
 
 
 def ellipsoid(x: Array, y: Array, z: Array, a: Any, b: Any, c: Any) -> Array:
-    """About the signed distance to (x/a)^2 + (y/b)^2 + (z/c)^2 = 1."""
+    """Approximate signed distance to (x/a)^2 + (y/b)^2 + (z/c)^2 = 1."""
     radius = jnp.sqrt((x / a) ** 2 + (y / b) ** 2 + (z / c) ** 2 + 1e-6)
     slope = jnp.sqrt((x / a**2) ** 2 + (y / b**2) ** 2 + (z / c**2) ** 2 + 1e-9)
     return (radius - 1) * radius / slope
@@ -44,6 +44,6 @@ def cut(*distances: Array, width: float = 6.0) -> Array:
 
 
 def smooth(value: Array, low: float, high: float) -> Array:
-    """0 below `low`, 1 above `high`, a cubic without a kink between."""
+    """0 below `low`, 1 above `high`, a smooth cubic between."""
     share = jnp.clip((value - low) / (high - low), 0.0, 1.0)
     return share * share * (3 - 2 * share)

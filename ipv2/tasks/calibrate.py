@@ -1,10 +1,10 @@
-"""Task calibrate: which scanner do these scans come from, in the simulation's terms.
+"""Task calibrate: finds the scanner's parameters of the simulation from its scans.
 
-Slices of all volumes of `config.data.input` (one scanner and protocol) are calibrated
-together; with `config.data.low`, the same patients at `config.data.low_dose` under the
-same names, as pairs, which also tells the electronic noise. Prints what was found, how
-sure it is, and the overrides with which `simulate` and the training recipes use it;
-writes the same to `workdir/calibration.json`.
+The task calibrates on slices of all volumes of `config.data.input`, which are of one
+scanner and protocol. With `config.data.low`, the same patients under the same names at
+`config.data.low_dose`, it calibrates on pairs, which also give the electronic noise. It
+prints the parameters, how sure they are, and the overrides with which `simulate` and
+the training recipes use them. It writes the parameters to `workdir/calibration.json`.
 """
 
 import dataclasses
@@ -21,8 +21,8 @@ from common.files import write_atomically
 from common.progress import Progress
 from common.workdir import hold_workdir
 from ipv2.calibration import Calibration, calibrate
-from ipv2.ct_io import Item, Skipped, Volume, match_slices
-from ipv2.jobs.run import tell_left_out, words
+from ipv2.ct_io import Item, ReadOptions, Skipped, Volume, match_slices
+from ipv2.jobs.run import log_left_out, reason_of
 from ipv2.tasks.check import check_simulate_config
 from ipv2.tasks.scans import (
     evenly_spaced,
@@ -30,23 +30,24 @@ from ipv2.tasks.scans import (
     input_of,
     read_scan,
 )
+from ipv2.tasks.settings import read_options
 
-# Read from at most so many volumes, and kept of each so many slices that all together
-# come to more than a calibration looks at.
+# At most so many volumes are read, and about so many slices of all of them kept: more
+# than a calibration uses.
 _VOLUMES = 24
 _SLICES = 48
 
 
 def calibrate_scans(config: ConfigDict, workdir: Path) -> None:
-    """Calibrates on `config.data.input`, and on `config.data.low` where it is given.
+    """Calibrates on `config.data.input`, and on `config.data.low` if it is given.
 
     Args:
-      config: of the recipe `simulate`; checked here.
-      workdir: takes `calibration.json`, and the embedded input.
+      config: the config of the recipe `simulate`; checked here.
+      workdir: the folder for `calibration.json` and the embedded input.
 
     Raises:
-      UserError: the config is wrong, no volume can be used, they show nothing to
-        calibrate on, or the workdir is another command's or cannot be written to.
+      UserError: the config is wrong, no volume can be used, the volumes show nothing to
+        calibrate on, another command works in the workdir, or it cannot be written.
       Incomplete: `config.strict`, and a volume was skipped.
     """
     check_simulate_config(config)
@@ -56,11 +57,11 @@ def calibrate_scans(config: ConfigDict, workdir: Path) -> None:
 
 
 def _calibrate_scans(config: ConfigDict, workdir: Path) -> None:
-    """The same, in a folder that is held."""
-    items, unused = _found(input_of(config, workdir))
+    """Calibrates in a folder that is held."""
+    items, unused = _list_scans(input_of(config, workdir))
     lows = None
     if config.data.low:
-        low_items, low_unused = _found(Path(config.data.low))
+        low_items, low_unused = _list_scans(Path(config.data.low))
         lows = {item.name: item.path for item in low_items}
         unused += low_unused
         items = [item for item in items if item.name in lows]
@@ -70,6 +71,7 @@ def _calibrate_scans(config: ConfigDict, workdir: Path) -> None:
             f"{config.data.input}"
         )
     items = [items[place] for place in evenly_spaced(len(items), _VOLUMES)]
+    options = read_options(config)
     skipped: list[Skipped] = []
     parts: list[tuple[np.ndarray, ...]] = []
     spacing: list[float] = []
@@ -78,7 +80,7 @@ def _calibrate_scans(config: ConfigDict, workdir: Path) -> None:
             try:
                 low = None if lows is None else lows[item.name]
                 count = math.ceil(_SLICES / len(items))
-                images, mm = _slices(item.path, low, config, count, unused)
+                images, mm = _slices(item.path, low, options, count, unused)
                 if parts and images[0].shape[1:] != parts[0][0].shape[1:]:
                     raise UserError(
                         f"slices of {images[0].shape[1:]} pixels, others have "
@@ -87,9 +89,9 @@ def _calibrate_scans(config: ConfigDict, workdir: Path) -> None:
                 parts.append(images)
                 spacing.extend([mm] * len(images[0]))
             except (UserError, OSError) as error:
-                skipped.append(Skipped(path=item.path, reason=words(error)))
+                skipped.append(Skipped(path=item.path, reason=reason_of(error)))
             progress.update(note=item.name)
-    tell_left_out(skipped, unused)
+    log_left_out(skipped, unused)
     if not parts:
         raise UserError("no volume to calibrate on; see the list above")
     stacks = tuple(np.concatenate(stack) for stack in zip(*parts, strict=True))
@@ -107,7 +109,7 @@ def _calibrate_scans(config: ConfigDict, workdir: Path) -> None:
 
 
 def _require_replaceable(path: Path) -> None:
-    """Raises UserError if there is something that no calibration wrote."""
+    """Raises UserError if there is a file that no calibration wrote."""
     if not (path.exists() or path.is_symlink()):
         return
     try:
@@ -117,8 +119,8 @@ def _require_replaceable(path: Path) -> None:
     names = {field.name for field in dataclasses.fields(Calibration)}
     if path.is_symlink() or not isinstance(found, dict) or found.keys() != names:
         raise UserError(
-            f"{path}: is in the way, and is not of task calibrate. Move it, or give "
-            "another --workdir."
+            f"{path}: is in the way, and task calibrate did not write it. Move it, or "
+            "give another --workdir."
         )
 
 
@@ -134,7 +136,7 @@ def _write(path: Path, scanner: Calibration) -> None:
 
 
 def overrides(scanner: Calibration) -> list[str]:
-    """The command-line arguments that make a recipe simulate this scanner."""
+    """Returns the command-line arguments with which a recipe simulates the scanner."""
     values = {
         "photons": f"{scanner.photons:.6g}",
         "electronic_variance": f"{scanner.electronic_variance:.6g}",
@@ -156,20 +158,24 @@ def _doses(config: ConfigDict) -> tuple[float, float]:
     return config.data.low_dose, config.input_dose
 
 
-def _found(source: Path) -> tuple[list[Item], list[Skipped]]:
+def _list_scans(source: Path) -> tuple[list[Item], list[Skipped]]:
     found = find_scans(source)
     return list(found.items), list(found.unused)
 
 
 def _slices(
-    path: Path, low: Path | None, config: ConfigDict, count: int, unused: list[Skipped]
+    path: Path,
+    low: Path | None,
+    options: ReadOptions,
+    count: int,
+    unused: list[Skipped],
 ) -> tuple[tuple[np.ndarray, ...], float]:
-    """Evenly spaced slices of a volume, or of (low, normal) of a pair; pixel size."""
-    normal = read_scan(path, config)
+    """Evenly spaced slices of a volume or of (low, normal), and the size of a pixel."""
+    normal = read_scan(path, options)
     volumes: Sequence[Volume] = (normal,)
     places = [(index,) for index in range(len(normal.hu))]
     if low is not None:
-        low_volume = read_scan(low, config)
+        low_volume = read_scan(low, options)
         volumes = (low_volume, normal)
         places, _ = match_slices(low_volume, normal)
     for volume in volumes:

@@ -1,4 +1,4 @@
-"""Checks of a whole IPv2 config: each key, and what does not go together."""
+"""Checks of a whole IPv2 config: single keys, and keys that do not fit together."""
 
 from common import config as c
 from common.config import ConfigDict
@@ -12,7 +12,7 @@ def check_config(config: ConfigDict) -> None:
     """Raises one error that names every problem of an IPv2 config.
 
     Raises:
-      UserError: the config holds something that is not accepted.
+      UserError: a value is not accepted, or values do not fit together.
     """
     problems = c.rule_problems(config, RULES)
     if not problems:
@@ -53,16 +53,16 @@ def check_config(config: ConfigDict) -> None:
 
 
 def _model_problems(config: ConfigDict) -> list[str]:
-    """Lists what `config.model` asks of the network of that name and cannot be had."""
+    """Lists the keys of `config.model` that do not fit the network."""
     name = config.model.name
     try:
-        known = attributes_of(name)
-    except UserError as error:  # of an own network
+        attributes = attributes_of(name)
+    except UserError as error:  # a network of the user
         return [str(error).removeprefix("config.")]
     problems = [
-        f"model.{key}: {name} has none; it has {', '.join(sorted(known))}"
+        f"model.{key}: {name} has none; it has {', '.join(sorted(attributes))}"
         for key, value in config.model.items()
-        if key != "name" and value and key not in known
+        if key != "name" and value and key not in attributes
     ]
     if name in FLOWS and config.train.loss != "mse":
         problems.append(
@@ -72,13 +72,13 @@ def _model_problems(config: ConfigDict) -> list[str]:
     if not problems:
         try:
             settings.denoiser_spec(config).check()
-        except UserError as error:  # of an own network
+        except UserError as error:  # a network of the user
             problems.append(f"model.name: {error}")
     return problems
 
 
 def _deal_problems(data: ConfigDict) -> list[str]:
-    """Lists what `config.data` says of the splits and cannot be had."""
+    """Lists the keys of the splits that do not fit together."""
     keys = ("data.val_patients", "data.test_patients")
     both = sorted(set(data.val_patients) & set(data.test_patients))
     problems = [f"{keys[1]}: {name!r} is in config.{keys[0]} too" for name in both]
@@ -101,7 +101,7 @@ def check_simulate_config(config: ConfigDict) -> None:
     """Raises one error that names every problem of a config of `simulate`.
 
     Raises:
-      UserError: the config holds something that is not accepted.
+      UserError: a value is not accepted, or values do not fit together.
     """
     problems = c.rule_problems(config, SIMULATE_RULES)
     if not problems:
@@ -112,7 +112,7 @@ def check_simulate_config(config: ConfigDict) -> None:
             )
         if config.calibrate and config.noise.source_distance_mm:
             problems.append(
-                "noise.source_distance_mm: given with config.calibrate, which knows "
+                "noise.source_distance_mm: given with config.calibrate, which takes "
                 "parallel beams only; give one"
             )
         problems += _fan_problems(config)

@@ -1,9 +1,10 @@
-"""Task compare: denoisers trained on differently composed pairs, side by side.
+"""Task compare: trains denoisers on differently composed pairs and compares them.
 
-Each of `config.compare.models` (none: the config's own) is trained on each of
-`config.compare.pairs`. Every training is a run of its own in `workdir/MODEL/PAIRS`,
-with its checkpoints and results; interrupted, the command goes on with the one that was
-not finished. Pairs that differ in the test label alone (Remove noise) share a training.
+Each of `config.compare.models` (of none, `config.model`) is trained on each of
+`config.compare.pairs`. Every training is a run in `workdir/MODEL/PAIRS`, with its
+checkpoints and results. A command that was interrupted goes on with the training that
+was not finished. Pairs that differ in the test label alone (Remove noise) share a
+training.
 """
 
 from collections.abc import Mapping
@@ -14,13 +15,13 @@ import jax
 import numpy as np
 from absl import logging
 
-from common.config import ConfigDict, hold_config, refuse_other_config
+from common.config import ConfigDict, as_json
 from common.devices import is_first_process
 from common.errors import UserError
 from common.files import write_atomically
 from common.html_report import write_report
 from common.results import finished_results, write_results
-from common.workdir import hold_workdir
+from common.run import Run
 from ipv2.inference.trained import load_trained
 from ipv2.measures.evaluation import prepared_slices
 from ipv2.tasks import settings
@@ -30,12 +31,12 @@ from ipv2.tasks.figure import save_comparison
 from ipv2.tasks.run_data import hold_data, refuse_other_data
 from ipv2.tasks.sources import open_sources
 from ipv2.tasks.tables import format_comparison, format_grid
-from ipv2.tasks.train import FREE_TO_CHANGE, is_measured, train
+from ipv2.tasks.train import is_measured, train
 from ipv2.training.denoiser import channels_of, make_denoise
 from ipv2.training.stacks import Stacks
 
-# Of `compare` alone: what is drawn and listed, not what is trained.
-_WORDS = {
+# What tables and pictures call the pairs.
+_CAPTIONS = {
     "none": "pairs as they are",
     "v1": "IPv1",
     "v2": "IPv2",
@@ -44,8 +45,10 @@ _WORDS = {
     "no_remove": "IPv2, no Remove noise",
     "aligned": "IPv2, outline aligned",
 }
-# The grid is what a comparison is made of.
-_FREE_TO_CHANGE = tuple(key for key in FREE_TO_CHANGE if key != "compare")
+# As of a training, but `config.compare` decides which trainings are compared.
+_FREE_TO_CHANGE = tuple(key for key in settings.FREE_TO_CHANGE if key != "compare")
+# The config and the results of every training, by network and by pairs.
+Grid = dict[str, dict[str, ConfigDict]]
 Runs = dict[str, dict[str, dict[str, Any]]]
 
 
@@ -53,50 +56,47 @@ def compare(config: ConfigDict, workdir: Path) -> None:
     """Trains the grid of `config.compare`; writes tables, pictures and a page.
 
     Args:
-      config: of a recipe; checked here.
+      config: the config of a recipe; checked here.
       workdir: the run's folder.
 
     Raises:
       UserError, RunFailed, Interrupted: as `train`.
     """
     check_config(config)
-    with hold_workdir(workdir, "task compare"):
-        _compare(config, workdir)
-
-
-def _compare(config: ConfigDict, workdir: Path) -> None:
-    """The trainings and their report, in a folder that is held."""
     grid = configs_of(config)
-    for by_pair in grid.values():
-        for one in by_pair.values():
-            check_config(one)
-    refuse_other_config(config, workdir, free=_FREE_TO_CHANGE)
+    configs = [one for by_pair in grid.values() for one in by_pair.values()]
+    for one in configs:
+        check_config(one)
     # The data that all of them can be trained on.
-    choosiest = max(
-        (one for by_pair in grid.values() for one in by_pair.values()),
-        key=settings.needs_spacing,
-    )
-    if finished_results(workdir, "compare", _is_comparison) is not None:
-        refuse_other_data(choosiest, workdir)
-        print(_comparison(workdir / "comparison.txt"))
-        return
-    sources = open_sources(choosiest)
-    if not len(sources.held_out):
-        raise UserError(
-            "config.data.split: nobody is held out, so there is nothing to compare on. "
-            "Give shares to train and test, (0.8, 0.1, 0.1) say."
-        )
-    if is_first_process():
-        hold_config(config, workdir, free=_FREE_TO_CHANGE)
-    hold_data(sources, workdir)
+    choosiest = max(configs, key=lambda one: settings.needs_spacing(one.purify))
+    run = Run(config=as_json(config), workdir=workdir, free=_FREE_TO_CHANGE)
+    with run.hold("compare", _is_comparison) as finished:
+        if finished is not None:
+            refuse_other_data(choosiest, workdir)
+            print(_read_table(workdir / "comparison.txt"))
+            return
+        sources = open_sources(choosiest)
+        if not len(sources.held_out):
+            raise UserError(
+                "config.data.split: nobody is held out, so there is nothing to compare "
+                "on. Give shares to train and test, (0.8, 0.1, 0.1) say."
+            )
+        run.begin()
+        hold_data(sources, workdir)
+        runs = _train_all(grid, workdir)
+        if is_first_process():
+            _write_outputs(config, grid, runs, workdir)
+
+
+def _train_all(grid: Grid, workdir: Path) -> Runs:
+    """The results of every training."""
     runs: Runs = {}
     for model, by_pair in grid.items():
         runs[model] = {}
         for pair in by_pair:
-            logging.info("%s, %s", model, _WORDS.get(pair, pair))
-            runs[model][pair] = _run(by_pair, pair, workdir / model)
-    if is_first_process():
-        _report(config, grid, runs, workdir)
+            logging.info("%s, %s", model, _CAPTIONS.get(pair, pair))
+            runs[model][pair] = _train_one(by_pair, pair, workdir / model)
+    return runs
 
 
 def _is_comparison(results: Mapping[str, Any]) -> bool:
@@ -109,7 +109,7 @@ def _is_comparison(results: Mapping[str, Any]) -> bool:
     )
 
 
-def _comparison(path: Path) -> str:
+def _read_table(path: Path) -> str:
     """The table of a complete run."""
     try:
         return path.read_text(encoding="utf-8")
@@ -119,9 +119,9 @@ def _comparison(path: Path) -> str:
         ) from error
 
 
-def configs_of(config: ConfigDict) -> dict[str, dict[str, ConfigDict]]:
-    """The config of every training, {model: {pairs: config}}."""
-    grid: dict[str, dict[str, ConfigDict]] = {}
+def configs_of(config: ConfigDict) -> Grid:
+    """Returns the config of every training, {model: {pairs: config}}."""
+    grid: Grid = {}
     for model in config.compare.models or (config.model.name,):
         grid[model] = {}
         for pair in config.compare.pairs:
@@ -134,7 +134,9 @@ def configs_of(config: ConfigDict) -> dict[str, dict[str, ConfigDict]]:
     return grid
 
 
-def _run(by_pair: Mapping[str, ConfigDict], pair: str, folder: Path) -> dict[str, Any]:
+def _train_one(
+    by_pair: Mapping[str, ConfigDict], pair: str, folder: Path
+) -> dict[str, Any]:
     """Trains on these pairs, or measures a training that differs in the label alone."""
     config = by_pair[pair]
     for earlier, other in by_pair.items():
@@ -159,25 +161,20 @@ def _same_training(a: ConfigDict, b: ConfigDict) -> bool:
     return left == right
 
 
-def _report(
-    config: ConfigDict,
-    grid: Mapping[str, Mapping[str, ConfigDict]],
-    runs: Runs,
-    workdir: Path,
-) -> None:
+def _write_outputs(config: ConfigDict, grid: Grid, runs: Runs, workdir: Path) -> None:
     """Writes tables, pictures and results."""
     tables = {
         model: format_comparison(
-            {_WORDS.get(pair, pair): run for pair, run in by_pair.items()},
+            {_CAPTIONS.get(pair, pair): run for pair, run in by_pair.items()},
             title="trained on",
         )
         for model, by_pair in runs.items()
     }
-    measured = all(
+    has_outlines = all(
         "contour_mm" in r["output"] for by in runs.values() for r in by.values()
     )
-    if config.compare.models and measured:
-        text = format_grid(runs, _WORDS)
+    if config.compare.models and has_outlines:
+        text = format_grid(runs, _CAPTIONS)
     else:
         text = "\n\n".join(tables.values())
     print(f"\n{text}")
@@ -205,17 +202,43 @@ def draw(by_pair: Mapping[str, ConfigDict], folder: Path, path: Path) -> None:
     """Draws input, outputs and label of the test slice that shows the most lung.
 
     Args:
-      by_pair: the trainings' configs, of one network.
-      folder: holds an export in each training's folder.
-      path: of the PNG.
+      by_pair: the configs of the trainings of one network, by their pairs.
+      folder: the folder of these trainings; each has an export there.
+      path: where to write the PNG.
     """
     config = next(iter(by_pair.values()))
     denoiser = settings.denoiser(config)
-    sources = open_sources(config)
-    test = sources.held_out
-    stacks = Stacks(test, channels_of(denoiser.model))
+    chosen = _slice_with_most_lung(config, channels_of(denoiser.model))
+    stack = chosen["lq"][None]
+    images = {"low dose": stack[0, ..., stack.shape[-1] // 2]}
+    denoise = jax.jit(make_denoise(denoiser))
+    for pair in by_pair:
+        export = folder / pair / "export"
+        if export.exists():  # trainings that differ in the label alone have none
+            variables = load_trained(export).variables
+            images[_CAPTIONS.get(pair, pair)] = np.asarray(denoise(variables, stack)[0])
+    images["IPv2 label"] = chosen["label"]
+    reference = "IPv2 label"
+    if "truth" in chosen:
+        images["truth"] = chosen["truth"]
+        reference = "truth"
+    lung = chosen["regions"]["lung"]
+    captions = {
+        name: f"RMSE {_rmse_hu(image, images[reference], lung):.0f} HU in the lung"
+        for name, image in images.items()
+        if name != reference
+    }
+    save_comparison(
+        path, images, captions=captions, inset=_inset(lung), reference=reference
+    )
+
+
+def _slice_with_most_lung(config: ConfigDict, channels: int) -> Mapping[str, Any]:
+    """A test slice with its label and regions, as `evaluation_batch` makes them."""
+    test = open_sources(config).held_out
+    stacks = Stacks(test, channels)
     keys = ("lq", "gt", "truth", "spacing_mm", "slice")
-    # One dataset's slices are of one kind of image: the first dataset has the say.
+    # The slices of one dataset are images of one kind; those of several may not be.
     first = test[0]["dataset"]
     places = [i for i in range(len(test)) if test[i]["dataset"] == first]
     records = (stacks[place] for place in places)
@@ -224,41 +247,16 @@ def draw(by_pair: Mapping[str, ConfigDict], folder: Path, path: Path) -> None:
         evaluation_batch(settings.label_params(config)),
         batch_size=config.evaluate.batch_size,
     )
-    best = max(slices, key=lambda one: int(one["regions"]["lung"].sum()))
-    stack = best["lq"][None]
-    images = {"low dose": stack[0, ..., stack.shape[-1] // 2]}
-    denoise = jax.jit(make_denoise(denoiser))
-    for pair in by_pair:
-        export = folder / pair / "export"
-        if export.exists():  # those that differ in the label alone have none
-            variables = load_trained(export).variables
-            images[_WORDS.get(pair, pair)] = np.asarray(denoise(variables, stack)[0])
-    reference = "truth" if "truth" in best else "label"
-    images["IPv2 label"] = best["label"]
-    if reference == "truth":
-        images["truth"] = best["truth"]
-    else:
-        reference = "IPv2 label"
-    captions = {
-        name: f"RMSE {_lung_rmse_hu(image, images[reference], best):.0f} HU in the lung"
-        for name, image in images.items()
-        if name != reference
-    }
-    save_comparison(
-        path, images, captions=captions, inset=_inset(best), reference=reference
-    )
+    return max(slices, key=lambda one: int(one["regions"]["lung"].sum()))
 
 
-def _lung_rmse_hu(
-    image: np.ndarray, reference: np.ndarray, slice_: Mapping[str, Any]
-) -> float:
-    error = (image - reference)[slice_["regions"]["lung"]]
+def _rmse_hu(image: np.ndarray, reference: np.ndarray, region: np.ndarray) -> float:
+    error = (image - reference)[region]
     return float(np.sqrt(np.mean(np.square(error)))) if error.size else float("nan")
 
 
-def _inset(slice_: Mapping[str, Any]) -> tuple[int, int, int]:
+def _inset(lung: np.ndarray) -> tuple[int, int, int]:
     """(top, left, side) of a square about the middle of the larger half of the lung."""
-    lung = slice_["regions"]["lung"]
     height, width = lung.shape
     side = min(height, width) // 4
     left_half, right_half = lung[:, : width // 2].sum(), lung[:, width // 2 :].sum()

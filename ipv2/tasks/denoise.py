@@ -1,25 +1,25 @@
-"""Task denoise: CT in, the same CT with less noise out.
+"""Task denoise: makes CT with less noise from CT, with a trained network.
 
 Reads `config.denoise.input`: a file, the folder of a DICOM series, or a folder of many
-volumes. Writes each under its own name and in its own format below
-`config.denoise.output`, and beside it NAME.json, which says how it was made. A volume
-that was made as it is asked for now is not made again, so an interrupted command goes
-on; see `jobs` for what else may lie there.
+volumes. Writes each volume below `config.denoise.output` with its name and format, and
+NAME.json beside it, which says how it was made. A volume that was already made with the
+same settings is not made again, so an interrupted command goes on. `jobs` says what
+happens with other files there.
 
-The network is the one exported in `workdir/export`; a flow is followed as `config.flow`
-says, whatever the export was made for. What a slice becomes:
-- The network's result in HU, rounded to 1 HU where the input holds integers.
+The network is the export in `workdir/export`. A flow is followed as `config.flow` says,
+whatever its export says. A slice of the result:
+- It has the network's HU, rounded to 1 HU where the input holds integers.
 - Padding stays padding, see `stored_hu.restored`; the network sees it at -1024 HU, as
   air.
-- Clipped to the range that the input's slice is stored in, see `stored_hu`.
+- HU are clipped to the range that the input's slice is stored in, see `stored_hu`.
 
-Slices are read, denoised and written one after the other, so memory does not grow with
-the series; see `ct_io.reading` for the rare formats where it does. The same command
-gives the same bits on a CPU or TPU; on GPUs XLA may sum in another order from run to
-run, unless XLA_FLAGS holds --xla_gpu_deterministic_ops=true. So may another batch size
-or number of devices: differences in the last bits of float32, which rounding to HU
-hides but for values that lie halfway. (CNN-10 on two cores: batches of 1, 3 and 4,
-tiles, and 2 devices gave equal bits.)
+The task reads, denoises and writes one slice after the other. So memory does not grow
+with the series, but for a few formats that `ct_io.reading` names. The same command
+gives the same bits on a CPU or TPU. On GPUs XLA may sum in another order from run to
+run, unless XLA_FLAGS holds --xla_gpu_deterministic_ops=true. Another batch size or
+number of devices may change the order too. That changes the last bits of float32; after
+rounding to HU only values that lie halfway differ. (CNN-10 on two cores: batches of 1,
+3 and 4, tiles, and 2 devices gave equal bits.)
 """
 
 from pathlib import Path
@@ -30,29 +30,17 @@ from absl import logging
 from common.config import ConfigDict
 from common.devices import is_single_process
 from common.errors import UserError
-from common.version import VERSION
 from ipv2.ct_io import open_volume, slice_writer
 from ipv2.inference.apply import Applier
-from ipv2.inference.tiling import Tiling, create_tiling
+from ipv2.inference.tiling import create_tiling
 from ipv2.inference.trained import Trained
 from ipv2.jobs.job import Job
-from ipv2.jobs.records import Asked
-from ipv2.jobs.run import (
-    Destination,
-    Work,
-    conclude,
-    run_jobs,
-)
-from ipv2.tasks import settings
+from ipv2.jobs.run import Destination, Work, conclude, run_jobs
 from ipv2.tasks.check import check_config
 from ipv2.tasks.exported import load_exported
-from ipv2.tasks.scans import (
-    check_slices,
-    identities,
-    list_jobs,
-    reading_of,
-    written_as,
-)
+from ipv2.tasks.job_settings import FileSettings, file_settings
+from ipv2.tasks.scans import check_slices, list_jobs
+from ipv2.tasks.terms import job_terms
 from ipv2.training.denoiser import channels_of, make_denoise
 from ipv2.volumes.checks import check_neighbours
 from ipv2.volumes.denoised import (
@@ -67,12 +55,13 @@ def denoise(config: ConfigDict, workdir: Path) -> None:
     """Denoises every volume of `config.denoise.input` into `config.denoise.output`.
 
     Args:
-      config: of a recipe; checked here. The network is the exported one's.
-      workdir: of a finished training run; takes the result if no output is given.
+      config: the config of a recipe; checked here. Its network does not count.
+      workdir: the folder of a finished training run. The result goes there too if no
+        output is given.
 
     Raises:
       UserError: the config is wrong, the workdir holds no network, there is no volume,
-        what lies in the output was made otherwise, or no volume could be denoised.
+        a file in the output was made in another way, or no volume could be denoised.
       Incomplete: `config.strict`, and a volume was skipped.
     """
     check_config(config)
@@ -106,11 +95,13 @@ def denoise(config: ConfigDict, workdir: Path) -> None:
         batch_size=section.batch_size,
         tiling=tiling,
     )
+    files = file_settings(config)
+    decisive = {"network": trained.identity, "tiling": tiling._asdict()}
     tally = run_jobs(
         "denoise",
         jobs,
-        lambda job, work: _denoise_one(job, work, config, trained, applier),
-        lambda job: _asked(job, config, trained, tiling),
+        lambda job, work: _denoise_one(job, work, files, trained, applier),
+        lambda job: job_terms(MODEL, job, decisive, files, needs_spacing=False),
         Destination(
             folder=output.resolve(),
             section="config.denoise",
@@ -125,30 +116,12 @@ def denoise(config: ConfigDict, workdir: Path) -> None:
     conclude(tally, f"{source}: no volume could be denoised", strict=config.strict)
 
 
-def _asked(job: Job, config: ConfigDict, trained: Trained, tiling: Tiling) -> Asked:
-    """What decides the result of one volume."""
-    terms, leave = reading_of(settings.read_options(config), job.sources, mm=False)
-    return Asked(
-        {
-            "task": MODEL,
-            "software_version": VERSION,
-            "name": job.name,
-            **identities(job.sources, ["source"]),
-            "network": trained.identity,
-            "tiling": tiling._asdict(),
-            **terms,
-            **written_as(job, config),
-        },
-        leave,
-    )
-
-
 def _denoise_one(
-    job: Job, work: Work, config: ConfigDict, trained: Trained, applier: Applier
+    job: Job, work: Work, files: FileSettings, trained: Trained, applier: Applier
 ) -> dict[str, Any]:
-    """Reads, denoises and writes a volume; returns by what."""
+    """Reads, denoises and writes a volume; returns its source and the network."""
     (source,), (place,) = job.sources, work.places
-    with open_volume(source, settings.read_options(config)) as volume:
+    with open_volume(source, files.reading) as volume:
         check_slices(volume, volume.shape)
         check_neighbours(volume, channels_of(trained.denoiser.model))
         work.leave_out(volume.left_out)
@@ -157,7 +130,7 @@ def _denoise_one(
             volume.shape,
             place,
             format=volume.format,
-            multi_frame=config.data.multiframe,
+            multi_frame=files.multi_frame,
             series_description=series_description(volume, trained),
             derivation_description=derivation_description(trained, applier.tiling),
         ) as write:

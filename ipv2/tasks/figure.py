@@ -1,4 +1,4 @@
-"""Pictures of the same slice side by side, in one stated window."""
+"""Pictures of one slice side by side, in one window."""
 
 import os
 from collections.abc import Mapping
@@ -25,23 +25,24 @@ def save_comparison(
     reference: str | None = None,
     title: str = "",
 ) -> None:
-    """Writes a PNG: a column an image, with up to three rows.
+    """Writes a PNG: one column per image, with up to three rows.
 
-    Rows: the whole slice; a magnified square, if `inset` is given; the difference from
-    the reference within that square (or the whole slice), if `reference` is, from
-    -width / 5 to width / 5 HU. The file appears complete or not at all.
+    The rows are the whole slice; a magnified square, if `inset` is given; and, if
+    `reference` is given, the difference from it within that square (or the whole
+    slice), from -width / 5 to width / 5 HU. The file appears whole or not at all.
 
     Args:
       path: Where to write; its folder must exist.
       images: (h, w) HU by name, all of one size, in the order of the columns.
-      window: Shared by all columns, printed above.
-      captions: A line of numbers under a column's name.
+      window: The window of all columns, printed above.
+      captions: Lines of numbers under the columns' names, by image.
       inset: (top row, left column, side) of the square, in pixels.
       reference: The name of the image to subtract.
       title: Printed before the window.
 
     Raises:
-      ValueError: On no image, sizes that differ, unknown names, an inset outside.
+      ValueError: There is no image, sizes differ, a name is unknown, or the inset is
+        not inside the image.
     """
     captions = captions or {}
     _check(images, captions, inset, reference)

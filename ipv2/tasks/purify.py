@@ -1,10 +1,10 @@
-"""Task purify: a folder of pairs in, a folder of purified pairs out.
+"""Task purify: makes a folder of purified pairs from a folder of pairs.
 
 Reads `root/lq` and `root/gt`; writes `output/lq_bar`, `output/gt_bar` and
-`output/lung_mask` under the input's names and in its format, and a record of each pair
-to `output/records`, which says how the three were made. A pair that was made as it is
-asked for now is not made again, so an interrupted command goes on; see `jobs` for what
-else may lie there.
+`output/lung_mask` with the input's names and format. Writes a record of each pair to
+`output/records`, which says how the three were made. A pair that was already made with
+the same settings is not made again, so an interrupted command goes on. `jobs` says what
+happens with other files there.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from typing import Any
 
 from common.config import ConfigDict
 from common.errors import UserError
-from common.version import STATED, VERSION
+from common.version import STATED
 from ipv2.ct_io import (
     Item,
     PairItem,
@@ -27,47 +27,33 @@ from ipv2.ct_io import (
     write_volume,
 )
 from ipv2.jobs.job import Job, Target, fitting_name
-from ipv2.jobs.records import Asked
-from ipv2.jobs.run import (
-    Destination,
-    Work,
-    conclude,
-    run_jobs,
-)
+from ipv2.jobs.records import Terms
+from ipv2.jobs.run import Destination, Work, conclude, run_jobs
 from ipv2.purification.purify import PurifyParams
-from ipv2.tasks import settings
 from ipv2.tasks.check import check_config
-from ipv2.tasks.scans import (
-    identities,
-    reading_of,
-    require_apart,
-    require_jobs_apart,
-    require_spacing,
-    settings_of,
-    written_as,
-)
+from ipv2.tasks.job_settings import PurifySettings, purify_settings
+from ipv2.tasks.scans import require_apart, require_jobs_apart, require_spacing
+from ipv2.tasks.settings import needs_spacing
+from ipv2.tasks.terms import job_terms
 from ipv2.volumes.pairs import purified_pair
 
-# Raised when the same pair gives other results: those of two are not mixed.
+# To be raised when the same pair gives other results, so that the two are not mixed.
 MODEL = "ipv2 purification 1"
 
 _SIDES = ("lq_bar", "gt_bar", "lung_mask")
 _KEY = "config.purify.output"
-# Of `config.purify`: all that decides a result.
-_SETTINGS = ("version", "variant", "window", "t", "remove_background", "align_contour")
-_NOISE = ("add_noise", "remove_noise")
 
 
 def purify_folder(config: ConfigDict, workdir: Path) -> None:
     """Purifies every pair of `config.data.root` into `config.purify.output`.
 
     Args:
-      config: of a recipe; checked here.
-      workdir: not written to: the output folder holds all there is.
+      config: the config of a recipe; checked here.
+      workdir: not used: everything is written to the output folder.
 
     Raises:
-      UserError: the config is wrong, there is no pair, what lies in the output was made
-        otherwise, or no pair could be purified.
+      UserError: the config is wrong, there is no pair, a file in the output was made in
+        another way, or no pair could be purified.
       Incomplete: `config.strict`, and a pair or a volume without partner was skipped.
     """
     del workdir
@@ -78,11 +64,12 @@ def purify_folder(config: ConfigDict, workdir: Path) -> None:
     found = paired_paths(root, name_pattern=config.data.name_pattern)
     jobs = [_job(root, output, pair) for pair in found.pairs]
     require_jobs_apart(jobs, key=_KEY)
+    settings, batch_size = purify_settings(config), config.evaluate.batch_size
     tally = run_jobs(
         "purify",
         jobs,
-        lambda job, work: _purify_one(job, work, config),
-        lambda job: _asked(job, config),
+        lambda job, work: _purify_one(job, work, settings, batch_size),
+        lambda job: _terms(job, settings),
         Destination(
             folder=output, section="config.purify", overwrite=config.purify.overwrite
         ),
@@ -97,35 +84,27 @@ def purify_folder(config: ConfigDict, workdir: Path) -> None:
     conclude(tally, f"{root}: no pair could be purified", strict=config.strict)
 
 
-def _asked(job: Job, config: ConfigDict) -> Asked:
-    """What decides the results of one pair."""
-    terms, leave = reading_of(
-        settings.read_options(config), job.sources, mm=settings.needs_spacing(config)
-    )
-    keys = ("seed", "data.match", "noise", *(f"purify.{k}" for k in _SETTINGS + _NOISE))
-    return Asked(
-        {
-            "task": MODEL,
-            "software_version": VERSION,
-            "name": job.name,
-            **identities(job.sources, ["lq", "gt"]),
-            **settings_of(config, *keys),
-            **terms,
-            **written_as(job, config),
-        },
-        leave,
+def _terms(job: Job, settings: PurifySettings) -> Terms:
+    return job_terms(
+        MODEL,
+        job,
+        settings.by_key(),
+        settings.files,
+        sources=("lq", "gt"),
+        needs_spacing=needs_spacing(settings.purify),
     )
 
 
-def _purify_one(job: Job, work: Work, config: ConfigDict) -> dict[str, Any]:
-    """Reads, purifies and writes a pair; returns what it was made of."""
-    options = settings.read_options(config)
-    params = settings.purify_params(config)
-    lq, gt = (read_volume(source, options) for source in job.sources)
+def _purify_one(
+    job: Job, work: Work, settings: PurifySettings, batch_size: int
+) -> dict[str, Any]:
+    """Reads, purifies and writes a pair; returns its sources."""
+    files, params = settings.files, settings.purify
+    lq, gt = (read_volume(source, files.reading) for source in job.sources)
     for volume in (lq, gt):
         work.leave_out(volume.left_out)
-    results, left_out = purify_pair(
-        lq, gt, params, config, name=job.name, on_slices=work.count
+    results, left_out = _purify_pair(
+        lq, gt, settings, name=job.name, batch_size=batch_size, on_slices=work.count
     )
     if left_out:
         work.leave_out([Skipped(path=job.sources[0], reason=left_out)])
@@ -134,7 +113,7 @@ def _purify_one(job: Job, work: Work, config: ConfigDict) -> dict[str, Any]:
             results[side],
             place,
             format=results[side].format,
-            multi_frame=config.data.multiframe,
+            multi_frame=files.multi_frame,
             series_description=f"IPv2 {side} {params.variant}",
             derivation_description=(
                 f"image purification, {params.version}, {params.variant}, software "
@@ -144,56 +123,55 @@ def _purify_one(job: Job, work: Work, config: ConfigDict) -> dict[str, Any]:
     return {"sources": [str(source) for source in job.sources]}
 
 
-def purify_pair(
+def _purify_pair(
     lq: Volume,
     gt: Volume,
-    params: PurifyParams,
-    config: ConfigDict,
+    settings: PurifySettings,
     *,
     name: str,
-    on_slices: Callable[[int], None] = lambda count: None,
+    batch_size: int,
+    on_slices: Callable[[int], None],
 ) -> tuple[dict[str, Volume], str]:
-    """Returns `lq_bar`, `gt_bar` and `lung_mask` of two volumes, slice by slice.
+    """Returns `lq_bar`, `gt_bar` and `lung_mask` of two volumes, by name.
 
-    And, in words, how many slices have no partner; '' if none.
+    Also returns a text with the number of slices that have no partner; '' if none.
 
     Args:
       lq: low-dose volume.
       gt: normal-dose volume.
-      params: of the purification.
-      config: a checked IPv2 config; `seed`, `data.match` and `evaluate.batch_size`.
-      name: of the pair; the noise of a slice follows from seed, name and slice alone.
+      settings: the task's settings.
+      name: the pair's name; the noise of a slice follows from seed, name and slice
+        number alone.
+      batch_size: slices at once.
       on_slices: called with the number of slices that were just finished.
 
     Raises:
-      UserError: the volumes do not fit, or are not what the variant works on.
+      UserError: the volumes do not fit together, or do not fit the variant.
     """
-    matches, left_out = match_slices(lq, gt, by=config.data.match)
+    matches, left_out = match_slices(lq, gt, by=settings.match)
     lq = lq.take([i for i, _ in matches])
     gt = gt.take([j for _, j in matches])
-    simulates = settings.needs_spacing(config)
-    params = _for_unit(params, lq, gt, simulates)
-    if simulates:
+    params = _for_unit(settings.purify, lq, gt)
+    if needs_spacing(params):
         require_spacing(lq)
     pair = purified_pair(
         lq,
         gt,
         params,
         name=name,
-        seed=config.seed,
+        seed=settings.seed,
         numbers=[i for i, _ in matches],
-        batch_size=config.evaluate.batch_size,
+        batch_size=batch_size,
         on_slices=on_slices,
     )
     return pair._asdict(), left_out
 
 
-def _for_unit(
-    params: PurifyParams, lq: Volume, gt: Volume, simulates: bool
-) -> PurifyParams:
+def _for_unit(params: PurifyParams, lq: Volume, gt: Volume) -> PurifyParams:
+    """The purification in the unit of the volumes: HU or grey levels."""
     if lq.unit == "HU":
         return params
-    if params.variant == "robust" or simulates:
+    if params.variant == "robust" or needs_spacing(params):
         raise UserError(
             f"{lq.name}: grey levels, not HU: the robust masks and the physical "
             "noise need HU. Give the window the images were made with, "
@@ -229,10 +207,10 @@ def _folders(config: ConfigDict) -> tuple[Path, Path]:
 
 
 def _job(root: Path, output: Path, pair: PairItem) -> Job:
-    """Where the results of a pair go: under the input's names, the mask under lq's."""
+    """The job of a pair. Results have the names of the input, the mask that of lq."""
     sources = {"lq_bar": pair.lq, "gt_bar": pair.gt, "lung_mask": pair.lq}
     targets = tuple(
-        # A series that lies in lq/ itself: its results lie in lq_bar/ itself.
+        # The results of a series that lies in lq/ itself lie in lq_bar/ itself.
         Target(
             path=output / side / source.relative_to(root / source_side),
             series=source.is_dir(),

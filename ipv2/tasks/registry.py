@@ -1,4 +1,4 @@
-"""The tasks of IPv2, by the name that `--task` takes."""
+"""The tasks of IPv2 by name, as `--task` takes them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +19,7 @@ Task = Callable[[ConfigDict, Path], object]
 
 
 def _printed(task: Callable[[ConfigDict, Path], dict[str, Any]]) -> Task:
-    """Returns the task, followed by a table of its results."""
+    """Returns a task that prints a table of its results at the end."""
 
     def run(config: ConfigDict, workdir: Path) -> None:
         results = task(config, workdir)

@@ -1,4 +1,4 @@
-"""What each key of an IPv2 config accepts."""
+"""The values that each key of an IPv2 config accepts."""
 
 import re
 from typing import Any
@@ -101,7 +101,7 @@ def _network_name() -> c.Rule:
             ours.accepts(v)
             or (isinstance(v, str) and OWN_NAME.fullmatch(v) is not None)
         ),
-        f"{ours.words}; or 'package.module:Class' of your own",
+        f"{ours.words}; or 'package.module:Class' for a network of yours",
     )
 
 

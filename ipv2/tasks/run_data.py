@@ -1,20 +1,21 @@
-"""What data a run saw: `workdir/data.json`, and that it goes on with no others."""
+"""The data of a run: records them in `workdir/data.json`, and refuses others."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from common.config import ConfigDict, anything_computed
+from common.config import ConfigDict
 from common.devices import is_first_process
 from common.errors import UserError
 from common.files import write_atomically
 from common.version import VERSION
+from common.workdir import anything_computed
 from ipv2.tasks.sources import Sources, fingerprints, open_sources
 
 NAME = "data.json"
 _ANY = "*"
-# Of each value its type; of a list what its members are; `_ANY` is a key of any name.
+# The type of each value, of a list that of its members; `_ANY` is a key of any name.
 _FORM = {
     "software_version": str,
     "unavailable": [str],
@@ -30,11 +31,11 @@ _FORM = {
 
 
 def data_record(sources: Sources) -> dict[str, Any]:
-    """Returns what `data.json` holds.
+    """Returns the content of `data.json`.
 
-    `software_version`; `unavailable`, embedded datasets gone on without; and
-    `datasets`, by name: `fingerprint` (of options and of the files' names, sizes and
-    times), `patients` and `records` by split, `sha256` of the built records.
+    It has `software_version`; `unavailable`, the embedded datasets that could not be
+    fetched; and `datasets`, by name: `fingerprint` (of options and of the files' names,
+    sizes and times), `patients` and `records` by split, `sha256` of the built records.
     """
     return {
         "software_version": VERSION,
@@ -64,23 +65,23 @@ def refuse_other_data(config: ConfigDict, workdir: Path) -> None:
     Where the files are untouched, nothing is built or read.
 
     Args:
-      config: a checked IPv2 config, the run's own.
-      workdir: of the complete run.
+      config: the run's config, checked.
+      workdir: the folder of the complete run.
 
     Raises:
-      UserError: the data or the version are others.
+      UserError: the data or the software version are others.
     """
     path = workdir / NAME
     if not path.exists():
         return
     run = _read(path)
-    known = {name: one["fingerprint"] for name, one in run["datasets"].items()}
+    before = {name: one["fingerprint"] for name, one in run["datasets"].items()}
     now = {
         name: fingerprint
         for name, fingerprint in fingerprints(config).items()
         if name not in run["unavailable"]
     }
-    if known != now or run["software_version"] != VERSION:
+    if before != now or run["software_version"] != VERSION:
         hold_data(open_sources(config), workdir)
 
 
@@ -98,7 +99,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _fits(found: Any, form: Any) -> bool:
-    """Whether a value is of a form, see `_FORM`."""
+    """Whether a value has a form, see `_FORM`."""
     if isinstance(form, type):
         return type(found) is form
     if isinstance(form, list):
@@ -120,11 +121,11 @@ def _refuse(run: Mapping[str, Any], now: Mapping[str, Any], workdir: Path) -> No
 
 
 def differences(run: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Returns what two records differ in, a line each; [] for the same data.
+    """Returns a line for each difference of two records; [] for the same data.
 
     Args:
-      run: of the run.
-      now: of this command.
+      run: the record of the run.
+      now: the record of this command.
     """
     lines = []
     if run["software_version"] != now["software_version"]:
@@ -166,7 +167,7 @@ def _within(run: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def _splits_of(patients: Mapping[str, list[str]]) -> dict[str, str]:
-    """By patient, the splits that hold slices of theirs."""
+    """The splits that hold a patient's slices, by patient."""
     result: dict[str, list[str]] = {}
     for split, names in patients.items():
         for name in names:

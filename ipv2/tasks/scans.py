@@ -1,7 +1,7 @@
-"""The user's scans that a task goes through: finding, naming, reading, refusing.
+"""The user's scans that a task works on: finds, names, reads and refuses them.
 
-The input is a file, the folder of a DICOM series, or a folder of many volumes, or an
-embedded scan that is written to the workdir first.
+The input is a file, the folder of a DICOM series, or a folder of many volumes; or an
+embedded scan, which is written to the workdir first.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.config import ConfigDict, flatten
+from common.config import ConfigDict
 from common.errors import UserError
 from ipv2.ct_io import (
     Found,
@@ -27,13 +27,9 @@ from ipv2.ct_io import (
     open_volume,
     read_volume,
     stem_of,
-    suffix_of,
 )
 from ipv2.ct_io.dicom_header import read_header
 from ipv2.jobs.job import Job, Target, fitting_name
-from ipv2.jobs.records import Asked
-from ipv2.jobs.source_identity import identity_of
-from ipv2.tasks import settings
 from ipv2.tasks.embedded_scans import write_embedded
 from ipv2.volumes.checks import check_axial, check_square
 
@@ -65,36 +61,36 @@ def check_slices(grid: Grid, shape: tuple[int, int, int]) -> None:
     check_axial(grid, shape)
 
 
-def read_scan(path: Path, config: ConfigDict) -> Volume:
-    """The volume of a file or series, read as `config.data` says, known to be usable.
+def read_scan(path: Path, options: ReadOptions) -> Volume:
+    """Returns the volume of a file or series, if it can be simulated from.
 
     Raises:
       UserError: it cannot be read, or not be simulated from.
     """
-    volume = read_volume(path, settings.read_options(config))
+    volume = read_volume(path, options)
     check_scan(volume, volume.shape)
     return volume
 
 
 @contextlib.contextmanager
-def open_scan(path: Path, config: ConfigDict) -> Iterator[SliceSource]:
-    """The same, to be read slice by slice while the context lasts."""
-    with open_volume(path, settings.read_options(config)) as volume:
+def open_scan(path: Path, options: ReadOptions) -> Iterator[SliceSource]:
+    """Yields the same volume, whose slices can be read while the context lasts."""
+    with open_volume(path, options) as volume:
         check_scan(volume, volume.shape)
         yield volume
 
 
 def evenly_spaced(count: int, at_most: int) -> np.ndarray:
-    """Indices below `count`, ascending from the first to the last, so many at most."""
+    """Returns at most so many indices below `count`, from the first to the last."""
     places = np.linspace(0, count - 1, min(at_most, count))
     return places.round().astype(int)
 
 
 def input_of(config: ConfigDict, workdir: Path) -> Path:
-    """The file or folder to read; the embedded scans are written to the workdir first.
+    """Returns the file or folder to read; writes the embedded scans if they are it.
 
     Raises:
-      UserError: none is given, or two are.
+      UserError: no input is given, or two are.
     """
     data = config.data
     if bool(data.input) == bool(data.embedded):
@@ -106,10 +102,10 @@ def input_of(config: ConfigDict, workdir: Path) -> Path:
 
 
 def find_scans(source: Path) -> Found:
-    """The volumes below a file or folder, none of them without a name.
+    """Returns the volumes below a file or folder, each with a name.
 
     Raises:
-      UserError: there is none.
+      UserError: there is no volume.
     """
     source = source.resolve()
     if not source.is_dir():
@@ -127,29 +123,29 @@ def find_scans(source: Path) -> Found:
 
 
 class Listed(NamedTuple):
-    """The work on an input, and the files of the input that are no work."""
+    """The jobs of an input, and the files of the input that belong to none."""
 
     jobs: list[Job]
     unused: tuple[Skipped, ...]
 
 
 def list_jobs(source: Path, output: Path, *, key: str = "config.output") -> Listed:
-    """The volumes below a file or folder, and where their results go.
+    """Returns the jobs on the volumes below a file or folder.
 
     Args:
       source: the file or folder.
-      output: the folder that the results go to.
-      key: that names `output`, for messages.
+      output: the folder of the results.
+      key: the config key of `output`, for messages.
 
     Raises:
-      UserError: there is none, or a result would lie upon, within or around the input.
+      UserError: there is no volume, or a result would lie on, in or around the input.
     """
     require_apart(output, [source], key=key)
     source, output = source.resolve(), output.resolve()
     found = find_scans(source)
     jobs = []
     for item in found.items:
-        # A series in the input folder itself goes under that folder's name.
+        # The result of a series in the input folder itself has that folder's name.
         below = source.name if item.path == source else item.path.relative_to(source)
         frames = _frames(item.path)
         if frames:  # they become the slices of a series
@@ -171,26 +167,25 @@ def list_jobs(source: Path, output: Path, *, key: str = "config.output") -> List
 
 
 def _frames(path: Path) -> int:
-    """How many frames a multi-frame DICOM file has, 0 if it is none, or damaged."""
+    """The number of frames of a multi-frame DICOM file; 0 of any other file."""
     if path.is_dir() or format_of(path) != "dicom":
         return 0
     try:
         header = read_header(path)
     except UserError:
-        return 0  # told when it is read
+        return 0  # the message comes when it is read
     return header.frames if header.is_multi_frame else 0
 
 
 def require_apart(output: Path, inputs: Sequence[Path], *, key: str) -> None:
     """Raises UserError if the output is, lies in, or holds an input folder.
 
-    Links are followed. The folder of an input file counts as one that the output may
-    lie in.
+    Links are followed. The output may lie in the folder of an input file.
 
     Args:
-      output: folder of the results.
+      output: the folder of the results.
       inputs: folders or files.
-      key: that names `output`, for messages.
+      key: the config key of `output`, for messages.
     """
     output = output.resolve()
     for given in inputs:
@@ -210,10 +205,9 @@ def require_apart(output: Path, inputs: Sequence[Path], *, key: str) -> None:
 
 
 def require_jobs_apart(jobs: Sequence[Job], *, key: str) -> None:
-    """Raises UserError if two results have one place, or one lies upon a source.
+    """Raises UserError if two results have one place, or a result lies on a source.
 
-    Here, too, links are followed: single folders of an input or of an output may be
-    links to elsewhere.
+    Links are followed here too: folders in an input or an output may be links.
     """
     taken: dict[Path, Job] = {}
     for job in jobs:
@@ -234,56 +228,6 @@ def require_jobs_apart(jobs: Sequence[Job], *, key: str) -> None:
             place in folders and real in around
         ):
             raise UserError(
-                f"{key}: {place} would be written upon the input ({real}); give "
+                f"{key}: {place} would be written on the input ({real}); give "
                 "another folder"
             )
-
-
-def reading_of(options: ReadOptions, sources: Sequence[Path], *, mm: bool) -> Asked:
-    """How sources are read, as far as it may decide a result.
-
-    Args:
-      options: that they are read with.
-      sources: files or folders.
-      mm: whether the task refuses volumes without a pixel size. Then a size that is
-        given changes nothing for those that state one.
-    """
-    plain = ReadOptions()
-    terms: dict[str, object] = {}
-    leave: dict[str, object] = {}
-    if any(suffix_of(source) == ".png" for source in sources):
-        terms["config.data.window"] = options.window
-    if not mm:
-        terms["config.data.pixel_mm"] = options.pixel_mm
-    elif options.pixel_mm != plain.pixel_mm:
-        leave["config.data.pixel_mm"] = options.pixel_mm
-    if options.trust_hu:
-        leave["config.data.trust_hu"] = True
-    if any(source.is_dir() for source in sources):
-        for name in ("series", "gaps"):
-            if getattr(options, name) != getattr(plain, name):
-                leave[f"config.data.{name}"] = getattr(options, name)
-    return Asked(terms, leave)
-
-
-def settings_of(config: ConfigDict, *keys: str) -> dict[str, object]:
-    """Values of the config under their whole keys: of leaves, or of whole sections."""
-    return {
-        f"config.{key}": value
-        for key, value in flatten(config)
-        if any(key == k or key.startswith(f"{k}.") for k in keys)
-    }
-
-
-def written_as(job: Job, config: ConfigDict) -> dict[str, object]:
-    """How results are written, where the config departs from the plain way."""
-    if config.data.multiframe and any(target.series for target in job.targets):
-        return {"config.data.multiframe": True}
-    return {}
-
-
-def identities(sources: Sequence[Path], names: Sequence[str]) -> dict[str, object]:
-    """What the sources are, under the names of their parts."""
-    return {
-        name: identity_of(source) for name, source in zip(names, sources, strict=True)
-    }

@@ -16,9 +16,16 @@ from ipv2.purification.purify import PurifyParams
 from ipv2.training.denoiser import Denoiser
 from ipv2.training.denoiser_spec import DenoiserSpec, Sampling
 
+# Keys that decide no result of a training. A resumed run may change them.
+FREE_TO_CHANGE = (
+    *("task", "strict", "data.cache", "data.multiframe"),
+    *("purify.output", "purify.overwrite"),
+    *("compare", "denoise"),
+)
+
 
 def deal(config: ConfigDict) -> Deal:
-    """Returns how `config.data` says that patients are dealt to the splits."""
+    """Returns how `config.data` deals patients to the splits."""
     data = config.data
     return Deal(
         seed=config.seed,
@@ -29,14 +36,17 @@ def deal(config: ConfigDict) -> Deal:
     )
 
 
-def needs_spacing(config: ConfigDict) -> bool:
-    """Whether training pairs are composed with the size of a pixel."""
-    purify = config.purify
+def needs_spacing(purify: ConfigDict | PurifyParams) -> bool:
+    """Returns whether the purification needs the size of a pixel.
+
+    Args:
+      purify: `config.purify`, or what it describes.
+    """
     return purify.version == "v2" and purify.add_noise == "physical"
 
 
 def read_options(config: ConfigDict) -> ReadOptions:
-    """Returns how `config.data` says that files are read."""
+    """Returns the options of `config.data` for reading files."""
     data = config.data
     return ReadOptions(
         series=data.series,
@@ -48,16 +58,12 @@ def read_options(config: ConfigDict) -> ReadOptions:
 
 
 def dose_params(config: ConfigDict) -> DoseParams:
-    """Returns the noise model of a recipe: `config.noise`, with both doses in it."""
-    return DoseParams(**_noise(config))
+    """Returns the noise model of a training recipe: `config.noise`, with both doses."""
+    return DoseParams(**scanner_of(config))
 
 
-def simulated_dose_params(config: ConfigDict) -> DoseParams:
-    """Returns the noise model of `simulate`: `config.noise`, the doses beside it."""
-    return DoseParams(dose=config.dose, input_dose=config.input_dose, **_noise(config))
-
-
-def _noise(config: ConfigDict) -> dict[str, Any]:
+def scanner_of(config: ConfigDict) -> dict[str, Any]:
+    """Returns the fields of `DoseParams` in `config.noise`, where 0 stands for None."""
     noise = config.noise.to_dict()
     return noise | {key: noise[key] or None for key in ("views", "source_distance_mm")}
 
@@ -66,7 +72,7 @@ def purify_params(config: ConfigDict) -> PurifyParams:
     """Returns the purification that `config.purify` and `config.noise` describe.
 
     Raises:
-      ValueError: the version is "none": there is nothing to purify.
+      ValueError: the version is "none".
     """
     purify = config.purify
     return PurifyParams(
@@ -83,10 +89,10 @@ def purify_params(config: ConfigDict) -> PurifyParams:
 
 
 def label_params(config: ConfigDict) -> PurifyParams:
-    """Returns what makes IPv2's test label, whatever the training pairs are.
+    """Returns the purification that makes IPv2's test label.
 
-    `version` and `add_noise`, which compose training pairs, do not touch it, so runs
-    that differ in those are measured against the same label.
+    It does not depend on `version` and `add_noise`, which compose training pairs. So
+    runs that differ in those are measured against the same label.
     """
     purify = config.purify
     return PurifyParams(
@@ -102,8 +108,8 @@ def label_params(config: ConfigDict) -> PurifyParams:
 def denoiser_spec(config: ConfigDict) -> DenoiserSpec:
     """Returns the denoiser of `config.model` and `config.flow`, as exports hold it.
 
-    A width of 0 and no remat leave the network's own value; a network that lacks the
-    attribute does not mind.
+    A width of 0 and `remat` False are left out: the network's defaults count, and a
+    network may lack these attributes.
     """
     attributes = {
         key: value
@@ -124,7 +130,7 @@ def denoiser_spec(config: ConfigDict) -> DenoiserSpec:
 
 
 def sampling(config: ConfigDict) -> Sampling:
-    """Returns how `config.flow` says that flows are followed."""
+    """Returns how a flow is followed by `config.flow`."""
     flow = config.flow
     return Sampling(
         sampler=flow.sampler,
@@ -145,8 +151,8 @@ def optimizer(
 
     Args:
       config: the whole config.
-      total_steps: of the run; where a cosine ends.
-      steps_per_epoch: examples over slices a step; for durations in epochs.
+      total_steps: steps of the run; a cosine ends there.
+      steps_per_epoch: examples over slices per step, for durations in epochs.
     """
     settings = config.optimizer
     is_step = settings.schedule == "step"
@@ -170,7 +176,7 @@ def optimizer(
 def _adam(
     schedule: str, clip_norm: float, **options: Any
 ) -> optax.GradientTransformation:
-    """The same object for the same settings, so that a step is known again."""
+    """The same object for the same settings, so that a step compiles once."""
     return optax.chain(
         optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
         optax.adam(create_schedule(schedule, **options)),

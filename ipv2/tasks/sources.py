@@ -26,8 +26,10 @@ from ipv2.datasets.simulated_pairs import SimulatedPairs, simulated_pairs_config
 from ipv2.datasets.splits import SPLITS
 from ipv2.tasks import settings
 
-# Of the sample CT: from the bases, free of the liver's dome, to below the shoulders.
+# Slices of the sample CT, from the lungs' bases above the liver's dome to below the
+# shoulders.
 LUNG_SLICES = (12, 50)
+Builder = tfds.core.DatasetBuilder
 
 
 class Joined:
@@ -52,15 +54,15 @@ class Joined:
 
 
 class Sources(NamedTuple):
-    """What a run sees.
+    """The data of a run.
 
     Attributes:
-      names: of the datasets in it.
+      names: names of the datasets.
       train: records to train on.
-      val: to look at during training.
-      test: to report on.
-      data: what they are, for `run_data`: by dataset.
-      unavailable: embedded datasets that cannot be had, and are gone on without.
+      val: records to evaluate during training.
+      test: records to report on.
+      data: a description of each dataset, for `run_data`.
+      unavailable: embedded datasets that cannot be fetched; the run goes on without.
     """
 
     names: tuple[str, ...]
@@ -72,19 +74,19 @@ class Sources(NamedTuple):
 
     @property
     def held_out(self) -> Joined:
-        """What to report on: test, or val where there is none."""
+        """Records to report on: test, or val where test is empty."""
         return self.test if len(self.test) else self.val
 
 
 def open_sources(config: ConfigDict) -> Sources:
-    """Returns the splits of the config's datasets; builds them first if need be.
+    """Returns the splits of the config's datasets; builds those that are missing.
 
     Args:
       config: a checked IPv2 config.
 
     Raises:
-      UserError: the user's folders are wrong, no embedded dataset can be had, or
-        something was left out and `config.strict` is True.
+      UserError: the user's folders are wrong, no embedded dataset can be fetched, or
+        data were left out and `config.strict` is True.
     """
     builders, unavailable = _prepared(config)
     skipped = [item for builder in builders.values() for item in skipped_of(builder)]
@@ -119,9 +121,9 @@ def open_sources(config: ConfigDict) -> Sources:
 
 
 def fingerprints(config: ConfigDict) -> dict[str, str]:
-    """What decides each dataset: its options and the files' names, sizes and times.
+    """Returns a fingerprint of each dataset's options and files.
 
-    Nothing is built or read.
+    It covers names, sizes and times of the files. Nothing is built or read.
 
     Args:
       config: a checked IPv2 config.
@@ -136,8 +138,8 @@ def fingerprints(config: ConfigDict) -> dict[str, str]:
 
 def _prepared(
     config: ConfigDict,
-) -> tuple[dict[str, tfds.core.DatasetBuilder], tuple[str, ...]]:
-    """The builders, their datasets on disk, and the names of those not to be had."""
+) -> tuple[dict[str, Builder], tuple[str, ...]]:
+    """The builders of the datasets on disk, and the names of unavailable datasets."""
     creators = _builders(config)
     builders = {}
     for name, create in creators.items() if is_first_process() else ():
@@ -155,18 +157,18 @@ def _prepared(
         builders[name] = builder
     wait_for_all("datasets")
     if not is_first_process():
-        # Made only now: a builder reads what is there when it is made.
+        # Made only now: a builder reads its dataset's state when it is made.
         made = {name: create() for name, create in creators.items()}
         builders = {name: one for name, one in made.items() if is_prepared(one)}
     return builders, tuple(name for name in creators if name not in builders)
 
 
-def _views(builder: tfds.core.DatasetBuilder, config: ConfigDict) -> dict[str, View]:
-    """A dataset's train, val and test."""
+def _views(builder: Builder, config: ConfigDict) -> dict[str, View]:
+    """The splits of a dataset."""
     if isinstance(builder, PairedFolders):
         return split_sources(builder, settings.deal(config))
     sources = {split: load_split(builder, split) for split in builder.info.splits}
-    any_source = next(iter(sources.values()))  # for a view of none of it
+    any_source = next(iter(sources.values()))  # an empty view needs one too
     return {
         split: View(
             sources.get(split, any_source), places_of(builder.info.metadata, split)
@@ -176,23 +178,23 @@ def _views(builder: tfds.core.DatasetBuilder, config: ConfigDict) -> dict[str, V
 
 
 def _trainable(view: View, config: ConfigDict) -> tuple[View, list[Skipped]]:
-    """The part of a dataset that can be trained on together, and what is left out.
+    """The slices that can be trained on together, and those that are left out.
 
     Raises:
-      UserError: nothing of it has the pixel size that the pairs are composed with.
+      UserError: the pairs need the size of a pixel, and no slice has one.
     """
     unfit: list[Skipped] = []
     places: Sequence[Place] = view.places
-    if settings.needs_spacing(config):
-        known = [place for place in places if place.spacing_known]
-        if places and not known:
+    if settings.needs_spacing(config.purify):
+        usable = [place for place in places if place.spacing_known]
+        if places and not usable:
             raise UserError(f"{places[0].name}: {_NO_SPACING}.")
         unfit += [
             Skipped(path=Path(place.name), reason=_NO_SPACING)
             for place in places
             if not place.spacing_known
         ]
-        places = known
+        places = usable
     if not places:
         return view.only(()), unfit
     usual = most_common_size(places)
@@ -214,66 +216,70 @@ _NO_SPACING = (
 )
 
 
-def _builders(
-    config: ConfigDict,
-) -> dict[str, Callable[[], tfds.core.DatasetBuilder]]:
-    data, cache = config.data, Path(config.data.cache)
-    reading = settings.read_options(config)
-    if data.root:
-        return {
-            "paired_folders": lambda: PairedFolders(
-                config=paired_folders_config(
-                    data.root,
-                    reading=reading,
-                    match=data.match,
-                    name_pattern=data.name_pattern,
-                ),
-                data_dir=cache,
-            )
-        }
-    deal = settings.deal(config)
-    simulation = {"noise": settings.dose_params(config), "seed": config.seed}
-    if data.normal_dose:
-        return {
-            "simulated_pairs": lambda: SimulatedPairs(
-                config=simulated_pairs_config(
-                    data.normal_dose,
-                    reading=reading,
-                    deal=deal,
-                    **simulation,
-                ),
-                data_dir=cache,
-            )
-        }
+def _builders(config: ConfigDict) -> dict[str, Callable[[], Builder]]:
+    """What makes each dataset of the config, by name; nothing is made yet."""
+    if config.data.root:
+        return {"paired_folders": lambda: _paired_folders(config)}
+    if config.data.normal_dose:
+        return {"simulated_pairs": lambda: _simulated_pairs(config)}
     embedded = {
-        "sample_ct": lambda: SimulatedPairs(
-            config=simulated_pairs_config(
-                "sample_ct",
-                slices=LUNG_SLICES,
-                deal=deal,
-                **simulation,
-            ),
-            data_dir=cache,
-        ),
-        "phantom": lambda: Phantom(
-            config=phantom_config(
-                size=data.phantom_size,
-                patients=tuple(data.phantom_patients),
-                slices=data.phantom_slices,
-                **simulation,
-            ),
-            data_dir=cache,
-        ),
+        "sample_ct": lambda: _sample_ct(config),
+        "phantom": lambda: _phantom(config),
     }
-    return {name: embedded[name] for name in data.embedded}
+    return {name: embedded[name] for name in config.data.embedded}
+
+
+def _paired_folders(config: ConfigDict) -> Builder:
+    data = config.data
+    folders = paired_folders_config(
+        data.root,
+        reading=settings.read_options(config),
+        match=data.match,
+        name_pattern=data.name_pattern,
+    )
+    return PairedFolders(config=folders, data_dir=Path(data.cache))
+
+
+def _simulated_pairs(config: ConfigDict) -> Builder:
+    pairs = simulated_pairs_config(
+        config.data.normal_dose,
+        reading=settings.read_options(config),
+        deal=settings.deal(config),
+        noise=settings.dose_params(config),
+        seed=config.seed,
+    )
+    return SimulatedPairs(config=pairs, data_dir=Path(config.data.cache))
+
+
+def _sample_ct(config: ConfigDict) -> Builder:
+    pairs = simulated_pairs_config(
+        "sample_ct",
+        slices=LUNG_SLICES,
+        deal=settings.deal(config),
+        noise=settings.dose_params(config),
+        seed=config.seed,
+    )
+    return SimulatedPairs(config=pairs, data_dir=Path(config.data.cache))
+
+
+def _phantom(config: ConfigDict) -> Builder:
+    data = config.data
+    patients = phantom_config(
+        size=data.phantom_size,
+        patients=tuple(data.phantom_patients),
+        slices=data.phantom_slices,
+        noise=settings.dose_params(config),
+        seed=config.seed,
+    )
+    return Phantom(config=patients, data_dir=Path(data.cache))
 
 
 def require_even_slices(config: ConfigDict, channels: int) -> None:
-    """Raises UserError if a network sees neighbours and slices may stand unevenly.
+    """Raises UserError if a network sees neighbours and gaps are allowed.
 
     Args:
       config: a checked IPv2 config.
-      channels: neighbouring slices that the network sees, 1 for the slice alone.
+      channels: slices that the network sees; 1 is the slice alone.
     """
     if channels > 1 and config.data.gaps == "allow":
         raise UserError(
@@ -284,10 +290,11 @@ def require_even_slices(config: ConfigDict, channels: int) -> None:
 
 
 def training_record(shape: tuple[int, ...]) -> Callable[[dict[str, Any]], dict]:
-    """Returns what makes a training example of a record: its arrays, checked.
+    """Returns a function from a record to the arrays of a training example.
 
     Args:
-      shape: (c, h, w) that every stack must have, so that they can be batched.
+      shape: (c, h, w) that every stack must have; the function raises UserError on
+        another one.
     """
 
     def transform(record: dict[str, Any]) -> dict[str, Any]:

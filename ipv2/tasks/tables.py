@@ -1,4 +1,4 @@
-"""Results of evaluations as tables for people."""
+"""Results of evaluations as tables."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from ipv2.measures.metrics import REGIONS, WINDOWS
 
 
 def format_results(results: Mapping[str, Any], *, title: str = "") -> str:
-    """The console's table of one evaluation: input against output."""
+    """Returns the tables of one evaluation: input and output."""
     if not results["n_slices"]:
         return f"{title}: nothing was held out to measure".removeprefix(": ")
     tables = [_format_block(results, {"input": results["input"],
@@ -22,12 +22,13 @@ def format_results(results: Mapping[str, Any], *, title: str = "") -> str:
 
 
 def format_comparison(runs: Mapping[str, Mapping[str, Any]], *, title: str = "") -> str:
-    """One table of several runs' outputs under their common input.
+    """Returns one table of the outputs of several runs below their common input.
+
+    The input is the first run's; that the others have the same is not checked.
 
     Raises:
-      ValueError: If there is no run, or the runs were not measured on as many slices
-        against the same kind of reference. That the inputs are the same is not checked:
-        the first run's are shown.
+      ValueError: there is no run, or the runs differ in the number of slices or in the
+        kind of reference.
     """
     if not runs:
         raise ValueError("there is no run to compare")
@@ -89,19 +90,19 @@ def _format_block(block, images, n_slices: int, title: str) -> str:
 
 
 def format_grid(
-    runs: Mapping[str, Mapping[str, Mapping[str, Any]]], words: Mapping[str, str]
+    runs: Mapping[str, Mapping[str, Mapping[str, Any]]], captions: Mapping[str, str]
 ) -> str:
-    """One line a training: what it left of noise, bias and anatomy.
+    """Returns one line per training: the noise, bias and anatomy of its outputs.
 
     Args:
-      runs: {network: {what it was trained on: results}}, all measured on the same
-        slices against a known truth. The first line is their common input.
-      words: what to call what they were trained on.
+      runs: {network: {pairs: results}}, all measured on the same slices against a known
+        truth. The first line is their common input.
+      captions: what the table calls the pairs.
     """
     first = next(iter(next(iter(runs.values())).values()))
     rows = [("(input)", "", first["input"], first["against_label"]["input"], None)]
     rows += [
-        (model, words[pair], run["output"], run["against_label"]["output"], run)
+        (model, captions[pair], run["output"], run["against_label"]["output"], run)
         for model, pairs in runs.items()
         for pair, run in pairs.items()
     ]

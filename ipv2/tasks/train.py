@@ -1,25 +1,25 @@
-"""Trains a denoiser on purified pairs: the run, from a config to its results."""
+"""Task train: a denoiser on purified pairs, from a config to its results."""
 
-import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+import optax
 from absl import logging
 
 from common.checkpoint import Checkpoints, export_variables
-from common.config import ConfigDict, hold_config, refuse_other_config, to_steps
+from common.config import ConfigDict, as_json, to_steps
 from common.devices import is_first_process, per_process, pmap_input, pmap_step, to_host
 from common.errors import UserError
 from common.html_report import curves_png, write_report
 from common.loop import Plan, fit
 from common.pipeline import train_batches
-from common.results import finished_results, write_results
-from common.typing import PyTree
-from common.workdir import hold_workdir
+from common.results import write_results
+from common.run import Run
+from common.typing import Metrics, PyTree
 from common.writers import MetricsWriter
 from ipv2.inference.trained import UNIT
 from ipv2.models import hash_code
@@ -43,23 +43,16 @@ from ipv2.training.train_step import (
     make_train_step,
 )
 
-# What a resumed run may change: nothing that decides its parameters.
-FREE_TO_CHANGE = (
-    *("task", "strict", "data.cache", "data.multiframe"),
-    *("purify.output", "purify.overwrite"),
-    *("compare", "denoise"),
-)
-
 
 def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
-    """Trains, exports and evaluates; or goes on with it; or says that it is done.
+    """Trains, exports and evaluates; goes on with a run that was interrupted.
 
     Args:
-      config: of a recipe; checked here.
+      config: the config of a recipe; checked here.
       workdir: the run's folder.
 
     Returns:
-      What `workdir/results.json` holds.
+      The content of `workdir/results.json`.
 
     Raises:
       UserError: the config or the input is wrong.
@@ -67,74 +60,100 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
       Interrupted: a signal came; the checkpoint is written.
     """
     check_config(config)
-    with hold_workdir(workdir, "task train"):
-        refuse_other_config(config, workdir, free=FREE_TO_CHANGE)
-        if (finished := finished_results(workdir, "train", is_measured)) is not None:
+    run = Run(config=as_json(config), workdir=workdir, free=settings.FREE_TO_CHANGE)
+    with run.hold("train", is_measured) as finished:
+        if finished is not None:
             refuse_other_data(config, workdir)
             return finished
-        return _train(config, workdir)
+        return _train(run, config)
 
 
 def is_measured(results: Mapping[str, Any]) -> bool:
-    """Whether these are the results of a training."""
+    """Returns whether these are the results of a training."""
     return "n_slices" in results
 
 
-def _train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
-    """The run, in a folder that is held."""
+def _train(run: Run, config: ConfigDict) -> dict[str, Any]:
+    """Trains in a folder that is held; returns the results."""
     started = time.monotonic()
     sources = _open_sources(config)
-    settings_train = config.train
-    slices_a_step = settings_train.batch_size // settings_train.patches_per_slice
-    epoch = len(sources.train) / slices_a_step
-
-    def steps(key: str) -> int:
-        return to_steps(settings_train[key], epoch, f"train.{key}")
-
-    plan = Plan(
-        total=steps("duration"),
-        log=steps("log"),
-        evaluate=steps("evaluate"),
-        save=steps("save"),
-    )
-    _check_parts(settings_train.batch_size, settings_train.accumulate)
-    share = per_process(slices_a_step, "train.batch_size")
+    plan = _plan(config.train, _steps_per_epoch(config.train, sources))
+    share = _slices_of_this_process(config.train)
     # All inputs are open: from here on the folder is this run's.
-    if is_first_process():
-        hold_config(config, workdir, free=FREE_TO_CHANGE)
-    hold_data(sources, workdir)
+    run.begin()
+    hold_data(sources, run.workdir)
     denoiser = settings.denoiser(config)
+    state = _fit(config, denoiser, sources, plan, share, run.workdir)
+    variables = to_host(state.variables)
+    results = _measured(denoiser, variables, sources, config) | {
+        "steps": plan.total,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    if is_first_process():
+        manifest = _manifest(config, sources, plan)
+        export_variables(run.workdir / "export", variables, manifest)
+        _write_page(config.model.name, results, run.workdir)
+        write_results(run.workdir, results)
+    return results
+
+
+def _slices_per_step(train: ConfigDict) -> int:
+    return train.batch_size // train.patches_per_slice
+
+
+def _steps_per_epoch(train: ConfigDict, sources: Sources) -> float:
+    return len(sources.train) / _slices_per_step(train)
+
+
+def _plan(train: ConfigDict, steps_per_epoch: float) -> Plan:
+    """The durations of `config.train` in steps."""
+    total, log, evaluate_, save = (
+        to_steps(train[key], steps_per_epoch, f"train.{key}")
+        for key in ("duration", "log", "evaluate", "save")
+    )
+    return Plan(total=total, log=log, evaluate=evaluate_, save=save)
+
+
+def _slices_of_this_process(train: ConfigDict) -> int:
+    """The slices of a step that this process trains on.
+
+    Raises:
+      UserError: the devices cannot share a step's patches, or cut them into equal
+        parts.
+    """
+    devices, batch_size = jax.device_count(), train.batch_size
+    if train.accumulate > 1 and batch_size % (devices * train.accumulate):
+        raise UserError(
+            f"config.train.accumulate: got {train.accumulate}, accepted: a divisor of "
+            f"a device's share of config.train.batch_size ({batch_size} patches over "
+            f"{devices} devices)"
+        )
+    return per_process(_slices_per_step(train), "train.batch_size")
+
+
+def _fit(
+    config: ConfigDict,
+    denoiser: Denoiser,
+    sources: Sources,
+    plan: Plan,
+    share: int,
+    workdir: Path,
+) -> TrainState:
+    """The state after the last step, from the newest checkpoint or from none."""
+    epoch = _steps_per_epoch(config.train, sources)
     optimizer = settings.optimizer(config, plan.total, epoch)
     state = create_state(
-        denoiser.init(jax.random.key(config.seed)),
-        optimizer,
-        ema=settings_train.ema > 0,
+        denoiser.init(jax.random.key(config.seed)), optimizer, ema=config.train.ema > 0
     )
     logging.info(
         "%s: %s parameters, %d steps of %d slices, %.1f an epoch, %d %s device(s)",
         config.model.name,
         f"{sum(x.size for x in jax.tree.leaves(state.params)):,}",
         plan.total,
-        slices_a_step,
+        _slices_per_step(config.train),
         epoch,
         jax.device_count(),
         jax.default_backend(),
-    )
-    make = pmap_input(
-        make_examples(
-            None if config.purify.version == "none" else settings.purify_params(config),
-            patch=settings_train.patch,
-            patches_per_slice=settings_train.patches_per_slice,
-            seed=config.seed,
-        )
-    )
-    step = pmap_step(
-        make_train_step(
-            denoiser,
-            optimizer,
-            accumulate=settings_train.accumulate,
-            ema_decay=settings_train.ema,
-        )
     )
     stacks = Stacks(sources.train, channels_of(denoiser.model))
 
@@ -145,9 +164,9 @@ def _train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         return scalars_of(measured, "val")
 
     with Checkpoints(workdir / "checkpoints") as checkpoints:
-        state = fit(
+        return fit(
             state,
-            lambda state, shard: step(state, make(shard)),
+            _make_p_step(config, denoiser, optimizer),
             train_batches(
                 stacks,
                 seed=config.seed,
@@ -159,47 +178,70 @@ def _train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             make_writer=lambda after: MetricsWriter(workdir, after_step=after),
             evaluate=validate if len(sources.val) else None,
         )
-    variables = to_host(state.variables)
-    results = _measured(denoiser, variables, sources, config) | {
-        "steps": plan.total,
-        "seconds": round(time.monotonic() - started, 1),
-    }
-    if is_first_process():
-        code = hash_code(config.model.name)
-        manifest = {
-            "method": "ipv2",
-            **settings.denoiser_spec(config).to_json(),
-            **({} if code is None else {"code_sha256": code}),
-            "unit": UNIT,
-            "step": plan.total,
-            "seed": config.seed,
-            "datasets": list(sources.names),
-            "trained_with": {
-                key: json.loads(config[key].to_json_best_effort())
-                for key in ("purify", "noise", "train", "optimizer")
-            },
-        }
-        export_variables(workdir / "export", variables, manifest)
-        write_report(
-            workdir / "report.html",
-            title=f"{workdir.name}: {config.model.name}",
-            texts={
-                "Results": format_results(results),
-                "Data": (workdir / "data.json").read_text(encoding="utf-8"),
-                "Config": (workdir / "config.json").read_text(encoding="utf-8"),
-            },
-            pictures={
-                "Training": curves_png(
-                    workdir / "metrics.jsonl", ("train/loss", "train/gradient_norm")
-                )
-            },
+
+
+def _make_p_step(
+    config: ConfigDict, denoiser: Denoiser, optimizer: optax.GradientTransformation
+) -> Callable[[PyTree, PyTree], tuple[PyTree, Metrics]]:
+    """The step over all devices: from slices to examples, from examples to a state."""
+    train = config.train
+    make = pmap_input(
+        make_examples(
+            None if config.purify.version == "none" else settings.purify_params(config),
+            patch=train.patch,
+            patches_per_slice=train.patches_per_slice,
+            seed=config.seed,
         )
-        write_results(workdir, results)
-    return results
+    )
+    step = pmap_step(
+        make_train_step(
+            denoiser, optimizer, accumulate=train.accumulate, ema_decay=train.ema
+        )
+    )
+    return lambda state, shard: step(state, make(shard))
+
+
+def _manifest(config: ConfigDict, sources: Sources, plan: Plan) -> dict[str, Any]:
+    """What the export says of the network and its training."""
+    code, keys = hash_code(config.model.name), as_json(config)
+    return {
+        "method": "ipv2",
+        **settings.denoiser_spec(config).to_json(),
+        **({} if code is None else {"code_sha256": code}),
+        "unit": UNIT,
+        "step": plan.total,
+        "seed": config.seed,
+        "datasets": list(sources.names),
+        "trained_with": {
+            section: keys[section]
+            for section in ("purify", "noise", "train", "optimizer")
+        },
+    }
+
+
+def _write_page(network: str, results: Mapping[str, Any], workdir: Path) -> None:
+    write_report(
+        workdir / "report.html",
+        title=f"{workdir.name}: {network}",
+        texts={
+            "Results": format_results(results),
+            "Data": (workdir / "data.json").read_text(encoding="utf-8"),
+            "Config": (workdir / "config.json").read_text(encoding="utf-8"),
+        },
+        pictures={
+            "Training": curves_png(
+                workdir / "metrics.jsonl", ("train/loss", "train/gradient_norm")
+            )
+        },
+    )
 
 
 def _open_sources(config: ConfigDict) -> Sources:
-    """The data, known to hold something to train on."""
+    """The data.
+
+    Raises:
+      UserError: they hold nothing to train on.
+    """
     require_even_slices(config, config.model.channels)
     named = config.data.val_patients or config.data.test_patients
     given = config.data.root or config.data.normal_dose
@@ -225,19 +267,8 @@ _NO_SHARE = (
 def _measured(
     denoiser: Denoiser, variables: PyTree, sources: Sources, config: ConfigDict
 ) -> dict[str, Any]:
-    """The metrics on what was held out; without any, that nothing was measured."""
+    """The metrics on what was held out; if nothing was, only what the run was on."""
     if len(sources.held_out):
         return evaluate_held_out(denoiser, variables, sources, config)
     logging.warning("nobody is held out (config.data.split): nothing is measured")
     return {"n_slices": 0, "datasets": list(sources.names), "seed": config.seed}
-
-
-def _check_parts(batch_size: int, accumulate: int) -> None:
-    """Raises UserError unless every device can cut its patches into equal parts."""
-    devices = jax.device_count()
-    if accumulate > 1 and batch_size % (devices * accumulate):
-        raise UserError(
-            f"config.train.accumulate: got {accumulate}, accepted: a divisor of a "
-            f"device's share of config.train.batch_size ({batch_size} patches over "
-            f"{devices} devices)"
-        )

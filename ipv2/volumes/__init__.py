@@ -1,9 +1,9 @@
-"""What is done to whole volumes, slice by slice; tasks and the Python API do it so.
+"""Processes whole volumes slice by slice, for the tasks and the Python API.
 
-low_dose.py   noise of a lower dose
-pairs.py      pairs of volumes, purified
-denoised.py   noise taken out by a network
-checks.py     what a volume must be
-scan.py       a volume in memory that keeps what its file marks as padding
-naming.py     what derived images say of where they come from
+low_dose.py   simulates a lower dose
+pairs.py      purifies pairs of volumes
+denoised.py   denoises volumes with a network
+checks.py     checks geometry before a simulation or denoising
+scan.py       a volume in memory that keeps the padding of its file
+naming.py     SeriesDescription of derived images
 """

@@ -1,4 +1,4 @@
-"""Every slice of a volume as a network makes it, in the range its file holds."""
+"""Denoises a volume slice by slice, within the stored range of its file."""
 
 import collections
 from collections.abc import Iterator
@@ -14,17 +14,17 @@ from ipv2.inference.tiling import Tiling
 from ipv2.inference.trained import Trained
 from ipv2.volumes.naming import derived_series_description
 
-# Raised when the same network gives other results: those of two are not mixed.
+# The number rises if the same network gives other results, so they are never mixed.
 MODEL = "ipv2 denoising 1"
 
 
 def denoised_slices(
     volume: SliceSource, applier: Applier
 ) -> Iterator[tuple[Slice, np.ndarray]]:
-    """Every slice of a volume and what it becomes, HU (rows, columns).
+    """Yields every slice of a volume with its denoised HU (rows, columns).
 
     Raises:
-      UserError: a slice is damaged, the volume holds no HU, or a result is not finite.
+      UserError: A slice is damaged, the volume is not in HU, or a result is not finite.
     """
     waiting: collections.deque[Slice] = collections.deque()
 
@@ -37,7 +37,7 @@ def denoised_slices(
         if not np.isfinite(result).all():
             raise UserError(
                 f"{volume.name}: the network's result is not finite (slice {index}). "
-                "Look for values in the input that are no HU, or train anew."
+                "Check the input for values that are not HU, or train again."
             )
         original = waiting.popleft()
         limits = stored_range(float(original.hu.min()), float(original.hu.max()))
@@ -45,13 +45,13 @@ def denoised_slices(
 
 
 def series_description(grid: Grid, trained: Trained) -> str:
-    """SeriesDescription: the input's, cut so that network, hash and version fit."""
+    """Returns SeriesDescription: the input's, cut so that network and version fit."""
     own = f"denoised: {trained.name} {trained.sha256[:8]}, ipv2 {VERSION}"
     return derived_series_description(grid, own)
 
 
 def derivation_description(trained: Trained, tiling: Tiling) -> str:
-    """DerivationDescription: the network and how it was applied."""
+    """Returns DerivationDescription: the network and how it was applied."""
     tiles = (
         f"tiles of {tiling.tile} pixels, overlap {tiling.overlap}"
         if tiling.tile

@@ -1,8 +1,7 @@
-"""Every slice of a volume as it would be at a lower dose.
+"""Simulates a volume at a lower dose, slice by slice.
 
-The noise of a slice follows from seed, volume name and slice number alone; padding
-stays what it is; results are clipped to the range that the volume is stored in, see
-`inference.stored_hu`.
+The noise of a slice follows from seed, volume name and slice number alone. Padding is
+kept. Results are clipped to the stored range of the volume, see `inference.stored_hu`.
 """
 
 import math
@@ -20,28 +19,28 @@ from ipv2.inference.stored_hu import restored, stored_range
 from ipv2.kernels.photon_noise import DoseParams, simulate_low_dose
 from ipv2.volumes.naming import derived_series_description
 
-# Raised when the same seed gives other noise: results of two are not mixed.
+# The number rises if the same seed gives other noise, so results are never mixed.
 MODEL = "ipv2 low-dose simulation 1"
 
 
 def simulated_slices(
     volume: SliceSource, scan: DoseParams, *, name: str, seed: int, batch_size: int = 8
 ) -> Iterator[tuple[Slice, np.ndarray]]:
-    """Every slice of a volume and what it becomes at the dose of `scan`.
+    """Yields every slice of a volume with its simulation at the dose of `scan`.
 
     Args:
-      volume: as `scans.check_scan` wants it.
+      volume: a volume that passes `volumes.checks`.
       scan: the noise model.
-      name: of the volume; the noise of a slice follows from seed, name and slice alone.
-      seed: of the noise.
-      batch_size: slices at once; the last batch is filled up and cut, so that one size
-        is compiled. Single slices go alone.
+      name: name of the volume; it is part of the noise's seed.
+      seed: seed of the noise.
+      batch_size: slices per batch. The last batch is padded, so that one size is
+        compiled; a volume of one slice is a batch of one.
 
     Yields:
-      The slice as it was read, and HU (rows, columns).
+      The slice as it was read, and the simulated HU (rows, columns).
 
     Raises:
-      UserError: a slice is damaged, or rays cannot be traced through the volume.
+      UserError: A slice is damaged, or rays cannot be traced through the volume.
     """
     count = volume.shape[0]
     size = 1 if count == 1 else batch_size
@@ -60,14 +59,14 @@ def simulated_slices(
             noisy = simulate_low_dose(
                 rngs, jnp.asarray(np.stack(filled)), volume.spacing_mm[2], scan
             )
-        except ValueError as error:  # a fan's source within the image, for one
+        except ValueError as error:  # a fan's source inside the image, for example
             raise UserError(f"{name}: {error}") from error
         for original, hu in zip(slices, np.asarray(noisy)[:real], strict=True):
             yield original, restored(original, hu, limits)
 
 
 def _slice_numbers(volume: SliceSource, name: str) -> np.ndarray:
-    """What tells a slice's noise from that of others, uint32."""
+    """Returns the numbers that make the slices' noise differ, uint32."""
     count = volume.shape[0]
     if count == 1:
         return np.asarray([slice_number(volume.load(), name, 0)], np.uint32)
@@ -75,7 +74,7 @@ def _slice_numbers(volume: SliceSource, name: str) -> np.ndarray:
 
 
 def _extremes(volume: SliceSource) -> tuple[float, float]:
-    """The lowest and the highest HU of a volume."""
+    """Returns the lowest and the highest HU of a volume."""
     low, high = math.inf, -math.inf
     for index in range(volume.shape[0]):
         hu = volume.read(index).hu
@@ -84,14 +83,14 @@ def _extremes(volume: SliceSource) -> tuple[float, float]:
 
 
 def series_description(volume: Grid, scan: DoseParams) -> str:
-    """SeriesDescription: the input's, cut so that the dose always fits."""
+    """Returns SeriesDescription: the input's, cut so that the dose fits."""
     return derived_series_description(volume, f"simulated {100 * scan.dose:g} % dose")
 
 
 def derivation_description(
     scan: DoseParams, seed: int, shape: tuple[int, int, int]
 ) -> str:
-    """DerivationDescription: the model and all of its parameters."""
+    """Returns DerivationDescription: the model and all its parameters."""
     fraction = scan.dose / scan.input_dose
     kernel = f"filter {scan.filter_name}, cutoff {scan.cutoff:g}"
     if scan.window:

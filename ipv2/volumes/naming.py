@@ -1,4 +1,4 @@
-"""What derived images say of where they come from."""
+"""SeriesDescription of derived images."""
 
 import re
 
@@ -9,18 +9,18 @@ _LONGEST = 64
 
 
 def derived_series_description(grid: Grid, own: str) -> str:
-    """SeriesDescription of a derived image: the input's, and ours in brackets.
+    """Returns the SeriesDescription of a derived image.
 
-    The input's is cut, so that ours always fits.
+    It is the input's with `own` in brackets; the input's is cut so that `own` fits.
 
     Args:
       grid: the input.
-      own: what was done, such as 'simulated 2 % dose'.
+      own: the processing, such as 'simulated 2 % dose'.
     """
     added = f" ({own})"
     return _original_description(grid)[: _LONGEST - len(added)] + added
 
 
 def _original_description(grid: Grid) -> str:
-    """SeriesDescription before this software changed it; else the name."""
+    """Returns SeriesDescription without this software's addition, or the name."""
     return re.sub(r" \((denoised|simulated)\b.*$", "", grid.description) or grid.name

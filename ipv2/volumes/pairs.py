@@ -1,4 +1,4 @@
-"""Two volumes, purified slice by slice."""
+"""Purifies two volumes slice by slice."""
 
 import dataclasses
 import zlib
@@ -15,7 +15,7 @@ from ipv2.training.train_step import example_rngs
 
 
 class PurifiedVolumes(NamedTuple):
-    """An aligned pair, and where it was composed.
+    """An aligned pair, and the mask of its blend.
 
     Attributes:
       lq_bar: training input, on the grid of lq.
@@ -39,21 +39,21 @@ def purified_pair(
     batch_size: int = 4,
     on_slices: Callable[[int], None] = lambda count: None,
 ) -> PurifiedVolumes:
-    """The pair of two volumes whose slices belong together, slice by slice.
+    """Purifies two volumes with matching slices.
 
     Args:
       lq: low-dose volume.
-      gt: normal-dose volume of as many slices.
-      params: of the purification, in the volumes' unit.
-      name: of the pair; the noise of a slice follows from seed, name and number alone.
-      seed: of the noise.
-      numbers: of each slice, what tells its noise from that of others.
-      batch_size: slices at once; the last batch is filled up and cut, so that one size
-        is compiled.
+      gt: normal-dose volume with the same number of slices.
+      params: parameters of the purification, in the volumes' unit.
+      name: name of the pair. A slice's noise follows from seed, name and number alone.
+      seed: seed of the noise.
+      numbers: a number for each slice, for its noise.
+      batch_size: slices per batch; the last batch is padded, so that one size is
+        compiled.
       on_slices: called with the number of slices that were just finished.
 
     Raises:
-      UserError: the images are not what the purification works on.
+      UserError: The purification does not accept the images.
     """
     number = np.uint32(zlib.crc32(name.encode()))
     draws = number + np.asarray(numbers, np.uint32)
@@ -62,7 +62,7 @@ def purified_pair(
         for batch in _batches(lq, gt, seed, draws, params, batch_size):
             batches.append(batch)
             on_slices(len(batch[0]))
-    except ValueError as error:  # images that a noise model does not take, for one
+    except ValueError as error:  # images that a noise model refuses, for example
         raise UserError(f"{name}: {error}") from error
     lq_bar, gt_bar, weight = (
         np.concatenate(parts) for parts in zip(*batches, strict=True)
@@ -82,7 +82,7 @@ def _batches(
     params: PurifyParams,
     size: int,
 ) -> Iterator[tuple[np.ndarray, ...]]:
-    """Purified batches of one size, so that it compiles once; filling is cut off."""
+    """Yields purified batches without their padding; all have one compiled size."""
     count = len(lq.hu)
     spacing_mm = jnp.asarray(lq.spacing_mm[1:], jnp.float32)
     for start in range(0, count, size):

@@ -6,24 +6,23 @@ from typing import Any, cast
 
 import numpy as np
 
-from ipv2.ct_io import PADDING_HU, Slice, SliceSource, Volume
-from ipv2.ct_io.volume import Grid
-from ipv2.inference.stored_hu import ALWAYS_PADDING_HU
+from ipv2.ct_io import PADDING_HU, Grid, Slice, SliceSource, Volume
+from ipv2.ct_io.dicom_padding import ALWAYS_PADDING_HU
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Scan(Volume):
-    """A CT scan: HU, geometry, and what its file says of it.
+    """A CT scan: HU, geometry, and the metadata of its file.
 
-    Made by `ipv2.read_scan`, or of an array: `Scan(hu=hu, spacing_mm=(5.0, 0.7, 0.7))`
-    with float32 `hu` (slices, rows, columns).
+    `ipv2.read_scan` returns it. To make one from a float32 array (slices, rows,
+    columns): `Scan(hu=hu, spacing_mm=(5.0, 0.7, 0.7))`.
 
     Attributes:
-      padding_hu: float32 (slices, rows, columns): what marks the pixels that were not
-        measured, -3024 or -2000 HU mostly, and NaN everywhere else; `hu` is PADDING_HU
-        there. None where the file marks none.
-      series_description: for DICOM; '' for the header's own.
-      derivation_description: for DICOM: what was done to the scan since it was read.
+      padding_hu: float32 (slices, rows, columns): the values that mark padding pixels,
+        mostly -3024 or -2000 HU, and NaN for all other pixels; `hu` is PADDING_HU for
+        padding. None if the file marks none.
+      series_description: for DICOM; '' for that of the header.
+      derivation_description: for DICOM: the changes to the scan since it was read.
     """
 
     padding_hu: np.ndarray | None = None
@@ -41,7 +40,7 @@ class Scan(Volume):
             )
 
     def __repr__(self) -> str:
-        """The scan in a line."""
+        """Describes the scan in a line."""
         size = " x ".join(map(str, self.shape))
         spacing = " x ".join(f"{mm:.4g}" for mm in self.spacing_mm)
         known = "" if self.spacing_known else " (not known)"
@@ -51,7 +50,7 @@ class Scan(Volume):
         )
 
     def take(self, indices: Sequence[int]) -> "Scan":
-        """The scan's slices of ascending indices, each where it lies."""
+        """Returns the slices of ascending indices, at their positions."""
         padding = self.padding_hu
         plain = dataclasses.replace(self, padding_hu=None)
         taken = cast(Scan, Volume.take(plain, indices))
@@ -61,14 +60,14 @@ class Scan(Volume):
 
     @property
     def stored(self) -> np.ndarray:
-        """The values that a file is to hold: `hu`, and what marks padding."""
+        """The values to write to a file: `hu`, with the values that mark padding."""
         padding = self.padding_hu
         if padding is None:
             return self.hu
         return np.where(np.isnan(padding), self.hu, padding)
 
     def source(self) -> SliceSource:
-        """The scan, to be read slice by slice as if from a file."""
+        """Returns a source that reads the scan slice by slice, as from a file."""
         stored = self.stored
 
         def read(index: int) -> Slice:
@@ -79,7 +78,7 @@ class Scan(Volume):
 
 
 def load_scan(source: SliceSource) -> Scan:
-    """A volume on disk, in memory."""
+    """Reads a volume into memory."""
     hu = np.empty(source.shape, np.float32)
     padding, headers = None, []
     for index in range(len(hu)):
@@ -95,12 +94,12 @@ def load_scan(source: SliceSource) -> Scan:
 
 
 def with_result(scan: Scan, stored: np.ndarray, **changes: Any) -> Scan:
-    """The scan with the values of a result, as `stored_hu.restored` has them.
+    """Returns the scan with the values of a result of `stored_hu.restored`.
 
     Args:
-      scan: what the result was made of.
+      scan: the scan from which the result was made.
       stored: float32 (slices, rows, columns) HU; padding as a file marks it.
-      **changes: other fields.
+      **changes: values of other fields.
     """
     marked = stored <= ALWAYS_PADDING_HU
     padding = np.where(marked, stored, np.nan).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Names that other software gives to tensors, written out block by block.
+"""Names of tensors in other libraries, written out block by block.
 
 Each function yields (our path of a module, their name of it); `tensors_of` makes a
 state dict of a network's variables under such names, laid out as PyTorch has them.
@@ -136,7 +136,7 @@ def paths_of(variables):
 
 
 def tensors_of(variables, names):
-    """A state dict of variables, by (path of a module, its foreign name)."""
+    """Returns a state dict of variables, from (path of a module, foreign name)."""
     names, found = dict(names), {}
     for (_, *modules, leaf), values in paths_of(variables):
         theirs = names["/".join(modules)]
@@ -156,7 +156,7 @@ def shapes_of(network, size=32, channels=3):
 
 
 def random_variables(network):
-    """Variables without rhyme or reason: random numbers, positive variances."""
+    """Returns variables of random numbers, with positive variances."""
     rng = np.random.default_rng(0)
     return jax.tree.map(
         lambda leaf: rng.uniform(0.1, 1, leaf.shape).astype(np.float32),

@@ -1,8 +1,8 @@
-"""A diagnosis of nothing, healthy unless told otherwise."""
+"""A made-up diagnosis, healthy by default."""
 
 import numpy as np
 
-from acq.diagnosis.diagnosis import Diagnosis, Shown
+from acq.diagnosis.diagnosis import Diagnosis, Examples
 from acq.diagnosis.sample_measures import Variety
 
 CLASSES, SAMPLES = 5, 100
@@ -30,7 +30,7 @@ def make_diagnosis(*, channels=3, shown_classes=CLASSES, **changes):
         "drawn": np.full(CLASSES, SAMPLES // CLASSES),
         "recognised": np.array([20, 18, 15, 20, 9]),
         "variety": make_variety(),
-        "shown": Shown(
+        "examples": Examples(
             label=shown,
             images=rng.normal(size=(len(shown), 8, 8, channels)),
             attention=attention / attention.sum((1, 2), keepdims=True),

@@ -1,4 +1,4 @@
-"""Networks outside the zoo: the smallest that is accepted, and some that are not."""
+"""Networks outside the zoo: a small accepted one, and some that are refused."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -86,7 +86,7 @@ class NeedsMore(nn.Module):
 
 
 class Misnamed(Small):
-    """Its names tell the opposite of the order in which its layers are called."""
+    """The names of its layers suggest the opposite of their order."""
 
     @nn.compact
     def __call__(self, x, train=False):

@@ -1,4 +1,4 @@
-"""A run on a network of one's own, with untrained weights and few steps."""
+"""A run with a user's own network, untrained weights and few steps."""
 
 import numpy as np
 
@@ -25,7 +25,7 @@ def make_config(folder, **changes) -> ConfigDict:
     config.eval.batch_size = 8
     config.generator.width = 4
     config.generator.latent = 4
-    config.generator.learning_rate = 1e-3  # a few steps are to stay near each other
+    config.generator.learning_rate = 1e-3  # so that results of a few steps stay close
     config.generator.warmup = "3 steps"
     config.train.duration = "3 steps"
     config.train.batch_size = 8

@@ -1,4 +1,4 @@
-"""One of the processes of `test_quantize_processes.py`: a run of its own config."""
+"""A process of `test_quantize_processes.py`: a run of its config."""
 
 import json
 import sys

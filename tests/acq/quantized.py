@@ -13,7 +13,7 @@ CLASSES = 5
 
 
 def quant_layers(bits, *, symmetric=False, gradient="identity", others=None):
-    """Kernels and activations on the same grid, activations with the gradient."""
+    """Returns layers with one grid for kernels and activations."""
     grid = Grid(bits, symmetric)
     return QuantLayers(
         Quantizer(grid),
@@ -23,20 +23,20 @@ def quant_layers(bits, *, symmetric=False, gradient="identity", others=None):
 
 
 def create(name, layers):
-    """The small network called `name`, or 'own'."""
+    """Returns the small network `name`, or 'own'."""
     if name == "own":
         return PlainNet(layers, CLASSES, width=4)
     return create_small(name, layers, CLASSES)
 
 
 def float_variables(name):
-    """(variables, images) of the float network."""
+    """Returns (variables, images) of the float network."""
     x = random_images("cifar" if name == "own" else name, count=2)
     return random_variables(create(name, FloatLayers()), x), x
 
 
 def quantized(name, layers):
-    """(network, variables with ranges that clip a little, images)."""
+    """Returns (network, variables with ranges that clip a little, images)."""
     network = create(name, layers)
     variables, x = float_variables(name)
     shapes = jax.eval_shape(network.init, jax.random.key(0), x)

@@ -1,4 +1,4 @@
-"""Recipes, changed by a few keys, and a teacher for what they describe."""
+"""Recipes with a few changed keys, and a teacher for them."""
 
 from acq.classifier import Classifier, Normalisation, Record
 from acq.layers.float import FloatLayers
@@ -18,7 +18,7 @@ def changed(variant="default", **values):
 
 
 def teacher(classes=5, image_size=8):
-    """Without variables: nothing here applies it."""
+    """Returns a teacher without variables, because nothing here applies it."""
     normalisation = Normalisation(mean=(0.5,) * 3, std=(0.2,) * 3)
     return Classifier(
         network=PlainNet(FloatLayers(), classes, width=4),

@@ -146,7 +146,7 @@ def test_no_images_are_refused():
 
 
 class Means(nn.Module):
-    """Its logits are the channels' means, negated in training mode."""
+    """A network whose logits are the channels' means, negated in training mode."""
 
     classes: int
 
@@ -164,7 +164,7 @@ def test_a_network_gives_its_logits_in_evaluation_mode():
 
 
 def test_unusable_images_are_told_together_and_by_name():
-    """Such as those that were damaged after the run had begun."""
+    """Images may be damaged after the run has begun."""
 
     def read(place):
         if place in (4, 20):

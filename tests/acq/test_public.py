@@ -1,6 +1,7 @@
-"""`import acq`: arrays in, a small network out."""
+"""`import acq`: from arrays to a small network."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -9,12 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 import acq
 from acq.classifier import Record
 from acq.export import load_quantized
 from acq.layers.float import FloatLayers
 from acq.models import create_network
+from acq.quantization import in_memory
+from acq.quantization.settings import QuantizationSettings, QuantizerSettings
 from acq.tasks.quantize import quantize_run
 from acq.tasks.settings import task_settings
 from acq.teacher.in_memory import given_classifier
@@ -35,7 +39,7 @@ FEW = {
 
 
 def trained(network):
-    """Variables with statistics that are not a new network's."""
+    """Returns variables with statistics that no new network has."""
     return theirs.random_variables(network)
 
 
@@ -77,7 +81,7 @@ def test_names_are_there_and_importing_the_package_imports_little():
 
 @pytest.mark.slow
 def test_the_same_integers_as_the_task_s(network, small, tmp_path):
-    """From the same weights, in a file there and in memory here."""
+    """The command reads the same weights from a file that this reads from memory."""
     names = {name: name for i in range(3) for name in (f"conv{i}", f"bn{i}")}
     tensors = theirs.tensors_of(trained(network), (names | {"head": "head"}).items())
     np.savez(tmp_path / "w.npz", **tensors)
@@ -90,6 +94,23 @@ def test_the_same_integers_as_the_task_s(network, small, tmp_path):
     for key in ("sha256", "quantizer", "layer_bits", "seed", "step", "kind"):
         assert of_task[key] == ours[key], key
     assert task_settings(config).quantization.train.steps == ours["step"]
+
+
+@pytest.mark.slow
+def test_options_of_the_quantizer_do_what_they_say(network, small):
+    observed = {"range_source": "observed", "observe_steps": 2, "decay": 0.5}
+    options = {"symmetric_weights": True, "gradient": "clipped", **observed}
+    arguments = {"mean": MEAN, "std": STD, **FEW}
+    found = acq.quantize(network, trained(network), **arguments, **options)
+    stated = found.manifest["quantizer"]
+    assert {key: stated[key] for key in options} == options
+    # Around 0: signed integers, and no zero point but 0.
+    for path, leaf in flatten_dict(found.variables).items():
+        if path[-1] == "kernel":
+            assert leaf.dtype == np.int8, path
+    minmax = acq.quantize(network, trained(network), **arguments, range_method="minmax")
+    apart = [float(np.ptp(one(images()) - small(images()))) for one in (found, minmax)]
+    assert all(apart)
 
 
 @pytest.mark.slow
@@ -155,12 +176,59 @@ def test_images_that_are_none_are_refused(small, given, said):
         ({"image_size": 18}, "image_size: got 18, accepted: a multiple of 4"),
         ({"classes": 4}, "classes: got 4, the module has 3"),
         ({"student": acq.StudentSettings(kl_weight=0, hint_weight=0)}, "all 0"),
+        ({"observe_steps": 0}, "observe_steps: got 0, accepted: a whole number, 1 to"),
+        ({"decay": 1.1}, "decay: got 1.1, accepted: a number from 0 to 1"),
     ],
 )
 def test_arguments_that_are_none_are_refused(network, changes, said):
     arguments = {"mean": MEAN, "std": STD, **FEW, **changes}
     with pytest.raises(UserError, match=said):
         acq.quantize(network, trained(network), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("symmetric_weights", 2, "got 2, accepted: True, False"),
+        ("gradient", "none", "got 'none', accepted: 'identity', 'clipped', 'learned'"),
+        ("range_source", "real", "got 'real', accepted: 'observed', 'bn_statistics'"),
+        ("range_method", "max", "got 'max', accepted: 'minmax', 'mse'"),
+    ],
+)
+def test_values_of_another_type_are_refused(name, value, said):
+    """Set behind the type checks, which only tests have."""
+    settings = QuantizationSettings(quantizer=QuantizerSettings())
+    assert in_memory._problems(settings) == []
+    object.__setattr__(settings.quantizer, name, value)
+    assert in_memory._problems(settings) == [f"{name}: {said}"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"layer_bits": {"fc": 8}}, r"^layer_bits: got 'fc'"),
+        ({"batch_size": 6}, r"^batch_size: got 6, accepted: a multiple of"),
+        ({"batch_size": 7}, r"\n  batch_size: got 7, accepted: an even number"),
+        ({"image_size": 18}, r"^image_size: got 18"),
+        (
+            {"generator": acq.GeneratorSettings(width=4, latent=3)},
+            r"^generator\.latent: got 3, accepted with generator\.output='pixels'",
+        ),
+        (
+            {"generator": acq.GeneratorSettings(width=4, latent=4, shift=16)},
+            r"^generator\.shift: got 16",
+        ),
+        (
+            {"generator": acq.GeneratorSettings(width=4, attention="grad_cam")},
+            r"^generator\.attention: got 'grad_cam', but PlainNet",
+        ),
+    ],
+)
+def test_messages_name_arguments_and_no_config_keys(network, changes, said):
+    arguments = {"mean": MEAN, "std": STD, **FEW, **changes}
+    with pytest.raises(UserError, match=said) as refused:
+        acq.quantize(network, trained(network), **arguments)
+    assert not re.search(r"config\.|train\.|quantizer\.", str(refused.value))
 
 
 def _given(network, variables, **changes):
@@ -227,7 +295,7 @@ def test_it_is_quiet_unless_it_is_asked_not_to_be(network, capfd):
 
 @pytest.mark.slow
 def test_exports_of_before_are_read(small, tmp_path):
-    """They had durations as texts, and a text of the layers' bits."""
+    """Old exports hold durations and the layers' bits as texts."""
     small.save(tmp_path)
     path = tmp_path / "manifest.json"
     manifest = json.loads(path.read_text())
@@ -239,13 +307,13 @@ def test_exports_of_before_are_read(small, tmp_path):
     )
     del manifest["quantizer"]["weight_bits"]
     path.write_text(json.dumps(manifest))
-    with pytest.raises(UserError, match="not of a quantized network"):
+    with pytest.raises(UserError, match="not the manifest of a quantized"):
         acq.load_quantized(tmp_path)
 
 
 class Outer:
     class Hidden(PlainNet):
-        """Not to be found by its name."""
+        """A network that cannot be imported by name."""
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""A quantization by two processes over gloo: what one makes with as many devices."""
+"""Quantization in two processes over gloo equals one process with as many devices."""
 
 import json
 

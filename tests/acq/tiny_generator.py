@@ -14,7 +14,7 @@ CLASSES = 3
 
 
 class TwoNorms(nn.Module):
-    """What the second norm is given depends on the mode of the first."""
+    """A network in which the second norm's input depends on the first norm's mode."""
 
     layers: Layers
     classes: int
@@ -33,7 +33,7 @@ PARTS = GeneratorParts(
     generator=Generator(
         image_size=8, channels=2, classes=CLASSES, width=4, axis_name=AXIS
     ),
-    teacher=TwoNorms(FloatLayers(AXIS), CLASSES),
+    teacher=TwoNorms(FloatLayers(axis_name=AXIS), CLASSES),
     loss=GeneratorLoss(center_weight=1.0),
     sampling=Sampling(
         latent=5, classes=CLASSES, reach=0.6, paired=False, shift=2, seed=7
@@ -45,7 +45,7 @@ PARTS = GeneratorParts(
 
 @jax.jit
 def create_variables():
-    """Parameters of the generator, variables of the teacher."""
+    """Returns parameters of the generator and variables of the teacher."""
     conditions = PARTS.sampling.draw(jnp.arange(4, dtype=jnp.uint32))
     images = jnp.zeros((4, 8, 8, 2))
     generator = PARTS.generator.clone(axis_name=None)
@@ -62,7 +62,7 @@ def create_variables():
 
 
 def with_zeros(params, *layers):
-    """Parameters with all of some layers' zero."""
+    """Returns parameters in which some layers are all zero."""
     return {
         name: jax.tree.map(jnp.zeros_like, tree) if name in layers else tree
         for name, tree in params.items()

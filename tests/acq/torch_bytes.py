@@ -1,4 +1,4 @@
-"""Files of `torch.save`, assembled byte by byte, without torch and without pickle."""
+"""Makes files of `torch.save` byte by byte, without torch and without pickle."""
 
 import io
 import struct
@@ -52,7 +52,7 @@ def storage(key, count, kind="FloatStorage", view=None):
 
 
 def tensor(key, shape, *, strides=None, offset=0, count=None, **options):
-    """A tensor, C-contiguous and alone in its storage unless told otherwise."""
+    """Returns a tensor; by default C-contiguous and alone in its storage."""
     if strides is None:
         strides = [int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))]
     count = int(np.prod(shape)) if count is None else count
@@ -68,7 +68,7 @@ def tensor(key, shape, *, strides=None, offset=0, count=None, **options):
 
 
 def zipped(body, storages, *, order=b"little", compression=zipfile.ZIP_STORED):
-    """Bytes of today's format; `storages` are bytes by key."""
+    """Returns the format since PyTorch 1.6; `storages` are bytes by key."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", compression) as archive:
         archive.writestr("net/data.pkl", program(body))
@@ -79,7 +79,7 @@ def zipped(body, storages, *, order=b"little", compression=zipfile.ZIP_STORED):
 
 
 def legacy(body, storages, *, little=True):
-    """Bytes of the format before PyTorch 1.6; `storages` are arrays by key."""
+    """Returns the format before PyTorch 1.6; `storages` are arrays by key."""
     system = mapping(
         protocol_version=integer(1001), little_endian=b"\x88" if little else b"\x89"
     )

@@ -1,4 +1,4 @@
-"""A difficult case: what builds its files, and what the right outcome is."""
+"""A difficult case: how to build its files, and the right outcome."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ Build: TypeAlias = Callable[[Path, Source], Truth]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Case:
-    """A folder of files with one thing that files in the wild have.
+    """A folder of files with one peculiarity of real files.
 
     Attributes:
       name: of the case, and of its folder.

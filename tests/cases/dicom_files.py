@@ -1,4 +1,4 @@
-"""Files as they lie in folders: names, damage, strangers, links."""
+"""Files in folders: names, damage, files of other software, links."""
 
 import copy
 import os
@@ -30,13 +30,13 @@ def under(*names: str) -> Build:
 
 
 def under_uids(folder: Path, source: Source) -> Truth:
-    """Named by their UIDs, dots and all."""
+    """Files are named by their UIDs, with dots."""
     slices = source.slices()
     return write(folder, slices, source.hu, [str(d.SOPInstanceUID) for d in slices])
 
 
 def deep(folder: Path, source: Source) -> Truth:
-    """Far down in folders of long names."""
+    """Files are deep in folders with long names."""
     parts = [f"a long folder, with spaces & ümläuts {i}" + "x" * 60 for i in range(5)]
     below = Path(*parts)
     truth = plain(folder / below, source)
@@ -44,7 +44,7 @@ def deep(folder: Path, source: Source) -> Truth:
 
 
 def damaged(name: str, change: Callable[[bytes], bytes], syntax: UID | None = None):
-    """One file of the series changed, after compression if there is any."""
+    """Changes one file of the series, after compression if there is any."""
 
     def build(folder: Path, source: Source) -> Truth:
         slices = source.slices()
@@ -60,7 +60,7 @@ def damaged(name: str, change: Callable[[bytes], bytes], syntax: UID | None = No
 
 
 def cut_stream(syntax: UID) -> Build:
-    """A codestream cut inside a sound DICOM file."""
+    """Cuts the codestream inside a valid DICOM file."""
 
     def build(folder: Path, source: Source) -> Truth:
         slices = source.slices()
@@ -87,7 +87,7 @@ def pixel_bytes(change: Callable[[bytes], bytes]) -> Build:
 
 
 def no_preamble(*, implicit: bool, meta: bool = False) -> Build:
-    """What old archives hold: no preamble, and mostly no file meta group."""
+    """As in old archives: no preamble, and mostly no file meta group."""
 
     def build(folder: Path, source: Source) -> Truth:
         slices = source.slices()
@@ -150,7 +150,7 @@ def two_series(folder: Path, source: Source) -> Truth:
 
 
 def with_junk(folder: Path, source: Source) -> Truth:
-    """What other systems leave behind."""
+    """Adds files that other systems leave behind."""
     truth = plain(folder, source)
     for name, content in _JUNK.items():
         (folder / name).write_bytes(content)
@@ -171,7 +171,7 @@ def dicomdir(folder: Path, source: Source) -> Truth:
 
 
 def linked(folder: Path, source: Source) -> Truth:
-    """A folder that lies elsewhere, outside what is searched."""
+    """A link to a folder outside the searched one."""
     elsewhere = folder.parents[1] / f"elsewhere_{folder.name}"
     truth = plain(elsewhere, source)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -180,7 +180,7 @@ def linked(folder: Path, source: Source) -> Truth:
 
 
 def looped(folder: Path, source: Source) -> Truth:
-    """A link to the folder that it lies in."""
+    """A link to the folder that contains it."""
     truth = plain(folder, source)
     os.symlink(folder, folder / "again")
     return truth
@@ -280,7 +280,7 @@ FILES = (
 
 
 def _without_preamble_at_end(folder: Path, source: Source) -> Truth:
-    """The last slice alone lost its preamble: left out, it would end the series."""
+    """Only the last slice lost its preamble: without it the series would end early."""
     truth = plain(folder, source)
     (folder / "006.dcm").write_bytes((folder / "006.dcm").read_bytes()[132:])
     return truth

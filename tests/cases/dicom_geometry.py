@@ -1,4 +1,4 @@
-"""Where slices lie: uneven, drifting, tilted, unknown; and how large pixels are."""
+"""Places of slices: uneven, drifting, tilted, unknown; and sizes of pixels."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,14 +51,14 @@ def tilted(degrees: float, *, upright: bool = False) -> Build:
 
 
 def drifting(data: FileDataset, index: int) -> None:
-    """0.14 mm to the side a slice: 0.7 mm in all."""
+    """Each slice is shifted by 0.14 mm to the side, 0.7 mm in all."""
     data.ImagePositionPatient[0] = (
         f"{float(data.ImagePositionPatient[0]) + 0.14 * index:.2f}"
     )
 
 
 def opposite_location(data: FileDataset, index: int) -> None:
-    """Some scanners count SliceLocation against z."""
+    """SliceLocation falls with z, as with some scanners."""
     data.SliceLocation = f"{-float(data.ImagePositionPatient[2]):g}"
 
 
@@ -73,14 +73,14 @@ def kept(indices: Sequence[int]) -> Build:
 
 
 def same_place(folder: Path, source: Source) -> Truth:
-    """Two slices at one place."""
+    """Two slices at one position."""
     slices = source.slices()
     slices[3].ImagePositionPatient = slices[2].ImagePositionPatient
     return write(folder, slices, source.hu)
 
 
 def spacing_text(text: str) -> Edit:
-    """PixelSpacing as it is written."""
+    """PixelSpacing with a given text."""
     return raw_text("PixelSpacing", text)
 
 

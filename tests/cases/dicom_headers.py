@@ -1,4 +1,4 @@
-"""What headers say beside pixels and places: names, dose, windows, flags."""
+"""Header attributes besides pixels and places: names, dose, windows, flags."""
 
 import warnings
 from pathlib import Path
@@ -38,7 +38,7 @@ def named(charset: str | list[str], name: str) -> Build:
 
 
 def full_precision(data: FileDataset, index: int) -> None:
-    """Numbers of 64 bits that six digits do not hold."""
+    """64-bit numbers that need more than six digits."""
     data.SpiralPitchFactor = 0.98437512345678
     data.RevolutionTime = 0.28512345678912 + index / 3
     data.TotalCollimationWidth = 57.600000381469727
@@ -59,7 +59,7 @@ def with_dose(*, phantom: bool) -> Build:
 
 
 def lossy(syntax: str, **how: object) -> Build:
-    """Compressed with loss, though no flag says so."""
+    """Compressed with loss, but without a flag."""
 
     def build(folder: Path, source: Source) -> Truth:
         slices = source.slices()
@@ -80,7 +80,7 @@ def same_uids(data: FileDataset, index: int) -> None:
 
 
 def own_series(data: FileDataset, index: int) -> None:
-    """Each slice has a series of its own: another bad anonymiser."""
+    """Each slice has its own series: another bad anonymiser."""
     data.SeriesInstanceUID = generate_uid()
 
 
@@ -90,7 +90,7 @@ def counted_backwards(data: FileDataset, index: int) -> None:
 
 
 def no_series(data: FileDataset, index: int) -> None:
-    """SeriesInstanceUID is not there."""
+    """SeriesInstanceUID is missing."""
     del data.SeriesInstanceUID
 
 

@@ -1,4 +1,4 @@
-"""How pixels are stored: encodings, compression, padding, and what is no HU."""
+"""How pixels are stored: encodings, compression, padding, values that are not HU."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -97,7 +97,7 @@ def high_bits(values: int, *, overlay: bool = False) -> Build:
 
 
 def masked_sign(folder: Path, source: Source) -> Truth:
-    """12 signed bits whose sign is in bit 11 alone."""
+    """12 signed bits with the sign only in bit 11."""
     slices = source.slices()
     for data, image in zip(slices, source.hu, strict=True):
         store(data, image, intercept=0, signed=True, bits=12)
@@ -106,7 +106,7 @@ def masked_sign(folder: Path, source: Source) -> Truth:
 
 
 def in_syntax(syntax: UID, **how: bool) -> Build:
-    """Uncompressed, in a transfer syntax that is not the usual one."""
+    """Uncompressed, in an unusual transfer syntax."""
 
     def build(folder: Path, source: Source) -> Truth:
         slices = source.slices()
@@ -118,7 +118,7 @@ def in_syntax(syntax: UID, **how: bool) -> Build:
 
 
 def big_endian(folder: Path, source: Source) -> Truth:
-    """Explicit big endian, as old archives have it."""
+    """Explicit big endian, as in old archives."""
     names = [f"{index + 1:03d}.dcm" for index in range(len(source.hu))]
     for data, name in zip(source.slices(), names, strict=True):
         turned = Dataset()
@@ -152,7 +152,7 @@ def resized(
 
 
 def rgb(folder: Path, source: Source) -> Truth:
-    """A screenshot."""
+    """The series as screenshots."""
     data = source.slices()[0]
     grey = (source.hu[0] // 16 + 100).clip(0, 255)
     put(data, grey, bits=8, allocated=8)
@@ -164,7 +164,7 @@ def rgb(folder: Path, source: Source) -> Truth:
 
 
 def negative_slope(folder: Path, source: Source) -> Truth:
-    """Stored values fall where HU rise."""
+    """Stored values fall as HU rise."""
     slices = source.slices()
     for data, image in zip(slices, source.hu, strict=True):
         store(data, image, slope=-1, intercept=3071)

@@ -45,7 +45,7 @@ def by_sitk(
     as_name: str = "",
     permuted: tuple[int, ...] = (),
 ) -> Build:
-    """A file that SimpleITK writes, under a name it accepts and renamed afterwards."""
+    """Writes a file with SimpleITK under a name that it accepts, and renames it."""
 
     def build(folder: Path, source: Source) -> Truth:
         folder.mkdir(parents=True, exist_ok=True)
@@ -132,7 +132,7 @@ def edited(build: Build, change: Callable[[Path], object]) -> Build:
 
 
 def halved(name: str) -> Build:
-    """A file that was copied half."""
+    """The first half of a file."""
 
     def change(folder: Path) -> None:
         content = (folder / name).read_bytes()
@@ -193,7 +193,7 @@ def png(
 
 
 def content(name: str, data: bytes) -> Build:
-    """A file that holds something else."""
+    """A file with other content."""
 
     def build(folder: Path, source: Source) -> Truth:
         folder.mkdir(parents=True, exist_ok=True)
@@ -204,7 +204,7 @@ def content(name: str, data: bytes) -> Build:
 
 
 def dangling(folder: Path, source: Source) -> Truth:
-    """A link to a file that is gone."""
+    """A link to a missing file."""
     folder.mkdir(parents=True, exist_ok=True)
     os.symlink(folder / "gone" / "scan.nii.gz", folder / "scan.nii.gz")
     return {"scan.nii.gz": np.zeros((1, 1, 1))}
@@ -222,7 +222,7 @@ def renamed(build: Build, old: str, new: str) -> Build:
 
 
 def packed_twice(folder: Path) -> None:
-    """A gzip under the name of what is not one."""
+    """A gzip file with the name of an uncompressed file."""
     path = folder / "scan.nii"
     path.write_bytes(gzip.compress(path.read_bytes()))
 
@@ -407,7 +407,7 @@ IMAGE_CASES = (
 
 
 def _pictures(folder: Path, source: Source) -> Truth:
-    """Pictures of kinds that are not read, beside a scan."""
+    """Pictures in unsupported formats beside a scan."""
     png("b.jpg", format="JPEG")(folder, source)
     shutil.copy(folder / "b.jpg", folder / "a.tif")
     return _READ["plain_nii_gz"](folder, source)

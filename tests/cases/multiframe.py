@@ -29,7 +29,7 @@ def enhanced(
     intercepts: Sequence[float] = (),
     groups: bool = True,
 ) -> FileDataset:
-    """The source as one multi-frame data set.
+    """The source as one multi-frame dataset.
 
     Args:
       source: its slices.
@@ -76,7 +76,7 @@ def enhanced(
 
 
 def _shared(whole: FileDataset) -> None:
-    """What all frames have in common, and what an enhanced CT must say beside it."""
+    """Returns shared groups, and the other attributes that enhanced CT requires."""
     shared = Dataset()
     shared.PixelMeasuresSequence = _item(
         PixelSpacing=whole.PixelSpacing, SliceThickness=whole.SliceThickness

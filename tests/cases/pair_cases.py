@@ -1,4 +1,4 @@
-"""Folders of pairs, lq/ and gt/, in which something is wrong or unusual."""
+"""Folders of pairs, lq/ and gt/, with something wrong or unusual."""
 
 import dataclasses
 import os
@@ -77,7 +77,7 @@ def put(root: Path, side: str, name: str, what: sitk.Image | bytes) -> None:
 
 
 def good(root: Path, patients: tuple[str, ...] = GOOD) -> None:
-    """Pairs that nothing is wrong with."""
+    """Good pairs."""
     for seed, patient in enumerate(patients):
         for side in SIDES:
             put(root, side, f"{patient}/scan.nii.gz", image(hu_of(side, seed)))
@@ -105,7 +105,7 @@ def both(change: Callable[[np.ndarray], np.ndarray], **how: Any) -> Any:
 
 
 def moved(*origin: float, pixel_mm: float = PIXEL_MM) -> Callable[[Path], None]:
-    """The good pairs, and patient E whose lq lies elsewhere."""
+    """The good pairs, and patient E whose lq is at another position."""
     x, y, z = origin
     return beside(
         lq=lambda: image(hu_of("lq", 9), origin=(x, y, z), pixel_mm=pixel_mm),
@@ -155,7 +155,7 @@ MANY_BAD = {
 
 
 def series_pairs(*patients: str, identity: str = "") -> Callable[[Path], None]:
-    """Patients as DICOM series, with a PatientID of their own or one for all."""
+    """Patients as DICOM series, with one PatientID each or one for all."""
 
     def build(root: Path) -> None:
         for seed, patient in enumerate(patients):
@@ -182,7 +182,7 @@ def scout_beside(root: Path) -> None:
 
 
 def linked(root: Path) -> None:
-    """Patient D lies elsewhere; links lead round in a circle."""
+    """A link leads to patient D; other links form a circle."""
     good(root)
     for side in SIDES:
         elsewhere = root.parent / f"elsewhere_{side}"
@@ -192,7 +192,7 @@ def linked(root: Path) -> None:
 
 
 def prefixed(root: Path) -> None:
-    """Names as public sets have them: quarter_p1 and full_p1."""
+    """Names as in public datasets: quarter_p1 and full_p1."""
     for seed, patient in enumerate(GOOD):
         for side, prefix in zip(SIDES, ("quarter", "full"), strict=True):
             name = f"{prefix}_{patient}.nii.gz"
@@ -200,7 +200,7 @@ def prefixed(root: Path) -> None:
 
 
 def pictures(root: Path) -> None:
-    """PNG of a window: HU are known by it, the pixel size is not."""
+    """PNG of a known window; the pixel size is unknown."""
     for seed in range(4):
         for side in SIDES:
             hu = hu_of(side, seed, 1)

@@ -1,4 +1,4 @@
-"""The plain series that every case is made of: a synthetic chest, or a real one.
+"""The plain series behind every case: a synthetic or a real chest.
 
 The chest is `tests.oracles.thorax` with noise that stays above -1024 HU, so that no
 pixel looks like padding, and a mark that tells the slices and the sides apart.
@@ -29,14 +29,14 @@ class Source:
 
     Attributes:
       hu: whole HU above -1024, (slices, rows, columns).
-      headers: a data set of each slice, pixels included.
+      headers: a dataset of each slice, pixels included.
     """
 
     hu: np.ndarray
     headers: tuple[FileDataset, ...]
 
     def slices(self) -> list[FileDataset]:
-        """New copies of the data sets, to be changed."""
+        """New copies of the datasets, to be changed."""
         return copy.deepcopy(list(self.headers))
 
 
@@ -63,7 +63,7 @@ def synthetic(count: int = COUNT, *, size: int = SIZE, seed: int = 0) -> Source:
 
 
 def real(folder: Path, *, size: int = SIZE) -> Source:
-    """The middle slices of a real series, thinned out to the size of the others."""
+    """Returns middle slices of a real series, subsampled to the size of the others."""
     found = [pydicom.dcmread(path) for path in sorted(folder.rglob("*.dcm"))]
     found = [data for data in found if "ImagePositionPatient" in data]
     found.sort(key=lambda data: float(data.ImagePositionPatient[2]))
@@ -92,7 +92,7 @@ def store(
     bits: int = 16,
     allocated: int = 16,
 ) -> np.ndarray:
-    """Puts HU into a data set; returns what they are after rounding to stored values.
+    """Puts HU into a dataset; returns what they are after rounding to stored values.
 
     NaN, which is padding, must be set by the caller.
     """
@@ -112,7 +112,7 @@ def put(
     bits: int = 16,
     allocated: int = 16,
 ) -> None:
-    """Puts stored values into a data set, and what says how they are stored."""
+    """Puts stored values and their encoding attributes into a dataset."""
     data.Rows, data.Columns = stored.shape
     data.BitsAllocated, data.BitsStored = allocated, bits
     data.HighBit, data.PixelRepresentation = bits - 1, int(signed)
@@ -122,13 +122,13 @@ def put(
 
 
 def decoded(data: FileDataset) -> np.ndarray:
-    """The HU of a data set, by its own slope and intercept."""
+    """The HU of a dataset, by its own slope and intercept."""
     slope, intercept = float(data.RescaleSlope), float(data.RescaleIntercept)
     return data.pixel_array.astype(np.float64) * slope + intercept
 
 
 def save(data: FileDataset, path: Path, **how: bool) -> None:
-    """Writes a data set; values that the standard forbids as well."""
+    """Writes a dataset, even with values that the standard forbids."""
     path.parent.mkdir(parents=True, exist_ok=True)
     data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
     data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID

@@ -1,4 +1,4 @@
-"""Series of cases, written with pydicom: not with what reads them."""
+"""Series for the cases, written with pydicom, independent of the readers."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""One of the processes of `test_processes.py`: a short run, its final state printed."""
+"""A process of `test_processes.py`: a short run that prints its final state."""
 
 import functools
 import os

@@ -21,7 +21,7 @@ def test_restore_gives_the_newest_and_old_ones_go(tmp_path):
         assert saved.restore(_state(0)) is None
         for step in (1, 2, 3):
             saved.save(step, _state(step), {"next_index": step})
-        saved.save(3, _state(99), {})  # this step is there already
+        saved.save(3, _state(99), {})  # this step exists already
     with checkpoint.Checkpoints(tmp_path / "c", keep=2) as saved:
         step, state, data_state = saved.restore(_state(0))
     assert (step, data_state) == (3, {"next_index": 3})

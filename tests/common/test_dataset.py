@@ -1,4 +1,4 @@
-"""What building a dataset says where the disk refuses."""
+"""Messages of building a dataset when the disk fails."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""A folder is one command's, and free again however that command ends."""
+"""One command holds a folder, and its end always frees the folder."""
 
 import errno
 import fcntl

@@ -1,4 +1,4 @@
-"""Results: a folder that has them is complete."""
+"""A workdir with results is complete."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Small CT files for tests, written with pydicom: not with what reads them."""
+"""Small CT files for tests, written with pydicom, independent of the readers."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def make_slice(
     padding=None,
     padding_limit=None,
 ):
-    """A CT slice as a pydicom data set, explicit little endian."""
+    """A CT slice as a pydicom dataset, explicit little endian."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = sop_class
     meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
@@ -84,7 +84,7 @@ def make_slice(
 
 
 def save(data, path):
-    """Writes a data set to a file."""
+    """Writes a dataset to a file."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     data.save_as(path, enforce_file_format=True)
     return Path(path)

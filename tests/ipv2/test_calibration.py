@@ -168,8 +168,8 @@ def checkerboard():
     ("image", "message"),
     [
         (np.full((96, 96), -1000.0, np.float32), "no usable flat region: 0 flat"),
-        (patients(), "nothing to calibrate on"),
-        (np.zeros((40, 96), np.float32), "needs twice that"),
+        (patients(), "too little for a"),
+        (np.zeros((40, 96), np.float32), "accepted: at least twice"),
         (np.full((96, 96), np.nan, np.float32), "not finite"),
         (np.tile(np.arange(96.0), (96, 1)), "grey levels"),
     ],
@@ -203,7 +203,7 @@ def test_input_that_does_not_fit_is_refused(images, spacing, dose, message):
         calibrate(images, spacing, dose=dose)
 
 
-def test_level_that_differs_between_slices_is_said():
+def test_a_level_that_differs_between_slices_is_described():
     fields = {
         "photons": 1e5,
         "photons_error": 0.1,
@@ -225,7 +225,7 @@ def test_level_that_differs_between_slices_is_said():
     quiet = calibration.Calibration(level_spread=0.02, **fields).describe()
     loud = calibration.Calibration(level_spread=0.2, **fields).describe()
     assert len(loud) == len(quiet) + 1 and "tube current" in loud[-1]
-    assert "30 +- 4 photons^2" in " ".join(quiet) and "own noise" in quiet[-1]
+    assert "30 +- 4 photons^2" in " ".join(quiet) and "normal dose's noise" in quiet[-1]
 
 
 def test_window_multiplies_the_filter_and_is_checked():

@@ -1,4 +1,4 @@
-"""All cases by group, each with what judges them."""
+"""All cases by group, each group with its judge."""
 
 from collections.abc import Mapping
 

@@ -20,7 +20,7 @@ def _layers(text: str, *more: str) -> Callable[[Path], list[str]]:
 
 
 def _network(name: str, size: int = 16) -> tuple[str, ...]:
-    """Overrides for a network outside the zoo."""
+    """Returns overrides for a network outside the zoo."""
     return (
         f"teacher.name={_NETWORKS}:{name}",
         "teacher.depth=0",
@@ -105,7 +105,7 @@ _REFUSED = {
     "one_of_two": (_layers("{'conv1': 8, 'head': 8}"), ("'head'", "linear")),
     "left_float": (
         _layers("{'quant_pooled': 8}"),
-        ("'quant_pooled'", "left float", "config.quantizer.other_bits"),
+        ("'quant_pooled'", "stay float", "config.quantizer.other_bits"),
     ),
     "nine_bits": (_layers("{'linear': 9}"), _FORM),
     "one_bit": (_layers("{'linear': 1}"), _FORM),
@@ -139,7 +139,7 @@ BITS_CASES = (
         for name, (recipe, bits) in _VARIANTS.items()
     ),
     *(
-        Case(name=name, build=build, says=says)
-        for name, (build, says) in _REFUSED.items()
+        Case(name=name, build=build, expected=expected)
+        for name, (build, expected) in _REFUSED.items()
     ),
 )

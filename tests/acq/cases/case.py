@@ -1,4 +1,4 @@
-"""A difficult input of the quantizer: what builds it, and what is right."""
+"""A difficult input of the quantizer: its files and the correct outcome."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -13,25 +13,25 @@ Build: TypeAlias = Callable[[Path], list[str]]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Case:
-    """What a person gives, and what is right.
+    """An input of a user, and the correct outcome.
 
     Attributes:
       name: of the case.
       build: writes its files into an existing folder; returns `--config.KEY=VALUE`
         texts.
-      outcome: right, or refused: an error, before any step.
-      says: words that the message, or the log of what is right, must have.
-      lacks: words that neither must have, since they mislead.
-      recipe: file and variants that the overrides go on top of.
-      is_large: whether its network is of ImageNet, and takes seconds.
-      bits: that layers must have where they differ from the usual.
+      outcome: 'right', or 'refused': an error before any step.
+      expected: texts that the message, or the log of a right case, must contain.
+      forbidden: texts that neither may contain, because they mislead.
+      recipe: file and variants; the overrides change it.
+      is_large: whether its network is for ImageNet, which takes seconds.
+      bits: of the layers whose bits differ from the others.
     """
 
     name: str
     build: Build
     outcome: Literal["right", "refused"] = "refused"
-    says: tuple[str, ...] = ()
-    lacks: tuple[str, ...] = ("Traceback",)
+    expected: tuple[str, ...] = ()
+    forbidden: tuple[str, ...] = ("Traceback",)
     recipe: str = SMOKE
     is_large: bool = False
     bits: Mapping[str, int] = dataclasses.field(default_factory=dict)

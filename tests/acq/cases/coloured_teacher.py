@@ -24,7 +24,7 @@ MEAN, STD = (0.58, 0.38, 0.52), (0.2, 0.2, 0.2)
 
 
 def coloured_images(seed: int, of_class: int = OF_CLASS):
-    """Images, uint8, and labels; a little more red than blue, on the mean."""
+    """Returns uint8 images and labels; on average a little more red than blue."""
     rng = np.random.default_rng(seed)
     labels = np.arange(of_class * CLASSES) % CLASSES
     red, green = 90 + 60 * (labels % 3), 30 + 45 * (labels // 3)
@@ -37,7 +37,7 @@ def coloured_images(seed: int, of_class: int = OF_CLASS):
 
 @functools.cache
 def coloured_weights() -> dict[str, np.ndarray]:
-    """The network's tensors, by our own names."""
+    """Returns the network's tensors by our names."""
     images, labels = coloured_images(seed=1, of_class=20)
     x = ((images / 255 - MEAN) / STD).astype(np.float32)
     network = PlainNet(FloatLayers(), CLASSES)
@@ -92,7 +92,7 @@ def write_teacher(
 def coloured_teacher(
     mean: tuple[float, ...] = MEAN, std: tuple[float, ...] = STD
 ) -> Classifier:
-    """The network as it is loaded; its variables are nobody else's."""
+    """Returns the loaded network, with its own copy of the variables."""
     tensors = {
         tuple(name.split("/")): leaf.copy() for name, leaf in coloured_weights().items()
     }
@@ -111,7 +111,7 @@ def coloured_teacher(
 
 
 def coloured_data(of_class: int = OF_CLASS) -> EvalData:
-    """Images that it has not seen, as evaluation data."""
+    """Returns images that the network has not seen, as evaluation data."""
     images, labels = coloured_images(seed=3, of_class=of_class)
     return EvalData(
         name="coloured",

@@ -1,4 +1,4 @@
-"""A config, read from a command line as `launch.py` does."""
+"""Reads a config from a command line like `launch.py`."""
 
 import importlib
 import sys
@@ -12,12 +12,12 @@ from common.config import ConfigDict
 
 
 def command_config(recipe: str, overrides: Sequence[str]) -> ConfigDict:
-    """The config of `PATH[:variants]` with overrides, `--config.KEY=VALUE` each."""
+    """Returns the config of `PATH[:variants]` with overrides `--config.KEY=VALUE`."""
     path, _, variant = recipe.partition(":")
     module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
     command = ["launch.py", *overrides]
     values = flags.FlagValues()
-    # ml_collections looks there for the keys that are set.
+    # ml_collections reads the overridden keys from there.
     with mock.patch.object(sys, "argv", command):
         config_flags.DEFINE_config_dict(
             "config", module.get_config(variant), flag_values=values

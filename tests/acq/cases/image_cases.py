@@ -1,4 +1,4 @@
-"""Evaluation images, right and wrong, for a teacher that tells twelve colours."""
+"""Evaluation images, right and wrong, for a teacher of twelve colours."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -112,7 +112,7 @@ _RIGHT = {
         ("another order: with red and blue swapped",),
     ),
 }
-"""With words that the log has; without any, it warns of nothing."""
+"""Right cases and texts of the log; without texts there is no warning."""
 
 _REFUSED_CASES = {
     "mean_and_std_in_255": (
@@ -159,15 +159,15 @@ IMAGE_CASES = (
             name=name,
             build=build,
             outcome="right",
-            says=says,
-            lacks=("Traceback", "the teacher seems", "labels seem", "not prepared")
-            if not says
+            expected=expected,
+            forbidden=("Traceback", "the teacher seems", "labels seem", "not prepared")
+            if not expected
             else ("Traceback",),
         )
-        for name, (build, says) in _RIGHT.items()
+        for name, (build, expected) in _RIGHT.items()
     ),
     *(
-        Case(name=name, build=build, says=says)
-        for name, (build, says) in _REFUSED_CASES.items()
+        Case(name=name, build=build, expected=expected)
+        for name, (build, expected) in _REFUSED_CASES.items()
     ),
 )

@@ -1,4 +1,4 @@
-"""What is wrong with the outcome of a case: nothing, if the list is empty."""
+"""Runs cases and returns the problems of their outcomes."""
 
 import logging
 import sys
@@ -28,7 +28,7 @@ Judge: TypeAlias = Callable[[Case, Path], list[str]]
 
 
 def judge_teacher(case: Case, folder: Path) -> list[str]:
-    """Problems of a case of weights: right are the variables that they were made of."""
+    """Returns the problems of a case of weights, compared with its variables."""
 
     def load(config: ConfigDict) -> list[str]:
         teacher = load_teacher(teacher_settings(config))
@@ -44,14 +44,16 @@ def judge_teacher(case: Case, folder: Path) -> list[str]:
 
 
 def judge_inputs(case: Case, folder: Path) -> list[str]:
-    """Problems of a case of networks or images: right is what a run may begin with."""
+    """Returns the problems of a case of networks or images."""
 
     def open_all(config: ConfigDict) -> list[str]:
         _, _, evaluation = open_inputs(task_settings(config), folder / "run")
         warned = bool(evaluation and evaluation.warnings)
-        return [f"warned: {evaluation.warnings}"] if warned and not case.says else []
+        return (
+            [f"warned: {evaluation.warnings}"] if warned and not case.expected else []
+        )
 
-    sys.path.insert(0, str(folder))  # where networks of one's own are
+    sys.path.insert(0, str(folder))  # the folder of the case's own networks
     try:
         return _judge(case, folder, open_all)
     finally:
@@ -59,11 +61,11 @@ def judge_inputs(case: Case, folder: Path) -> list[str]:
 
 
 def judge_bits(case: Case, folder: Path) -> list[str]:
-    """Problems of a case of bits: right are those of `case.bits`, the rest as usual."""
+    """Returns the problems of a case of bits, compared with `case.bits`."""
 
-    def layers_of(config: ConfigDict) -> list[str]:
+    def bit_problems(config: ConfigDict) -> list[str]:
         record = stated_record(teacher_settings(config))
-        # Without variables: nothing here applies it.
+        # It needs no variables, because nothing here applies it.
         teacher = Classifier(
             network=create_teacher(record), variables={}, record=record
         )
@@ -83,10 +85,7 @@ def judge_bits(case: Case, folder: Path) -> list[str]:
         same = found == case.bits and set(layers.bits) >= set(case.bits.items())
         return [] if same else [f"bits {found}, right are {dict(case.bits)}"]
 
-    def refuse_or_find(config: ConfigDict) -> list[str]:
-        return layers_of(config)
-
-    return _judge(case, folder, refuse_or_find)
+    return _judge(case, folder, bit_problems)
 
 
 def _judge(
@@ -103,15 +102,17 @@ def _judge(
             refused = str(error)
     if bool(refused) != (case.outcome == "refused"):
         problems.append(f"refused: {refused}" if refused else "not refused")
-    said = refused or "\n".join(lines)
-    problems += [f"does not say {words!r}" for words in case.says if words not in said]
-    problems += [f"says {words!r}" for words in case.lacks if words in said]
+    text = refused or "\n".join(lines)
+    problems += [
+        f"does not say {words!r}" for words in case.expected if words not in text
+    ]
+    problems += [f"says {words!r}" for words in case.forbidden if words in text]
     return problems
 
 
 @contextmanager
 def _logged() -> Iterator[list[str]]:
-    """The messages that are logged meanwhile."""
+    """Yields the list of messages that are logged in the context."""
     lines: list[str] = []
 
     class Keep(logging.Handler):

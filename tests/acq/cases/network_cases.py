@@ -1,4 +1,4 @@
-"""Networks of one's own as people write them, right and wrong: a file of code each."""
+"""Networks of users, right and wrong, each as a file of code."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,7 +34,7 @@ _POOLED = "        pooled = jnp.mean(x, (1, 2))\n"
 
 
 def _network(name: str, changes: Mapping[str, str], *overrides: str) -> Build:
-    """The code with some of its lines replaced, in a module of its own name."""
+    """Writes the code with some lines replaced, in a module with a new name."""
     code = _CODE
     for old, new in changes.items():
         assert old in code, old
@@ -99,7 +99,7 @@ _WARNED: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
 }
 
 _OUTSIDE = "outside of layers"
-_TRAIN = "hand train on"
+_TRAIN = "pass train on"
 _BROKEN: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "relu_outside": ({_ACT0: _line("x = nn.relu(x)")}, ("conv1", _OUTSIDE, "max")),
     "maximum_outside": (
@@ -231,13 +231,15 @@ NETWORK_CASES = (
             name=name,
             build=_network(name, changes),
             outcome="right",
-            lacks=("Traceback", "no batch normalisation takes"),
+            forbidden=("Traceback", "no batch normalisation takes"),
         )
         for name, changes in _RIGHT.items()
     ),
     *(
-        Case(name=name, build=_network(name, changes), outcome="right", says=says)
-        for name, (changes, says) in _WARNED.items()
+        Case(
+            name=name, build=_network(name, changes), outcome="right", expected=expected
+        )
+        for name, (changes, expected) in _WARNED.items()
     ),
     Case(
         name="features_of_one_position_without_attention",
@@ -248,10 +250,10 @@ NETWORK_CASES = (
             "--config.generator.consistency_weight=0.0",
         ),
         outcome="right",
-        says=("centres and attention in the results say nothing",),
+        expected=("centres and attention in the results mean nothing",),
     ),
     *(
-        Case(name=name, build=_network(name, changes), says=says)
-        for name, (changes, says) in _BROKEN.items()
+        Case(name=name, build=_network(name, changes), expected=expected)
+        for name, (changes, expected) in _BROKEN.items()
     ),
 )

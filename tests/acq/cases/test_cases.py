@@ -1,4 +1,4 @@
-"""Every case has its outcome where a run opens what it is given."""
+"""Every case has its outcome when a run opens its inputs."""
 
 import collections
 
@@ -9,7 +9,7 @@ from tests.acq.cases.judging import judge_inputs
 
 
 def _is_slow(group, place, case):
-    """Large networks are, and three of four of those that compile one of their own."""
+    """Marks large networks, and three of four cases that compile their own network."""
     return case.is_large or (group in ("networks", "images") and place % 4 > 0)
 
 
@@ -38,9 +38,9 @@ def test_names_of_cases_are_of_one_case_each():
 
 
 def test_the_judge_sees_what_is_wrong(tmp_path):
-    """A case with the other outcome, and with words that nobody says."""
+    """A case with the other outcome, and with texts that no message contains."""
     (case,) = (one for one in GROUPS["networks"][1] if one.name == "plain")
-    other = type(case)(name="x", build=case.build, says=("no such words",))
+    other = type(case)(name="x", build=case.build, expected=("no such words",))
     assert judge_inputs(other, tmp_path) == [
         "not refused",
         "does not say 'no such words'",

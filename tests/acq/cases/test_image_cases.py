@@ -1,4 +1,4 @@
-"""A wrong teacher at the door of both tasks."""
+"""Both tasks refuse a wrong teacher."""
 
 import json
 
@@ -12,7 +12,7 @@ from tests.acq.cases.image_cases import IMAGE_CASES
 
 
 def test_a_wrong_teacher_is_refused_before_the_folder_is_the_run_s(tmp_path):
-    """So that the command with the mistake mended may use the same folder."""
+    """So the corrected command may use the same folder."""
     case = next(case for case in IMAGE_CASES if case.name == "labels_at_random")
     config = command_config(case.recipe, case.build(tmp_path))
     config.train.batch_size = 8

@@ -56,5 +56,5 @@ def test_other_digits_are_refused(monkeypatch, tmp_path):
     (tmp_path / "f.gz").write_bytes(gzip.compress(b"1,2\n3,4\n"))
     monkeypatch.setattr(digits, "files", lambda package: tmp_path)
     monkeypatch.setattr(digits, "_FILE", "f.gz")
-    with pytest.raises(UserError, match="are not those"):
+    with pytest.raises(UserError, match="differ from those"):
         digits.load_digits()

@@ -5,7 +5,7 @@ from PIL import Image
 from acq.datasets import opening
 from acq.datasets.decoding import Framing, read_image
 from acq.datasets.opening import open_eval_data
-from acq.datasets.unusable import told_together
+from acq.datasets.unusable import reporting_all_unusable
 from common.errors import UserError
 from tests.acq.eval_settings import eval_settings, record_of
 
@@ -53,7 +53,7 @@ def test_classes_are_the_subfolders_sorted_by_name(folder):
 def test_classes_that_are_numbers_are_sorted_as_such(
     tmp_path, caplog, names, order, said
 ):
-    """Label k is the k-th class of the order, which the log tells."""
+    """Label k is the k-th class of the order, which is logged."""
     for seed, name in enumerate(names):
         _write(tmp_path / name / "x.png", _pixels(seed))
     with caplog.at_level("INFO"):
@@ -109,7 +109,7 @@ def test_all_unusable_files_are_told_at_once(tmp_path, monkeypatch, held_bytes):
     config, teacher = eval_settings(path=tmp_path), record_of(size=64)
     with pytest.raises(UserError, match="13 of 30 evaluation images") as error:
         data = open_eval_data(config, teacher)
-        with told_together(data.images):
+        with reporting_all_unusable(data.images):
             data.images[:]
     lines = str(error.value).splitlines()
     assert len(lines) == 12 and lines[-1] == "  and 3 more"

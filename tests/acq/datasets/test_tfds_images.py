@@ -24,7 +24,7 @@ def _pixels(seed, height, width):
 
 
 class SmallImages(tfds.core.GeneratorBasedBuilder):
-    """Images of several sizes, as ImageNet's."""
+    """Images of several sizes, like those of ImageNet."""
 
     VERSION = tfds.core.Version("5.1.0")
 
@@ -56,7 +56,7 @@ class SmallImages(tfds.core.GeneratorBasedBuilder):
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """A small dataset where TFDS would have put ImageNet."""
+    """A small dataset in the folder that TFDS uses for ImageNet."""
     cache = tmp_path_factory.mktemp("cache")
     builder = SmallImages(data_dir=cache)
     dataset.prepare(builder)

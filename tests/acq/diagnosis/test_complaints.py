@@ -88,8 +88,8 @@ def test_recognition_by_chance_is_one_complaint():
     ("achieved", "words"),
     [
         (lambda requested: 0.02 * requested, ("R^2 of the achieved centres is 0.04",
-                                              "does not heed", "move by 0.02")),
-        (lambda requested: -requested, ("is -3.00", "does not heed", "by -1.00")),
+                                              "ignores the centre", "move by 0.02")),
+        (lambda requested: -requested, ("is -3.00", "ignores the centre", "by -1.00")),
         (lambda requested: requested + 0.5, ("They follow", "by 1.00", "reach")),
     ],
 )  # fmt: skip

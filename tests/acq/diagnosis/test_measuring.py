@@ -36,7 +36,7 @@ def diagnosis(variables):
 
 @pytest.fixture(scope="module")
 def one_device(variables):
-    """What one device finds in the joined batches: per sample, and per batch."""
+    """Results of one device for the joined batches, per sample and per batch."""
     sampling = dataclasses.replace(PARTS.sampling, paired=True)
     generator = PARTS.generator.clone(axis_name=None)
     teacher = PARTS.teacher.clone(layers=FloatLayers())
@@ -115,10 +115,10 @@ def test_variety_in_pair_is_that_of_neighbours(diagnosis, one_device):
 
 @pytest.mark.slow
 def test_shown_are_the_first_samples_of_every_class(diagnosis, one_device):
-    shown, label = diagnosis.shown, one_device[0]["label"]
+    examples, label = diagnosis.examples, one_device[0]["label"]
     places = np.concatenate([np.flatnonzero(label == k)[:4] for k in range(CLASSES)])
     assert len(places) > 8  # or the test shows little
-    for name, found in shown._asdict().items():
+    for name, found in examples._asdict().items():
         expected = one_device[0][name][places]
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
 

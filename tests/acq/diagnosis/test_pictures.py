@@ -26,11 +26,11 @@ def _pixels(png):
 
 
 def _one_sample(channels=1, **changes):
-    """A diagnosis that shows the first of its samples only."""
+    """A diagnosis with only the first of its examples."""
     diagnosis = make_diagnosis(channels=channels)
-    shown = diagnosis.shown._replace(**changes)
-    shown = type(shown)(*(values[:1] for values in shown))
-    return dataclasses.replace(diagnosis, shown=shown)
+    examples = diagnosis.examples._replace(**changes)
+    examples = type(examples)(*(values[:1] for values in examples))
+    return dataclasses.replace(diagnosis, examples=examples)
 
 
 def _samples(diagnosis, channels=1):
@@ -43,13 +43,13 @@ def test_every_sample_has_its_place_and_its_colours(channels):
     found = _samples(diagnosis, channels)
     # Five rows; four samples, each twice, with a gap after each and a pair's one more.
     assert found.shape == (TOP + 5 * (TILE + 6), LEFT + 4 * 2 * TILE + 3 * 6 + 10, 3)
-    image = diagnosis.shown.images[6] * 0.25 + 0.5
+    image = diagnosis.examples.images[6] * 0.25 + 0.5
     if channels != 3:
         image = np.mean(image, axis=-1, keepdims=True) * np.ones(3)
     y, x = TOP + TILE + 6, LEFT + 2 * (2 * TILE + 6) + 10
     # One pixel within each square of 12.
-    shown = found[y + 6 : y + TILE : 12, x + 6 : x + TILE : 12]
-    np.testing.assert_allclose(shown / 255, np.clip(image, 0, 1), atol=0.01)
+    examples = found[y + 6 : y + TILE : 12, x + 6 : x + TILE : 12]
+    np.testing.assert_allclose(examples / 255, np.clip(image, 0, 1), atol=0.01)
 
 
 def test_attention_is_brightest_where_it_is_and_markers_are_on_their_centres():

@@ -1,4 +1,4 @@
-"""Bits of single layers: what is asked for, found, rounded to, stored and told."""
+"""Bits of single layers: parsed, matched, used for rounding, stored, reported."""
 
 import itertools
 
@@ -37,7 +37,7 @@ def test_a_dictionary_keeps_its_order():
 
 @pytest.mark.parametrize("name", ["own", *SMALL])
 def test_first_and_last_are_found_in_every_network(name):
-    """By what they take and give, whatever they are called."""
+    """The order of calls decides, not the names."""
     variables, x = float_variables(name)
     kernels = {
         "/".join(path[:-1]): leaf.shape
@@ -108,7 +108,7 @@ def test_activations_are_rounded_on_their_own_grid():
     ],
 )
 def test_integers_give_the_same_logits_by_the_bit(name, others):
-    """With the first and last at 8 bits, and every other layer at bits of its own."""
+    """First and last layer at 8 bits, and every other layer with different bits."""
     layers = layers_of(name)
     spread = dict(zip((x.name for x in layers), itertools.cycle((2, 5, 3, 7, 8))))
     bits = choose_bits(spread, 0, layers, others=True)

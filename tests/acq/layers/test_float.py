@@ -177,5 +177,5 @@ def test_float_layers_fulfil_the_protocol_and_are_static():
     layers = FloatLayers()
     assert isinstance(layers, Layers)
     assert hash(layers) == hash(FloatLayers())
-    assert layers != FloatLayers(AXIS)
+    assert layers != FloatLayers(axis_name=AXIS)
     assert layers.batch_norm(epsilon=0.8, name="n").epsilon == 0.8

@@ -76,7 +76,7 @@ def test_norm_draws_a_normal_of_its_parameters_whatever_comes_in():
 
 @pytest.mark.slow
 def test_ranges_from_statistics_are_those_of_the_normals():
-    """Of PlainNet every activation is ReLU of one normalisation's output."""
+    """Every activation of PlainNet is the ReLU of one normalisation's output."""
     found = ranges_from_statistics(
         plain_net(), layers(), variables(), (64, 8, 8, 3), jax.random.key(0)
     )

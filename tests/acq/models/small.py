@@ -47,14 +47,14 @@ def create_small(name, layers=None, classes=5, **attributes):
 
 
 def random_images(name, count=3, seed=0):
-    """Of the size that suits the network; sides differ."""
+    """Returns images of a size for the network; sides differ."""
     size = SMALL[name][2]
     rng = np.random.default_rng(seed)
     return jnp.asarray(rng.normal(size=(count, size + 2, size, 3)), jnp.float32)
 
 
 def random_variables(network, x, seed=0):
-    """Every leaf off its initial value: kernels of He's scale, others by 0.2."""
+    """Returns random variables, all different from initial values."""
     rng = np.random.default_rng(seed)
 
     def draw(path, leaf):

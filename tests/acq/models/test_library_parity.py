@@ -1,4 +1,4 @@
-"""Our networks with the weights of the libraries that publish some, made at random.
+"""Our networks with random weights of the libraries that publish networks.
 
 Needs PyTorch and, for its networks, each of torchvision, timm and pytorchcv.
 """
@@ -30,7 +30,7 @@ def _pytorchcv(name):
 
 
 def _randomize(module):
-    """Running statistics, scales and biases unlike those of a new network."""
+    """Sets running statistics, scales and biases that no new network has."""
     tensors = [*module.parameters(), *module.buffers()]
     for tensor in tensors:
         if tensor.ndim == 1:

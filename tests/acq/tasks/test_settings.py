@@ -7,10 +7,11 @@ import pytest
 from acq.quantization.settings import QuantizationSettings
 from acq.tasks.check import check, quantization_problems
 from acq.tasks.rules import DIGITS_RULES, RULES
+from acq.tasks.settings import FREE_TO_CHANGE, task_settings
 from acq.tasks.settings import quantization_settings as resolved
-from acq.tasks.settings import task_settings
-from common.config import flatten, refuse
+from common.config import refuse
 from common.errors import UserError
+from common.nested import flatten
 from configs import acq_digits, acq_r20_cifar10
 from configs.base_acq import get_base
 from tests.acq.recipe_config import RECIPES, changed
@@ -140,3 +141,18 @@ def test_durations_are_in_steps():
         config.generator.warmup = duration
         assert resolved(config).train.generator_steps == steps
     assert resolved(config).generator.center_ramp == 0
+
+
+def test_keys_that_are_free_to_change_decide_no_network():
+    def decisive(config):
+        found = task_settings(config)
+        return found.quantization, found.teacher, found.digits, found.generator_path
+
+    config = acq_digits.get_config()
+    keys = dict(flatten(config))
+    before = decisive(config)
+    for key, value in (("task", "x"), ("data.cache", "x"), ("eval.batch_size", 3)):
+        assert key in FREE_TO_CHANGE and keys[key] != value
+        config.update_from_flattened_dict({key: value})
+        assert decisive(config) == before
+    assert len(FREE_TO_CHANGE) == 3

@@ -4,7 +4,8 @@ import pytest
 
 from acq.tasks.settings import teacher_settings
 from acq.tasks.teacher_rules import RULES, teacher_problems
-from common.config import flatten, rule_problems
+from common.config import rule_problems
+from common.nested import flatten
 from tests.acq import odd_networks
 from tests.acq.teacher_config import teacher_config
 

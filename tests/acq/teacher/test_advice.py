@@ -30,7 +30,7 @@ def _cifar(depth=8, shortcut="zero_pad", **options):
 
 
 def _followed(lines, config):
-    """The settings after what the lines say."""
+    """Returns the settings, changed as the lines say."""
     changes = {}
     for key, value in re.findall(r"--config\.teacher\.(\w+)=(\S*[^\s.])", lines):
         kind = type(getattr(config, key))
@@ -148,7 +148,7 @@ def _says_no_network(lines):
 
 
 def test_networks_that_look_like_one_of_ours_are_not_called_so():
-    """Stages of as many blocks as a ResNet's, but of other convolutions."""
+    """Stages with as many blocks as a ResNet, but with other convolutions."""
     one = np.ones((4, 4, 1, 1), np.float32)
     densenet = {
         f"features.denseblock{stage}.denselayer{layer}.conv1.weight": one

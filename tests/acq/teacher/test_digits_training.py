@@ -33,7 +33,7 @@ def _prepare(workdir, **changes):
 
 
 def _split(count, seed):
-    """Stripes in ten directions: easy, and of the digits' shape."""
+    """Returns stripes in ten directions, easy to learn, in the digits' shape."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 10, count).astype(np.int32)
     rows, columns = np.mgrid[:28, :28]

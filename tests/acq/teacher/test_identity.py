@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from acq.layers.float import FloatLayers
+from acq.tasks import evaluate as evaluate_task
+from acq.tasks.evaluate import evaluate_run
 from acq.tasks.quantize import quantize_run
 from acq.teacher.identity import hold_teacher, refuse_replaced_weights
 from acq.teacher.settings import stated_record
-from common.config import RECORDS, anything_computed
 from common.errors import UserError
+from common.workdir import RECORDS, anything_computed
 from tests.acq import foreign_state_dicts as theirs
 from tests.acq.own_network import PlainNet
 from tests.acq.quantize_config import CLASSES, make_config
@@ -76,8 +78,8 @@ def test_a_complete_run_notices_replaced_weights(tmp_path):
 
 
 @pytest.mark.slow
-def test_quantize_goes_on_with_its_weights_alone(tmp_path):
-    """A file replaced behind a complete run, and behind one that is to go on."""
+def test_a_run_continues_with_its_weights_alone(tmp_path):
+    """The file is replaced after a complete run, and before a run resumes."""
     weights, workdir = tmp_path / "w.npz", tmp_path / "run"
     network = PlainNet(FloatLayers(), CLASSES)
     names = {name: name for i in range(3) for name in (f"conv{i}", f"bn{i}")}
@@ -92,7 +94,23 @@ def test_quantize_goes_on_with_its_weights_alone(tmp_path):
     assert known["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
     tensors["head.bias"] = tensors["head.bias"] + 1
     np.savez(weights, **tensors)
+    with pytest.raises(UserError, match="a run with another teacher"):
+        evaluate_run(config, workdir)
+    assert not (workdir / "evaluation.json").exists()
     for _ in range(2):
         with pytest.raises(UserError, match="a run with another teacher"):
             quantize_run(config, workdir)
         (workdir / "results.json").unlink(missing_ok=True)
+
+
+def test_evaluate_notices_replaced_weights_before_it_opens_them(tmp_path, monkeypatch):
+    weights, workdir = tmp_path / "w.npz", tmp_path / "run"
+    workdir.mkdir()
+    weights.write_bytes(b"second")
+    hold_teacher(_record(hashlib.sha256(b"first").hexdigest()), workdir)
+    _compute(workdir)
+    config = make_config(tmp_path)
+    config.teacher.source, config.teacher.weights = "weights", str(weights)
+    monkeypatch.setattr(evaluate_task, "open_teacher", None)
+    with pytest.raises(UserError, match="holds a run with another teacher"):
+        evaluate_run(config, workdir)

@@ -1,4 +1,4 @@
-"""Steps of generator and student: what they learn, on one device and on several.
+"""Steps of generator and student, on one device and on several.
 
 Every run here also finds that replicas are identical and that steps compile once.
 """
@@ -58,7 +58,7 @@ TERMS = ("class", "statistics", "center", "pair", "consistency")
 
 
 class TinyNet(nn.Module):
-    """Two convolutions: less to compile."""
+    """A network of two convolutions, which compiles fast."""
 
     layers: Layers
     classes: int = CLASSES
@@ -74,7 +74,7 @@ class TinyNet(nn.Module):
 
 
 def teacher(axis_name=AXIS):
-    return TinyNet(FloatLayers(axis_name))
+    return TinyNet(FloatLayers(axis_name=axis_name))
 
 
 def generator_parts(loss=ALL_TERMS, axis_name=AXIS, shift=0):
@@ -172,7 +172,7 @@ jax.monitoring.register_event_duration_secs_listener(
 
 
 def run(step, state, steps, devices=4):
-    """[(state, metrics)] after each step on so many devices, compiled in the first."""
+    """Returns [(state, metrics)] after each step; the first step compiles."""
     if devices == jax.device_count():
         over, frozen = pmap_frozen_step(step), replicate(teacher_variables())
         state = replicate(state)
@@ -234,14 +234,14 @@ def assert_close(a, b, atol):
 
 
 def moved(a, b):
-    """The most that any leaf moved, by its path."""
+    """Returns the largest change of each leaf, by path."""
     apart = jax.tree.map(lambda x, y: np.abs(x - y).max(), a, b)
     leaves = jax.tree_util.tree_leaves_with_path(apart)
     return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
 
 def shapes_of(step, state):
-    """Shapes of (state, metrics) after a step; compiles nothing."""
+    """Returns shapes of (state, metrics) after a step; compiles nothing."""
     mapped = jax.vmap(step, in_axes=(None, None, 0), axis_name=AXIS)
     return jax.eval_shape(mapped, teacher_variables(), state, shards(4))
 
@@ -357,7 +357,7 @@ def test_one_device_and_four_give_the_same_generator_student_and_losses():
 
 
 def test_equal_parts_make_the_same_step():
-    """So that a second phase or run compiles nothing again."""
+    """So a second phase or run does not compile again."""
     assert make_generator_step(generator_parts()) is make_generator_step(
         generator_parts()
     )
@@ -410,11 +410,11 @@ def test_the_generator_s_loss_is_the_weighted_sum_of_its_terms(shift):
         total, (images, found) = generator_terms(
             parts, params, teacher_variables(), conditions, step
         )
-        shown = shift_images(images, conditions.shift, BLACK) if shift else images
-        see = functools.partial(
-            observe, parts.teacher, teacher_variables(), shown, conditions.label
+        seen = shift_images(images, conditions.shift, BLACK) if shift else images
+        observed = functools.partial(
+            observe, parts.teacher, teacher_variables(), seen, conditions.label
         )
-        view, train_view = see(train=False), see(train=True)
+        view, train_view = observed(train=False), observed(train=True)
         expected = {
             "class": losses.class_loss(view.logits, conditions.label),
             "statistics": losses.statistics_loss(
@@ -444,7 +444,7 @@ def test_the_generator_s_loss_is_the_weighted_sum_of_its_terms(shift):
 
 
 def test_a_learner_keeps_no_buffer_of_what_it_was_made_of():
-    """Steps donate it, and the teacher's parameters are to be kept."""
+    """Steps donate the state, but the teacher's parameters must stay."""
     params = teacher_variables()["params"]
     learner = create_learner(params, ADAM)
     assert_equal(learner.params, params)

@@ -13,16 +13,16 @@ PLACE = HubFile(repo="timm/resnet18.tv_in1k", file="model.safetensors")
 
 
 def test_the_file_and_revision_asked_for_are_fetched(tmp_path, monkeypatch):
-    asked = []
+    calls = []
 
     def download(*arguments, **options):
-        asked.append((arguments, options))
+        calls.append((arguments, options))
         return str(tmp_path / "cached")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     place = HubFile(repo="a/b", file="c.safetensors", revision="1f2e")
     assert fetch(place) == tmp_path / "cached"
-    assert asked == [(("a/b", "c.safetensors"), {"revision": "1f2e"})]
+    assert calls == [(("a/b", "c.safetensors"), {"revision": "1f2e"})]
 
 
 @pytest.mark.parametrize(
@@ -39,12 +39,12 @@ def test_offline_says_which_file_to_get_and_where_to_give_it(monkeypatch, error)
         raise error
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as raised:
         fetch(PLACE)
-    message = str(told.value)
+    message = str(raised.value)
     assert "model.safetensors of timm/resnet18.tv_in1k, revision main, is" in message
     assert f"the hub's cache ({huggingface_hub.constants.HF_HUB_CACHE})" in message
-    assert "fetched: no network. Where" in message
+    assert "fetched: no network. On" in message
     url = "https://huggingface.co/timm/resnet18.tv_in1k/resolve/main/model.safetensors"
     assert f"download {url}, copy it to this machine" in message
     assert message.endswith("--config.teacher.weights=FOLDER/model.safetensors")

@@ -30,7 +30,7 @@ def test_a_hub_s_config_tells_network_and_images(tmp_path, nested):
     path = tmp_path / "pytorch_model.bin"
     path.write_bytes(b"")
     (found,) = _said(path)
-    assert found.place == str(tmp_path / "config.json")
+    assert found.source == str(tmp_path / "config.json")
     assert found.architecture == "resnetblur18"
     assert (found.mean, found.std) == ((0.5, 0.5, 0.5), (1.0, 0.5, 0.5))
 

@@ -159,10 +159,10 @@ def test_long_lists_are_cut_and_counted():
 def test_advice_is_asked_for_with_the_innermost_names(wrapper):
     _, tensors = _cifar(depth=14)
     variables, _ = _cifar(depth=8)
-    asked = []
+    advised = []
 
     def advise(tensors):
-        asked.append(set(tensors))
+        advised.append(set(tensors))
         return ["Give another file."]
 
     with pytest.raises(UserError, match=r"left over \(\d+\):\n(.*\n)+Give another f"):
@@ -174,7 +174,7 @@ def test_advice_is_asked_for_with_the_innermost_names(wrapper):
             advise=advise,
         )
     kept = {name for name in tensors if not name.endswith("num_batches_tracked")}
-    assert asked == [kept]
+    assert advised == [kept]
 
 
 @pytest.mark.parametrize(

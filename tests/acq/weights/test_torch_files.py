@@ -1,4 +1,4 @@
-"""Files of both formats: hand-assembled ones, and torch's own where it is installed."""
+"""Files of both formats: made by hand, and by torch if it is installed."""
 
 import io
 import os
@@ -27,7 +27,7 @@ KINDS = {
 
 
 def _write(path, body, storages, form, little=True):
-    """Writes arrays by key and what refers to them, in one of the formats."""
+    """Writes arrays by key and tensors that refer to them, in one of the formats."""
     if form == "zip":
         kept = {key: array.tobytes() for key, array in storages.items()}
         path.write_bytes(tb.zipped(body, kept, order=b"little" if little else b"big"))

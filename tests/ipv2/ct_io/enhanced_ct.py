@@ -1,4 +1,4 @@
-"""Multi-frame CT files for tests, written with pydicom: not with what reads them."""
+"""Multi-frame CT files for tests, written with pydicom, independent of the readers."""
 
 import itertools
 
@@ -9,7 +9,7 @@ from pydicom.uid import EnhancedCTImageStorage, ExplicitVRLittleEndian, generate
 
 
 def item(**attributes):
-    """A data set of attributes."""
+    """A dataset of attributes."""
     data = Dataset()
     for name, value in attributes.items():
         setattr(data, name, value)
@@ -28,7 +28,7 @@ def make_enhanced(
     patient="Müller^Jörg",
     signed=False,
 ):
-    """An Enhanced CT data set, explicit little endian.
+    """An Enhanced CT dataset, explicit little endian.
 
     Args:
       stored: values (frames, rows, columns) before rescale.

@@ -636,7 +636,7 @@ def test_tags_of_every_kind_outlive_a_derivation(tmp_path):
     assert source.ReferencedSOPInstanceUID == now.SOPInstanceUID
 
 
-def test_what_archives_want_is_there_without_a_source(tmp_path):
+def test_required_attributes_are_present_without_a_source(tmp_path):
     ct_io.write_volume(volume_of(random_hu(), name="nifti"), tmp_path / "out")
     data = pydicom.dcmread(tmp_path / "out" / "0001.dcm")
     for key in ("StudyDate", "AccessionNumber", "PatientID", "KVP", "SeriesNumber"):
@@ -686,7 +686,7 @@ def test_masks_are_zero_and_one_or_black_and_white(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["out", "a.nii", "a.mhd", "a.dcm"])
-def test_existing_output_is_replaced_only_if_asked(tmp_path, name):
+def test_existing_output_is_replaced_only_with_overwrite(tmp_path, name):
     old, new = volume_of(random_hu((1, 4, 4))), volume_of(random_hu((1, 4, 4), 1))
     path = ct_io.write_volume(old, tmp_path / name)
     with pytest.raises(UserError, match=f"{name}: exists already"):
@@ -715,7 +715,7 @@ def test_format_overrules_the_extension(tmp_path):
     one = volume_of(random_hu((1, 4, 4)))
     path = ct_io.write_volume(one, tmp_path / "slice", format="dicom")
     np.testing.assert_array_equal(ct_io.read_volume(path).hu, one.hu)
-    with pytest.raises(UserError, match="own extension only"):
+    with pytest.raises(UserError, match="only under that format"):
         ct_io.write_volume(one, tmp_path / "a.nii", format="nrrd")
 
 

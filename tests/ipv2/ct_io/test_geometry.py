@@ -1,4 +1,4 @@
-"""Geometry that comes out as it went in, to the text, and what is not known."""
+"""Geometry is written with the exact text of the input; unknown geometry is not."""
 
 import numpy as np
 import pydicom
@@ -18,14 +18,14 @@ GEOMETRY = (
 
 
 def text(data, keyword):
-    """An element's bytes in its file; None where there is none."""
+    """Returns an element's bytes in its file; None without it."""
     if keyword not in data:
         return None
     return data.get_item(pydicom.datadict.tag_for_keyword(keyword)).value
 
 
 def make_at(folder, positions, **changes):
-    """A series of slices at given positions; {name: data set}."""
+    """Writes slices at given positions; returns {name: dataset}."""
     for index, position in enumerate(positions):
         data = make_slice(stored_slice(index), instance=index + 1)
         for keyword, value in {"ImagePositionPatient": position, **changes}.items():
@@ -42,7 +42,7 @@ def make_at(folder, positions, **changes):
 
 
 def copied(folder, options=PLAIN):
-    """What reading and writing makes of a series: (before, after) of each slice."""
+    """Reads and writes a series; returns (before, after) of each slice."""
     volume = ct_io.read_volume(folder, options)
     out = ct_io.write_volume(volume, folder.parent / "out")
     return volume, [

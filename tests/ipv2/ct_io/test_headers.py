@@ -1,4 +1,4 @@
-"""What a derived slice keeps of its source's header, read back with pydicom."""
+"""The header elements that a derived slice keeps, read back with pydicom."""
 
 import numpy as np
 import pydicom
@@ -30,7 +30,7 @@ NAMES = {
 
 
 def raw(keyword, value):
-    """An element as it stands in a file, in explicit little endian."""
+    """Returns an element's bytes in explicit little endian."""
     tag = Tag(keyword)
     value += b" " * (len(value) % 2)
     vr = pydicom.datadict.dictionary_VR(tag)
@@ -38,7 +38,7 @@ def raw(keyword, value):
 
 
 def derived(data, tmp_path, **options):
-    """What reading and writing makes of a slice."""
+    """Reads and writes a slice, and returns the result."""
     volume = ct_io.read_volume(save(data, tmp_path / "a.dcm"))
     return pydicom.dcmread(ct_io.write_volume(volume, tmp_path / "b.dcm", **options))
 
@@ -109,7 +109,7 @@ def test_doubles_keep_every_digit_and_windows_their_words(tmp_path):
         assert now[keyword].value == value, keyword
 
 
-def test_a_lossy_transfer_syntax_is_told(tmp_path):
+def test_a_lossy_transfer_syntax_sets_the_flags(tmp_path):
     data = make_slice(stored_slice(1, size=64))
     data.compress(JPEGLSNearLossless, jls_error=2)
     now = derived(data, tmp_path)
@@ -119,7 +119,7 @@ def test_a_lossy_transfer_syntax_is_told(tmp_path):
     assert now.LossyImageCompressionRatio == pytest.approx(64 * 64 * 2 / packed, 0.05)
 
 
-def test_what_was_done_before_is_told_first(tmp_path):
+def test_the_source_s_derivation_comes_first(tmp_path):
     data = make_slice(stored_slice(1))
     data.DerivationDescription = "resampled"
     now = derived(data, tmp_path, derivation_description="denoised")
@@ -186,7 +186,7 @@ def test_padding_beyond_every_tissue_is_believed(tmp_path):
     assert np.all(volume.hu[0, :, :3] == -1024)
 
 
-def test_a_garbled_number_is_carried_as_it_is(tmp_path):
+def test_a_garbled_number_is_kept_unchanged(tmp_path):
     data = make_slice(stored_slice(1))
     for keyword, text in {"Exposure": "150.5", "SliceLocation": "1,5"}.items():
         vr = pydicom.datadict.dictionary_VR(keyword)

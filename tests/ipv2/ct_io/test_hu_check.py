@@ -1,4 +1,4 @@
-"""Values that cannot be HU are refused at the reader's door, others are not."""
+"""Readers refuse values that cannot be HU, and accept others."""
 
 import re
 
@@ -82,7 +82,7 @@ def test_a_localizer_in_a_folder_of_its_own_is_refused(tmp_path, kind):
 
 @pytest.mark.parametrize("padding", [-2000, -3024])
 def test_padding_does_not_pass_for_air(tmp_path, padding):
-    """HU + 1024 whose field of view is a circle."""
+    """Returns HU + 1024 with a circular field of view."""
     y, x = np.mgrid[:64, :64] - 31.5
     stored = np.where(np.hypot(x, y) > 31, padding, np.maximum(CHEST, -1024) + 1024)
     data = make_slice(stored.astype(int), signed=True, bits=16, intercept="0")
@@ -90,7 +90,7 @@ def test_padding_does_not_pass_for_air(tmp_path, padding):
         ct_io.read_volume(save(data, tmp_path / "a.dcm"))
 
 
-def test_a_black_png_is_what_its_window_says(tmp_path):
+def test_a_black_png_is_not_checked(tmp_path):
     PIL.Image.new("L", (32, 32), 0).save(tmp_path / "above.png")
     options = ct_io.ReadOptions(window=(40.0, 400.0))
     assert np.all(ct_io.read_volume(tmp_path / "above.png", options).hu == -160)

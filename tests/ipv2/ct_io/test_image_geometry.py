@@ -1,4 +1,4 @@
-"""What NIfTI, MHA, MHD and NRRD outputs state of geometry: what their inputs state."""
+"""NIfTI, MHA, MHD and NRRD outputs state the geometry that their inputs state."""
 
 import nibabel
 import numpy as np
@@ -44,7 +44,7 @@ NIFTI_CASES = {
 
 
 def nifti(path, fields, order="<", **more):
-    """A NIfTI file with the header's fields as they are given."""
+    """Writes a NIfTI file with the given header fields."""
     header = nibabel.Nifti1Header(endianness=order)
     header.set_data_dtype(np.int16)
     header.set_data_shape((5, 4, 3))
@@ -65,7 +65,7 @@ def header_of(path):
 
 
 def copied(path, name=None, read=ct_io.ReadOptions(trust_hu=True)):  # noqa: B008
-    """The output of a file that is read and written as it is."""
+    """Reads and writes a file, and returns the output."""
     folder = path.parent / "out"
     volume = ct_io.read_volume(path, read)
     out = ct_io.write_volume(volume, folder / (name or path.name))
@@ -147,7 +147,7 @@ def meta(path, lines):
 
 
 def meta_lines(path):
-    """The lines of geometry in a MetaImage's header."""
+    """Returns the geometry lines of a MetaImage header."""
     head = path.read_bytes().partition(b"ElementDataFile")[0].decode("latin-1")
     pairs = [line.split(" = ") for line in head.splitlines()]
     words = ("offset", "position", "orig", "matrix", "rotation", "orient", "spac")

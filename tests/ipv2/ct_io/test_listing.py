@@ -79,7 +79,7 @@ def test_series_right_below_lq_and_gt_are_a_pair(tmp_path):
     assert (pair.name, pair.lq, pair.gt) == ("", tmp_path / "lq", tmp_path / "gt")
 
 
-def test_no_pair_says_what_is_expected(tmp_path):
+def test_the_message_without_a_pair_states_the_layout(tmp_path):
     with pytest.raises(UserError, match=r"lq: no such folder\. Expected: root/lq"):
         listing.paired_paths(tmp_path)
     (tmp_path / "lq").mkdir()
@@ -260,7 +260,7 @@ def test_links_to_folders_are_followed_once(tmp_path):
     found = listing.list_volumes(root)
     assert [item.name for item in found.items] == ["p1", "p2"]
     (reason,) = reasons(root, found).values()
-    assert reason == f"a link to {root}, which is looked into already"
+    assert reason == f"a link to {root}, which is listed already"
 
 
 @pytest.mark.parametrize("name", ["3.dcm", "IM003", "1.2.840.3"])
@@ -304,7 +304,7 @@ def test_names_pair_by_a_pattern(tmp_path):
     assert left.path.name == "phantom.nii" and "name_pattern" in left.reason
 
 
-def test_one_id_in_all_folders_is_told_and_folders_decide(tmp_path, caplog):
+def test_one_id_in_all_folders_warns_and_folders_are_patients(tmp_path, caplog):
     by_patient = {}
     for name in ("A", "B"):
         make_series(tmp_path / name / "scan", 2, patient="Anonymous")
@@ -312,7 +312,7 @@ def test_one_id_in_all_folders_is_told_and_folders_decide(tmp_path, caplog):
         by_patient.setdefault(ct_io.patient_of(item), []).append(item)
     assert sorted(by_patient) == ["A", "B"]
     ct_io.log_patients(by_patient)
-    assert "'Anonymous' stands in 2 folders (A, B)" in caplog.text
+    assert "'Anonymous' is in 2 folders (A, B)" in caplog.text
 
 
 def test_many_of_one_reason_are_counted(tmp_path):

@@ -1,4 +1,4 @@
-"""Slices of two breaths are paired where their own headers put them."""
+"""Slices of two breaths are paired by the positions in their headers."""
 
 import dataclasses
 

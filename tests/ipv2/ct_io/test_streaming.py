@@ -1,4 +1,4 @@
-"""Slice by slice: the same values and the same files as whole volumes."""
+"""Reading and writing slice by slice gives the values and files of whole volumes."""
 
 import gzip
 import subprocess
@@ -81,7 +81,7 @@ def test_slices_read_alone_are_those_of_the_volume(tmp_path, name):
 @pytest.mark.parametrize("name", ["a.nrrd", "a.mha"])
 @pytest.mark.parametrize("keep", [0.1, 0.6, 0.99])
 @pytest.mark.parametrize("packed", [True, False])
-def test_truncation_is_told_when_a_file_is_unpacked(tmp_path, name, keep, packed):
+def test_truncation_is_refused_when_a_file_is_unpacked(tmp_path, name, keep, packed):
     path = tmp_path / name
     image = sitk.GetImageFromArray(volume_of((4, 32, 32)).hu.astype(np.int16))
     sitk.WriteImage(image, path, useCompression=packed)
@@ -101,7 +101,7 @@ def test_values_that_only_itk_finds_are_read_all_the_same(tmp_path):
         np.testing.assert_array_equal(source.read(3).hu, volume_of().hu[3])
 
 
-def test_padding_is_told_from_what_is_stored(tmp_path):
+def test_a_slice_holds_padding_and_stored_values(tmp_path):
     volume = volume_of()
     volume.hu[1, 2, 3] = -3024
     ct_io.write_volume(volume, tmp_path / "a.nii")
@@ -111,7 +111,7 @@ def test_padding_is_told_from_what_is_stored(tmp_path):
     assert np.count_nonzero(found.hu != found.stored) == 1
 
 
-def test_a_slice_that_is_damaged_is_told_when_it_is_read(tmp_path):
+def test_a_damaged_slice_is_refused_when_it_is_read(tmp_path):
     path = ct_io.write_volume(volume_of(integer=False), tmp_path / "a.mha")
     data = bytearray(path.read_bytes())
     data[-4:] = np.float32(np.nan).tobytes()

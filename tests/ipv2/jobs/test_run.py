@@ -14,7 +14,7 @@ from common.version import COMMIT
 from ipv2.ct_io import Skipped
 from ipv2.jobs import staging
 from ipv2.jobs.job import Job, Target, fitting_name
-from ipv2.jobs.records import Asked
+from ipv2.jobs.records import Terms
 from ipv2.jobs.run import (
     Destination,
     Tally,
@@ -41,9 +41,9 @@ def job_of(folder, name, *results, series=False):
 
 def run(jobs, make, *, overwrite=False, leave=None, **terms):
     folder = jobs[0].record.parent
-    asked = Asked(TERMS | terms, leave or {})
+    wanted = Terms(TERMS | terms, leave or {})
     to = Destination(folder=folder, section="config.x", overwrite=overwrite)
-    return run_jobs("copy", jobs, make, lambda job: asked, to)
+    return run_jobs("copy", jobs, make, lambda job: wanted, to)
 
 
 def writes(text="made", names=("1", "2")):
@@ -86,7 +86,7 @@ def put(path, text="mine"):
     return path
 
 
-def test_what_is_there_is_left_alone_and_what_is_bad_is_told(tmp_path, caplog):
+def test_results_that_are_there_stay_and_failures_are_listed(tmp_path, caplog):
     jobs = [job_of(tmp_path, name) for name in "abc"]
 
     def make(job, work):
@@ -121,7 +121,7 @@ def test_an_interruption_leaves_nothing(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.out", "a.json"])
 @pytest.mark.parametrize("content", ["mine", '{"my": "own"}', ""])
-def test_what_another_made_is_never_replaced_unasked(tmp_path, name, content):
+def test_files_of_others_are_replaced_with_overwrite_only(tmp_path, name, content):
     jobs = [job_of(tmp_path, "b"), job_of(tmp_path, "a")]
     put(tmp_path / "out" / name, content)
     said = r"without a a\.json" if name == "a.out" else r"a\.json: not a record"
@@ -145,18 +145,18 @@ def test_the_data_beside_a_header_is_a_result_too(tmp_path):
     assert results(tmp_path) == {"a.mhd": "again", "a.raw": "again"}
 
 
-def test_another_wish_is_refused_with_every_difference(tmp_path):
+def test_other_terms_are_refused_with_every_difference(tmp_path):
     jobs = [job_of(tmp_path, name) for name in "abcdefghijklmn"]
     run(jobs, writes())
     before = tree(tmp_path)
     with pytest.raises(UserError) as refused:
         run(jobs, writes("again"), task="copy 2", strength=(1, 3), more="x")
-    told = str(refused.value)
-    assert "task: 'copy 1' there, 'copy 2' asked for" in told
-    assert "strength: [1, 2] there, [1, 3] asked for" in told
-    assert "more: 'not stated' there, 'x' asked for" in told
-    assert told.count("was made otherwise") == 10 and "... and 4 more" in told
-    assert told.endswith("--config.x.overwrite=True.")
+    message = str(refused.value)
+    assert "task: 'copy 1' there, 'copy 2' asked for" in message
+    assert "strength: [1, 2] there, [1, 3] asked for" in message
+    assert "more: 'not stated' there, 'x' asked for" in message
+    assert message.count("was made otherwise") == 10 and "... and 4 more" in message
+    assert message.endswith("--config.x.overwrite=True.")
     assert tree(tmp_path) == before
 
 
@@ -297,7 +297,7 @@ ENTRY = ".making/0123456789abcdef"
         (".making", "mine"),
     ],
 )
-def test_what_no_command_left_is_told_and_stays(tmp_path, place, content):
+def test_files_that_no_command_left_are_named_and_stay(tmp_path, place, content):
     put(tmp_path / "mine")
     put(tmp_path / "out/a.out")
     put(tmp_path / "out" / place, content.replace("{root}", str(tmp_path)))
@@ -434,7 +434,7 @@ def test_two_commands_at_once_are_one_too_many(tmp_path):
     assert run([job], writes()).done
 
 
-def test_an_output_that_cannot_be_written_to_is_told(tmp_path):
+def test_an_output_that_cannot_be_written_to_is_named(tmp_path):
     put(tmp_path / "out")
     with pytest.raises(UserError, match=r"config\.x\.output: \S+out cannot be written"):
         run([job_of(tmp_path, "a")], writes())
@@ -468,7 +468,7 @@ def test_the_longest_names_have_a_record(tmp_path):
     assert run([job], writes()) == (0, 1, 0)
 
 
-def test_what_was_left_out_is_told_at_the_end(tmp_path, caplog):
+def test_inputs_that_were_left_out_are_listed_at_the_end(tmp_path, caplog):
     def make(job, work):
         work.leave_out([Skipped(path=Path("IM7"), reason="an empty file")])
         return writes()(job, work)
@@ -476,7 +476,7 @@ def test_what_was_left_out_is_told_at_the_end(tmp_path, caplog):
     jobs = [job_of(tmp_path, "a")]
     to = Destination(folder=tmp_path / "out", section="config", overwrite=False)
     tally = run_jobs(
-        *("copy", jobs, make, lambda job: Asked({}, {}), to),
+        *("copy", jobs, make, lambda job: Terms({}, {}), to),
         skipped=[Skipped(path=Path("b"), reason="no partner")],
         unused=[Skipped(path=Path("x.txt"), reason="no image")],
     )

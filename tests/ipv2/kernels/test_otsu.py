@@ -78,5 +78,5 @@ def test_neighbouring_thresholds_that_float32_cannot_rank():
 
 
 def test_threshold_refuses_empty_images():
-    with pytest.raises(ValueError, match="1 to 16777216 pixels an image, got 0 x 4"):
+    with pytest.raises(ValueError, match="1 to 16777216 pixels per image, got 0 x 4"):
         otsu.otsu_threshold(jnp.zeros((1, 0, 4), jnp.uint8))

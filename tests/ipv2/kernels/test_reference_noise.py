@@ -1,4 +1,4 @@
-"""The published recipe against what the published scripts made of seven images."""
+"""The published recipe against the published scripts' results for seven images."""
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ def test_line_integrals_are_those_of_skimage(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_image_of_the_published_draws_is_the_published_one(name):
-    """The draws are injected.
+    """The test injects the draws.
 
     NumPy's sampler rejects: a mean changed in its last bit may accept one draw more,
     and all that follow are others. So the means are scikit-image's, in float64.

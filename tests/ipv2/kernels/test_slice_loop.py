@@ -1,4 +1,4 @@
-"""The loop over slices: its results, and that the batch does not matter."""
+"""The loop over slices: its results do not depend on the batch."""
 
 import jax
 import jax.numpy as jnp

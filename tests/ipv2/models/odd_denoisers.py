@@ -1,4 +1,4 @@
-"""Networks of a user's that break a rule of ipv2/models/README.md, one each."""
+"""Users' networks that each break one rule of ipv2/models/README.md."""
 
 import flax.linen as nn
 import jax.numpy as jnp

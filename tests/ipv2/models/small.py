@@ -1,4 +1,4 @@
-"""Networks that compile in seconds, and variables that need no compilation at all."""
+"""Networks that compile in seconds, and variables that need no compilation."""
 
 import jax
 import jax.numpy as jnp

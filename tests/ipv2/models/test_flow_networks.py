@@ -290,7 +290,7 @@ def test_network_and_gradient_are_those_of_plain_pytorch(name):
     ("attributes", "x", "time", "message"),
     [
         ({}, (1, 8, 8, 3), (1,), r"FFM takes images of shape \(n, h, w, 1\), got"),
-        ({}, (2, 8, 8, 1), (1,), r"one time an image, of shape \(2,\), got \(1,\)"),
+        ({}, (2, 8, 8, 1), (1,), r"one time per image, of shape \(2,\), got \(1,\)"),
         ({"width": 24}, (1, 8, 8, 1), (1,), "width must be a multiple of 16.*got 24"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Denoisers of a user's own: found, held to the rules, and told where they fail."""
+"""Users' own networks: how they are found and checked, and their messages."""
 
 import re
 from pathlib import Path
@@ -48,7 +48,7 @@ def test_a_network_that_keeps_the_rules_is_taken(class_name):
         ("NegativeRadius", r"radius must be .*got -1\n.*stride must be .*got 0"),
     ],
 )
-def test_a_broken_rule_is_told(class_name, said):
+def test_a_broken_rule_is_refused(class_name, said):
     with pytest.raises(UserError, match=rf"(?s){class_name} cannot be trained.*{said}"):
         _check(class_name)
 
@@ -60,7 +60,7 @@ def test_a_broken_rule_is_told(class_name, said):
         ("Dropping", "nn.Dropout", "applied to images .*InvalidRngError"),
     ],
 )
-def test_what_its_code_raises_is_told_with_file_and_line(class_name, line, said):
+def test_errors_of_its_code_name_file_and_line(class_name, line, said):
     lines = ODD.read_text().splitlines()
     place = next(i for i, text in enumerate(lines, 1) if line in text)
     with pytest.raises(UserError, match=said) as error:
@@ -83,7 +83,7 @@ def test_names_of_no_such_network_are_refused(name, said):
         create_model(name)
 
 
-def test_a_module_that_raises_is_told_with_file_and_line(tmp_path, monkeypatch):
+def test_errors_of_its_module_name_file_and_line(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "raising_network.py").write_text("import jax\n1 / 0\n")
     (tmp_path / "unreadable_network.py").write_text("class Net(\n")
@@ -93,7 +93,7 @@ def test_a_module_that_raises_is_told_with_file_and_line(tmp_path, monkeypatch):
             create_model(f"{name}:Net")
 
 
-def test_an_attribute_its_own_code_refuses_is_told():
+def test_an_attribute_that_its_code_refuses_is_refused():
     with pytest.raises(UserError, match=r"odd_denoisers\.py:\d+: .*one slice alone"):
         create_model(f"{MODULE}:Refusing", channels=3)
 
@@ -114,7 +114,7 @@ def test_a_config_with_a_wrong_network_is_refused_before_any_training(changes, s
         check_config(config)
 
 
-def test_an_export_whose_code_is_gone_says_so(tmp_path):
+def test_an_export_without_its_code_is_refused(tmp_path):
     exports.export_network(tmp_path, name=f"{MODULE}:Fine")
     manifest = tmp_path / "export/manifest.json"
     manifest.write_text(manifest.read_text().replace(":Fine", ":Gone"))
@@ -123,7 +123,7 @@ def test_an_export_whose_code_is_gone_says_so(tmp_path):
 
 
 def _example(folder):
-    """The network of the README, in a file of its own."""
+    """Writes the network of the README to a file."""
     (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
     (folder / "my_network.py").write_text(code)
     return "my_network:SmallNet"

@@ -1,4 +1,4 @@
-"""The phantom thorax: what radiologists would miss if it were missing."""
+"""The phantom thorax shows the anatomy that radiologists expect."""
 
 import jax
 import jax.numpy as jnp

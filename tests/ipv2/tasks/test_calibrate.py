@@ -13,10 +13,11 @@ from common.errors import Incomplete, UserError
 from common.folder_lock import hold_folder
 from configs import simulate as recipe
 from ipv2.calibration import Calibration
-from ipv2.ct_io import Volume, write_volume
+from ipv2.ct_io import ReadOptions, Volume, write_volume
 from ipv2.tasks import calibrate as task
-from ipv2.tasks import settings, simulate
+from ipv2.tasks import simulate
 from ipv2.tasks.check import check_simulate_config
+from ipv2.tasks.job_settings import simulate_settings
 from ipv2.tasks.rules import SIMULATE_RULES
 from tests.oracles.thorax import thorax
 
@@ -64,7 +65,7 @@ def config_of(source, **changes):
 
 
 @pytest.fixture
-def asked(monkeypatch):
+def calls(monkeypatch):
     """What `calibrate` is called with; it finds FOUND."""
     calls = []
 
@@ -77,14 +78,14 @@ def asked(monkeypatch):
     return calls
 
 
-def test_slices_of_all_volumes_are_calibrated_together(asked, tmp_path, caplog):
+def test_slices_of_all_volumes_are_calibrated_together(calls, tmp_path, caplog):
     write(tmp_path / "in/p1.mha", 60)
     write(tmp_path / "in/p2.mha", 60, value=100)
     write(tmp_path / "in/p3.mha", 2, size=32)
     (tmp_path / "in/p4.mha").write_bytes(b"nothing")
     config = config_of(tmp_path / "in", input_dose=0.5)
     task.calibrate_scans(config, tmp_path / "work")
-    ((images, spacing, options),) = asked
+    ((images, spacing, options),) = calls
     # 48 of four volumes: twelve of each of the two that fit.
     assert images.shape == (24, SIZE, SIZE)
     np.testing.assert_array_equal(spacing, np.full(24, 2.0))
@@ -95,7 +96,7 @@ def test_slices_of_all_volumes_are_calibrated_together(asked, tmp_path, caplog):
     assert "2 skipped:" in caplog.text and "calibrate them apart" in caplog.text
 
 
-def test_pairs_are_matched_by_name_and_position(asked, tmp_path):
+def test_pairs_are_matched_by_name_and_position(calls, tmp_path):
     write(tmp_path / "in/p1.mha", 4)
     write(tmp_path / "in/p2.mha", 4)
     write(tmp_path / "low/p2.mha", 4, first=2.0, value=500)
@@ -103,51 +104,52 @@ def test_pairs_are_matched_by_name_and_position(asked, tmp_path):
         tmp_path / "in", **{"data.low": str(tmp_path / "low"), "data.low_dose": 0.1}
     )
     task.calibrate_scans(config, tmp_path / "work")
-    ((images, _, options),) = asked
+    ((images, _, options),) = calls
     low, normal = images
     np.testing.assert_array_equal(normal[:, 0, 0], [-998, -997])
     np.testing.assert_array_equal(low - normal, np.full_like(low, 500))
     assert options["dose"] == (0.1, 1.0)
 
 
-def test_what_is_printed_is_what_simulate_takes(asked, tmp_path, capsys, monkeypatch):
+def test_what_is_printed_is_what_simulate_takes(calls, tmp_path, capsys, monkeypatch):
     write(tmp_path / "a.mha")
     task.calibrate_scans(config_of(tmp_path / "a.mha"), tmp_path / "work")
-    told = capsys.readouterr().out
-    assert "photons a ray at normal dose: 2.5e+05" in told
+    printed = capsys.readouterr().out
+    assert "photons per ray at normal dose: 2.5e+05" in printed
     record = json.loads((tmp_path / "work/calibration.json").read_text())
     assert record["photons"] == 2.5e5
-    command = ["launch.py", *shlex.split(told.split("to use it:")[1])]
+    command = ["launch.py", *shlex.split(printed.split("to use it:")[1])]
     monkeypatch.setattr("sys.argv", command)  # the flags of a config look there
     values = flags.FlagValues()
     config_flags.DEFINE_config_dict("config", recipe.get_config(), flag_values=values)
     values(command)
-    assert settings.simulated_dose_params(values.config) == FOUND.dose_params(0.25)
+    assert simulate_settings(values.config).noise == FOUND.dose_params(0.25)
 
 
-def test_each_volume_on_itself(asked, tmp_path):
+def test_each_volume_on_itself(calls, tmp_path):
     path = write(tmp_path / "a.mha")
     config = config_of(
         path, calibrate=True, dose=0.1, input_dose=0.5, output=str(tmp_path / "out")
     )
-    with simulate.open_scan(path, config) as volume:
-        assert simulate.scan_of(volume, config) == FOUND.dose_params(0.1, 0.5)
-    ((images, spacing, options),) = asked
+    with simulate.open_scan(path, ReadOptions()) as volume:
+        found = simulate.noise_of(volume, simulate_settings(config))
+    assert found == FOUND.dose_params(0.1, 0.5)
+    ((images, spacing, options),) = calls
     assert images.shape == (4, SIZE, SIZE) and spacing == 2.0
     assert options["dose"] == 0.5
 
 
-def test_a_long_volume_is_calibrated_on_some_of_its_slices(asked, tmp_path):
+def test_a_long_volume_is_calibrated_on_some_of_its_slices(calls, tmp_path):
     path = write(tmp_path / "a.mha", 95)
     config = config_of(path, calibrate=True)
-    with simulate.open_scan(path, config) as volume:
-        simulate.scan_of(volume, config)
-    ((images, _, _),) = asked
+    with simulate.open_scan(path, ReadOptions()) as volume:
+        simulate.noise_of(volume, simulate_settings(config))
+    ((images, _, _),) = calls
     # Every other one: they carry their numbers.
     np.testing.assert_array_equal(images[:, 0, 0] + 1000, np.arange(0, 95, 2))
 
 
-def test_skipped_volumes_are_told_where_asked(asked, tmp_path):
+def test_skipped_volumes_are_an_error_with_strict(calls, tmp_path):
     write(tmp_path / "in/a.mha")
     (tmp_path / "in/b.mha").write_bytes(b"nothing")
     with pytest.raises(Incomplete, match="1 skipped"):
@@ -156,7 +158,7 @@ def test_skipped_volumes_are_told_where_asked(asked, tmp_path):
 
 
 def test_a_file_that_cannot_be_read_is_one_of_the_skipped(
-    asked, tmp_path, caplog, monkeypatch
+    calls, tmp_path, caplog, monkeypatch
 ):
     for name in "ab":
         write(tmp_path / f"in/{name}.mha")
@@ -170,11 +172,11 @@ def test_a_file_that_cannot_be_read_is_one_of_the_skipped(
     monkeypatch.setattr(task, "read_scan", fails)
     task.calibrate_scans(config_of(tmp_path / "in"), tmp_path / "work")
     assert "1 skipped:" in caplog.text and "Input/output error" in caplog.text
-    ((images, _, _),) = asked
+    ((images, _, _),) = calls
     assert len(images) == 4
 
 
-def test_a_record_that_cannot_be_written_is_told(asked, tmp_path, monkeypatch):
+def test_a_record_that_cannot_be_written_is_named(calls, tmp_path, monkeypatch):
     def refuse(path, content):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -184,7 +186,7 @@ def test_a_record_that_cannot_be_written_is_told(asked, tmp_path, monkeypatch):
         task.calibrate_scans(config_of(tmp_path / "a.mha"), tmp_path / "work")
 
 
-def test_another_s_file_is_not_replaced(asked, tmp_path):
+def test_another_s_file_is_not_replaced(calls, tmp_path):
     write(tmp_path / "a.mha")
     work, place = tmp_path / "work", tmp_path / "work/calibration.json"
     for content in ("mine", '{"photons": 1}'):
@@ -192,29 +194,29 @@ def test_another_s_file_is_not_replaced(asked, tmp_path):
         place.write_text(content)
         with pytest.raises(UserError, match=r"calibration\.json: is in the way"):
             task.calibrate_scans(config_of(tmp_path / "a.mha"), work)
-        assert place.read_text() == content and not asked
+        assert place.read_text() == content and not calls
     place.unlink()
     (place / "mine").mkdir(parents=True)
     with pytest.raises(UserError, match=r"calibration\.json: is in the way"):
         task.calibrate_scans(config_of(tmp_path / "a.mha"), work)
-    assert (place / "mine").is_dir() and not asked
+    assert (place / "mine").is_dir() and not calls
 
 
-def test_its_own_record_is_replaced(asked, tmp_path):
+def test_its_own_record_is_replaced(calls, tmp_path):
     write(tmp_path / "a.mha")
     for _ in range(2):
         task.calibrate_scans(config_of(tmp_path / "a.mha"), tmp_path / "work")
-    assert len(asked) == 2
+    assert len(calls) == 2
 
 
-def test_one_command_at_a_time_works_in_the_folder(asked, tmp_path):
+def test_one_command_at_a_time_works_in_the_folder(calls, tmp_path):
     write(tmp_path / "a.mha")
     with (
         hold_folder(tmp_path / "work", "x"),
         pytest.raises(UserError, match="task calibrate: another command"),
     ):
         task.calibrate_scans(config_of(tmp_path / "a.mha"), tmp_path / "work")
-    assert not asked
+    assert not calls
 
 
 @pytest.mark.parametrize(
@@ -224,14 +226,14 @@ def test_one_command_at_a_time_works_in_the_folder(asked, tmp_path):
         ({"data.input": "other"}, "has the name of one of"),
     ],
 )
-def test_pairs_that_are_none_are_refused(asked, tmp_path, monkeypatch, changes, said):
+def test_pairs_that_are_none_are_refused(calls, tmp_path, monkeypatch, changes, said):
     monkeypatch.chdir(tmp_path)
     for name in ("in/a.mha", "low/a.mha", "other/b.mha"):
         write(tmp_path / name)
     config = config_of("in", **{"data.low": "low"} | changes)
     with pytest.raises(UserError, match=said):
         task.calibrate_scans(config, tmp_path / "work")
-    assert not asked
+    assert not calls
 
 
 def test_a_fan_beam_is_not_calibrated(tmp_path):

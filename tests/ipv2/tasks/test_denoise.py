@@ -149,7 +149,7 @@ def test_padding_comes_out_as_padding(denoised):
         assert "PixelPaddingValue" not in pydicom.dcmread(found[0])
 
 
-def test_what_was_not_measured_is_told_from_clipped_air():
+def test_padding_is_distinguished_from_clipped_air():
     hu = np.full((32, 32), -1000, np.float32)
     hu[0, :16] = hu[1:5, 0:4] = hu[16:, 31] = PADDING_HU
     hu[31, 3:18] = hu[9:13, 9:25] = PADDING_HU  # too short; not at the border
@@ -237,9 +237,9 @@ def test_the_same_command_goes_on_with_what_is_missing(denoised, capsys, caplog)
     assert (out / "p1/scan.nii.gz").stat().st_mtime_ns == kept
     assert "6 of 10 volumes are there already" in caplog.text
     assert "bad.nrrd" in caplog.text and "not axial slices" in caplog.text
-    told = capsys.readouterr().out
-    assert "2 volumes denoised with cnn10" in told
-    assert "6 there before, 2 skipped" in told
+    printed = capsys.readouterr().out
+    assert "2 volumes denoised with cnn10" in printed
+    assert "6 there before, 2 skipped" in printed
     assert not [p for p in out.rglob("*") if p.name.startswith(".")]
 
 
@@ -320,7 +320,7 @@ def test_neighbours_of_uneven_slices_are_refused(denoised, tmp_path, caplog):
         denoise(
             config_of(tmp_path / "in", tmp_path / "out", **changes), tmp_path / "run"
         )
-    assert "looks at 3 neighbouring slices" in caplog.text
+    assert "reads 3 neighbouring slices" in caplog.text
     denoise(
         config_of(tmp_path / "in", tmp_path / "out", **changes), denoised[0] / "run"
     )
@@ -378,7 +378,7 @@ def test_grey_levels_are_refused_and_nothing_is_left(denoised, tmp_path, caplog)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_result_that_is_not_finite_is_told(tmp_path, caplog):
+def test_a_result_that_is_not_finite_is_listed(tmp_path, caplog):
     export_network(tmp_path / "run", strength=np.inf)
     write_volume(volume_of(chest(1)), tmp_path / "a.mha")
     with pytest.raises(UserError, match="no volume could be denoised"):
@@ -411,7 +411,9 @@ def test_the_output_is_never_in_the_input(denoised):
             denoise(config_of(folder / "in", output), folder / "run")
 
 
-def test_the_data_of_a_user_s_header_are_never_replaced_unasked(denoised, tmp_path):
+def test_the_data_of_a_user_s_header_are_replaced_with_overwrite_only(
+    denoised, tmp_path
+):
     write_volume(volume_of(chest(1)), tmp_path / "in/scan.mhd")
     (tmp_path / "out").mkdir()
     (tmp_path / "out/scan.raw").write_bytes(b"mine")
@@ -422,7 +424,7 @@ def test_the_data_of_a_user_s_header_are_never_replaced_unasked(denoised, tmp_pa
     assert (tmp_path / "out/scan.raw").read_bytes() == b"mine"
 
 
-def test_slices_of_another_stay_with_or_without_leave_to_overwrite(denoised, tmp_path):
+def test_slices_of_others_stay_with_or_without_overwrite(denoised, tmp_path):
     make_series(tmp_path / "in/a", 2, size=SIZE)
     make_series(tmp_path / "out/a", 5, size=SIZE)
     before = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
@@ -472,7 +474,7 @@ def test_a_full_disk_stops_one_volume_and_not_the_rest(
     ]
 
 
-def test_a_user_s_file_is_never_replaced_unasked(denoised, tmp_path):
+def test_a_user_s_file_is_replaced_with_overwrite_only(denoised, tmp_path):
     folder, apply = denoised
     hu = chest(1)
     write_volume(volume_of(hu), tmp_path / "in/a.mha")

@@ -176,7 +176,7 @@ def quick(tmp_path):
     return run
 
 
-def test_what_is_there_is_never_replaced_unasked(quick, tmp_path):
+def test_files_that_are_there_are_replaced_with_overwrite_only(quick, tmp_path):
     """A file, and slices of another series in the folder of one."""
     for name, source in (("p1.nii.gz", "in"), ("p2", "in"), ("p2", "other")):
         _write(tmp_path / source, name)
@@ -190,10 +190,10 @@ def test_what_is_there_is_never_replaced_unasked(quick, tmp_path):
     before = _tree(tmp_path / "out")
     with pytest.raises(UserError) as refused:
         quick()
-    told = str(refused.value)
-    assert "gt_bar/p1.nii.gz: is there, without a p1.json" in told
-    assert "lq_bar/p2/own0.dcm: is there, without a p2.json" in told
-    assert "--config.purify.overwrite=True" in told
+    message = str(refused.value)
+    assert "gt_bar/p1.nii.gz: is there, without a p1.json" in message
+    assert "lq_bar/p2/own0.dcm: is there, without a p2.json" in message
+    assert "--config.purify.overwrite=True" in message
     with pytest.raises(UserError, match=r"own0\.dcm: is in the way"):
         quick(**{"purify.overwrite": True})
     assert _tree(tmp_path / "out") == before

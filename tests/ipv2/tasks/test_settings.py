@@ -1,7 +1,7 @@
 import pytest
 
-from common.config import flatten
 from common.errors import UserError
+from common.nested import flatten
 from configs import ipv2_ffm, ipv2_redcnn, ipv2_zoo, quickstart
 from ipv2.tasks import settings
 from ipv2.tasks.check import check_config
@@ -65,3 +65,9 @@ def test_a_denoiser_is_made_from_the_config():
     denoiser = settings.denoiser(ipv2_redcnn.get_config())
     assert isinstance(denoiser, Regression)
     assert type(denoiser.model).__name__ == "REDCNN"
+
+
+def test_keys_that_are_free_to_change_are_keys():
+    keys = dict(flatten(ipv2_redcnn.get_config()))
+    for free in settings.FREE_TO_CHANGE:
+        assert any(f"{key}.".startswith(f"{free}.") for key in keys), free

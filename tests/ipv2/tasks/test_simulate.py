@@ -13,15 +13,15 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
-from common.config import flatten
 from common.errors import Incomplete, UserError
+from common.nested import flatten
 from common.version import STATED
 from configs import simulate as recipe
 from ipv2.ct_io import PADDING_HU, Volume, open_volume, read_volume, write_volume
 from ipv2.inference.stored_hu import padding, stored_range
 from ipv2.kernels.photon_noise import simulate_low_dose
-from ipv2.tasks import settings
 from ipv2.tasks.check import check_simulate_config
+from ipv2.tasks.job_settings import simulate_settings
 from ipv2.tasks.rules import SIMULATE_RULES
 from ipv2.tasks.scans import check_scan
 from ipv2.tasks.simulate import simulate
@@ -161,7 +161,7 @@ def test_slices_one_by_one_are_the_volume_at_once(simulated, tmp_path, name, low
     if name == "wide.mha":
         path = write_volume(volume_of(hu), tmp_path / name)
     volume = read_volume(path)
-    scan = settings.simulated_dose_params(config_of("", ""))
+    scan = simulate_settings(config_of("", "")).noise
     rng = jax.random.fold_in(jax.random.key(7), zlib.crc32(b"p/a"))
     rngs = jax.vmap(jax.random.fold_in, (None, 0))(rng, jnp.arange(COUNT))
     whole = []
@@ -269,7 +269,7 @@ def test_what_the_input_keeps_to_is_kept_to(hu, expected):
 @pytest.mark.slow
 @pytest.mark.optimized
 def test_noise_is_the_slice_s_whatever_the_batch_and_its_neighbours(tmp_path):
-    scan = settings.simulated_dose_params(config_of("", ""))
+    scan = simulate_settings(config_of("", "")).noise
     path = write_volume(volume_of(chest(4)), tmp_path / "a.mha")
     flat = write_volume(volume_of(np.repeat(chest(1), 2, axis=0)), tmp_path / "f.mha")
 
@@ -308,8 +308,8 @@ def test_the_same_command_goes_on_with_what_is_missing(simulated, capsys, caplog
     assert "3 of 6 volumes are there already" in caplog.text
     assert "2 skipped:" in caplog.text
     assert "bad.nrrd" in caplog.text and "not axial slices" in caplog.text
-    told = capsys.readouterr().out
-    assert "1 volumes simulated at dose 0.1, 3 there before, 2 skipped" in told
+    printed = capsys.readouterr().out
+    assert "1 volumes simulated at dose 0.1, 3 there before, 2 skipped" in printed
     assert not list(out.rglob("p4/*")) and not list(out.rglob("p5/*"))
 
 
@@ -352,8 +352,8 @@ def test_the_corrected_command_goes_on(quick, tmp_path, caplog, capsys):
     quick("in")
     assert "--config.data.window" in caplog.text
     quick("in", **{"data.window": (-600.0, 1500.0), "data.pixel_mm": 0.8})
-    told = capsys.readouterr().out
-    assert "1 volumes simulated at dose 1, 1 there before, 0 skipped" in told
+    printed = capsys.readouterr().out
+    assert "1 volumes simulated at dose 1, 1 there before, 0 skipped" in printed
 
 
 def test_another_series_of_the_folder_is_another_result(quick, tmp_path):
@@ -406,7 +406,7 @@ def test_a_source_that_changed_is_another_source(quick, tmp_path, change):
     quick("moved")
 
 
-def test_files_that_are_no_results_are_told_from_them(quick, tmp_path):
+def test_files_that_are_no_results_are_recognised(quick, tmp_path):
     """Three text files named as results, and one named as a record."""
     for name in "abc":
         write_volume(volume_of(chest(1)), tmp_path / "in" / f"{name}.nii.gz")
@@ -433,7 +433,7 @@ def test_the_longest_names_are_simulated(quick, tmp_path):
     quick("in")
 
 
-def test_skipped_volumes_are_told_where_asked(quick, tmp_path):
+def test_skipped_volumes_are_an_error_with_strict(quick, tmp_path):
     write_volume(volume_of(chest(1)), tmp_path / "in/a.mha")
     (tmp_path / "in/b.mha").write_bytes(b"nothing")
     quick("in")
@@ -455,7 +455,7 @@ def test_padding_comes_back_as_it_was(quick, tmp_path):
 
 
 @pytest.mark.slow
-def test_what_another_made_is_never_replaced_unless_asked(tmp_path):
+def test_files_of_others_are_replaced_with_overwrite_alone(tmp_path):
     hu = chest(2)
     write_volume(volume_of(hu), tmp_path / "in/a.mha")
     mine = write_volume(volume_of(hu + 1), tmp_path / "out/a.mha")
@@ -554,7 +554,7 @@ def test_a_link_of_the_output_does_not_lead_into_the_input(tmp_path):
     before = (tmp_path / "in/p1/a.mha").read_bytes()
     (tmp_path / "out").mkdir()
     (tmp_path / "out/p1").symlink_to(tmp_path / "in/p1")
-    with pytest.raises(UserError, match=r"config\.output: \S+ would be written upon"):
+    with pytest.raises(UserError, match=r"config\.output: \S+ would be written on"):
         config = config_of(tmp_path / "in", tmp_path / "out", overwrite=True)
         simulate(config, tmp_path)
     assert (tmp_path / "in/p1/a.mha").read_bytes() == before

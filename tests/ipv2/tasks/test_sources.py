@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from common.config import flatten
 from common.errors import UserError
+from common.nested import flatten
 from configs import ipv2_redcnn
 from ipv2.tasks import train
 from ipv2.tasks.sources import fingerprints, open_sources, training_record
