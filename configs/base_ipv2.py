@@ -3,7 +3,7 @@
 from common.config import ConfigDict
 
 # The kinds of training pairs, as overrides of `purify`: the two methods, IPv2's
-# ablations, and our extension.
+# ablations, and ours.
 PAIRS = {
     "none": {"version": "none"},
     "v1": {"version": "v1"},
@@ -12,6 +12,9 @@ PAIRS = {
     "no_add": {"version": "v2", "add_noise": "none"},
     "no_remove": {"version": "v2", "remove_noise": "none"},
     "aligned": {"version": "v2", "align_contour": True},
+    "simulated": {"version": "simulated"},
+    "gated": {"version": "gated"},
+    "weighted": {"version": "weighted"},
 }
 
 
@@ -47,7 +50,9 @@ DEFAULTS = {
         "phantom_slices": 8,  # of each patient
     },
     "purify": {
-        "version": "v2",  # none, v1, v2
+        # none, v1, v2; ours: simulated (noise on gt), gated (lq's noise where the
+        # breaths agree, simulated elsewhere), weighted (a loss where they agree)
+        "version": "v2",
         "variant": "robust",  # robust, reference
         "window": (-600.0, 1500.0),  # of the 8-bit grey levels of `reference`, HU
         "t": 0.1,  # v1: share of gt blended into the tissue
@@ -68,6 +73,14 @@ DEFAULTS = {
         "cutoff": 1.0,  # of the detector's Nyquist, up to 4; lower is softer
         "window": (),  # factors up to Nyquist, as task calibrate measures them
         "source_distance_mm": 0.0,  # of a fan beam, about 600; 0: parallel
+        # `simulated` draws each example's scan from these, log-uniformly; (0, 0): the
+        # values above.
+        "dose_range": (0.0, 0.0),
+        "photons_range": (0.0, 0.0),
+        "cutoff_range": (0.0, 0.0),
+        # Dose of the noise that `simulated` adds to its targets, for images without
+        # noise; 0: targets are the images.
+        "target_dose": 0.0,
     },
     "model": {
         "name": "redcnn",
@@ -96,6 +109,7 @@ DEFAULTS = {
         "loss": "mse",  # mse, l1
         "patch": 64,  # pixels
         "patches_per_slice": 4,
+        "shrink": 1,  # simulated: mean of n x n pixels, for targets of little noise
         "accumulate": 1,  # parts of a batch, run in turn to save memory
         "ema": 0.0,  # decay of averaged parameters, such as 0.999; 0: none
         "log": "50 steps",

@@ -60,11 +60,12 @@ class ScanRanges:
         Raises:
           ValueError: an end is outside what `DoseParams` accepts.
         """
-        low, high = (
-            dataclasses.replace(params, **{k: v[end] for k, v in self._known.items()})
-            for end in (0, 1)
-        )
-        return low, high
+
+        def at(end: int) -> DoseParams:
+            ends: dict[str, Any] = {k: v[end] for k, v in self._known.items()}
+            return dataclasses.replace(params, **ends)
+
+        return at(0), at(1)
 
     @property
     def _known(self) -> dict[str, Range]:

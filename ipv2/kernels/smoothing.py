@@ -91,5 +91,6 @@ def wide_gaussian(
     h, w = image.shape[-2:]
     row, column = np.fft.fftfreq(h)[:, None], np.fft.rfftfreq(w)[None]
     response = np.exp(-2 * (math.pi * sigma_px) ** 2 * (row**2 + column**2))
-    spectrum = jnp.fft.rfft2(image) * jnp.asarray(response, image.dtype)
+    response = response.astype(image.dtype).reshape(*[1] * (image.ndim - 2), h, -1)
+    spectrum = jnp.fft.rfft2(image) * response
     return jnp.fft.irfft2(spectrum, (h, w))

@@ -12,9 +12,9 @@
 median of `noise_analysis.noise_map` over the body. A filter's strength is chosen on the
 validation split, where it has the smallest RMSE against the reference.
 
-`gaussian` and `tv` run on device. `nlm` and `bm3d` run on the CPU and need packages that
-are not required otherwise: `pip install -r requirements-filters.txt`. BM3D's licence
-allows non-commercial use only.
+`gaussian` and `tv` run on device. `nlm` and `bm3d` run on the CPU and need packages of
+their own: `pip install -r requirements-filters.txt`. BM3D's licence allows
+non-commercial use only.
 """
 
 import importlib.util
@@ -136,7 +136,7 @@ def _apply_bm3d(image: Image, strength: float, noise: float) -> Image:
     import bm3d
 
     unit = (np.asarray(image, np.float64) - _LOW_HU) / _WIDTH_HU
-    quiet = bm3d.bm3d(unit, strength * noise / _WIDTH_HU)
+    quiet = np.asarray(bm3d.bm3d(unit, strength * noise / _WIDTH_HU))
     return (quiet * _WIDTH_HU + _LOW_HU).astype(np.float32)
 
 

@@ -1,5 +1,7 @@
 """Checks of a whole IPv2 config: single keys, and keys that do not fit together."""
 
+import numpy as np
+
 from common import config as c
 from common.config import ConfigDict
 from common.errors import UserError
@@ -49,7 +51,40 @@ def check_config(config: ConfigDict) -> None:
                 f"config.noise.input_dose ({config.noise.input_dose})"
             )
         problems += _fan_problems(config)
+        problems = problems or _pair_problems(config)
     c.refuse(problems)
+
+
+def _pair_problems(config: ConfigDict) -> list[str]:
+    """Lists the keys that do not fit the kind of training pairs."""
+    version, noise = config.purify.version, config.noise
+    drawn = [key for key in settings.DRAWN if any(np.atleast_1d(noise[key]))]
+    problems = []
+    if version != "simulated":
+        problems += [
+            f"noise.{key}: got {noise[key]} with config.purify.version={version!r}, "
+            "accepted: with 'simulated', which draws scans"
+            for key in drawn
+        ]
+        if config.train.shrink > 1:
+            problems.append(
+                f"train.shrink: got {config.train.shrink} with config.purify.version="
+                f"{version!r}, accepted: 1; means of pixels have less noise than a "
+                "scan, so that only 'simulated' noise fits them"
+            )
+    elif drawn and noise.source_distance_mm:
+        problems.append(
+            f"noise.source_distance_mm: given with config.noise.{drawn[0]}, which "
+            "takes parallel beams only; give one"
+        )
+    if not problems:
+        try:
+            params = settings.pair_params(config)
+            if params.ranges is not None:
+                params.ranges.extremes(params.dose)
+        except ValueError as error:
+            problems.append(f"noise: {error}")
+    return problems
 
 
 def _model_problems(config: ConfigDict) -> list[str]:

@@ -44,6 +44,9 @@ _CAPTIONS = {
     "no_add": "IPv2, no Add noise",
     "no_remove": "IPv2, no Remove noise",
     "aligned": "IPv2, outline aligned",
+    "simulated": "simulated noise alone",
+    "gated": "gated: real noise where breaths agree",
+    "weighted": "as they are, where breaths agree",
 }
 # As of a training, but `config.compare` decides which trainings are compared.
 _FREE_TO_CHANGE = tuple(key for key in settings.FREE_TO_CHANGE if key != "compare")
@@ -68,7 +71,7 @@ def compare(config: ConfigDict, workdir: Path) -> None:
     for one in configs:
         check_config(one)
     # The data that all of them can be trained on.
-    choosiest = max(configs, key=lambda one: settings.needs_spacing(one.purify))
+    choosiest = max(configs, key=lambda one: settings.pair_params(one).needs_spacing)
     run = Run(config=as_json(config), workdir=workdir, free=_FREE_TO_CHANGE)
     with run.hold("compare", _is_comparison) as finished:
         if finished is not None:

@@ -1,5 +1,6 @@
 """The values that each key of an IPv2 config accepts."""
 
+import math
 import re
 from typing import Any
 
@@ -8,11 +9,13 @@ import numpy as np
 from common import config as c
 from ipv2.kernels.reconstruction_filter import FILTERS, LARGEST_CUTOFF
 from ipv2.models import MODELS, OWN_NAME
+from ipv2.purification.purify import VERSIONS
 from ipv2.training.denoiser_spec import DTYPES
 from ipv2.training.flow import SAMPLERS
 from ipv2.training.losses import LOSSES
 
 DATASETS = ("sample_ct", "phantom")
+PAIR_VERSIONS = ("none", *VERSIONS, "simulated", "gated", "weighted")
 
 
 def _sizes(count: int, at_least: int) -> c.Rule:
@@ -94,6 +97,19 @@ def _factors() -> c.Rule:
     )
 
 
+def _range(at_most: float = math.inf) -> c.Rule:
+    number = c.number(above=0, at_most=at_most)
+    most = f", at most {at_most}" if math.isfinite(at_most) else ""
+    return c.Rule(
+        lambda v: (
+            isinstance(v, tuple)
+            and len(v) == 2
+            and (v == (0.0, 0.0) or (all(map(number.accepts, v)) and v[0] <= v[1]))
+        ),
+        f"(low, high) with 0 < low <= high{most}, or (0, 0) to draw nothing",
+    )
+
+
 def _network_name() -> c.Rule:
     ours = c.one_of(*MODELS)
     return c.Rule(
@@ -139,7 +155,7 @@ RULES = {
     "data.phantom_size": c.whole(32, 4096),
     "data.phantom_patients": _sizes(3, 1),
     "data.phantom_slices": c.whole(1, 512),
-    "purify.version": c.one_of("none", "v1", "v2"),
+    "purify.version": c.one_of(*PAIR_VERSIONS),
     "purify.variant": c.one_of("robust", "reference"),
     "purify.window": _window(),
     "purify.t": c.number(at_least=0, at_most=1),
@@ -151,6 +167,10 @@ RULES = {
     "noise.dose": c.number(above=0, at_most=1),
     "noise.input_dose": c.number(above=0, at_most=1),
     **_SCANNER,
+    "noise.dose_range": _range(at_most=1),
+    "noise.photons_range": _range(),
+    "noise.cutoff_range": _range(at_most=LARGEST_CUTOFF),
+    "noise.target_dose": c.number(at_least=0, at_most=1),
     "model.name": _network_name(),
     "model.dtype": c.one_of(*DTYPES),
     "model.channels": c.Rule(
@@ -171,6 +191,7 @@ RULES = {
     "train.loss": c.one_of(*LOSSES),
     "train.patch": c.whole(16),
     "train.patches_per_slice": c.whole(1),
+    "train.shrink": c.whole(1, 8),
     "train.accumulate": c.whole(1),
     "train.ema": c.Rule(
         lambda v: c.number(at_least=0).accepts(v) and v < 1, "0 or a decay below 1"

@@ -171,7 +171,9 @@ def _fit(
                 stacks,
                 seed=config.seed,
                 batch_size=share,
-                transform=training_record(np.shape(stacks[0]["lq"])),
+                transform=training_record(
+                    np.shape(stacks[0]["lq"]), config.train.shrink
+                ),
             ),
             plan,
             checkpoints=checkpoints,
@@ -187,7 +189,7 @@ def _make_p_step(
     train = config.train
     make = pmap_input(
         make_examples(
-            None if config.purify.version == "none" else settings.purify_params(config),
+            settings.pair_params(config),
             patch=train.patch,
             patches_per_slice=train.patches_per_slice,
             seed=config.seed,

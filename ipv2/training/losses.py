@@ -1,9 +1,9 @@
 """Training losses in network units, one number per batch.
 
 They average over every pixel of every image. A `weight` of 0 ... 1 per pixel multiplies
-the difference first, so that pixels of weight 0 do not count. Shapes must agree exactly:
-a target of shape (n, h, w) with a prediction of (n, h, w, 1) would broadcast to
-(n, h, w, w), and training would silently use nonsense.
+the difference first, so that pixels of weight 0 do not count. Shapes must agree
+exactly: a target of shape (n, h, w) with a prediction of (n, h, w, 1) would broadcast
+to (n, h, w, w), and training would silently use nonsense.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from ipv2.models.blocks import HU_PER_UNIT
+# In network units, HU / 1000.
+_ONE_HU = 1e-3
 
 Weight = Float[Array, "*weight_shape"] | None
 
@@ -55,7 +56,7 @@ def mean_log_squared_error(
     target: Float[Array, "n *target_shape"],
     weight: Weight = None,
 ) -> Float[Array, ""]:
-    """mean over images of ln(mean((prediction - target)^2) + (1 HU)^2).
+    """Mean over images of ln(mean((prediction - target)^2) + (1 HU)^2).
 
     Up to its factor, -10 / ln(10), and an offset the mean PSNR. An image of little
     noise counts as much as one of much; under `mean_squared_error` an image at 2 % of
@@ -66,7 +67,7 @@ def mean_log_squared_error(
     """
     squared = jnp.square(_difference(prediction, target, weight))
     error = jnp.mean(squared, axis=tuple(range(1, squared.ndim)))
-    return jnp.mean(jnp.log(error + HU_PER_UNIT**-2))
+    return jnp.mean(jnp.log(error + _ONE_HU**2))
 
 
 Loss = Callable[[Array, Array, Weight], Array]

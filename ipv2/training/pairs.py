@@ -28,6 +28,7 @@ KINDS = ("none", "purified", "simulated", "gated", "weighted")
 # Kinds that compare lq with N(gt), which only says something at the dose of lq.
 _AT_ONE_DOSE = ("gated", "weighted")
 _STORED_HU = (-1024, 3071)
+_DOSE = DoseParams(dose=0.02)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ class PairParams:
 
     kind: str
     purification: PurifyParams | None = None
-    dose: DoseParams | None = None
+    dose: DoseParams = _DOSE
     ranges: ScanRanges | None = None
 
     def __post_init__(self) -> None:
@@ -55,24 +56,20 @@ class PairParams:
             raise ValueError(f"kind must be one of {KINDS}, got {self.kind!r}")
         if (self.purification is not None) != (self.kind == "purified"):
             raise ValueError(f"purification: given for 'purified' alone, not {self}")
-        if self.dose is None and self.kind not in ("none", "purified"):
-            raise ValueError(f"dose: needed by kind {self.kind!r}")
         if self.ranges is not None and self.kind != "simulated":
             raise ValueError(f"ranges: drawn by 'simulated' alone, not {self.kind!r}")
-        if self.kind in _AT_ONE_DOSE and self.dose is not None:
-            if not 0 < self.dose.dose < self.dose.input_dose:
-                raise ValueError(
-                    f"kind {self.kind!r} needs a dose below the input's, got "
-                    f"{self.dose.dose} of {self.dose.input_dose}"
-                )
+        if self.kind in _AT_ONE_DOSE and not self.dose.dose < self.dose.input_dose:
+            raise ValueError(
+                f"kind {self.kind!r} needs a dose below the input's, got "
+                f"{self.dose.dose} of {self.dose.input_dose}"
+            )
 
     @property
     def needs_spacing(self) -> bool:
         """Whether the size of a pixel decides the pairs."""
         if self.purification is None:
             return self.kind != "none"
-        v2 = self.purification.version == "v2"
-        return v2 and self.purification.add_noise == "physical"
+        return self.purification.needs_spacing
 
 
 class Pair(NamedTuple):
@@ -116,7 +113,6 @@ def training_pair(
     noisy_gt = _stored(simulate_low_dose(rngs, gt, spacing_mm, params.dose))
     if params.kind == "simulated":
         return Pair(noisy_gt, gt, None)
-    assert params.dose is not None  # checked when the parameters were made
     ratio = params.dose.dose / params.dose.input_dose
     agrees = agreement(lq, gt, noisy_gt, ratio)
     if params.kind == "gated":

@@ -22,6 +22,7 @@ from ipv2.tasks.registry import TASKS
 from ipv2.tasks.tables import format_results
 from ipv2.training.denoiser import Regression
 from ipv2.training.losses import create_loss
+from ipv2.training.pairs import PairParams
 from ipv2.training.train_step import create_state, make_examples, make_train_step
 from tests.ipv2.pair_folders import config_of, write_pairs, write_png
 
@@ -58,9 +59,9 @@ def _step(purification, learning_rate=1e-3):
 
 def _composed(denoiser, optimizer, purification, patch, count, seed=0):
     """Examples from slices and a step on them, as `train` strings them together."""
-    examples = make_examples(
-        purification, patch=patch, patches_per_slice=count, seed=seed
-    )
+    kind = "none" if purification is None else "purified"
+    params = PairParams(kind=kind, purification=purification)
+    examples = make_examples(params, patch=patch, patches_per_slice=count, seed=seed)
     step = make_train_step(denoiser, optimizer)
     return lambda state, shard: step(state, examples(shard))
 
