@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.compilation import compilation_environment
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -22,8 +24,7 @@ def run_processes(worker, folder, *, processes, devices, of_each=lambda process:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         coordinator = f"localhost:{free.getsockname()[1]}" if processes > 1 else ""
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | compilation_environment(devices=devices)
     running = [
         subprocess.Popen(
             [

@@ -1,15 +1,17 @@
-"""Whether two students differ by more than chance of the test images makes likely.
+"""Tests whether two students differ by more than chance on the same images.
 
-  python -m tests.benchmarks.acq_pairs --images NPZ WORKDIR WORKDIR ...
+    python -m tests.benchmarks.acq_pairs --images NPZ WORKDIR WORKDIR ... [--smoke]
 
-Exports are compared two by two on the same images. Only images that one of the two gets
-right tell them apart: their number's root is the sd of the difference in images, and
-McNemar's exact test how often a fair coin would part them as unevenly.
+Compares the exports of the workdirs two by two. Only images that just one of the two
+classifies correctly tell them apart. The root of their number is the sd of the
+difference, in images. p is that of McNemar's exact test: the probability that a fair
+coin splits these images as unevenly.
 """
 
-import argparse
 import functools
 import math
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +25,13 @@ from acq.accuracy import (
 )
 from acq.export import load_quantized
 from common.report import format_table
+from tests.benchmarks.shared.arguments import create_parser, parse
+from tests.benchmarks.shared.stand_ins import write_images, write_quantized
 
 
 @functools.cache
 def logits_of_export(workdir: Path, images: Path) -> np.ndarray:
-    """Of every image of an .npz."""
+    """Returns the logits of an export for every image of an .npz."""
     loaded = load_quantized(workdir / "export")
     with np.load(images) as file:
         return predict(
@@ -40,19 +44,35 @@ def logits_of_export(workdir: Path, images: Path) -> np.ndarray:
         )
 
 
-def main() -> None:
-    """Prints a row a pair."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+def main(command_line: Sequence[str] | None = None) -> None:
+    """Prints a row for each pair."""
+    parser = create_parser(__doc__)
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("workdirs", type=Path, nargs="+")
-    options = parser.parse_args()
-    if len(options.workdirs) % 2:
-        parser.error(f"workdirs come in pairs, got {len(options.workdirs)}")
-    with np.load(options.images) as file:
+    with tempfile.TemporaryDirectory() as folder:
+        options = parse(parser, command_line, lambda: smoke(Path(folder)))
+        if len(options.workdirs) % 2:
+            parser.error(f"workdirs come in pairs, got {len(options.workdirs)}")
+        print_pairs(options.images, options.workdirs)
+
+
+def smoke(folder: Path) -> list[str]:
+    """Writes images and two exports; returns the arguments of a run with them."""
+    images = folder / "images.npz"
+    write_images(images, 20)
+    workdirs = [folder / "first", folder / "second"]
+    for seed, workdir in enumerate(workdirs):
+        write_quantized(workdir, seed=seed)
+    return [f"--images={images}", *map(str, workdirs)]
+
+
+def print_pairs(images: Path, workdirs: Sequence[Path]) -> None:
+    """Prints the table."""
+    with np.load(images) as file:
         labels = file["labels"]
     rows = []
-    for pair in zip(options.workdirs[::2], options.workdirs[1::2], strict=True):
-        logits = [logits_of_export(workdir, options.images) for workdir in pair]
+    for pair in zip(workdirs[::2], workdirs[1::2], strict=True):
+        logits = [logits_of_export(workdir, images) for workdir in pair]
         first, second = (classes_of(found) == labels for found in logits)
         only_first = int(np.sum(first & ~second))
         only_second = int(np.sum(second & ~first))

@@ -1,17 +1,19 @@
-"""What real images give: the end that samples of a generator are to come near.
+"""Trains a student on real images: the accuracy that generated samples aim at.
 
-  python -m tests.benchmarks.acq_real_images --weights FILE --images NPZ \
-      [--bits 3 4] [--seed 1] [--steps 2400] [--compare WORKDIR ...]
+    python -m tests.benchmarks.acq_real_images --weights FILE --images NPZ \
+        [--bits 3 4] [--seed 1] [--steps 2400] [--compare WORKDIR ...] [--smoke]
 
 The student of `acq_r20_cifar10`, with its losses, ranges, rates and steps, learns from
-the second half of the images, which data-free quantization forbids, and is evaluated on
-the first half. `--compare` evaluates exports of other runs on that half too. Attention
-is measured as a run's `results.json` measures that of its samples.
+the second half of the images. Data-free quantization forbids this. The first half
+evaluates it, and with `--compare` the exports of other runs too. Attention is measured
+as a run measures that of its samples for `results.json`.
 """
 
 import argparse
 import dataclasses
 import functools
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -50,10 +52,16 @@ from common.progress import Progress
 from common.report import format_table
 from common.typing import PyTree
 from configs.acq_r20_cifar10 import get_config
+from tests.benchmarks.shared.arguments import create_parser, parse
+from tests.benchmarks.shared.stand_ins import (
+    write_images,
+    write_quantized,
+    write_weights,
+)
 
 
 class RealImages(nn.Module):
-    """In the generator's place: each latent picks one of the images."""
+    """Stands for the generator: each latent picks one of the images."""
 
     shape: tuple[int, ...]
     axis_name: str | None = None
@@ -61,13 +69,13 @@ class RealImages(nn.Module):
     @nn.compact
     def __call__(self, conditions: Conditions) -> jax.Array:
         images = self.param("images", initializers.zeros, self.shape)
-        # A normal number's place among all normal numbers is uniform.
+        # The distribution function of a normal number is uniform.
         place = self.shape[0] * jax.scipy.stats.norm.cdf(conditions.latent[:, 0])
         return images[place.astype(jnp.int32)]
 
 
 def half(data: EvalData, start: int, stop: int) -> EvalData:
-    """The images from one place to another."""
+    """Returns the images from place `start` to `stop`, exclusive."""
     places = np.arange(start, stop)
     return dataclasses.replace(
         data, images=data.images[places], labels=data.labels[places]
@@ -75,10 +83,10 @@ def half(data: EvalData, start: int, stop: int) -> EvalData:
 
 
 def teach(run: QuantizationSettings, teacher: Classifier, images: Rows) -> PyTree:
-    """The student's variables after the recipe's steps on these images."""
+    """Returns the student's variables after the recipe's steps on these images."""
     parts = generator_parts(run, teacher, alone=False)
     pixels = images[np.arange(len(images))]
-    # No Generator, but called as one.
+    # It is no Generator but has the same call.
     parts = parts._replace(generator=cast(Generator, RealImages(pixels.shape)))
     x = teacher.record.normalisation.normalise(jnp.asarray(pixels, jnp.float32) / 255)
     state = replicate(quantize_state(run, teacher, {"images": x}))
@@ -99,15 +107,15 @@ def teach(run: QuantizationSettings, teacher: Classifier, images: Rows) -> PyTre
 def measure_attention(
     run: QuantizationSettings, teacher: Classifier, data: EvalData, batches: int = 20
 ) -> str:
-    """What the teacher sees in real images, as a run's diagnosis has it of samples."""
+    """Returns a line on the teacher's attention, measured as a run measures samples."""
     size = run.train.batch_size
     parts = generator_parts(run, teacher, alone=False)
 
     @jax.jit
-    def look(images, label):
+    def measure(variables, images, label):
         x = teacher.record.normalisation.normalise(images.astype(jnp.float32) / 255)
         evaluated, trained = (
-            observe(teacher.network, teacher.variables, x, label, train=train)
+            observe(teacher.network, variables, x, label, train=train)
             for train in (False, True)
         )
         center = attention_center(evaluated.attention, parts.loss.power)
@@ -115,7 +123,7 @@ def measure_attention(
         return cosine, center, entropy(evaluated.logits)
 
     found = [
-        look(data.images[places], data.labels[places])
+        measure(teacher.variables, data.images[places], data.labels[places])
         for places in np.arange(batches * size).reshape(batches, size)
     ]
     cosine, center, entropies = map(np.concatenate, zip(*found, strict=True))
@@ -126,16 +134,35 @@ def measure_attention(
     )
 
 
-def main() -> None:
-    """Teaches one student of each number of bits and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+def main(command_line: Sequence[str] | None = None) -> None:
+    """Teaches a student of each number of bits and prints the table."""
+    parser = create_parser(__doc__)
     parser.add_argument("--weights", required=True)
     parser.add_argument("--images", required=True)
     parser.add_argument("--bits", type=int, nargs="+", default=[3])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, help="of the student; the recipe's")
     parser.add_argument("--compare", type=Path, nargs="*", default=[])
-    options = parser.parse_args()
+    parser.add_argument("--depth", type=int, default=20, help="of the ResNet")
+    parser.add_argument("--batch", type=int, help="images of a step; the recipe's")
+    with tempfile.TemporaryDirectory() as folder:
+        print_table(parse(parser, command_line, lambda: smoke(Path(folder))))
+
+
+def smoke(folder: Path) -> list[str]:
+    """Writes weights, images and an export; returns the arguments of a run on them."""
+    weights, images = folder / "weights.npz", folder / "images.npz"
+    write_weights(weights)
+    write_images(images, 200)
+    write_quantized(folder / "other", seed=0)
+    return [
+        *(f"--weights={weights}", f"--images={images}", "--bits=4", "--depth=8"),
+        *("--steps=2", "--batch=8", f"--compare={folder / 'other'}"),
+    ]
+
+
+def print_table(options: argparse.Namespace) -> None:
+    """Teaches a student of each number of bits and prints the table."""
     rows, middle = [], 0
     for bits in options.bits:
         config = get_config("acq")
@@ -143,6 +170,9 @@ def main() -> None:
         config.teacher.weights = options.weights
         config.eval.path = options.images
         config.seed = options.seed
+        config.teacher.depth = options.depth
+        if options.batch:
+            config.train.batch_size = options.batch
         if options.steps:
             config.train.duration = f"{options.steps} steps"
         check(config)
@@ -152,29 +182,31 @@ def main() -> None:
         data = open_eval_data(settings.evaluation, teacher.record)
         assert data is not None
         middle = len(data) // 2
-        shown = half(data, 0, middle)
-        look = functools.partial(
+        evaluated = half(data, 0, middle)
+        predict_logits = functools.partial(
             predict,
-            images=shown.images,
+            images=evaluated.images,
             batch_size=settings.evaluation.batch_size,
             normalisation=teacher.record.normalisation,
         )
-        expected = look(logits_of(teacher.network), teacher.variables)
+        expected = predict_logits(logits_of(teacher.network), teacher.variables)
         found = {}
         if bits == options.bits[0]:
             found["teacher, float"] = expected
             print(measure_attention(run, teacher, data))
             for workdir in options.compare:
                 loaded = load_quantized(workdir / "export")
-                logits = look(logits_of(loaded.network), loaded.variables)
+                logits = predict_logits(logits_of(loaded.network), loaded.variables)
                 found[workdir.name] = logits
         student = teacher.with_layers(quant_layers(run.quantizer, teacher))
         variables = teach(run, teacher, half(data, middle, len(data)).images)
-        found[f"real images, W{bits}A{bits}"] = look(logits_of(student), variables)
+        found[f"real images, W{bits}A{bits}"] = predict_logits(
+            logits_of(student), variables
+        )
         rows += [
             (
                 name,
-                measure_accuracy(x, shown.labels).top1,
+                measure_accuracy(x, evaluated.labels).top1,
                 *measure_fidelity(x, expected),
             )
             for name, x in found.items()

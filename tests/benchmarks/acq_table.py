@@ -1,34 +1,38 @@
-"""The tables of docs/acq.md, data-free quantization: runs of one recipe, side by side.
+"""Makes the tables of docs/acq.md on data-free quantization, from runs of one recipe.
 
-  python -m tests.benchmarks.acq_table --weights FILE --images NPZ --folder DIR \
-      --seeds 1 2 3 --bits 3 4 --methods acq gdfq center pair consistency published,gdfq
+    python -m tests.benchmarks.acq_table --weights FILE --images NPZ --folder DIR \
+        [--seeds 1 2 3] [--bits 3 4] [--every-seed gdfq acq] [--smoke] \
+        --methods acq gdfq center pair consistency published,gdfq
 
-Each run is the recipe `acq_r20_cifar10` with a variant, a seed and a number of bits, by
-the command line; one that is complete is not run again. Methods after the first seed
-are run only where `--every-seed` names them. Bits of one method and seed share the
-generator, which does not depend on them; baselines are those of the first method's
-first seed.
+Each run is the recipe `acq_r20_cifar10` with a variant, a seed and a number of bits,
+through the command line. A complete run is not repeated. Seeds after the first run only
+the methods of `--every-seed`. All bits of a method and seed share the generator, which
+does not depend on them. The first method's first seed gives the baselines.
 """
 
 import argparse
 import json
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from acq.tasks.tables import ROW_NAMES, format_runs
 from common.report import format_table
+from tests.benchmarks.shared.arguments import create_parser, parse
+from tests.benchmarks.shared.stand_ins import write_images, write_weights
 
 ROOT = Path(__file__).parents[2]
 
 
 def run(options: argparse.Namespace, method: str, seed: int, bits: int) -> dict:
-    """The results of one run."""
+    """Returns the results of one run, which it starts if they are missing."""
     name = f"{method.replace(',', '-')}-s{seed}"
     workdir = options.folder / f"{name}-w{bits}a{bits}"
     is_first = (method, seed) == (options.methods[0], options.seeds[0])
-    # A published generator has no phase apart from its student's.
+    # A published generator learns in one loop with its student.
     has_phase = not options.own and "published" not in method.split(",")
     results = workdir / "results.json"
     if not results.exists():
@@ -50,9 +54,9 @@ def run(options: argparse.Namespace, method: str, seed: int, bits: int) -> dict:
     return json.loads(results.read_text())
 
 
-def main() -> None:
-    """Runs what is missing and prints the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+def main(command_line: Sequence[str] | None = None) -> None:
+    """Starts the missing runs and prints the tables."""
+    parser = create_parser(__doc__)
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--folder", type=Path, required=True)
@@ -60,9 +64,33 @@ def main() -> None:
     parser.add_argument("--bits", type=int, nargs="+", default=[4, 3])
     parser.add_argument("--methods", nargs="+", default=["acq", "gdfq"])
     parser.add_argument("--every-seed", nargs="+", default=["gdfq", "acq"])
-    parser.add_argument("--own", action="store_true", help="a generator for each bits")
+    parser.add_argument(
+        "--own", action="store_true", help="a generator for each number of bits"
+    )
     parser.add_argument("--set", nargs="*", default=[], help="key=value of the config")
-    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        print_tables(parse(parser, command_line, lambda: smoke(Path(folder))))
+
+
+def smoke(folder: Path) -> list[str]:
+    """Writes weights and images; returns the arguments of tiny runs with them."""
+    weights, images = folder / "weights.npz", folder / "images.npz"
+    write_weights(weights)
+    write_images(images, 20)
+    changes = (
+        *("teacher.depth=8", "generator.width=8", "generator.latent=8"),
+        *("generator.warmup=1 steps", "train.duration=1 steps", "train.batch_size=8"),
+        *("train.log=1 steps", "train.evaluate=1 steps", "train.save=1 steps"),
+        *("train.looked_at=8", "baselines.batches=1", "baselines.run=('noise',)"),
+    )
+    return [
+        *(f"--weights={weights}", f"--images={images}", f"--folder={folder}"),
+        *("--seeds=1", "--methods=acq", "--bits", "3", "4", "--set", *changes),
+    ]
+
+
+def print_tables(options: argparse.Namespace) -> None:
+    """Starts the missing runs and prints a table for each number of bits."""
     found: dict[int, dict[str, list[dict]]] = {bits: {} for bits in options.bits}
     for seed in options.seeds:
         for method in options.methods:

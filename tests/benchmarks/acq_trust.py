@@ -1,48 +1,50 @@
-"""Every case of weights, networks, images and bits that the quantizer was tried on.
+"""Runs every case of weights, networks, images and bits on the quantizer: a table.
 
-Run `python -m tests.benchmarks.acq_trust` from the root; `--only WORD` the cases whose
-names hold a word, `--all` prints what is right as well. Ends with a count of each
-verdict, and in exit status 1 if anything is wrong.
+    python -m tests.benchmarks.acq_trust [--only WORD ...] [--all] [--smoke]
 
-  right         loaded, with the values that the case was made of; or what a run may
-                begin with, without a false warning; or the bits that were asked for
-  refused well  an error, before any step, with the words that say what to do
-  wrong         anything else, with the reason
+`--only` runs the cases whose names hold one of the words. The table lists the rows that
+are wrong, with `--all` all of them. Its last line counts each verdict. The exit status
+is 1 if a row is wrong.
 
-The cases and what judges them are in `tests.acq.cases`.
+  right         the run loads the values that the case was made with, or can start
+                without a false warning, or has the bits that the case sets
+  refused well  the run stops with an error before any step, and the message has the
+                words that say what to do
+  wrong         anything else; the row gives the reason
+
+`tests.acq.cases` holds the cases and the functions that judge them.
 """
 
-import argparse
 import contextlib
 import io
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-# Nearly all time is compilation, see tests/conftest.py.
-os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-os.environ.setdefault(
-    "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[2] / ".jax_cache")
-)
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+from tests.compilation import compilation_environment
+
+if __name__ == "__main__":  # pytest, which imports this too, has its own settings
+    os.environ.update(compilation_environment())
 
 from absl import logging
 
 from tests.acq.cases.all_cases import GROUPS
+from tests.benchmarks.shared.arguments import create_parser, parse
 from tests.benchmarks.trust_checks.rows import Row, counts, row
 
 
-def main() -> int:
+def main(command_line: Sequence[str] | None = None) -> int:
     """Prints the table; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="", help="cases whose names hold this word")
+    parser = create_parser(__doc__)
+    parser.add_argument(
+        "--only", nargs="+", default=[""], help="words that names of cases hold"
+    )
     parser.add_argument("--all", action="store_true", help="print what is right too")
-    arguments = parser.parse_args()
+    smoke = ["--all", "--only", "akamaster", "logits_alone", "nine_bits"]
+    arguments = parse(parser, command_line, smoke)
     logging.get_absl_handler().setLevel("CRITICAL")
     started, rows = time.monotonic(), []
     for found in all_rows(arguments.only):
@@ -53,11 +55,11 @@ def main() -> int:
     return 1 if any(found.verdict == "wrong" for found in rows) else 0
 
 
-def all_rows(only: str = "") -> Iterator[Row]:
-    """A row for each case whose name holds a word."""
+def all_rows(words: Sequence[str] = ("",)) -> Iterator[Row]:
+    """Yields a row for each case whose name holds one of the words."""
     for group, (judge, cases) in GROUPS.items():
         for case in cases:
-            if only not in case.name:
+            if not any(word in case.name for word in words):
                 continue
             with (
                 tempfile.TemporaryDirectory(prefix="trust.") as folder,

@@ -1,20 +1,25 @@
-"""How well a calibration recovers known scanners, and foreign ones.
+"""Measures how well a calibration recovers known scanners and foreign scanners.
 
-    python -m tests.benchmarks.calibration [--quick] [--ct volume.npy --pixel 0.84]
+    python -m tests.benchmarks.calibration [--only recovery] [--every 6] [--size 512]
+        [--ct VOLUME.npy --pixel 0.84] [--smoke]
 
-1. Scanners of our own model on textured phantoms: true and recovered parameters, from
-   one image and from a pair.
-2. Scanners of other models (fan beam, more views, other filters, bowtie, tube current
-   that follows the angle, thick slices, an edge-enhancing kernel): calibrated on their
-   full dose, then a quarter dose simulated and compared with theirs: noise by region,
-   radial NPS, histogram.
-3. With --ct, a real volume: what it is calibrated as, and a closed loop on it.
+recovery  scans textured phantoms with our own model; prints the true parameters and
+          those recovered from one image and from a pair
+foreign   scans them with other models (fan beam, more views, other filters, bowtie,
+          tube current that follows the angle, thick slices, an edge-enhancing kernel);
+          calibrates on the full dose, simulates a quarter dose and compares it with
+          the other model's: noise by region, radial NPS, histogram
+ct        with --ct: prints the parameters of a real volume, then scans a smoothed copy
+          of it with known parameters and recovers these
+
+`--every N` takes each Nth scanner of a part.
 """
 
-import argparse
 import math
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -27,27 +32,28 @@ from ipv2.kernels.photon_noise import DoseParams, simulate_low_dose
 from ipv2.kernels.reconstruction_filter import filter_response
 from ipv2.measures import noise_analysis
 from ipv2.purification import anatomy
+from tests.benchmarks.shared.arguments import create_parser, parse
 
 MU_WATER = 0.0192
-SIZE = 512
 
 
-def thorax(seed: int, count: int, field_mm: float) -> tuple[np.ndarray, np.ndarray]:
-    """Slices of a phantom with soft-tissue texture, HU, and their lungs."""
+def thorax(
+    seed: int, count: int, field_mm: float, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns slices of a phantom with soft-tissue texture, HU, and their lungs."""
     patient = phantom.create_patient(seed)
     breath, _ = phantom.create_breaths(seed)
     place = phantom.slice_positions(patient, 2 * count)[:count]
-    slices = phantom.render(patient, breath, place, size=SIZE, field_mm=field_mm)
+    slices = phantom.render(patient, breath, place, size=size, field_mm=field_mm)
     hu = np.asarray(slices.hu)
     rng = np.random.default_rng(seed)
-    # What organs look like between a fifth and a half of a millimetre's inverse: noise
-    # of power f^-3, 4 HU.
-    row = np.fft.fftfreq(SIZE)[:, None]
-    column = np.fft.rfftfreq(SIZE)[None]
+    # Organs look like noise of power f^-3 and 4 HU between 0.2 and 0.5 cycles/mm.
+    row = np.fft.fftfreq(size)[:, None]
+    column = np.fft.rfftfreq(size)[None]
     radius = np.hypot(row, column)
     shape = np.where(radius > 0.01, np.maximum(radius, 0.01) ** -1.5, 0.0)
     texture = np.fft.irfft2(
-        np.fft.rfft2(rng.normal(size=hu.shape)) * shape, s=(SIZE, SIZE)
+        np.fft.rfft2(rng.normal(size=hu.shape)) * shape, s=(size, size)
     )
     texture *= 4 / texture.std()
     tissue = (hu > -150) & (hu < 150)
@@ -55,25 +61,25 @@ def thorax(seed: int, count: int, field_mm: float) -> tuple[np.ndarray, np.ndarr
 
 
 def scanned(hu: np.ndarray, pixel: float, seed: int, **scan: float) -> np.ndarray:
-    """A noise-free image as our own model scans it, whole HU."""
+    """Returns a noise-free image as our own model scans it, in whole HU."""
     params = DoseParams(**{"input_dose": math.inf, **scan})  # pyrefly: ignore
     noisy = simulate_low_dose(jax.random.key(seed), hu, pixel, params)
     return np.round(np.asarray(noisy))
 
 
-def recovery(quick: bool) -> None:
-    """Prints true and recovered parameters."""
+def recovery(every: int, size: int) -> None:
+    """Prints the true and the recovered parameters of each `every`th scanner."""
     print("true: N0 cutoff q | one image: N0 (se) cutoff (se) | pair 25 %: N0 cutoff q")
     turn = 0
     for photons in (3e4, 1.5e5, 6e5):
         for cutoff in (0.5, 0.8, 1.0, 2.0):
             for electronic in (0.0, 10.0, 100.0):
                 turn += 1
-                if quick and turn % 6:
+                if turn % every:
                     continue
                 field = (310.0, 380.0, 450.0)[turn % 3]
-                hu, _ = thorax(turn % 4, 6, field)
-                pixel = field / SIZE
+                hu, _ = thorax(turn % 4, 6, field, size)
+                pixel = field / size
                 scan = {
                     "photons": photons,
                     "cutoff": cutoff,
@@ -119,7 +125,7 @@ def foreign_noise(
     slices: int = 1,
     blur_px: float = 0.0,
 ) -> np.ndarray:
-    """Noise of a scanner that is not ours, HU: parallel beam unless told otherwise."""
+    """Returns the noise of a parallel beam that another model simulates, HU."""
     rng = np.random.default_rng(seed)
     angle = projection.uniform_angles(views)
     mu = MU_WATER * np.maximum(1 + hu / 1000, 0)
@@ -156,7 +162,7 @@ def foreign_noise(
 
 
 def fan_noise(hu: np.ndarray, pixel: float, seed: int, dose: float) -> np.ndarray:
-    """Noise of a fan beam from 570 mm away."""
+    """Returns the noise of a fan beam whose source is 570 mm away, HU."""
     params = DoseParams(
         dose=dose, input_dose=math.inf, source_distance_mm=570.0, views=985
     )
@@ -189,7 +195,7 @@ FOREIGN: dict[str, dict[str, object]] = {
 
 
 def regions(hu: np.ndarray, lung: np.ndarray, pixel: float) -> dict[str, np.ndarray]:
-    """Lungs, and soft tissue by its depth below the skin."""
+    """Returns masks of the lungs and of soft tissue at three depths below the skin."""
     outside = np.asarray(anatomy.segment(jnp.asarray(hu)).outside)
     body = ~outside
     depth = (
@@ -206,7 +212,7 @@ def regions(hu: np.ndarray, lung: np.ndarray, pixel: float) -> dict[str, np.ndar
 
 
 def sd_by_region(noise: np.ndarray, masks: dict[str, np.ndarray]) -> dict[str, float]:
-    """Root mean square over slices of the local standard deviation, HU."""
+    """Returns the local standard deviation, HU, as root mean square over slices."""
     found = noise_analysis.noise_sd_by_region(
         jnp.asarray(noise), {k: jnp.asarray(m) for k, m in masks.items()}
     )
@@ -214,7 +220,11 @@ def sd_by_region(noise: np.ndarray, masks: dict[str, np.ndarray]) -> dict[str, f
 
 
 def nps_misfit(ours: np.ndarray, theirs: np.ndarray, box: tuple[slice, slice]) -> tuple:
-    """Radial NPS of noise in a box: ratio by ring, and its power-weighted misfit."""
+    """Compares two radial NPS in a box.
+
+    Returns:
+      frequencies, the ratio at each, and the misfit weighted by power.
+    """
     curves = []
     for noise in (ours, theirs):
         patches = [
@@ -234,16 +244,22 @@ def nps_misfit(ours: np.ndarray, theirs: np.ndarray, box: tuple[slice, slice]) -
     return frequency, ratio, misfit
 
 
+def middle_box(size: int) -> tuple[slice, slice]:
+    """Returns the middle three eighths of an image."""
+    side = slice(5 * size // 16, 11 * size // 16)
+    return side, side
+
+
 def histogram_distance(ours: np.ndarray, theirs: np.ndarray, mask: np.ndarray) -> float:
-    """Kolmogorov-Smirnov distance of HU in a region."""
+    """Returns the Kolmogorov-Smirnov distance of HU in a region."""
     return float(stats.ks_2samp(ours[mask][::7], theirs[mask][::7]).statistic)
 
 
-def against_foreign(quick: bool) -> None:
-    """Prints, for each foreign scanner, how far the simulated quarter dose is off."""
+def against_foreign(every: int, size: int) -> None:
+    """Prints how far the quarter dose simulated for a foreign scanner is off."""
     field = 400.0
-    pixel = field / SIZE
-    hu, lung = thorax(1, 6, field)
+    pixel = field / size
+    hu, lung = thorax(1, 6, field, size)
     masks = regions(hu, lung, pixel)
     makers: dict[str, Callable[[int, float], np.ndarray]] = {
         name: (lambda s, d, o=options: foreign_noise(hu, pixel, s, d, **o))  # pyrefly: ignore
@@ -255,7 +271,7 @@ def against_foreign(quick: bool) -> None:
         "the image), KS distance of HU histograms"
     )
     for number, (name, make) in enumerate(makers.items()):
-        if quick and number % 4:
+        if number % every:
             continue
         normal = np.round(hu + make(number, 1.0))
         theirs = np.round(hu + make(number + 50, 0.25))
@@ -267,8 +283,7 @@ def against_foreign(quick: bool) -> None:
         ours = np.round(np.asarray(ours))
         a, b = (sd_by_region(image - hu, masks) for image in (ours, theirs))
         full = sd_by_region(normal - hu, masks)
-        box = (slice(160, 352), slice(160, 352))
-        _, _, misfit = nps_misfit(ours - hu, theirs - hu, box)
+        _, _, misfit = nps_misfit(ours - hu, theirs - hu, middle_box(size))
         soft = masks["middle"] | masks["core"]
         ks = [histogram_distance(ours, theirs, m) for m in (masks["lung"], soft)]
         print(
@@ -283,34 +298,18 @@ def against_foreign(quick: bool) -> None:
         )
 
 
-def main() -> None:
-    """Prints the tables."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only", choices=("recovery", "foreign", "ct"))
-    parser.add_argument("--ct", help="(z, h, w) HU, .npy")
-    parser.add_argument("--pixel", type=float, default=0.841796875)
-    options = parser.parse_args()
-    if options.only in (None, "recovery"):
-        recovery(options.quick)
-    if options.only in (None, "foreign"):
-        against_foreign(options.quick)
-    if options.ct and options.only in (None, "ct"):
-        closed_loop(np.load(options.ct), options.pixel)
-
-
-def closed_loop(volume: np.ndarray, pixel: float) -> None:
-    """Calibrates a real volume; a known scanner on top of it, recovered from pairs."""
+def closed_loop(volume: np.ndarray, pixel: float, every: int) -> None:
+    """Calibrates a real volume, then recovers known scanners of it from pairs."""
     start = time.perf_counter()
     own = calibration.calibrate(volume, pixel)
     print(f"the volume itself, {time.perf_counter() - start:.0f} s:")
     print("  " + "\n  ".join(own.describe()))
     chosen = np.unique(np.linspace(0, len(volume) - 1, 12).round().astype(int))
-    # The volume as a noise-free patient: its own noise would be a second scanner's.
+    # Smoothed, as its own noise would be that of a second scanner.
     hu = ndimage.gaussian_filter(volume[chosen], (0, 2, 2)).astype(np.float32)
     masks = regions(hu, np.asarray(anatomy.segment(jnp.asarray(hu)).lung), pixel)
-    for cutoff, photons in ((0.8, 1e5), (2.0, 6e5)):
-        for dose in (0.25, 0.1):
+    for cutoff, photons in ((0.8, 1e5), (2.0, 6e5))[::every]:
+        for dose in (0.25, 0.1)[::every]:
             scan = {"photons": photons, "cutoff": cutoff, "electronic_variance": 40.0}
             normal = scanned(hu, pixel, 1, dose=1.0, **scan)
             true = DoseParams(dose=dose, **scan)  # pyrefly: ignore
@@ -322,9 +321,8 @@ def closed_loop(volume: np.ndarray, pixel: float) -> None:
             )
             again = np.asarray(again)
             a, b = (sd_by_region(image - normal, masks) for image in (again, low))
-            _, _, misfit = nps_misfit(
-                again - normal, low - normal, (slice(160, 352), slice(160, 352))
-            )
+            box = middle_box(hu.shape[-1])
+            _, _, misfit = nps_misfit(again - normal, low - normal, box)
             ks = [histogram_distance(again, low, m) for m in masks.values()]
             print(
                 f"true {photons:g} {cutoff} at {dose}: found {found.photons:.4g}",
@@ -338,6 +336,33 @@ def closed_loop(volume: np.ndarray, pixel: float) -> None:
                 + " ".join(f"{value:.3f}" for value in ks),
                 flush=True,
             )
+
+
+def main(command_line: Sequence[str] | None = None) -> None:
+    """Prints the tables."""
+    parser = create_parser(__doc__)
+    parser.add_argument("--only", choices=("recovery", "foreign", "ct"))
+    parser.add_argument("--every", type=int, default=1, help="each Nth scanner")
+    parser.add_argument("--size", type=int, default=512, help="pixels of the phantoms")
+    parser.add_argument("--ct", help="(z, h, w) HU, .npy")
+    parser.add_argument("--pixel", type=float, default=0.841796875, help="mm")
+    with tempfile.TemporaryDirectory() as folder:
+        options = parse(parser, command_line, lambda: smoke(Path(folder)))
+        if options.only in (None, "recovery"):
+            recovery(options.every, options.size)
+        if options.only in (None, "foreign"):
+            against_foreign(options.every, options.size)
+        if options.ct and options.only in (None, "ct"):
+            closed_loop(np.load(options.ct), options.pixel, options.every)
+
+
+def smoke(folder: Path) -> list[str]:
+    """Writes a small volume; returns the arguments of a run with it."""
+    size, field = 256, 380.0
+    hu, _ = thorax(0, 6, field, size)
+    volume, pixel = folder / "volume.npy", field / size
+    np.save(volume, scanned(hu, pixel, 0, dose=1.0, photons=1.5e5, cutoff=1.0))
+    return [f"--ct={volume}", f"--pixel={pixel}", f"--size={size}", "--every=36"]
 
 
 if __name__ == "__main__":

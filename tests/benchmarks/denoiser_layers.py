@@ -1,17 +1,16 @@
 """Times every kind of layer of the denoisers against PyTorch's, forward and gradient.
 
-    taskset -c 0 python -m tests.benchmarks.denoiser_layers [--repeats 5]
+    taskset -c 0 python -m tests.benchmarks.denoiser_layers [--repeats 5] [--smoke]
 
-One core, processor time, best of the repeats; 8 images of 64x64 with 64 channels and of
-16x16 with 256. "gradient" is the output together with the gradients of input and
-parameters: a layer that is slow only backwards shows here. Needs PyTorch
-(requirements-oracles.txt).
+Each time is processor time on one core, the best of the repeats. The inputs are 8
+images of 64x64 with 64 channels, and 8 of 16x16 with 256. "gradient" times the output
+together with the gradients of input and parameters, so it shows a layer that is slow
+only backwards. Needs PyTorch (requirements-oracles.txt).
 """
 
-import argparse
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -31,6 +30,7 @@ from ipv2.models.blocks import (
     DoublingConv,
     HalvingConv,
 )
+from tests.benchmarks.shared.arguments import create_parser, parse
 from tests.oracles.torch_denoisers import ChannelLayerNorm, to_torch
 
 
@@ -44,7 +44,7 @@ class Function(nn.Module):
 
 
 def attention(x):
-    """Attention between channels of PyTorch's tensors, with four heads."""
+    """Returns the attention between channels of a PyTorch tensor, with four heads."""
     n, c, h, w = x.shape
     value = x.reshape(n, 4, c // 4, h * w)
     unit = functional.normalize(value, dim=-1)
@@ -53,7 +53,7 @@ def attention(x):
 
 
 def layers(c: int) -> dict[str, tuple[nn.Module, Callable[[Any], Any]]]:
-    """Ours and PyTorch's by name, for `c` channels in."""
+    """Returns our layers and PyTorch's by name, for `c` input channels."""
     conv = torch.nn.Conv2d
     ours_attention = Function(lambda x: channel_attention(x, x, x, jnp.ones(4)))
     norm = nn.BatchNorm(use_running_average=False)
@@ -88,7 +88,7 @@ def layers(c: int) -> dict[str, tuple[nn.Module, Callable[[Any], Any]]]:
 
 
 def jax_cases(layer: nn.Module, x: np.ndarray) -> tuple[Callable, Callable]:
-    """Forward, and forward with gradients; compiled."""
+    """Returns two compiled calls: forward, and forward with gradients."""
     given = jnp.asarray(x)
     variables = layer.init(jax.random.key(0), given)
 
@@ -108,7 +108,7 @@ def jax_cases(layer: nn.Module, x: np.ndarray) -> tuple[Callable, Callable]:
 
 
 def torch_cases(layer: Callable[[Any], Any], x: np.ndarray) -> tuple[Any, Any]:
-    """The same in PyTorch, channels last."""
+    """Returns the same two calls in PyTorch, channels last."""
     if isinstance(layer, torch.nn.Module):
         # pyrefly: ignore[no-matching-overload]  # PyTorch's stubs lack this form
         layer = layer.to(memory_format=torch.channels_last)
@@ -125,16 +125,19 @@ def torch_cases(layer: Callable[[Any], Any], x: np.ndarray) -> tuple[Any, Any]:
     return forward, gradient
 
 
-def main() -> None:
+def main(command_line: Sequence[str] | None = None) -> None:
     """Prints a line for every layer."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = create_parser(__doc__)
     parser.add_argument("--repeats", type=int, default=5)
-    repeats = parser.parse_args().repeats
-    if len(os.sched_getaffinity(0)) > 1:
+    parser.add_argument("--sides", type=int, nargs="+", default=[64, 16])
+    parser.add_argument("--channels", type=int, nargs="+", default=[64, 256])
+    smoke = ["--repeats=1", "--sides=8", "--channels=8"]
+    options = parse(parser, command_line, smoke)
+    if not options.smoke and len(os.sched_getaffinity(0)) > 1:
         parser.error("processor time adds up threads: run it on one core, taskset -c 0")
     torch.set_num_threads(1)
     print(f"{'ms, ours / PyTorch (ratio)':24} {'forward':>26} {'gradient':>26}")
-    for side, channels in ((64, 64), (16, 256)):
+    for side, channels in zip(options.sides, options.channels, strict=True):
         x = np.random.default_rng(0).normal(size=(8, side, side, channels))
         x = x.astype(np.float32)
         for name, (ours, theirs) in layers(channels).items():
@@ -142,7 +145,7 @@ def main() -> None:
             pairs = zip(jax_cases(ours, x), torch_cases(theirs, x), strict=True)
             for pair in pairs:
                 best = [float("inf")] * 2
-                for _ in range(repeats + 1):  # The first compiles.
+                for _ in range(options.repeats + 1):  # The first compiles.
                     for which, run in enumerate(pair):
                         start = time.process_time()
                         run()

@@ -1,20 +1,22 @@
 """Times the denoisers against plain PyTorch modules of the same shape, side by side.
 
     python -m tests.benchmarks.denoiser_step [NAMES] [--repeats 5] [--plain]
-        [--batch 8] [--patch 64] [--slice 512] [--width W] [--cpu-time]
+        [--batch 8] [--patch 64] [--slice 512] [--width W] [--cpu-time] [--smoke]
 
-One training step (forward, gradients, Adam) on 8 patches of 64x64 and the forward pass
-on one 512x512 slice, on CPU, in alternation, so that a busy machine slows all alike;
-the best of the repeats is printed. PyTorch takes part if it is installed
-(requirements-oracles.txt), in channels-last layout, from the same weights; its output
-and its training loss must agree with ours before anything is timed. `--plain` adds our
-networks on the convolutions that lax has, up to a minute a step.
+Times one training step (forward, gradients, Adam) on 8 patches of 64x64, and the
+forward pass on one 512x512 slice, on CPU. The candidates take turns, so that a busy
+machine slows all alike; each time is the best of the repeats. PyTorch takes part if it
+is installed (requirements-oracles.txt), in channels-last layout and with our weights.
+Its output and its training loss must agree with ours before the timing starts.
+`--plain` adds our networks on the convolutions of lax, which take up to a minute a
+step.
 
-Where others use the machine, PyTorch's threads, which wait for each other after every
-layer, lose more than ours. `taskset -c 0 python -m tests.benchmarks.denoiser_step
---cpu-time` then compares one thread each by the processor time that it used.
+PyTorch's threads wait for each other after every layer, so they lose more than ours
+when other programs use the machine. `taskset -c 0 python -m
+tests.benchmarks.denoiser_step --cpu-time` then compares the processor time of one
+thread each.
 
-To add a network: an `Entry` in `NETWORKS`, with a PyTorch twin.
+To add a network, add an `Entry` with a PyTorch twin to `NETWORKS`.
 """
 
 import argparse
@@ -36,32 +38,33 @@ from flax import linen as nn
 
 from common import convolution, depthwise
 from ipv2.models import create_model
+from tests.benchmarks.shared.arguments import create_parser, parse
 
 LEARNING_RATE = 1e-4
 
 
 def image_alone(rng: np.random.Generator, n: int, size: int) -> tuple[jax.Array, ...]:
-    """What a regression network is called with."""
+    """Returns the arguments of a regression network."""
     return (jnp.asarray(rng.normal(0, 0.3, (n, size, size, 1)), jnp.float32),)
 
 
 def image_and_time(
     rng: np.random.Generator, n: int, size: int
 ) -> tuple[jax.Array, ...]:
-    """What a flow network is called with."""
+    """Returns the arguments of a flow network."""
     time = jnp.asarray(rng.uniform(0, 1, n), jnp.float32)
     return *image_alone(rng, n, size), time
 
 
 def flow_twin(model: nn.Module, variables: Mapping[str, Any]) -> Any:
-    """The flow network in PyTorch, with our weights."""
+    """Returns the flow network in PyTorch, with our weights."""
     from tests.oracles import torch_ffm
 
     return torch_ffm.create_twin(model, variables)
 
 
 def torch_twin(model: nn.Module, variables: Mapping[str, Any]) -> Any:
-    """The network in PyTorch, with our weights."""
+    """Returns the network in PyTorch, with our weights."""
     from tests.oracles import torch_denoisers
 
     return torch_denoisers.create_twin(model, variables)
@@ -72,13 +75,13 @@ class Entry:
     """A network to time.
 
     Attributes:
-      model: Ours.
-      twin: Returns a PyTorch module from our network and its variables; it is called
-        with the arguments of ours, images as NCHW.
-      arguments: Returns what the network is called with; the training's target is half
-        of the first.
-      training: Keyword arguments of ours in training.
-      tolerance: Of the outputs' difference, relative, in the mean square's root.
+      model: our network.
+      twin: returns a PyTorch module from our network and its variables. The module
+        takes the arguments of ours, images as NCHW.
+      arguments: returns the arguments of the network; half of the first is the target
+        of training.
+      training: keyword arguments of our network in training.
+      tolerance: greatest relative difference of the outputs, as root mean square.
     """
 
     model: nn.Module
@@ -89,20 +92,20 @@ class Entry:
     training: Mapping[str, Any] = dataclasses.field(
         default_factory=lambda: {"train": True}
     )
-    # Dozens of float32 layers.
+    # Rounding in dozens of float32 layers.
     tolerance: float = 1e-3
 
 
 def flow_entry(name: str, **attributes: Any) -> Entry:
-    """A flow network without dropout, which the twins lack."""
+    """Returns a flow network without dropout, as the twins have none."""
     return Entry(
         model=create_model(name, dropout=0.0, **attributes),
         twin=flow_twin,
         arguments=image_and_time,
         training={},
-        # FFM: at a map's four real frequencies, rounding of the imaginary part decides
-        # whether the phase of a negative value is pi or -pi. Width 32 agrees to 2e-6
-        # in float32 and, for that reason, to 6e-4 only with float64; width 64 to 2e-2.
+        # FFM: at the four real frequencies of a map, rounding of the imaginary part
+        # decides whether the phase of a negative value is pi or -pi. Width 32 agrees
+        # to 2e-6 in float32 but only to 6e-4 with float64; width 64 to 2e-2.
         tolerance=5e-2,
     )
 
@@ -117,7 +120,7 @@ DEFAULT = ("redcnn", "dncnn", "nafnet", "ffm")
 def create_jax_cases(
     entry: Entry, variables: Any, batch: Sequence[Any], whole: Sequence[Any]
 ) -> tuple[dict[str, Callable[[], Any]], float]:
-    """'train' and 'slice', compiled; the first step's loss."""
+    """Returns the compiled calls 'train' and 'slice', and the first step's loss."""
     optimizer = optax.adam(LEARNING_RATE)
     model, target = entry.model, 0.5 * batch[0]
 
@@ -154,7 +157,7 @@ def create_jax_cases(
 def create_torch_cases(
     entry: Entry, variables: Any, batch: Sequence[Any], whole: Sequence[Any]
 ) -> tuple[dict[str, Callable[[], Any]], float]:
-    """The same two in PyTorch, after checking that it computes the same output."""
+    """Returns the same in PyTorch, after a check that its output is the same."""
     import torch
 
     from tests.oracles.torch_denoisers import from_torch, to_torch
@@ -168,7 +171,7 @@ def create_torch_cases(
         output = from_torch(network(*batch))
     apart = np.linalg.norm(output - ours) / np.linalg.norm(ours)
     if not apart <= entry.tolerance:
-        raise AssertionError(f"PyTorch's output is apart from ours by {apart:.1e}")
+        raise AssertionError(f"PyTorch's output differs from ours by {apart:.1e}")
     optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE)
 
     def train():
@@ -190,12 +193,12 @@ def create_torch_cases(
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Returns the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def perturbed(variables: Any, rng: np.random.Generator) -> Any:
-    """The variables moved off their zeros, so that every layer counts in a check."""
+    """Returns the variables moved off their zeros, so that every layer counts."""
     return jax.tree.map(
         lambda leaf: (
             leaf + jnp.asarray(0.02 * rng.normal(size=leaf.shape), leaf.dtype)
@@ -207,7 +210,7 @@ def perturbed(variables: Any, rng: np.random.Generator) -> Any:
 
 
 def measure(entry: Entry, options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Best seconds by implementation and task."""
+    """Returns the best seconds by implementation and task."""
     rng = np.random.default_rng(0)
     batch = entry.arguments(rng, options.batch, options.patch)
     whole = entry.arguments(rng, 1, options.slice)
@@ -220,7 +223,7 @@ def measure(entry: Entry, options: argparse.Namespace) -> dict[str, dict[str, fl
 
     add("ours", create_jax_cases)
     if options.plain:
-        # Cases are compiled when created: the patches are in force while tracing.
+        # The calls compile when they are created, so the patches act while tracing.
         with contextlib.ExitStack() as stack:
             for module, name, plain in (
                 (convolution, "_convolve", convolution.plain_convolution),
@@ -246,7 +249,7 @@ def measure(entry: Entry, options: argparse.Namespace) -> dict[str, dict[str, fl
 
 
 def print_table(name: str, best: dict[str, Any], options: argparse.Namespace) -> None:
-    """Images a second, and seconds in units of PyTorch's."""
+    """Prints images a second, and the time as a multiple of PyTorch's."""
     for task, title, images in (
         ("train", f"step, {options.batch} x {options.patch}^2", options.batch),
         ("slice", f"forward, 1 x {options.slice}^2", 1),
@@ -259,9 +262,9 @@ def print_table(name: str, best: dict[str, Any], options: argparse.Namespace) ->
             print(line, flush=True)
 
 
-def main() -> None:
+def main(command_line: Sequence[str] | None = None) -> None:
     """Prints a table for every network."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = create_parser(__doc__)
     parser.add_argument("names", nargs="*", default=DEFAULT)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--batch", type=int, default=8)
@@ -270,14 +273,16 @@ def main() -> None:
     parser.add_argument("--width", type=int, help="features of the first layer")
     parser.add_argument("--plain", action="store_true", help="also plain lax")
     parser.add_argument("--cpu-time", action="store_true", help="on one core only")
-    options = parser.parse_args()
+    smoke = ["redcnn", "ffm", "--repeats=1", "--plain", "--width=16"]
+    smoke += ["--batch=2", "--patch=32", "--slice=32"]
+    options = parse(parser, command_line, smoke)
     if options.cpu_time and cores() > 1:
-        parser.error("--cpu-time adds up threads: run it on one core, taskset -c 0 ...")
+        parser.error("--cpu-time adds up threads: run it on one core, taskset -c 0")
     unknown = sorted(set(options.names) - set(NETWORKS))
     if unknown:
-        parser.error(f"no network is called {unknown}; accepted: {list(NETWORKS)}")
+        parser.error(f"names: got {unknown}, accepted: {list(NETWORKS)}")
     if not importlib.util.find_spec("torch"):
-        print("PyTorch is not installed (requirements-oracles.txt): not compared")
+        print("without PyTorch, which is not installed (requirements-oracles.txt)")
     print(f"best of {options.repeats}, {cores()} cores")
     for name in options.names:
         attributes = {}

@@ -1,19 +1,19 @@
-"""Quality of a trained flow model against the number of its sampler's steps.
+"""Measures the quality of a trained flow model by the number of its sampler's steps.
 
     python -m tests.benchmarks.flow_steps --workdir RUN [--steps 1 2 4 8 16 50]
-        [--samplers euler heun midpoint] [--slices N]
+        [--samplers euler heun midpoint] [--slices N] [--smoke]
 
-RUN is the folder of a finished training of `fm` or `ffm` (`--task train`). Its exported
-network denoises the run's own test split, evaluated as the training's results are:
-against the known truth where there is one, else against IPv2's test label. Seconds a
-slice are of the network alone, compiled, the best of three batches. `calls` is how
-often the network is called a slice: Heun and midpoint call it twice a step.
+RUN is the workdir of a finished training of `fm` or `ffm` (`--task train`). Its
+exported network denoises the run's test split. The reference is that of the training's
+results: the known truth if there is one, else IPv2's test label. Seconds a slice time
+the compiled network alone and are the best of three batches. `calls` counts the calls
+of the network for a slice: Heun and midpoint call it twice a step.
 """
 
-import argparse
 import json
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,40 +32,42 @@ from ipv2.tasks.sources import open_sources
 from ipv2.training.denoiser import Flow, channels_of, make_denoise
 from ipv2.training.flow import SAMPLERS
 from ipv2.training.stacks import Stacks
+from tests.benchmarks.shared.arguments import create_parser, parse
+from tests.benchmarks.shared.stand_ins import train_flow
 
 STEPS = (1, 2, 4, 8, 16, 50)
 CALLS = {"euler": 1, "heun": 2, "midpoint": 2}
 
 
 def load_config(workdir: Path) -> ConfigDict:
-    """The run's config, its network being the exported one.
+    """Returns the run's config, with the exported network as its model.
 
     Raises:
       UserError: The folder holds no run, or its network is not a flow.
     """
     path = workdir / "config.json"
     if not path.exists():
-        raise UserError(f"{path} is missing; --workdir takes a finished training's")
+        raise UserError(f"--workdir: {path} is missing; give a finished training")
     config = ConfigDict(_tuples(json.loads(path.read_text(encoding="utf-8"))))
     with config.unlocked():
         config.model = ConfigDict(_tuples(load_manifest(workdir / "export")["model"]))
     if config.model.name not in FLOWS:
         raise UserError(
-            f"{workdir} holds {config.model.name}, which takes no steps; accepted: "
-            f"{sorted(FLOWS)}"
+            f"--workdir: {workdir} holds {config.model.name}, which has no steps; "
+            f"accepted: {sorted(FLOWS)}"
         )
     return config
 
 
 def _tuples(value: Any) -> Any:
-    """Lists, which JSON makes of tuples, as tuples again."""
+    """Returns the value with tuples for lists, as JSON has no tuples."""
     if isinstance(value, dict):
         return {key: _tuples(item) for key, item in value.items()}
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def seconds_a_slice(denoiser: Flow, variables: Any, batch: jax.Array) -> float:
-    """Best of three, without compilation."""
+    """Returns the best of three, without compilation."""
     denoise = jax.jit(make_denoise(denoiser))
     jax.block_until_ready(denoise(variables, batch))
     best = float("inf")
@@ -79,7 +81,7 @@ def seconds_a_slice(denoiser: Flow, variables: Any, batch: jax.Array) -> float:
 def measure(
     workdir: Path, samplers: list[str], steps: list[int], slices: int = 0
 ) -> Iterator[tuple[Any, ...]]:
-    """Rows (sampler, steps, calls, PSNR, RMSE, lung bias, seconds), input first."""
+    """Yields (sampler, steps, calls, PSNR, RMSE, lung bias, seconds); input first."""
     config = load_config(workdir)
     if slices:
         config.evaluate.slices = slices
@@ -117,27 +119,28 @@ def measure(
             yield sampler, count, calls, *numbers(results, "output"), seconds
 
 
-def main() -> None:
+def main(command_line: Sequence[str] | None = None) -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = create_parser(__doc__)
     parser.add_argument("--workdir", type=Path, required=True)
     parser.add_argument("--steps", type=int, nargs="+", default=list(STEPS))
     parser.add_argument(
         "--samplers", nargs="+", choices=sorted(SAMPLERS), default=list(SAMPLERS)
     )
     parser.add_argument("--slices", type=int, default=0, help="0: the run's own choice")
-    arguments = parser.parse_args()
-    try:
-        rows = list(
-            measure(
-                arguments.workdir,
-                arguments.samplers,
-                arguments.steps,
-                arguments.slices,
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = parse(parser, command_line, lambda: smoke(Path(folder) / "run"))
+        try:
+            rows = list(
+                measure(
+                    arguments.workdir,
+                    arguments.samplers,
+                    arguments.steps,
+                    arguments.slices,
+                )
             )
-        )
-    except UserError as error:
-        parser.error(str(error))
+        except UserError as error:
+            parser.error(str(error))
     print(
         format_table(
             [
@@ -154,6 +157,12 @@ def main() -> None:
             title=f"{arguments.workdir}",
         )
     )
+
+
+def smoke(workdir: Path) -> list[str]:
+    """Trains a tiny network; returns the arguments of a run with it."""
+    train_flow(workdir)
+    return [f"--workdir={workdir}", "--steps=1", "--samplers", "euler", "heun"]
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""What the noise models do at full size: means, bias, variance, texture, parity.
+"""Measures the noise models at full size: means, variance, texture, parity.
 
     python -m tests.benchmarks.low_dose_physics [--size 512] [--seeds 8]
-        [--reference-seeds 20]
+        [--reference-seeds 20] [--smoke]
 
-Everything is measured on the chest of `tests.oracles.chest`, 384 mm across, whose
-regions are fixed there. The reference model runs scikit-image, some 3 s a slice at 512.
+All measurements use the chest of `tests.oracles.chest`, 384 mm across, and its regions.
+The reference model runs scikit-image, which takes about 3 s a slice at 512.
 """
 
-import argparse
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -18,6 +18,7 @@ from ipv2.kernels import photon_noise, projection
 from ipv2.kernels.photon_noise import DoseParams, simulate_low_dose
 from ipv2.kernels.reconstruction_filter import filter_response
 from ipv2.kernels.reference_noise import simulate_reference_noise
+from tests.benchmarks.shared.arguments import create_parser, parse
 from tests.oracles.chest import chest
 from tests.oracles.photon_noise import expected_noise, reference_noise
 from tests.oracles.projection import sinc_backprojection
@@ -26,7 +27,7 @@ FIELD_MM = 384.0
 
 
 def noise(image: np.ndarray, spacing: float, scan: DoseParams, seeds: int):
-    """(seeds, h, w) HU, four slices at a time."""
+    """Yields `seeds` images (h, w) of noise, HU; simulates four slices at a time."""
     for first in range(0, seeds, 4):
         keys = jax.random.split(jax.random.key(first), min(4, seeds - first))
         stack = np.stack([image] * len(keys))
@@ -34,9 +35,9 @@ def noise(image: np.ndarray, spacing: float, scan: DoseParams, seeds: int):
 
 
 def means(image, regions, spacing, seeds):
-    """Mean HU by region against what the statistics of a logarithm predict."""
+    """Prints the shift of the mean by region beside the predicted one."""
     print(
-        f"moved mean, HU, {seeds} seeds: measured +- standard error / predicted "
+        f"shift of the mean, HU, {seeds} seeds: measured +- standard error / predicted "
         "(for a parallel beam)"
     )
     for source_distance_mm in (None, 595.0):
@@ -58,7 +59,7 @@ def means(image, regions, spacing, seeds):
 
 
 def variances(image, regions, spacing, seeds):
-    """Variance against 1/dose - 1, electronics off, as the issue states it."""
+    """Prints the variance against 1/dose - 1, without electronic noise."""
     print("variance over (1/dose - 1), relative to dose 0.5")
     for photons in (1.5e5, 1e7):
         scan = DoseParams(dose=0.5, photons=photons, electronic_variance=0.0)
@@ -80,7 +81,7 @@ def variances(image, regions, spacing, seeds):
 
 
 def texture(size):
-    """NPS of one noise sinogram through both backprojectors."""
+    """Prints the ratio of the NPS of one noise sinogram in two backprojectors."""
     print("NPS, ours over brute force, per radial bin up to 0.8 of the cut-off")
     rng = np.random.default_rng(0)
     angle = projection.uniform_angles(size)
@@ -104,7 +105,7 @@ def texture(size):
 
 
 def radial_ratio(one, other, bins=32):
-    """Radial NPS of one over other's, and the bins' frequencies, cycles a pixel."""
+    """Returns frequencies (cycles a pixel) and the ratio of two radial NPS there."""
     h, w = one.shape
     frequency = np.hypot(np.fft.fftfreq(h)[:, None], np.fft.fftfreq(w)[None])
     index = np.minimum((frequency * 2 * bins).astype(int), bins).ravel()
@@ -116,7 +117,7 @@ def radial_ratio(one, other, bins=32):
 
 
 def parity(image, regions, seeds):
-    """The published recipe against scikit-image, with seeds of its own."""
+    """Prints the published model beside scikit-image, each with other seeds."""
     size = image.shape[0]
     circle = projection.inscribed_circle((size, size))
     grey = np.where(circle, (image + 1000) / 1500, 0.0)
@@ -140,13 +141,14 @@ def parity(image, regions, seeds):
         )
 
 
-def main() -> None:
+def main(command_line: Sequence[str] | None = None) -> None:
     """Prints the tables."""
-    parser = argparse.ArgumentParser()
+    parser = create_parser(__doc__)
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--reference-seeds", type=int, default=20)
-    options = parser.parse_args()
+    smoke = ["--size=64", "--seeds=2", "--reference-seeds=2"]
+    options = parse(parser, command_line, smoke)
     spacing = FIELD_MM / options.size
     image, regions = chest(options.size, spacing)
     means(image, regions, spacing, options.seeds)

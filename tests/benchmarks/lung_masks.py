@@ -1,13 +1,16 @@
-"""Lung masks under the failures that the published flood fill has: a table.
+"""Scores lung masks on images that break the published flood fill: a table.
 
-Run `python -m tests.benchmarks.lung_masks [cache]` from the root. On the phantom, whose
-lungs are known, and on the sample CT (fetched into `cache`, by default runs/datasets;
-its reference is `tests.oracles.lung_reference`), clean and at a physical 2 % dose:
-false lung in % of all pixels, mean over slices and worst slice; lost lung in % of the
-lung. Large vessels and airways in the lung are neither.
+    python -m tests.benchmarks.lung_masks [CACHE] [--images phantom sample_ct]
+        [--size 512] [--smoke]
+
+The images are the phantom, whose lungs are known, and the sample CT, which is fetched
+into CACHE (default: runs/datasets) and whose reference is
+`tests.oracles.lung_reference`; both clean and at a physical 2 % dose. The columns are
+false lung in % of all pixels, mean over slices and worst slice, and lost lung in % of
+the lung. Large vessels and airways in the lung count as neither.
 """
 
-import sys
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -20,18 +23,31 @@ from ipv2 import phantom
 from ipv2.datasets.sample_ct import SampleCt
 from ipv2.kernels.photon_noise import DoseParams, simulate_low_dose
 from ipv2.purification.anatomy import segment
+from tests.benchmarks.shared.arguments import create_parser, parse
 from tests.oracles.lung_reference import lung_reference
 
 BATCH = 8
 WINDOW_HU = (-160, 240)
+IMAGES = ("phantom", "sample_ct")
 
 
-def main() -> None:
+def main(command_line: Sequence[str] | None = None) -> None:
     """Prints the table."""
-    cache = sys.argv[1] if len(sys.argv) > 1 else "runs/datasets"
+    parser = create_parser(__doc__)
+    parser.add_argument("cache", nargs="?", default="runs/datasets")
+    parser.add_argument("--images", nargs="+", choices=IMAGES, default=IMAGES)
+    parser.add_argument("--size", type=int, default=512, help="pixels of the phantom")
+    parser.add_argument("--slices", type=int, default=16, help="of each phantom")
+    smoke = ["--images=phantom", "--size=128", "--slices=4"]
+    options = parse(parser, command_line, smoke)
+    made = []
+    if "phantom" in options.images:
+        made.append(_phantom(options.size, options.slices))
+    if "sample_ct" in options.images:
+        made.append(_sample_ct(options.cache))
     head = f"{'lung masks, robust':52s} {'false mean':>10s} {'worst':>6s} {'lost':>6s}"
     print(head)
-    for name, hu, lung, spacing_mm in (_phantom(), _sample_ct(cache)):
+    for name, hu, lung, spacing_mm in made:
         noisy = _low_dose(hu, spacing_mm)
         for dose, image in (("clean", hu), ("2 % dose", noisy)):
             for case, broken, truth in _failures(image, lung, is_clean=image is hu):
@@ -43,7 +59,7 @@ def main() -> None:
 
 
 def _failures(hu, lung, *, is_clean):
-    """(name, image, truth): the four cases of the published code's fault table."""
+    """Yields (name, image, truth) of every case of the table."""
     size = hu.shape[-1]
     yield "as it is", hu, lung
     marked = hu.copy()
@@ -56,7 +72,7 @@ def _failures(hu, lung, *, is_clean):
     columns = np.flatnonzero(lung.any((0, 1)))
     sides = slice(max(columns[0] - 12, 0), columns[-1] + 13)
     yield "body touches both sides", hu[..., sides].copy(), lung[..., sides]
-    if not is_clean:  # the rest brings noise of its own
+    if not is_clean:  # the other cases add their noise
         return
     rng = np.random.default_rng(0)
     window = np.clip(hu + rng.normal(0, 250, hu.shape), *WINDOW_HU)
@@ -65,7 +81,7 @@ def _failures(hu, lung, *, is_clean):
 
 
 def _thin_wall(hu, lung, rng):
-    """The body cut to 6 pixels around the hull of each slice's lungs, then noise."""
+    """Cuts the body 6 pixels outside the lungs' hull in each slice and adds noise."""
     thin = hu.copy()
     for slice_, mask in zip(thin, lung, strict=True):
         if mask.sum() > 500:
@@ -81,7 +97,7 @@ def _score(hu, lung):
             for i in range(0, len(hu), BATCH)
         ]
     )
-    # What a lung encloses in its own slice belongs to it: vessels are not false lung.
+    # A vessel that a lung encloses in its slice is not false lung.
     near = np.stack([ndimage.binary_fill_holes(m) for m in lung])
     near = ndimage.binary_dilation(near, ndimage.generate_binary_structure(3, 1)[1:2])
     false = 100 * (found & ~near).mean((1, 2))
@@ -101,18 +117,18 @@ def _low_dose(hu, spacing_mm):
     return np.concatenate(parts)
 
 
-def _phantom():
+def _phantom(size, slices):
     patients = []
     for seed in range(2):
         patient = phantom.create_patient(seed)
         breath, _ = phantom.create_breaths(seed)
-        positions = phantom.slice_positions(patient, 16)
-        patients.append(phantom.render(patient, breath, positions, size=512))
+        positions = phantom.slice_positions(patient, slices)
+        patients.append(phantom.render(patient, breath, positions, size=size))
     hu = np.concatenate([np.asarray(p.hu, np.float32) for p in patients])
     lung = np.concatenate([np.asarray(p.lung) for p in patients])
     # Slices are 400 mm across.
     lung = lung & (hu < -500)
-    return "phantom", hu, lung, 400 / 512
+    return "phantom", hu, lung, 400 / size
 
 
 def _sample_ct(cache):

@@ -1,19 +1,20 @@
-"""Projector and low-dose chain against scikit-image and ASTRA, side by side.
+"""Times the projector and the low-dose chain against scikit-image and ASTRA.
 
     python -m tests.benchmarks.projection [--size 512] [--batch 8] [--repeats 3]
-        [--ct FILE.npy]
+        [--ct FILE.npy] [--smoke]
 
-Prints seconds a slice (the best of the repeats, taken in turns) and the ratios, how far
-the sinograms differ, the adjoint, peak memory, and how time grows with images and
-batch. ASTRA takes part if it is installed (requirements-oracles.txt). --ct is an
-(n, h, w) array of HU to compare sinograms on as well.
+Prints seconds a slice (the candidates take turns; each time is the best of the repeats)
+and their ratios, the difference of the sinograms, the error of the adjoint, peak
+memory, and the time by image size and by batch. ASTRA takes part if it is installed
+(requirements-oracles.txt). FILE.npy is an (n, h, w) array of HU; sinograms are then
+compared on it too.
 """
 
 import argparse
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from skimage.data import shepp_logan_phantom
 from skimage.transform import resize
 
 from ipv2.kernels import fan_beam, photon_noise, projection
+from tests.benchmarks.shared.arguments import create_parser, parse
 from tests.oracles.projection import skimage_backprojection, skimage_sinogram
 
 MU_WATER = 0.0192
-# How many times faster a slice than the reference, at least.
+# Least ratio of the reference's time to ours.
 TARGET = {
     ("radon", "scikit-image"): 60,
     ("fbp", "scikit-image"): 15,
@@ -37,14 +39,14 @@ TARGET = {
 
 
 def head(size: int, batch: int) -> np.ndarray:
-    """(batch, size, size) attenuation in units of water, zero outside the circle."""
+    """Returns (batch, size, size), 1 for water, 0 outside the circle."""
     image = resize(shepp_logan_phantom(), (size, size), anti_aliasing=True)
     image = image * projection.inscribed_circle((size, size))
     return np.stack([image] * batch).astype(np.float32)
 
 
 def best(calls: Mapping[Any, Callable[[], object]], repeats: int) -> dict[Any, float]:
-    """Best seconds of each call, taken in turns; the first round is warm-up."""
+    """Returns the best seconds of each call; they take turns after a warm-up."""
     seconds = dict.fromkeys(calls, np.inf)
     for number in range(repeats + 1):
         for name, call in calls.items():
@@ -56,7 +58,7 @@ def best(calls: Mapping[Any, Callable[[], object]], repeats: int) -> dict[Any, f
 
 
 def skimage_chain(image: np.ndarray, angle: np.ndarray, spacing_mm: float) -> object:
-    """The physical model's noise for one slice, with scikit-image and NumPy."""
+    """Returns the physical model's noise of a slice, by scikit-image and NumPy."""
     rng = np.random.default_rng(0)
     line = skimage_sinogram(image, angle) * MU_WATER * spacing_mm
     mean = 0.02 * 1.5e5 * np.exp(-line)
@@ -66,7 +68,7 @@ def skimage_chain(image: np.ndarray, angle: np.ndarray, spacing_mm: float) -> ob
 
 
 def our_calls(images: np.ndarray) -> dict[str, Callable[[], object]]:
-    """radon, fbp, chain of a batch; as many views as rows."""
+    """Returns calls for radon, fbp and chain of a batch, with as many views as rows."""
     size = images.shape[-1]
     angle = projection.uniform_angles(size)
     sinograms = projection.radon(images, angle)
@@ -85,7 +87,7 @@ def our_calls(images: np.ndarray) -> dict[str, Callable[[], object]]:
 def reference_calls(
     image: np.ndarray,
 ) -> dict[tuple[str, str], Callable[[], object]]:
-    """(what, by whom) of one slice."""
+    """Returns calls for one slice by (what, library)."""
     size = image.shape[0]
     angle = projection.uniform_angles(size)
     sinogram = np.asarray(projection.radon(image, angle))
@@ -109,7 +111,7 @@ def reference_calls(
 
 
 def speed(size: int, batch: int, repeats: int) -> None:
-    """Ours and theirs, in turns."""
+    """Prints seconds a slice of ours and of the references."""
     images = head(size, batch)
     ours, theirs = our_calls(images), reference_calls(images[0])
     seconds = best(ours | theirs, repeats)
@@ -123,7 +125,7 @@ def speed(size: int, batch: int, repeats: int) -> None:
 
 
 def agreement(size: int, ct: np.ndarray | None) -> None:
-    """Relative L2 against scikit-image; the adjoint."""
+    """Prints the relative L2 error against scikit-image, and that of the adjoint."""
     angle = projection.uniform_angles(size)
     cases = {"Shepp-Logan": head(size, 1)[0]}
     if ct is not None:
@@ -158,32 +160,31 @@ def agreement(size: int, ct: np.ndarray | None) -> None:
     }
     for name, (forward, back) in pairs.items():
         sinogram = np.float64(forward(image))
-        # Correlated with the sinogram: of two noises the products would nearly cancel.
+        # Correlated with the sinogram: products of two noises would nearly cancel.
         other = sinogram + rng.normal(0, sinogram.std(), sinogram.shape)
         left = np.vdot(sinogram, other)
         right = np.vdot(np.float64(image), np.float64(back(np.float32(other))))
         print(f"adjoint, {name}: {abs(left - right) / abs(left):.1e}  (below 1e-5)")
 
 
-def growth(repeats: int) -> None:
-    """Seconds a slice by image size and by batch."""
+def growth(size: int, repeats: int) -> None:
+    """Prints seconds a slice by image size and by batch."""
     print("size  batch  radon   fbp     chain   seconds a slice")
-    for size, batch in [(s, 4) for s in (128, 256, 512, 1024)] + [
-        (512, b) for b in (1, 2, 8)
-    ]:
+    sizes = (size // 4, size // 2, size, 2 * size)
+    for size, batch in [(s, 4) for s in sizes] + [(size, b) for b in (1, 2, 8)]:
         found = best(our_calls(head(size, batch)), repeats)
         cells = "  ".join(f"{found[what] / batch:.4f}" for what in found)
         print(f"{size:4d}  {batch:5d}  {cells}")
 
 
 def peak_megabytes() -> float:
-    """Most memory this process has held; getrusage would count its parent's too."""
+    """Returns the peak memory of this process; getrusage would count its parent's."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def memory(size: int, batch: int) -> None:
-    """Runs our chain alone; meant for a process of its own."""
+    """Prints the peak memory of our calls; run it in a new process."""
     images = head(size, batch)
     before = peak_megabytes()
     for call in our_calls(images).values():
@@ -195,21 +196,22 @@ def memory(size: int, batch: int) -> None:
     )
 
 
-def main() -> None:
+def main(command_line: Sequence[str] | None = None) -> None:
     """Prints the tables."""
-    parser = argparse.ArgumentParser()
+    parser = create_parser(__doc__)
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--ct", help="(n, h, w) HU, .npy")
     parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    smoke = ["--size=64", "--batch=2", "--repeats=1"]
+    options = parse(parser, command_line, smoke)
     if options.memory:
         memory(options.size, options.batch)
         return
     speed(options.size, options.batch, options.repeats)
     agreement(options.size, np.load(options.ct) if options.ct else None)
-    # Measured in a child: this process holds scikit-image's and ASTRA's memory.
+    # In a child, as this process holds the memory of scikit-image and ASTRA.
     subprocess.run(
         [
             *(sys.executable, "-m", "tests.benchmarks.projection", "--memory"),
@@ -217,7 +219,7 @@ def main() -> None:
         ],
         check=True,
     )
-    growth(options.repeats)
+    growth(options.size, options.repeats)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,18 @@
-"""Masks and blend at 512 x 512, batch 8: this package against OpenCV, side by side.
+"""Times masks and blend of 8 pairs of 512 x 512 against OpenCV.
 
-Run `python -m tests.benchmarks.purification_opencv [volume.npy]` from the root. OpenCV
-does the published steps with its own threads, and blends in float32 with OpenCV calls;
-"NumPy blend" is the published way, in NumPy. Without a volume (slices, 512,
-512; HU) the images are an ellipse phantom. They take turns; prints medians, ratios.
+    python -m tests.benchmarks.purification_opencv [VOLUME.npy] [--size 512] [--turns 4]
+        [--smoke]
+
+OpenCV takes the published steps on its threads and blends in float32 with its own
+functions; "NumPy blend" blends in NumPy, as published. VOLUME.npy is (slices, 512, 512)
+in HU; without it the images are an ellipse phantom. The candidates take turns. Prints
+medians and ratios.
 """
 
 import os
 import statistics
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import cv2
 import jax
@@ -18,16 +20,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from ipv2.purification.purify import PurifyParams, purify_v2
+from tests.benchmarks.shared.arguments import create_parser, parse
 from tests.oracles import purification_opencv as oracle
 from tests.oracles.thorax import thorax
 
-TURNS, RUNS = 4, 6
+RUNS = 6  # of a turn
 
 
-def main() -> None:
-    """Print the table."""
+def main(command_line: Sequence[str] | None = None) -> None:
+    """Prints the table."""
+    parser = create_parser(__doc__)
+    parser.add_argument("volume", nargs="?", help="(slices, h, w) HU, .npy")
+    parser.add_argument("--size", type=int, default=512, help="pixels of the phantom")
+    parser.add_argument("--turns", type=int, default=4)
+    options = parse(parser, command_line, ["--size=64", "--turns=1"])
     cv2.setNumThreads(os.cpu_count() or 1)
-    lq, gt = _pairs(sys.argv[1] if len(sys.argv) > 1 else None)
+    lq, gt = _pairs(options.volume, options.size)
     lq_grey, gt_grey = _grey(lq), _grey(gt)
     off = {"add_noise": "none", "remove_noise": "none"}
     robust = PurifyParams(variant="robust", **off)
@@ -39,7 +47,7 @@ def main() -> None:
         return lambda: jax.block_until_ready(purify_v2(rng, lq, gt, 1.0, params))
 
     lq_d, gt_d = jnp.asarray(lq), jnp.asarray(gt)
-    contenders = {
+    candidates = {
         "OpenCV, float32 OpenCV blend": lambda: _opencv(lq_grey, gt_grey),
         "OpenCV, NumPy blend": lambda: [
             oracle.purify_v2(a, b) for a, b in zip(lq_grey, gt_grey, strict=True)
@@ -50,19 +58,20 @@ def main() -> None:
             jnp.asarray(lq_grey), jnp.asarray(gt_grey), reference_grey
         ),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    # In turns of several runs: each contender's threads spin for a while after its
-    # last run and slow the next contender's first one, which is not counted.
-    for _ in range(TURNS):
-        for name, contender in contenders.items():
-            contender()
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    # A turn has several runs. The threads of the candidate before spin for a while and
+    # slow the first run, which does not count.
+    for _ in range(options.turns):
+        for name, candidate in candidates.items():
+            candidate()
             for _ in range(RUNS):
                 start = time.perf_counter()
-                contender()
+                candidate()
                 seconds[name].append(time.perf_counter() - start)
     base = statistics.median(seconds["OpenCV, float32 OpenCV blend"])
-    print(f"masks + blend, 8 pairs of 512 x 512, {os.cpu_count()} cores")
-    print(f"{TURNS} turns of {RUNS} runs each")
+    side = lq.shape[-1]
+    print(f"masks + blend, 8 pairs of {side} x {side}, {os.cpu_count()} cores")
+    print(f"{options.turns} turns of {RUNS} runs each")
     for name, values in seconds.items():
         middle = statistics.median(values)
         print(
@@ -72,7 +81,7 @@ def main() -> None:
 
 
 def _opencv(lq: np.ndarray, gt: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The oracle's masks, and a blend without NumPy temporaries."""
+    """Returns the oracle's pairs, blended without NumPy temporaries."""
     results = []
     for x, y in zip(lq, gt, strict=True):
         mask = oracle.remove_background(oracle.common_mask(x, y))
@@ -86,10 +95,10 @@ def _opencv(lq: np.ndarray, gt: np.ndarray) -> list[tuple[np.ndarray, np.ndarray
     return results
 
 
-def _pairs(path: str | None) -> tuple[np.ndarray, np.ndarray]:
+def _pairs(path: str | None, size: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     if path is None:
-        clean = thorax(512).hu
+        clean = thorax(size).hu
         gt = np.stack([np.roll(clean, shift, 0) for shift in range(8)])
     else:
         volume = np.load(path)

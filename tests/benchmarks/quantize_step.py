@@ -1,20 +1,21 @@
 """Times a step of generator and of student against the same in plain PyTorch.
 
     python -m tests.benchmarks.quantize_step [--batch 64] [--repeats 5] [--cpu-time]
+        [--smoke]
 
-ResNet-20 at 32x32 with random weights, the generator of `acq_r20_cifar10:gdfq`: its
-step (images, teacher, cross-entropy, BNS, gradients, Adam) and the student's at W4A4
-(images and teacher without gradients, fake-quantized student, KL and hints, learned
-ranges, Adam). On CPU, in alternation; the best of the repeats is printed. Needs PyTorch
-(requirements-oracles.txt). On a machine that others use,
-`taskset -c 0 python -m tests.benchmarks.quantize_step --cpu-time` compares one thread
-each by the processor time that it used.
+The networks are ResNet-20 at 32x32 with random weights and the generator of
+`acq_r20_cifar10:gdfq`. The generator's step has images, teacher, cross-entropy, BNS,
+gradients and Adam. The student's step, at W4A4, has images and teacher without
+gradients, the fake-quantized student, KL and hints, learned ranges and Adam. Both
+libraries take turns on the CPU; each time is the best of the repeats. Needs PyTorch
+(requirements-oracles.txt). On a machine that other programs use, `taskset -c 0 python
+-m tests.benchmarks.quantize_step --cpu-time` compares the processor time of one thread
+each.
 """
 
-import argparse
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from acq.training.step_parts import GeneratorState
 from acq.training.train_step import make_generator_step, make_quantize_step
 from common.devices import pmap_frozen_step, replicate, shard_batch
 from configs.acq_r20_cifar10 import get_config
+from tests.benchmarks.shared.arguments import create_parser, parse
 
 LATENT, CLASSES = 100, 10
 
@@ -57,7 +59,7 @@ class FakeQuant(torch.autograd.Function):
 
 
 def rounded(weight: torch.Tensor, steps: int) -> torch.Tensor:
-    """A weight on the grid of each output channel, its gradient straight through."""
+    """Rounds a weight to the grid of each output channel; the gradient passes."""
     with torch.no_grad():
         flat = weight.flatten(1)
         low, high = flat.amin(1).clamp(max=0), flat.amax(1).clamp(min=0)
@@ -174,7 +176,7 @@ class TorchGenerator(nn.Module):
 
 
 def torch_steps(batch: int, width: int) -> tuple[Callable, Callable]:
-    """PyTorch's two steps."""
+    """Returns PyTorch's two steps."""
     torch.manual_seed(0)
     teacher, student = ResNet20().eval(), ResNet20().eval()
     teacher.requires_grad_(False)
@@ -216,14 +218,16 @@ def torch_steps(batch: int, width: int) -> tuple[Callable, Callable]:
     return generator_step, student_step
 
 
-def our_steps(batch: int) -> tuple[Callable, Callable, int]:
-    """Ours, and the generator's width."""
+def our_steps(batch: int, width: int | None) -> tuple[Callable, Callable, int]:
+    """Returns our two steps and the generator's width."""
     config = get_config("gdfq")
     config.teacher.source = "random"
     config.train.batch_size = batch
+    if width is not None:
+        config.generator.width = width
     teacher = open_teacher(task_settings(config).teacher, Path(), seed=config.seed)
     variables = replicate(teacher.variables)
-    # As the generator above.
+    # As PyTorch's generator above.
     config.generator.output, config.generator.shift = "tanh", 0
     run = task_settings(config).quantization
     alone = generator_parts(run, teacher, alone=True)
@@ -255,17 +259,19 @@ def our_steps(batch: int) -> tuple[Callable, Callable, int]:
     return make("generator"), make("student"), config.generator.width
 
 
-def main() -> None:
+def main(command_line: Sequence[str] | None = None) -> None:
     """Prints seconds a step and the ratio."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = create_parser(__doc__)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--cpu-time", action="store_true")
-    options = parser.parse_args()
+    parser.add_argument("--width", type=int, help="of the generator; the recipe's")
+    smoke = ["--batch=4", "--repeats=1", "--width=8"]
+    options = parse(parser, command_line, smoke)
     if options.cpu_time:
         torch.set_num_threads(1)
     clock = time.process_time if options.cpu_time else time.perf_counter
-    *ours, width = our_steps(options.batch)
+    *ours, width = our_steps(options.batch, options.width)
     theirs = torch_steps(options.batch, width)
     print(f"batch {options.batch}, generator width {width}, s a step, best of "
           f"{options.repeats}")  # fmt: skip

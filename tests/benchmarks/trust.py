@@ -1,17 +1,21 @@
-"""Every difficult case, built, run, and judged by independent readers: a table.
+"""Runs every difficult case, checks the results with independent readers: a table.
 
-Run `python -m tests.benchmarks.trust` from the root; `--series DIR` takes the middle
-of a real CT series in place of the synthetic chest, `--group NAME` one of the table's
-parts, `--only WORD` the cases whose names hold a word, `--all` prints what is right as
-well. Ends with a count of each verdict, and in exit status 1 if anything is wrong.
+    python -m tests.benchmarks.trust [--series DIR] [--group NAME] [--only WORD ...]
+        [--all] [--smoke]
+
+`--series DIR` replaces the synthetic chest by the middle of a real CT series. `--group`
+runs one part of the table, `--only` the cases whose names hold one of the words. The
+table lists the rows that are wrong or were not run, with `--all` all of them. Its last
+line counts each verdict. The exit status is 1 if a row is wrong.
 
   right         HU are what they should be, and each slice keeps its own geometry
-  refused well  left out or refused for a reason that names the file or the key; nothing
-                written, nothing touched, no traceback, the rest of the batch done
-  wrong         anything else, with the reason
+  refused well  the program left the case out or refused it, and its message names the
+                file or the key; it wrote and changed nothing, showed no traceback and
+                finished the rest of the batch
+  wrong         anything else; the row gives the reason
   not run       a tool is not installed; counts neither way
 
-The cases are in `tests.cases`, the checks in `trust_checks`.
+`tests.cases` holds the cases, `trust_checks` the checks.
 """
 
 import argparse
@@ -24,15 +28,12 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-# Nearly all time is compilation, see tests/conftest.py.
-os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-os.environ.setdefault(
-    "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[2] / ".jax_cache")
-)
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+from tests.compilation import compilation_environment
 
+if __name__ == "__main__":  # pytest, which imports this too, has its own settings
+    os.environ.update(compilation_environment())
+
+from tests.benchmarks.shared.arguments import create_parser, parse
 from tests.benchmarks.trust_checks.batch_rows import Bench, batch_rows
 from tests.benchmarks.trust_checks.command_rows import COMMANDS, MEMORY_ROWS
 from tests.benchmarks.trust_checks.conformance_rows import conformance_rows
@@ -49,13 +50,13 @@ from tests.cases.image_cases import IMAGE_CASES
 from tests.cases.pair_cases import PAIR_CASES, SIZE
 from tests.cases.source import real, synthetic
 
-# Cases in a batch: few enough that one which stops it costs little.
+# Cases in a batch. One that stops its batch costs the rest of it.
 _TOGETHER = 16
 
 
-def main() -> int:
+def main(command_line: Sequence[str] | None = None) -> int:
     """Prints the table; returns the exit status."""
-    arguments = _arguments()
+    arguments = _arguments(command_line)
     warnings.simplefilter("ignore")  # builders write what the standard forbids
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     started = time.monotonic()
@@ -71,7 +72,7 @@ def main() -> int:
 
 
 def create_bench(folder: Path, series: Path | None = None) -> Bench:
-    """The plain series and an exported network, in a folder."""
+    """Returns the plain series and an exported network, both in a folder."""
     network = folder / "network"
     export_shift(network)
     if series is None:
@@ -81,56 +82,68 @@ def create_bench(folder: Path, series: Path | None = None) -> Bench:
     return Bench(source=source, small=small, folder=folder, network=network)
 
 
-def all_rows(bench: Bench, only: str = "", group: str = "") -> Iterator[Row]:
-    """Every row, or those whose case holds a word, of all groups or one."""
+def all_rows(
+    bench: Bench, words: Sequence[str] = ("",), group: str = ""
+) -> Iterator[Row]:
+    """Yields the rows of all groups or of one.
+
+    Args:
+      bench: the series and the network to run.
+      words: yields only cases whose names hold one of these.
+      group: a key of `GROUPS`; '' for all.
+    """
     for name, rows in GROUPS.items():
         if group in ("", name):
-            yield from rows(bench, only)
+            yield from rows(bench, words)
 
 
-def _volume_rows(bench: Bench, only: str) -> Iterator[Row]:
-    for task, cases in batches(_volumes(only)):
+def _volume_rows(bench: Bench, words: Sequence[str]) -> Iterator[Row]:
+    for task, cases in batches(_volumes(words)):
         yield from batch_rows(cases, task, bench)
 
 
-def _purified_rows(bench: Bench, only: str) -> Iterator[Row]:
-    for case in _volumes(only):
+def _purified_rows(bench: Bench, words: Sequence[str]) -> Iterator[Row]:
+    for case in _volumes(words):
         if "purify" in case.tasks:
             yield purified_series_row(case, bench)
 
 
-def _pair_rows(bench: Bench, only: str) -> Iterator[Row]:
+def _pair_rows(bench: Bench, words: Sequence[str]) -> Iterator[Row]:
     for case in PAIR_CASES:
-        if only in case.name:
+        if _holds(case.name, words):
             yield from (pair_row(case, task, bench) for task in case.tasks)
 
 
-def _scenario_rows(bench: Bench, only: str) -> Iterator[Row]:
+def _scenario_rows(bench: Bench, words: Sequence[str]) -> Iterator[Row]:
     scenarios = [*PAIRING, *OWNERSHIP, *STALE, *COMMANDS, *MEMORY_ROWS]
-    yield from scenario_rows([s for s in scenarios if only in s.name], bench)
+    yield from scenario_rows([s for s in scenarios if _holds(s.name, words)], bench)
 
 
-def _conformance_rows(bench: Bench, only: str) -> Iterator[Row]:
-    if only in "dciodvfy":
+def _conformance_rows(bench: Bench, words: Sequence[str]) -> Iterator[Row]:
+    if _holds("dciodvfy", words):
         yield from conformance_rows(bench)
 
 
-def _volumes(only: str) -> list[Case]:
-    return [case for case in (*DICOM_CASES, *IMAGE_CASES) if only in case.name]
+def _volumes(words: Sequence[str]) -> list[Case]:
+    return [case for case in (*DICOM_CASES, *IMAGE_CASES) if _holds(case.name, words)]
 
 
-GROUPS: dict[str, Callable[[Bench, str], Iterator[Row]]] = {
+def _holds(name: str, words: Sequence[str]) -> bool:
+    return any(word in name for word in words)
+
+
+GROUPS: dict[str, Callable[[Bench, Sequence[str]], Iterator[Row]]] = {
     "volumes": _volume_rows,
     "purified": _purified_rows,
     "pairs": _pair_rows,
     "scenarios": _scenario_rows,
     "dciodvfy": _conformance_rows,
 }
-"""The table's parts, and what makes the rows of each."""
+"""The function that makes the rows of each part of the table."""
 
 
 def batches(cases: Sequence[Case]) -> Iterator[tuple[str, list[Case]]]:
-    """The cases that can be run together: those of a task and the same keys."""
+    """Yields a task and the cases that one run of it takes: they share all keys."""
     groups: dict[tuple[str, str], list[Case]] = {}
     for case in cases:
         for task in case.tasks:
@@ -141,13 +154,16 @@ def batches(cases: Sequence[Case]) -> Iterator[tuple[str, list[Case]]]:
             yield task, group[start : start + _TOGETHER]
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def _arguments(command_line: Sequence[str] | None) -> argparse.Namespace:
+    parser = create_parser(__doc__)
     parser.add_argument("--series", type=Path, help="folder of a real CT series")
-    parser.add_argument("--only", default="", help="cases whose names hold this word")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], help="words that names of cases hold"
+    )
     parser.add_argument("--group", choices=GROUPS, default="", help="a part alone")
     parser.add_argument("--all", action="store_true", help="print what is right too")
-    return parser.parse_args()
+    smoke = ["--all", "--only", "plain_nii_gz", "output_is_input"]
+    return parse(parser, command_line, smoke)
 
 
 if __name__ == "__main__":

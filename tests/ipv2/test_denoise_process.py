@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 
 from ipv2.ct_io import read_volume
+from tests.compilation import compilation_environment
 from tests.ipv2.ct_files import make_series
 from tests.ipv2.exports import export_network
 from tests.peak_memory import MEMORY
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"name": "redcnn", "width": 1, "kernel_size": 3}
-ENVIRONMENT = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+ENVIRONMENT = os.environ | compilation_environment()
 
 
 def command(folder, source):

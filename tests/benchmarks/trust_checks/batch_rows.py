@@ -1,4 +1,4 @@
-"""Cases on `denoise` and `simulate`, beside a plain series in one batch."""
+"""Runs cases on `denoise` and `simulate` in a batch with a plain series."""
 
 import dataclasses
 import re
@@ -17,19 +17,19 @@ from tests.cases import writing
 from tests.cases.case import Case, Truth
 from tests.cases.source import Source
 
-# Names of folders that occur in no message: a case's own name might.
+# Names of folders that no message holds; it might hold the name of a case.
 GOOD, ODD = "aaa", "zzz"
 _IMAGES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".png")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Bench:
-    """What all rows need.
+    """What all rows share.
 
     Attributes:
       source: the plain series.
-      small: the same with fewer pixels, for `purify`, whose compiling takes long.
-      folder: to build and write in.
+      small: the same with fewer pixels, for `purify`, which compiles slowly.
+      folder: for inputs and results.
       network: a workdir with the exported network.
     """
 
@@ -40,17 +40,17 @@ class Bench:
 
 
 def batch_keys(task: str, root: Path, output: Path) -> dict[str, object]:
-    """The keys that say what is read and written."""
+    """Returns the config keys of input and output."""
     if task == "denoise":
         return {"denoise.input": str(root), "denoise.output": str(output)}
     return {"data.input": str(root), "output": str(output)}
 
 
 def batch_rows(cases: Sequence[Case], task: str, bench: Bench) -> Iterator[Row]:
-    """Cases that share their keys, in one batch.
+    """Runs cases that share their keys in one batch and yields their rows.
 
-    Those that a stopped batch, or the number of cases in it, may have made wrong are
-    tried alone: what is said of many files may be shortened.
+    A stopped batch makes all its cases wrong, and messages about many files may be
+    shortened. Cases that are wrong for such a reason run again alone.
     """
     for (made, by_others), case in zip(
         _together(cases, task, bench), cases, strict=True
@@ -64,7 +64,7 @@ def _together(cases: Sequence[Case], task: str, bench: Bench) -> list[tuple[Row,
     """Builds cases beside a plain series, runs the task on all, and checks each.
 
     Returns:
-      A row for each, and whether the other cases may be why it is wrong.
+      A row for each, and whether other cases may have made it wrong.
     """
     folder = Path(tempfile.mkdtemp(dir=bench.folder))
     root, output = folder / "in", folder / "out"
@@ -83,13 +83,13 @@ def _together(cases: Sequence[Case], task: str, bench: Bench) -> list[tuple[Row,
     elif ran.end != "done":
         batch.append(f"the batch ended: {ran.last}")
     if cases[0].keys.get("data.multiframe"):
-        batch += _frames(cases[0], task, root / GOOD, output / GOOD, good)
+        batch += _frame_problems(cases[0], task, root / GOOD, output / GOOD, good)
     else:
         for name, want in good.items():
-            batch += _beside(task, output / GOOD / name, want)
+            batch += _plain_problems(task, output / GOOD / name, want)
     rows = []
     for case, name, truth in zip(cases, names, truths, strict=True):
-        said = ran._replace(text=_about(name, ran.text))
+        said = ran._replace(text=_lines_on(name, ran.text))
         is_read = any(p.is_file() for p in (output / name).rglob("*"))
         refused = case.outcome == "refused" or (
             case.outcome == "either" and not is_read
@@ -106,8 +106,8 @@ def _together(cases: Sequence[Case], task: str, bench: Bench) -> list[tuple[Row,
     return rows
 
 
-def _about(name: str, text: str) -> str:
-    """The lines that name a case, and those below that go on."""
+def _lines_on(name: str, text: str) -> str:
+    """Returns the lines that name a case, and the indented lines below them."""
     kept, is_about = [], False
     for line in text.splitlines():
         if re.search(rf"{GOOD}|{ODD}\d", line):
@@ -120,12 +120,12 @@ def _about(name: str, text: str) -> str:
 
 
 def refusal_problems(case: Case, name: str, ran: Ran, is_read: bool) -> list[str]:
-    """A case that is left out is named, with the reason, and nothing is written."""
+    """Returns what is wrong with a case that must be named, explained and left out."""
     problems = []
     if is_read:
-        problems.append("was taken, and must be refused")
+        problems.append("was read, but must be refused")
     elif name not in ran.text:
-        problems.append("is not named: it vanished without a word")
+        problems.append("is left out, but no message names it")
     elif not re.search(case.says, ran.text):
         problems.append(f"the reason does not match {case.says!r}: {_reason(ran)}")
     return problems
@@ -134,7 +134,7 @@ def refusal_problems(case: Case, name: str, ran: Ran, is_read: bool) -> list[str
 def read_problems(
     case: Case, odd: str, task: str, ran: Ran, folder: Path, truth: Truth
 ) -> list[str]:
-    """A case that is read comes out whole, right, and with its notes."""
+    """Returns what is wrong with the results and messages of a case that is read."""
     root, output = folder / "in", folder / "out"
     if not any(p.is_file() for p in (output / odd).rglob("*")):
         return [f"must be read: {_reason(ran)}"]
@@ -144,13 +144,13 @@ def read_problems(
         if name not in ran.text
     ]
     if case.outcome == "read" and case.says and not re.search(case.says, ran.text):
-        problems.append(f"nothing is said that matches {case.says!r}")
+        problems.append(f"no message matches {case.says!r}")
     if case.name.startswith("frames"):
-        return problems + _frames(case, task, root / odd, output / odd, truth)
+        return problems + _frame_problems(case, task, root / odd, output / odd, truth)
     for name, want in truth.items():
-        found = _one(task, root / odd / name, output / odd / name, want)
-        told = {problem.split()[0] for problem in problems}
-        problems += [problem for problem in found if problem.split()[0] not in told]
+        found = _file_problems(task, root / odd / name, output / odd / name, want)
+        listed = {problem.split()[0] for problem in problems}
+        problems += [problem for problem in found if problem.split()[0] not in listed]
     kinds = (".json", ".raw", ".RAW")
     written = [p for p in (output / odd).rglob("*") if p.suffix not in kinds]
     files = [p for p in written if p.is_file()]
@@ -164,8 +164,10 @@ def read_problems(
     return problems
 
 
-def _frames(case: Case, task: str, root: Path, output: Path, truth: Truth) -> list[str]:
-    """Frames come out each where it was, as a classic series or as frames."""
+def _frame_problems(
+    case: Case, task: str, root: Path, output: Path, truth: Truth
+) -> list[str]:
+    """Returns frames whose place or HU is wrong, in a classic series or as frames."""
     before = [frame for name in truth for frame in checks.frames_of(root / name)]
     hu = [
         image for want in truth.values() for image in want.reshape(-1, *want.shape[-2:])
@@ -174,7 +176,7 @@ def _frames(case: Case, task: str, root: Path, output: Path, truth: Truth) -> li
     files = [path for path in files if path.suffix != ".json"]
     after = [frame for path in files for frame in checks.frames_of(path)]
     if len(before) != len(after):
-        return [f"{len(after)} frames, were {len(before)}"]
+        return [f"{len(after)} frames, right are {len(before)}"]
     problems = []
     if case.keys.get("data.multiframe") and len(files) != 1:
         problems.append(f"{len(files)} files in place of one multi-frame file")
@@ -187,7 +189,9 @@ def _frames(case: Case, task: str, root: Path, output: Path, truth: Truth) -> li
     return problems
 
 
-def _one(task: str, source: Path, result: Path, want: np.ndarray) -> list[str]:
+def _file_problems(
+    task: str, source: Path, result: Path, want: np.ndarray
+) -> list[str]:
     if not result.is_file():
         return [f"{result.parent.name}/{result.name} is not there"]
     is_image = source.name.lower().endswith(_IMAGES)
@@ -195,15 +199,15 @@ def _one(task: str, source: Path, result: Path, want: np.ndarray) -> list[str]:
     return check(task, source, result, want)
 
 
-def _beside(task: str, result: Path, want: np.ndarray) -> list[str]:
-    """The plain series of the same batch must be done, whatever the other is."""
+def _plain_problems(task: str, result: Path, want: np.ndarray) -> list[str]:
+    """Returns what is wrong with the plain series of the same batch."""
     if not result.is_file():
         return ["the rest of the batch is not done"]
     return checks.hu_problems(task, checks.hu_of(checks.read_dicom(result)), want)
 
 
 def _reason(ran: Ran) -> str:
-    """The line that names the case, or how the task ended."""
+    """Returns the line that names the case, or how the task ended."""
     lines = [line for line in ran.text.splitlines() if line.strip()]
     return (lines[-1].strip() if lines else ran.end)[-220:]
 

@@ -1,4 +1,4 @@
-"""Commands as processes: exit statuses, two at once, and their memory."""
+"""Scenarios in new processes: exit statuses, two at once, and memory."""
 
 import os
 import signal
@@ -15,14 +15,15 @@ from tests.benchmarks.trust_checks.scenarios import Scenario, completion, refusa
 from tests.cases import pair_cases, writing
 from tests.cases.image_cases import by_sitk, content
 from tests.cases.source import synthetic
+from tests.compilation import compilation_environment
 from tests.peak_memory import MEMORY
 
 ROOT = Path(__file__).parents[3]
-_ENVIRONMENT = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+_ENVIRONMENT = os.environ | compilation_environment()
 
 
 def command(recipe: str, task: str, workdir: Path, keys: dict[str, Any]) -> list[str]:
-    """A command line."""
+    """Returns a command line."""
     return [
         *(sys.executable, str(ROOT / "launch.py"), "--config", f"configs/{recipe}"),
         *("--task", task, "--workdir", str(workdir)),
@@ -38,7 +39,7 @@ def launch(words: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def strict(bench: Bench, folder: Path) -> list[str]:
-    """A batch with a skipped volume ends in 3 when that is asked for."""
+    """With strict=True, a batch with a skipped volume ends in exit status 3."""
     root, output = folder / "in", folder / "out"
     by_sitk("scan.nii.gz")(root / "A", bench.source)
     content("scan.nii.gz", b"hello")(root / "B", bench.source)

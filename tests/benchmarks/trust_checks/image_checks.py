@@ -1,4 +1,4 @@
-"""What a written image file must be, told by nibabel, SimpleITK and Pillow."""
+"""Checks of a written image file, with nibabel, SimpleITK and Pillow."""
 
 import os
 import tempfile
@@ -13,7 +13,7 @@ from tests.benchmarks.trust_checks.dicom_checks import hu_problems
 
 
 def file_problems(task: str, source: Path, result: Path, want: np.ndarray) -> list:
-    """What is wrong with a file that a task wrote: values, grid, header."""
+    """Returns what is wrong with a file that a task wrote: values, grid, header."""
     kind = result.name.lower()
     if kind.endswith(".png"):
         return _png_problems(source, result, want)
@@ -51,7 +51,7 @@ def _nifti(source: Path, result: Path) -> tuple[np.ndarray, list[str]]:
 
 
 def _lower(path: Path) -> str:
-    """The file under a name in small letters, for readers that want one."""
+    """Copies the file to a name in small letters, which some readers need."""
     if path.name == path.name.lower():
         return str(path)
     folder = Path(tempfile.mkdtemp(dir=path.parent.parent))
@@ -79,7 +79,7 @@ def _meta(source: Path, result: Path) -> tuple[np.ndarray, list[str]]:
 
 
 def _lower_set(path: Path) -> str:
-    """As `_lower`, with the data file beside an MHD."""
+    """Does as `_lower`, and copies the data file of an MHD."""
     if path.name == path.name.lower():
         return str(path)
     small = Path(_lower(path))
@@ -97,7 +97,7 @@ def _says_spacing(path: Path) -> bool:
 
 
 def _png_problems(source: Path, result: Path, want: np.ndarray) -> list[str]:
-    """Grey levels stay what they are but for the shift, in the same bits."""
+    """Returns changes of the grey levels beyond the shift, or of their bits."""
     before, after = PIL.Image.open(source), PIL.Image.open(result)
     if before.mode != after.mode or before.size != after.size:
         return [f"{after.mode} {after.size}, was {before.mode} {before.size}"]

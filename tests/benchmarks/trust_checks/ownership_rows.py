@@ -1,4 +1,4 @@
-"""What is there and not ours is never touched; outputs do not lie in inputs."""
+"""Scenarios: foreign files stay untouched; outputs do not lie in inputs."""
 
 import functools
 import os
@@ -23,7 +23,7 @@ _FOREIGN = b"not ours"
 
 
 def run_on(task: str, bench: Bench, root: Path, output: Path, **keys: Any) -> Ran:
-    """A task on a folder, into another."""
+    """Runs a task on a folder, with another as its output."""
     if task == "purify":
         return run_keys(
             "purify", bench.folder / "none", purify_keys(root, output) | keys
@@ -32,7 +32,7 @@ def run_on(task: str, bench: Bench, root: Path, output: Path, **keys: Any) -> Ra
 
 
 def scans(task: str, bench: Bench, root: Path, suffix: str = "nii.gz") -> None:
-    """Two patients, A and B, that nothing is wrong with."""
+    """Writes two sound patients, A and B."""
     if task == "purify":
         pair_cases.good(root, ("A", "B"))
     else:
@@ -47,7 +47,7 @@ def foreign(
     folder: Path,
     suffix: str = "nii.gz",
 ) -> list[str]:
-    """Files of others lie where results of A go: B is made, A told and left."""
+    """Foreign files lie where results of A go: B is made, A is named and left."""
     root, output = folder / "in", folder / "out"
     scans(task, bench, root, suffix)
     for name in names:
@@ -63,7 +63,7 @@ def foreign(
 
 
 def foreign_series(bench: Bench, folder: Path) -> list[str]:
-    """A DICOM folder of others lies where a result goes."""
+    """A foreign DICOM folder lies where a result goes."""
     root, output = folder / "in", folder / "out"
     pair_cases.series_pairs("p1", "p2")(root)
     writing.plain(output / "lq_bar/p1/series", bench.source)
@@ -77,7 +77,7 @@ def foreign_series(bench: Bench, folder: Path) -> list[str]:
 
 
 def overwritten(bench: Bench, folder: Path) -> list[str]:
-    """With overwrite=True what is there is replaced."""
+    """With overwrite=True a task replaces results that exist."""
     root, output = folder / "in", folder / "out"
     scans("denoise", bench, root)
     (output / "A").mkdir(parents=True)
@@ -102,7 +102,7 @@ def nested(task: str, where: str, bench: Bench, folder: Path) -> list[str]:
 
 
 def blocked(task: str, bench: Bench, folder: Path) -> list[str]:
-    """A file lies where a folder must be made for A: B is made, A told."""
+    """A file lies where A needs a folder: B is made, A is named."""
     root, output = folder / "in", folder / "out"
     scans(task, bench, root)
     side = "gt_bar" if task == "purify" else "."
@@ -121,7 +121,7 @@ def blocked(task: str, bench: Bench, folder: Path) -> list[str]:
 
 
 def disk_full(task: str, bench: Bench, folder: Path) -> list[str]:
-    """No file may grow as large as a result: told, and nothing half-written left."""
+    """No file can grow to the size of a result: an error, and no partial file."""
     root, output = folder / "in", folder / "out"
     scans(task, bench, root, "nii")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -138,7 +138,7 @@ def disk_full(task: str, bench: Bench, folder: Path) -> list[str]:
 
 
 def no_folder(task: str, bench: Bench, folder: Path) -> list[str]:
-    """The output cannot be made: it would lie below a file."""
+    """The output would lie below a file."""
     root = folder / "in"
     scans(task, bench, root)
     (folder / "file").write_bytes(_FOREIGN)
@@ -147,7 +147,7 @@ def no_folder(task: str, bench: Bench, folder: Path) -> list[str]:
 
 
 def read_only(task: str, bench: Bench, folder: Path) -> list[str]:
-    """The output may not be written to. (The system lets root do so.)"""
+    """The output is read-only. (The system still lets root write.)"""
     root, output = folder / "in", folder / "out"
     scans(task, bench, root)
     output.mkdir()

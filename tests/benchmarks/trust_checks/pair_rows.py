@@ -1,4 +1,4 @@
-"""Folders of pairs on `purify` and `train`; series on `purify`."""
+"""Runs folders of pairs on `purify` and `train`, and series on `purify`."""
 
 import re
 import shutil
@@ -31,17 +31,17 @@ TRAIN_KEYS: dict[str, Any] = {
 
 
 def purify_keys(root: Path, output: Path) -> dict[str, Any]:
-    """The keys that say what is read and written."""
+    """Returns the config keys of input and output."""
     return {"data.root": str(root), "purify.output": str(output)}
 
 
 def train_keys(root: Path, folder: Path) -> dict[str, Any]:
-    """A training of two steps on a folder's pairs."""
+    """Returns the config keys of a training of two steps on a folder's pairs."""
     return {"data.root": str(root), "data.cache": str(folder / "cache")} | TRAIN_KEYS
 
 
 def pair_row(case: PairCase, task: str, bench: Bench) -> Row:
-    """Builds a folder of pairs, runs the task, and checks what it did with each."""
+    """Builds a folder of pairs, runs the task and checks what it did with each pair."""
     folder = Path(tempfile.mkdtemp(dir=bench.folder))
     root, output, workdir = folder / "in", folder / "out", folder / "work"
     case.build(root)
@@ -51,12 +51,12 @@ def pair_row(case: PairCase, task: str, bench: Bench) -> Row:
     problems = _end_problems(case, ran)
     if not problems:
         problems += [
-            f"{name or 'case'} is not told as {says!r}"
+            f"{name or 'case'} has no message {says!r}"
             for name, says in case.bad.items()
-            if not _told(ran.text, name, says)
+            if not _has_message(ran.text, name, says)
         ]
     if not problems and case.says and not re.search(case.says, ran.text):
-        problems.append(f"nothing is said that matches {case.says!r}")
+        problems.append(f"no message matches {case.says!r}")
     if not problems and ran.end == "done" and task == "purify":
         problems += _written_problems(case, root, output)
     if not problems and ran.end == "done" and task == "train":
@@ -74,8 +74,8 @@ def _end_problems(case: PairCase, ran: Ran) -> list[str]:
     return []
 
 
-def _told(text: str, name: str, says: str) -> bool:
-    """Whether a line, or the one after it, names a pair and says what is wrong."""
+def _has_message(text: str, name: str, says: str) -> bool:
+    """Returns whether a line names a pair and it or the next two match `says`."""
     lines = text.splitlines()
     return any(
         name in line and re.search(says, " ".join(lines[index : index + 3]))
@@ -104,7 +104,7 @@ def _written_problems(case: PairCase, root: Path, output: Path) -> list[str]:
 
 
 def _outside_problems(root: Path, output: Path, name: str) -> list[str]:
-    """Outside the lung, the input of a purified pair is lq itself."""
+    """Returns where the input of a purified pair differs from lq outside the lung."""
     lq, bar, mask = (
         _values(path / name)
         for path in (root / "lq", output / "lq_bar", output / "lung_mask")
@@ -122,7 +122,7 @@ def _values(path: Path) -> np.ndarray:
 
 
 def purified_series_row(case: Case, bench: Bench) -> Row:
-    """A DICOM case on both sides of a pair: each slice of lq_bar keeps its place."""
+    """Purifies a DICOM case as both sides of a pair and checks each slice of lq_bar."""
     folder = Path(tempfile.mkdtemp(dir=bench.folder))
     root, output = folder / "in", folder / "out"
     source = bench.small

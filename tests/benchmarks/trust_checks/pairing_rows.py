@@ -1,4 +1,4 @@
-"""Which slice is paired with which, told by a mark in every slice."""
+"""Scenarios on the pairing of slices; a mark in every slice identifies it."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ _MARK = np.s_[4:8, 6:14]  # see `source.chest`
 
 
 def _series(folder: Path, z_mm: np.ndarray, chosen: slice) -> None:
-    """The slices `chosen` of a series that stands at `z_mm`."""
+    """Writes the slices `chosen` of a series at the positions `z_mm`."""
     source = synthetic(len(z_mm), size=SIZE)
     slices = source.slices()
     for data, z in zip(slices, z_mm, strict=True):
@@ -25,7 +25,7 @@ def _series(folder: Path, z_mm: np.ndarray, chosen: slice) -> None:
 
 
 def two_spacings(bench: Bench, folder: Path) -> list[str]:
-    """60 slices 1.0 mm apart, then 60 at 1.2 mm; the partner is the last 60."""
+    """One side has 60 slices 1.0 mm apart, then 60 at 1.2 mm; the other these last."""
     root, output = folder / "in", folder / "out"
     gaps = np.concatenate([np.full(60, 1.0), np.full(59, 1.2)])
     z_mm = np.concatenate([[-100.0], -100.0 + np.cumsum(gaps)])
@@ -36,7 +36,7 @@ def two_spacings(bench: Bench, folder: Path) -> list[str]:
 
 
 def _mark_problems(pattern: Path, count: int) -> list[str]:
-    """The marks of both sides must be alike, slice by slice of one place."""
+    """Returns positions where the marks of both sides differ."""
     sides = []
     for side in ("lq_bar", "gt_bar"):
         folder = Path(str(pattern).format(side=side))
@@ -63,14 +63,14 @@ def _mark_problems(pattern: Path, count: int) -> list[str]:
 
 
 def one_without_partner(bench: Bench, folder: Path) -> list[str]:
-    """gt lacks the last slice: the others are paired, and it is told."""
+    """gt lacks the last slice: the others are paired, and a message names it."""
     root, output = folder / "in", folder / "out"
     z_mm = -100 + 2.5 * np.arange(6)
     _series(root / "lq/p1/series", z_mm, np.s_[:])
     _series(root / "gt/p1/series", z_mm, np.s_[:5])
     ran = run_on("purify", bench, root, output)
     problems = completion(ran) or _mark_problems(output / "{side}/p1/series", 5)
-    return problems or ([] if "1 of 6" in ran.text else ["1 of 6 is not told"])
+    return problems or ([] if "1 of 6" in ran.text else ["no message has 1 of 6"])
 
 
 PAIRING = [

@@ -1,4 +1,4 @@
-"""Rows of the trust table: what came out, and whether that was right."""
+"""Rows of the trust table: a verdict on each case and task."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ class Row:
     """A case on a task.
 
     Attributes:
-      case: its name.
-      task: what was run on it.
-      verdict: of what came out.
+      case: name of the case.
+      task: name of the task.
+      verdict: judges the result.
       why: what is wrong, or why it was not run; '' if neither.
     """
 
@@ -24,14 +24,14 @@ class Row:
     why: str = ""
 
     def __str__(self) -> str:
-        """One line of the table."""
+        """Returns one line of the table."""
         return f"{self.task:10s} {self.case:34s} {self.verdict:13s} {self.why}".rstrip()
 
 
 def row(case: str, task: str, problems: Sequence[str], *, refused: bool = False) -> Row:
-    """A row from a list of problems: none is right, or refused well."""
+    """Returns a row; without problems it is right, or refused well."""
     if problems:
-        # What is only written otherwise comes after what is wrong.
+        # Differences of wording alone come last.
         first = sorted(problems, key=lambda problem: "other text" in problem)
         why = "; ".join(first[:3])
         return Row(case=case, task=task, verdict="wrong", why=" ".join(why.split()))
@@ -39,7 +39,7 @@ def row(case: str, task: str, problems: Sequence[str], *, refused: bool = False)
 
 
 def counts(rows: Sequence[Row]) -> str:
-    """How many rows there are of each verdict."""
+    """Returns the number of rows of each verdict."""
     verdicts = [entry.verdict for entry in rows]
-    told = ("right", "refused well", "wrong", "not run")
-    return ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in told)
+    order = ("right", "refused well", "wrong", "not run")
+    return ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in order)

@@ -1,7 +1,7 @@
-"""Tasks run in this process, with what they print, and how they end.
+"""Runs tasks in this process and records what they print and how they end.
 
-The recipes are those of `configs`, made small: a network that adds `SHIFT_HU` to every
-pixel, so that what must come out of `denoise` is known, and few views in `simulate`.
+The recipes are small forms of those of `configs`. The network adds `SHIFT_HU` to every
+pixel, so the right result of `denoise` is known; `simulate` takes few views.
 """
 
 import contextlib
@@ -31,11 +31,11 @@ _OURS = tuple(str(_ROOT / name) for name in ("acq", "common", "ipv2"))
 
 
 class Ran(NamedTuple):
-    """How a task ended, and all it said.
+    """How a task ended, and all its messages.
 
     Attributes:
-      end: done; refused, with a UserError; stopped; or an error that is for nobody.
-      text: what was printed and logged, and the error.
+      end: done; refused, with a UserError; stopped; or another error, a traceback.
+      text: everything printed and logged, and the error.
     """
 
     end: Literal["done", "refused", "stopped", "traceback"]
@@ -43,7 +43,7 @@ class Ran(NamedTuple):
 
     @property
     def last(self) -> str:
-        """The line that says how it ended."""
+        """Returns the line that says how it ended."""
         lines = [line for line in self.text.splitlines() if line.strip()]
         return f"{self.end}: {lines[-1].strip()[:200]}" if lines else self.end
 
@@ -51,7 +51,7 @@ class Ran(NamedTuple):
 def run(
     task: str, config: ConfigDict, workdir: Path, tasks: Mapping[str, Any] = TASKS
 ) -> Ran:
-    """Runs a task to its end, whatever that is."""
+    """Runs a task to any end and returns it."""
     said = io.StringIO()
     end = "done"
     with _captured(said):
@@ -61,7 +61,7 @@ def run(
             end, words = "refused", f"error: {error}"
         except (RunFailed, Interrupted) as error:
             end, words = "stopped", f"stopped: {error}"
-        except Exception as error:  # whatever else it is: that is what is looked for
+        except Exception as error:  # any other error is a finding
             end = "traceback"
             where = traceback.extract_tb(error.__traceback__)[-1]
             place = f"{Path(where.filename).name}:{where.lineno}"
@@ -89,7 +89,7 @@ def run_keys(
 
 
 def simulate_config() -> ConfigDict:
-    """The recipe of `simulate` with few views."""
+    """Returns the recipe of `simulate` with few views."""
     config = simulate_recipe.get_config()
     config.noise.views = 16
     config.batch_size = 2
@@ -122,7 +122,7 @@ def _shifting(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
 
 @contextlib.contextmanager
 def _captured(said: io.StringIO) -> Iterator[None]:
-    """Everything that is printed or logged goes into `said`."""
+    """Collects everything printed or logged in `said`."""
     handler = logging.StreamHandler(said)
     handler.addFilter(
         lambda record: (

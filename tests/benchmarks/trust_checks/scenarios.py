@@ -1,4 +1,4 @@
-"""What the scenarios share: their registry, and folders that must not change."""
+"""What the scenarios share: their type, and checks of folders and of ends."""
 
 import shutil
 import tempfile
@@ -10,18 +10,18 @@ from tests.benchmarks.trust_checks.batch_rows import Bench
 from tests.benchmarks.trust_checks.rows import Row, row
 from tests.benchmarks.trust_checks.running import Ran
 
-# (bench, an empty folder) -> what is wrong.
+# (bench, an empty folder) -> problems.
 Check = Callable[[Bench, Path], list[str]]
 
 
 class Scenario(NamedTuple):
-    """Some commands, one after the other, and what is wrong with what they left.
+    """A sequence of commands with a check of their results.
 
     Attributes:
-      name: of the scenario.
-      task: that it is about.
-      check: runs it.
-      refused: whether the right end is a refusal.
+      name: name of the scenario.
+      task: the task that it checks.
+      check: runs the commands and returns what is wrong.
+      refused: whether a refusal is the right end.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Scenario(NamedTuple):
 
 
 def scenario_rows(scenarios: list[Scenario], bench: Bench) -> Iterator[Row]:
-    """Runs each in a folder of its own."""
+    """Runs each scenario in a new folder."""
     for name, task, check, refused in scenarios:
         folder = Path(tempfile.mkdtemp(dir=bench.folder))
         problems = [text.replace(str(folder), "") for text in check(bench, folder)]
@@ -40,7 +40,7 @@ def scenario_rows(scenarios: list[Scenario], bench: Bench) -> Iterator[Row]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, to tell whether it changed."""
+    """Returns the bytes of every file below a folder."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
@@ -49,7 +49,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def changed(before: dict[str, bytes], folder: Path) -> list[str]:
-    """What is no longer as it was; files that came are not told."""
+    """Returns the files that were changed or removed; ignores new ones."""
     after = contents(folder)
     return [
         f"{name} was {'changed' if name in after else 'removed'}"
@@ -59,14 +59,16 @@ def changed(before: dict[str, bytes], folder: Path) -> list[str]:
 
 
 def refusal(ran: Ran, *words: str) -> list[str]:
-    """What is wrong with a command that must be refused with some words."""
+    """Returns what is wrong with a command that must be refused with some words."""
     if ran.end != "refused":
         return [f"must be refused: {ran.last}"]
     return [
-        f"{word!r} is not said: {ran.last}" for word in words if word not in ran.text
+        f"no {word!r} in the message: {ran.last}"
+        for word in words
+        if word not in ran.text
     ]
 
 
 def completion(ran: Ran) -> list[str]:
-    """What is wrong with a command that must go through."""
+    """Returns what is wrong with a command that must succeed."""
     return [] if ran.end == "done" else [ran.last]

@@ -1,4 +1,4 @@
-"""A result made on other terms is refused, with the difference named."""
+"""Scenarios: a result of other settings is refused; the message names them."""
 
 import functools
 import json
@@ -40,7 +40,7 @@ def _again(
 
 
 def same_again(task: str, bench: Bench, folder: Path) -> list[str]:
-    """The same command again finds all there."""
+    """The same command finds all results complete."""
     root, output = folder / "in", folder / "out"
     scans(task, bench, root)
     problems = completion(run_on(task, bench, root, output))
@@ -68,7 +68,7 @@ def source_replaced(task: str, bench: Bench, folder: Path) -> list[str]:
 
 
 def other_root(bench: Bench, folder: Path) -> list[str]:
-    """Another folder of pairs with the same names."""
+    """The second command reads another folder of pairs with the same names."""
     first, second, output = (folder / name for name in ("one", "two", "out"))
     scans("purify", bench, first)
     pair_cases.good(second, ("B", "A"))
@@ -81,7 +81,7 @@ def other_root(bench: Bench, folder: Path) -> list[str]:
 
 
 def other_match(bench: Bench, folder: Path) -> list[str]:
-    """Slices are matched otherwise."""
+    """The second command matches slices in another way."""
     root, output = folder / "in", folder / "out"
     scans("purify", bench, root)
     return _again(
@@ -95,7 +95,7 @@ def other_match(bench: Bench, folder: Path) -> list[str]:
 def other_reading(
     task: str, one: dict[str, Any], two: dict[str, Any], bench: Bench, folder: Path
 ) -> list[str]:
-    """PNG are read with another window or pixel size."""
+    """The second command reads PNG with another window or pixel size."""
     root, output = folder / "in", folder / "out"
     if task == "purify":
         pair_cases.pictures(root)
@@ -111,7 +111,7 @@ def other_reading(
 
 
 def other_series(task: str, bench: Bench, folder: Path) -> list[str]:
-    """Another series of the same folder."""
+    """The second command reads another series of the same folder."""
     root, output = folder / "in", folder / "out"
     two_series(root / "A", bench.source)
     return _again(
@@ -123,7 +123,7 @@ def other_series(task: str, bench: Bench, folder: Path) -> list[str]:
 
 
 def train_on_changed_data(bench: Bench, folder: Path) -> list[str]:
-    """A run goes on only with the data it saw."""
+    """A run resumes only with its own data."""
     root, workdir = folder / "in", folder / "work"
     pair_cases.good(root)
     keys = train_keys(root, folder)
@@ -138,7 +138,7 @@ def train_on_changed_data(bench: Bench, folder: Path) -> list[str]:
 
 
 def patients_stay(bench: Bench, folder: Path) -> list[str]:
-    """Patients that are added move no one to another split."""
+    """Added patients move no other patient to another split."""
     root = folder / "in"
     patients = tuple("ABCDEFGH")
     splits = []
@@ -161,7 +161,7 @@ def patients_stay(bench: Bench, folder: Path) -> list[str]:
 
 
 def _splits(workdir: Path) -> dict[str, str]:
-    """The split of each patient, as the run tells it."""
+    """Returns the split of each patient, as the run records it."""
     found: dict[str, str] = {}
     run = json.loads((workdir / "data.json").read_text())
     for dataset in run["datasets"].values():
@@ -171,7 +171,7 @@ def _splits(workdir: Path) -> dict[str, str]:
 
 
 def window_forgotten(bench: Bench, folder: Path) -> list[str]:
-    """The first command lacked the window; the corrected one must go through."""
+    """The first command lacks the window; the corrected one must succeed."""
     root, workdir = folder / "in", folder / "work"
     pair_cases.pictures(root)
     keys = train_keys(root, folder) | {"data.pixel_mm": pair_cases.PIXEL_MM}
@@ -197,7 +197,7 @@ def weights_forgotten(bench: Bench, folder: Path) -> list[str]:
 
 
 def purify_stopped_at_nothing(bench: Bench, folder: Path) -> list[str]:
-    """A first command that purified nothing does not hold the output for its keys."""
+    """A command that purified nothing does not bind the output to its keys."""
     root, output = folder / "in", folder / "out"
     pair_cases.pictures(root)
     problems = refusal(run_on("purify", bench, root, output), "data.window")
@@ -206,7 +206,7 @@ def purify_stopped_at_nothing(bench: Bench, folder: Path) -> list[str]:
 
 
 def evaluated_outside(bench: Bench, folder: Path) -> list[str]:
-    """A trained network is evaluated on a test set from elsewhere, as a whole."""
+    """A trained network is evaluated on all of another test set."""
     pair_cases.good(folder / "in")
     pair_cases.good(folder / "elsewhere", ("X", "Y"))
     workdir = folder / "work"
