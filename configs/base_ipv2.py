@@ -12,6 +12,7 @@ PAIRS = {
     "no_add": {"version": "v2", "add_noise": "none"},
     "no_remove": {"version": "v2", "remove_noise": "none"},
     "aligned": {"version": "v2", "align_contour": True},
+    "registered": {"version": "registered"},
     "simulated": {"version": "simulated"},
     "gated": {"version": "gated"},
     "weighted": {"version": "weighted"},
@@ -50,8 +51,9 @@ DEFAULTS = {
         "phantom_slices": 8,  # of each patient
     },
     "purify": {
-        # none, v1, v2; ours: simulated (noise on gt), gated (lq's noise where the
-        # breaths agree, simulated elsewhere), weighted (a loss where they agree)
+        # none, v1, v2; registered (gt deformed onto lq); ours: simulated (noise on gt),
+        # gated (lq's noise where the breaths agree, simulated elsewhere), weighted (a
+        # loss where they agree)
         "version": "v2",
         "variant": "robust",  # robust, reference
         "window": (-600.0, 1500.0),  # of the 8-bit grey levels of `reference`, HU

@@ -44,6 +44,7 @@ _CAPTIONS = {
     "no_add": "IPv2, no Add noise",
     "no_remove": "IPv2, no Remove noise",
     "aligned": "IPv2, outline aligned",
+    "registered": "registered",
     "simulated": "simulated noise alone",
     "gated": "gated: real noise where breaths agree",
     "weighted": "as they are, where breaths agree",

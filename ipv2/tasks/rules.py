@@ -15,7 +15,7 @@ from ipv2.training.flow import SAMPLERS
 from ipv2.training.losses import LOSSES
 
 DATASETS = ("sample_ct", "phantom")
-PAIR_VERSIONS = ("none", *VERSIONS, "simulated", "gated", "weighted")
+PAIR_VERSIONS = ("none", *VERSIONS, "registered", "simulated", "gated", "weighted")
 
 
 def _sizes(count: int, at_least: int) -> c.Rule:

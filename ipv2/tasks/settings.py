@@ -70,7 +70,7 @@ def pair_params(config: ConfigDict) -> PairParams:
     version = config.purify.version
     if version in purify.VERSIONS:
         return PairParams(kind="purified", purification=purify_params(config))
-    if version == "none":
+    if version in ("none", "registered"):  # the data are registered before
         return PairParams(kind="none")
     ranges = scan_ranges(config) if version == "simulated" else None
     return PairParams(kind=version, dose=dose_params(config), ranges=ranges)

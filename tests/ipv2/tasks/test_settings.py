@@ -82,7 +82,8 @@ def test_every_kind_of_pairs_is_what_the_config_says():
         config.purify.update(options)
         params = settings.pair_params(config)
         version = options["version"]
-        assert params.kind == (version if version not in VERSIONS else "purified"), name
+        kinds = dict.fromkeys(VERSIONS, "purified") | {"registered": "none"}
+        assert params.kind == kinds.get(version, version), name
         if params.purification is not None:
             assert params.purification == settings.purify_params(config)
 
