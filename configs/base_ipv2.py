@@ -18,6 +18,17 @@ PAIRS = {
     "weighted": {"version": "weighted"},
 }
 
+# Keys of `noise` for training alone.
+DRAWN = {
+    # `simulated` draws each example's scan from these, log-uniformly; (0, 0): the
+    # values above.
+    "dose_range": (0.0, 0.0),
+    "photons_range": (0.0, 0.0),
+    "cutoff_range": (0.0, 0.0),
+    # Dose of the noise that `simulated` adds to its targets, for images without
+    # noise; 0: targets are the images.
+    "target_dose": 0.0,
+}
 
 DEFAULTS = {
     "method": "ipv2",
@@ -75,14 +86,7 @@ DEFAULTS = {
         "cutoff": 1.0,  # of the detector's Nyquist, up to 4; lower is softer
         "window": (),  # factors up to Nyquist, as task calibrate measures them
         "source_distance_mm": 0.0,  # of a fan beam, about 600; 0: parallel
-        # `simulated` draws each example's scan from these, log-uniformly; (0, 0): the
-        # values above.
-        "dose_range": (0.0, 0.0),
-        "photons_range": (0.0, 0.0),
-        "cutoff_range": (0.0, 0.0),
-        # Dose of the noise that `simulated` adds to its targets, for images without
-        # noise; 0: targets are the images.
-        "target_dose": 0.0,
+        **DRAWN,
     },
     "model": {
         "name": "redcnn",
@@ -126,6 +130,7 @@ DEFAULTS = {
     "denoise": {
         "input": "",  # a file, or a folder of one series or many volumes
         "output": "",  # folder to write; '': `denoised` in the workdir
+        "model": "",  # an export, or the folder of a run; '': the workdir's
         "overwrite": False,  # whether to replace existing results
         "batch_size": 1,  # slices or tiles at once, rounded up to the devices
         # Pixels; 0: whole slices; -1: 256 if results depend on the whole slice, else 0.

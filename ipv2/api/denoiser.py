@@ -3,17 +3,15 @@
 import dataclasses
 import functools
 import os
-from pathlib import Path
 
 import numpy as np
 
-from common.checkpoint import MANIFEST
 from common.devices import replicate
 from common.typing import PyTree
 from ipv2.api.arguments import Image, after, require_whole, take_image
 from ipv2.inference.apply import Applier
 from ipv2.inference.tiling import create_tiling
-from ipv2.inference.trained import Trained, load_trained
+from ipv2.inference.trained import Trained, find_export, load_trained
 from ipv2.training.denoiser import channels_of, make_denoise
 from ipv2.training.denoiser_spec import DenoiserSpec, Sampling
 from ipv2.volumes.checks import check_axial, check_neighbours
@@ -141,7 +139,4 @@ def load_denoiser(export: str | os.PathLike[str]) -> TrainedDenoiser:
     Raises:
       UserError: there is no export, it is damaged, or its network cannot be imported.
     """
-    path = Path(export)
-    if not (path / MANIFEST).exists() and (path / "export" / MANIFEST).exists():
-        path = path / "export"
-    return TrainedDenoiser(trained=load_trained(path))
+    return TrainedDenoiser(trained=load_trained(find_export(export)))

@@ -85,11 +85,11 @@ class Registered:
         record = self._source[index]
         path = self._folder / f"{_content_hash(record)}.npy"
         if not path.exists():
-            spacing = tuple(float(mm) for mm in record["spacing_mm"])
+            lq, gt = (np.asarray(record[key], np.float32) for key in ("lq", "gt"))
+            row, column = (float(mm) for mm in record["spacing_mm"])
             # Without a known size pixels are taken for square.
-            known = spacing if np.all(np.isfinite(spacing)) else (1.0, 1.0)
-            images = (np.asarray(record[key], np.float32) for key in ("lq", "gt"))
-            registered = register(*images, known)
+            known = (row, column) if np.isfinite(row * column) else (1.0, 1.0)
+            registered = register(lq, gt, known)
             with replacing(path) as temporary:
                 np.save(temporary, hu_to_int16(registered, name="registered slice"))
         return {**record, "gt": np.load(path)}

@@ -100,6 +100,14 @@ class Trained:
         return ", ".join(parts)
 
 
+def find_export(folder: str | os.PathLike[str]) -> Path:
+    """Returns the export's folder, given it or the folder of its run."""
+    path = Path(folder)
+    if not (path / MANIFEST).exists() and (path / "export" / MANIFEST).exists():
+        return path / "export"
+    return path
+
+
 def load_trained(export: str | os.PathLike[str]) -> Trained:
     """Reads the network of an export.
 

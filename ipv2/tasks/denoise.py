@@ -6,7 +6,8 @@ NAME.json beside it, which says how it was made. A volume that was already made 
 same settings is not made again, so an interrupted command goes on. `jobs` says what
 happens with other files there.
 
-The network is the export in `workdir/export`. A flow is followed as `config.flow` says,
+The network is the export in `config.denoise.model` or, without it, in `workdir/export`.
+A flow is followed as `config.flow` says,
 whatever its export says. A slice of the result:
 - It has the network's HU, rounded to 1 HU where the input holds integers.
 - Padding stays padding, see `stored_hu.restored`; the network sees it at -1024 HU, as
@@ -33,7 +34,7 @@ from common.errors import UserError
 from ipv2.ct_io import open_volume, slice_writer
 from ipv2.inference.apply import Applier
 from ipv2.inference.tiling import create_tiling
-from ipv2.inference.trained import Trained
+from ipv2.inference.trained import Trained, find_export
 from ipv2.jobs.job import Job
 from ipv2.jobs.run import Destination, Work, conclude, run_jobs
 from ipv2.tasks.check import check_config
@@ -56,11 +57,11 @@ def denoise(config: ConfigDict, workdir: Path) -> None:
 
     Args:
       config: the config of a recipe; checked here. Its network does not count.
-      workdir: the folder of a finished training run. The result goes there too if no
-        output is given.
+      workdir: the folder of a finished training run, unless `config.denoise.model`
+        names another. The result goes there too if no output is given.
 
     Raises:
-      UserError: the config is wrong, the workdir holds no network, there is no volume,
+      UserError: the config is wrong, there is no network or no volume,
         a file in the output was made in another way, or no volume could be denoised.
       Incomplete: `config.strict`, and a volume was skipped.
     """
@@ -79,7 +80,7 @@ def denoise(config: ConfigDict, workdir: Path) -> None:
     source = Path(section.input)
     output = Path(section.output) if section.output else workdir / "denoised"
     jobs, unused = list_jobs(source, output, key="config.denoise.output")
-    trained = load_exported(config, workdir / "export")
+    trained = load_exported(config, find_export(section.model or workdir))
     tiling = create_tiling(
         tile=section.tile,
         overlap=section.overlap,

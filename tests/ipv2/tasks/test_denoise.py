@@ -570,3 +570,23 @@ def test_what_sees_the_whole_slice_is_cut_by_default_and_flows_are_integrated(
     # A corner that one tile alone covers is what that tile gives.
     corner = expected(apply, hu[:, :32, :32])[:, :20, :20]
     np.testing.assert_allclose(found[:, :20, :20], corner, rtol=0, atol=ROUNDING)
+
+
+@pytest.mark.parametrize("named", ["run", "run/export"])
+def test_a_named_network_needs_no_run_in_the_workdir(denoised, tmp_path, named):
+    folder, apply = denoised
+    write_volume(volume_of(chest()), tmp_path / "in/scan.mha")
+    config = config_of(tmp_path / "in/scan.mha", tmp_path / "out")
+    config.denoise.model = str(folder / named)
+    denoise(config, tmp_path / "elsewhere")
+    after = read_volume(tmp_path / "out/scan.mha").hu
+    assert np.abs(after - expected(apply, chest())).max() <= ROUNDING
+
+
+def test_a_named_folder_without_a_network_says_so(tmp_path):
+    write_volume(volume_of(chest()), tmp_path / "in/scan.mha")
+    (tmp_path / "empty").mkdir()
+    config = config_of(tmp_path / "in/scan.mha", tmp_path / "out")
+    config.denoise.model = str(tmp_path / "empty")
+    with pytest.raises(UserError, match=str(tmp_path / "empty")):
+        denoise(config, tmp_path / "run")
