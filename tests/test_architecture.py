@@ -49,7 +49,8 @@ ALLOWED = {
     },
     "ipv2/volumes": {
         *("common", "ipv2.ct_io", "ipv2.inference", "ipv2.kernels"),
-        *("ipv2.purification", "ipv2.training", "ipv2.volumes"),
+        *("ipv2.measures.noise_level", "ipv2.purification", "ipv2.training"),
+        "ipv2.volumes",
     },
     "ipv2/datasets": {
         *("common", "ipv2.ct_io", "ipv2.datasets", "ipv2.kernels"),

@@ -110,7 +110,8 @@ class TrainedDenoiser:
                 tile=tile, overlap=overlap, radius=trained.radius, stride=model.stride
             ),
         )
-        stored = np.stack([hu for _, hu in denoised_slices(scan.source(), applier)])
+        slices = denoised_slices(scan.source(), applier, trained)
+        stored = np.stack([hu for _, hu in slices])
         described = derivation_description(trained, applier.tiling)
         return back(
             with_result(

@@ -135,7 +135,7 @@ def _denoise_one(
             series_description=series_description(volume, trained),
             derivation_description=derivation_description(trained, applier.tiling),
         ) as write:
-            for original, hu in denoised_slices(volume, applier):
+            for original, hu in denoised_slices(volume, applier, trained):
                 write(hu, original.header)
                 work.count(1)
     return {"sources": [str(source)], "manifest": _short(trained.manifest)}

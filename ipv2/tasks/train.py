@@ -1,5 +1,6 @@
 """Task train: a denoiser on purified pairs, from a config to its results."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ import jax
 import numpy as np
 import optax
 from absl import logging
+from jaxtyping import Array
 
 from common.checkpoint import Checkpoints, export_variables
 from common.config import ConfigDict, as_json, to_steps
@@ -22,6 +24,7 @@ from common.run import Run
 from common.typing import Metrics, PyTree
 from common.writers import MetricsWriter
 from ipv2.inference.trained import UNIT
+from ipv2.measures.noise_level import soft_tissue_noise_hu
 from ipv2.models import hash_code
 from ipv2.tasks import settings
 from ipv2.tasks.check import check_config
@@ -39,9 +42,15 @@ from ipv2.training.stacks import Stacks
 from ipv2.training.train_step import (
     TrainState,
     create_state,
+    example_rngs,
     make_examples,
     make_train_step,
+    training_stacks,
 )
+from ipv2.volumes.noise_check import SMALLEST, TRAINED_NOISE
+
+# Inputs whose noise is measured for the manifest.
+_MEASURED = 64
 
 
 def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -91,6 +100,8 @@ def _train(run: Run, config: ConfigDict) -> dict[str, Any]:
     }
     if is_first_process():
         manifest = _manifest(config, sources, plan)
+        if (noise := _trained_noise_hu(config, sources)) is not None:
+            manifest[TRAINED_NOISE] = noise
         export_variables(run.workdir / "export", variables, manifest)
         _write_page(config.model.name, results, run.workdir)
         write_results(run.workdir, results)
@@ -219,6 +230,34 @@ def _manifest(config: ConfigDict, sources: Sources, plan: Plan) -> dict[str, Any
             for section in ("purify", "noise", "train", "optimizer")
         },
     }
+
+
+def _trained_noise_hu(config: ConfigDict, sources: Sources) -> list[float] | None:
+    """The noise of the inputs: 5th and 95th percentile; None if none can be measured.
+
+    Of inputs as training makes them, from slices that are evenly spread.
+    """
+    count = min(_MEASURED, len(sources.train))
+    records = [sources.train[i * len(sources.train) // count] for i in range(count)]
+    shape = np.shape(records[0]["lq"])
+    if min(shape) // config.train.shrink < SMALLEST:
+        return None
+    shrink = training_record((1, *shape), config.train.shrink)
+    params = settings.pair_params(config)
+
+    @jax.jit
+    def measure(draw: Array, example: PyTree) -> Array:
+        shard = jax.tree.map(lambda leaf: leaf[None], example)
+        rngs = example_rngs(config.seed, draw[None])
+        return soft_tissue_noise_hu(training_stacks(rngs, shard, params)[0][..., 0])[0]
+
+    found = []
+    for draw, record in enumerate(records):
+        single = record | {"lq": record["lq"][None], "gt": record["gt"][None]}
+        example = shrink(single | {"draw": np.uint32(draw)})
+        found.append(float(measure(example.pop("draw"), example)))
+    known = [noise for noise in found if math.isfinite(noise)]
+    return np.percentile(known, (5, 95)).round(1).tolist() if known else None
 
 
 def _write_page(network: str, results: Mapping[str, Any], workdir: Path) -> None:
