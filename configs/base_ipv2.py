@@ -130,6 +130,7 @@ DEFAULTS = {
     "denoise": {
         "input": "",  # a file, or a folder of one series or many volumes
         "output": "",  # folder to write; '': `denoised` in the workdir
+        "embedded": "",  # instead of input: phantom, sample_ct
         "model": "",  # an export, or the folder of a run; '': the workdir's
         "overwrite": False,  # whether to replace existing results
         "batch_size": 1,  # slices or tiles at once, rounded up to the devices

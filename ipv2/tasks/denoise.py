@@ -38,6 +38,7 @@ from ipv2.inference.trained import Trained, find_export
 from ipv2.jobs.job import Job
 from ipv2.jobs.run import Destination, Work, conclude, run_jobs
 from ipv2.tasks.check import check_config
+from ipv2.tasks.embedded_scans import write_embedded
 from ipv2.tasks.exported import load_exported
 from ipv2.tasks.job_settings import FileSettings, file_settings
 from ipv2.tasks.scans import check_slices, list_jobs
@@ -67,17 +68,21 @@ def denoise(config: ConfigDict, workdir: Path) -> None:
     """
     check_config(config)
     section = config.denoise
-    if not section.input:
+    if bool(section.input) == bool(section.embedded):
         raise UserError(
-            "task denoise needs --config.denoise.input=DIR: a CT file, a DICOM series, "
-            "or a folder of many"
+            "task denoise needs one input: --config.denoise.input=DIR (a CT file, a "
+            "DICOM series, or a folder of many), or --config.denoise.embedded="
+            "sample_ct, real chest CT to try it on"
         )
     if not is_single_process():
         raise UserError(
             "task denoise runs in one process, on all devices of one machine; start it "
             "on every machine with its own --config.denoise.input"
         )
-    source = Path(section.input)
+    if section.input:
+        source = Path(section.input)
+    else:
+        source = write_embedded(section.embedded, config.data, workdir / "input")
     output = Path(section.output) if section.output else workdir / "denoised"
     jobs, unused = list_jobs(source, output, key="config.denoise.output")
     trained = load_exported(config, find_export(section.model or workdir))

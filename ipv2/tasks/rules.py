@@ -200,6 +200,7 @@ RULES = {
     "evaluate.slices": c.whole(0),
     "denoise.input": c.existing_path(),
     "denoise.output": c.text(),
+    "denoise.embedded": c.one_of("", *DATASETS),
     "denoise.model": c.existing_path(),
     "denoise.overwrite": c.boolean(),
     "denoise.batch_size": c.whole(1),

@@ -590,3 +590,22 @@ def test_a_named_folder_without_a_network_says_so(tmp_path):
     config.denoise.model = str(tmp_path / "empty")
     with pytest.raises(UserError, match=str(tmp_path / "empty")):
         denoise(config, tmp_path / "run")
+
+
+def test_an_embedded_scan_is_written_first(denoised, tmp_path):
+    folder, _ = denoised
+    config = config_of("", "")
+    config.denoise.update({"embedded": "phantom", "model": str(folder / "run")})
+    config.data.phantom_size, config.data.phantom_slices = 32, 2
+    denoise(config, tmp_path / "work")
+    (series,) = (tmp_path / "work/denoised").glob("*/")
+    assert read_volume(series).hu.shape == (2, 32, 32)
+
+
+@pytest.mark.parametrize("given", [("", ""), ("here", "phantom")])
+def test_one_input_is_needed(tmp_path, given):
+    (tmp_path / "here").mkdir()
+    config = config_of(tmp_path / "here" if given[0] else "", tmp_path / "out")
+    config.denoise.embedded = given[1]
+    with pytest.raises(UserError, match="needs one input"):
+        denoise(config, tmp_path)
