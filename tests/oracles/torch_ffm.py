@@ -19,6 +19,9 @@ def norm(features):
     return nn.GroupNorm(8, features, eps=1e-6)
 
 
+phase_of = torch.angle
+
+
 class Polar(nn.Module):
     """Two 1x1 convolutions on magnitude and on phase."""
 
@@ -30,7 +33,7 @@ class Polar(nn.Module):
     def forward(self, x):
         z = torch.fft.rfft2(x)
         magnitude = functional.leaky_relu(self.magnitude1(z.abs()), 0.1)
-        phase = functional.leaky_relu(self.phase1(z.angle()), 0.1)
+        phase = functional.leaky_relu(self.phase1(phase_of(z)), 0.1)
         magnitude, phase = self.magnitude2(magnitude), self.phase2(phase)
         # Not `torch.polar`, whose gradient has the wrong sign at negative magnitudes.
         z = torch.complex(magnitude * phase.cos(), magnitude * phase.sin())

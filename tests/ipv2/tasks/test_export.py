@@ -190,7 +190,7 @@ def test_denoise_and_python_give_the_same_and_keep_hu_outside(exported, tmp_path
     np.testing.assert_array_equal(result[outside], hu[outside])
     assert np.abs(result - hu)[~outside].mean() > 5
     record = json.loads((tmp_path / "out/a.mha.json").read_text())
-    assert record["manifest"]["unit"] == "windowed grey"
+    assert record["asked"]["network"]["unit"] == "windowed grey"
 
 
 @pytest.mark.slow
@@ -216,6 +216,6 @@ def test_a_scan_is_denoised_as_by_the_published_steps_in_pytorch(tmp_path):
     assert np.abs(theirs - hu).max() > 100
     difference = np.abs(ours - theirs).max()
     print(f"{difference:.1e} HU")
-    # 0.2 HU was measured: the phase of a real spectrum is pi or -pi by rounding. With
-    # pi on both sides it was 0.03 HU.
+    # 0.2 HU was measured: rounding decides between the phases pi and -pi, which the
+    # network takes for far apart.
     assert difference < 0.5
