@@ -94,6 +94,10 @@ DEFAULTS = {
         "channels": 1,  # input slices; 3: the slice and its two neighbours
         "width": 0,  # channels of the first layers; 0: as published
         "remat": False,  # recompute blocks in the backward pass, to save memory
+        # Task export: a file of the authors' weights of ffm, .pth or .safetensors, and
+        # the window of their grey levels, (centre, width) in HU. It is not published.
+        "weights": "",
+        "window": (-600.0, 1500.0),
     },
     "flow": {  # of the flow models fm and ffm
         "sampler": "euler",  # euler, heun, midpoint

@@ -29,6 +29,9 @@ ALLOWED = {
     "ipv2/kernels": {"ipv2.kernels"} | CONVOLUTIONS,
     "ipv2/models": {"ipv2.kernels", "ipv2.models"} | CONVOLUTIONS,
     "ipv2/models/own_network.py": {"common.errors", "common.own_code"},
+    "ipv2/models/published_ffm.py": {
+        *("common.errors", "common.typing", "common.weights.wrappers"),
+    },
     "ipv2/ct_io": {"common", "ipv2.ct_io"},
     "ipv2/calibration": {
         *("common", "ipv2.calibration", "ipv2.kernels"),

@@ -10,8 +10,12 @@ from ipv2.tasks import settings
 from ipv2.tasks.rules import RULES, SIMULATE_RULES
 
 
-def check_config(config: ConfigDict) -> None:
+def check_config(config: ConfigDict, *, takes_weights: bool = False) -> None:
     """Raises one error that names every problem of an IPv2 config.
+
+    Args:
+      config: the config.
+      takes_weights: whether the task reads `config.model.weights`.
 
     Raises:
       UserError: a value is not accepted, or values do not fit together.
@@ -35,6 +39,12 @@ def check_config(config: ConfigDict) -> None:
                 "config.purify.variant='reference', which follows the published steps"
             )
         problems += _model_problems(config)
+        if config.model.weights and not takes_weights:
+            problems.append(
+                f"model.weights: got {config.model.weights!r}, which only --task "
+                "export reads, into the --workdir; then --task denoise and evaluate "
+                "take that --workdir"
+            )
         problems += [
             f"compare.{key}: no {name!r} in config.compare.{table}; it has: "
             f"{', '.join(config.compare[table])}"
@@ -97,7 +107,7 @@ def _model_problems(config: ConfigDict) -> list[str]:
     problems = [
         f"model.{key}: {name} has none; it has {', '.join(sorted(attributes))}"
         for key, value in config.model.items()
-        if key != "name" and value and key not in attributes
+        if key not in ("name", *settings.EXPORTED) and value and key not in attributes
     ]
     if name in FLOWS and config.train.loss != "mse":
         problems.append(

@@ -32,7 +32,7 @@ from ipv2.tasks.run_data import hold_data, refuse_other_data
 from ipv2.tasks.sources import open_sources
 from ipv2.tasks.tables import format_comparison, format_grid
 from ipv2.tasks.train import is_measured, train
-from ipv2.training.denoiser import channels_of, make_denoise
+from ipv2.training.denoiser import make_denoise
 from ipv2.training.stacks import Stacks
 
 # What tables and pictures call the pairs.
@@ -212,7 +212,7 @@ def draw(by_pair: Mapping[str, ConfigDict], folder: Path, path: Path) -> None:
     """
     config = next(iter(by_pair.values()))
     denoiser = settings.denoiser(config)
-    chosen = _slice_with_most_lung(config, channels_of(denoiser.model))
+    chosen = _slice_with_most_lung(config, denoiser.slices)
     stack = chosen["lq"][None]
     images = {"low dose": stack[0, ..., stack.shape[-1] // 2]}
     denoise = jax.jit(make_denoise(denoiser))

@@ -43,7 +43,7 @@ from ipv2.tasks.exported import load_exported
 from ipv2.tasks.job_settings import FileSettings, file_settings
 from ipv2.tasks.scans import check_slices, list_jobs
 from ipv2.tasks.terms import job_terms
-from ipv2.training.denoiser import channels_of, make_denoise
+from ipv2.training.denoiser import make_denoise
 from ipv2.volumes.checks import check_neighbours
 from ipv2.volumes.denoised import (
     MODEL,
@@ -97,7 +97,7 @@ def denoise(config: ConfigDict, workdir: Path) -> None:
     applier = Applier(
         make_denoise(trained.denoiser),
         trained.variables,
-        channels=channels_of(trained.denoiser.model),
+        channels=trained.denoiser.slices,
         batch_size=section.batch_size,
         tiling=tiling,
     )
@@ -129,7 +129,7 @@ def _denoise_one(
     (source,), (place,) = job.sources, work.places
     with open_volume(source, files.reading) as volume:
         check_slices(volume, volume.shape)
-        check_neighbours(volume, channels_of(trained.denoiser.model))
+        check_neighbours(volume, trained.denoiser.slices)
         work.leave_out(volume.left_out)
         with slice_writer(
             volume,

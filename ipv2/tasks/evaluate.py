@@ -23,7 +23,7 @@ from ipv2.tasks import settings
 from ipv2.tasks.check import check_config
 from ipv2.tasks.exported import load_exported
 from ipv2.tasks.sources import Sources, open_sources, require_even_slices
-from ipv2.training.denoiser import Denoiser, channels_of, make_denoise
+from ipv2.training.denoiser import Denoiser, make_denoise
 from ipv2.training.stacks import Stacks
 from ipv2.training.train_step import example_rngs
 
@@ -81,7 +81,7 @@ def evaluate(
     places = [round(i * count / wanted) for i in range(wanted)]
     keys = ("lq", "gt", "truth", "spacing_mm", "slice")
 
-    stacks = Stacks(source, channels_of(denoiser.model))
+    stacks = Stacks(source, denoiser.slices)
 
     def slices() -> Iterator[dict[str, Any]]:
         with Progress(name, wanted, "slices") as progress:
@@ -134,7 +134,7 @@ def evaluate_export(config: ConfigDict, export: Path) -> dict[str, Any]:
       UserError: the folder holds no exported network.
     """
     trained = load_exported(config, export)
-    require_even_slices(config, channels_of(trained.denoiser.model))
+    require_even_slices(config, trained.denoiser.slices)
     sources = open_sources(config)
     return evaluate_held_out(trained.denoiser, trained.variables, sources, config)
 

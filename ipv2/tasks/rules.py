@@ -76,16 +76,17 @@ def _shares() -> c.Rule:
     )
 
 
-def _window() -> c.Rule:
+def _window(*, or_grey: bool = True) -> c.Rule:
     number = c.number()
     return c.Rule(
         lambda v: (
             isinstance(v, tuple)
             and len(v) == 2
             and all(map(number.accepts, v))
-            and (v[1] > 0 or v == (0.0, 0.0))
+            and (v[1] > 0 or (or_grey and v == (0.0, 0.0)))
         ),
-        "(centre, width) in HU with a width above 0, or (0, 0) for grey levels",
+        "(centre, width) in HU with a width above 0"
+        + (", or (0, 0) for grey levels" if or_grey else ""),
     )
 
 
@@ -178,6 +179,8 @@ RULES = {
     ),
     "model.width": c.whole(0),
     "model.remat": c.boolean(),
+    "model.weights": c.existing_path(),
+    "model.window": _window(or_grey=False),
     "flow.sampler": c.one_of(*SAMPLERS),
     "flow.steps": c.whole(1),
     "flow.time_scale": c.number(above=0),

@@ -24,7 +24,11 @@ FREE_TO_CHANGE = (
     *("task", "strict", "data.cache", "data.multiframe"),
     *("purify.output", "purify.overwrite"),
     *("compare", "denoise"),
+    *("model.weights", "model.window"),
 )
+
+# Keys of `config.model` for task export alone: no attributes of a network.
+EXPORTED = ("weights", "window")
 
 # Keys of `config.noise` that training draws scans from: not of one scanner.
 DRAWN = ("dose_range", "photons_range", "cutoff_range", "target_dose")
@@ -136,7 +140,7 @@ def denoiser_spec(config: ConfigDict) -> DenoiserSpec:
     attributes = {
         key: value
         for key, value in config.model.to_dict().items()
-        if key not in ("width", "remat") or value
+        if key not in EXPORTED and (key not in ("width", "remat") or value)
     }
     name = attributes.pop("name")
     is_flow = name in FLOWS

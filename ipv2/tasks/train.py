@@ -23,7 +23,6 @@ from common.results import write_results
 from common.run import Run
 from common.typing import Metrics, PyTree
 from common.writers import MetricsWriter
-from ipv2.inference.trained import UNIT
 from ipv2.measures.noise_level import soft_tissue_noise_hu
 from ipv2.models import hash_code
 from ipv2.tasks import settings
@@ -37,7 +36,7 @@ from ipv2.tasks.sources import (
     training_record,
 )
 from ipv2.tasks.tables import format_results
-from ipv2.training.denoiser import Denoiser, channels_of
+from ipv2.training.denoiser import Denoiser
 from ipv2.training.stacks import Stacks
 from ipv2.training.train_step import (
     TrainState,
@@ -166,7 +165,7 @@ def _fit(
         jax.device_count(),
         jax.default_backend(),
     )
-    stacks = Stacks(sources.train, channels_of(denoiser.model))
+    stacks = Stacks(sources.train, denoiser.slices)
 
     def validate(state: TrainState) -> dict[str, float]:
         measured = evaluate(
@@ -221,7 +220,6 @@ def _manifest(config: ConfigDict, sources: Sources, plan: Plan) -> dict[str, Any
         "method": "ipv2",
         **settings.denoiser_spec(config).to_json(),
         **({} if code is None else {"code_sha256": code}),
-        "unit": UNIT,
         "step": plan.total,
         "seed": config.seed,
         "datasets": list(sources.names),

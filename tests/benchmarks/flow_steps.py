@@ -29,7 +29,7 @@ from ipv2.models import FLOWS
 from ipv2.tasks import settings
 from ipv2.tasks.evaluate import evaluate
 from ipv2.tasks.sources import open_sources
-from ipv2.training.denoiser import Flow, channels_of, make_denoise
+from ipv2.training.denoiser import Flow, make_denoise
 from ipv2.training.flow import SAMPLERS
 from ipv2.training.stacks import Stacks
 from tests.benchmarks.shared.arguments import create_parser, parse
@@ -90,7 +90,7 @@ def measure(
     variables = load_variables(workdir / "export", like)
     sources = open_sources(config)
     test = sources.held_out
-    stack = Stacks(test, channels_of(trained.model))[0]["lq"]
+    stack = Stacks(test, trained.slices)[0]["lq"]
     image = jnp.moveaxis(jnp.asarray(stack, jnp.float32), 0, -1)
     batch = jnp.stack([image] * config.evaluate.batch_size)
 
