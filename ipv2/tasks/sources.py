@@ -52,6 +52,16 @@ class Joined:
         record = self._parts[part][int(index - self._starts[part])]
         return {**record, "dataset": self._names[part]}
 
+    def places_by_dataset(self) -> dict[str, range]:
+        """Returns the places of each dataset's records."""
+        edges = [int(edge) for edge in self._starts]
+        return {
+            name: range(start, stop)
+            for name, start, stop in zip(
+                self._names, edges[:-1], edges[1:], strict=True
+            )
+        }
+
 
 class Sources(NamedTuple):
     """The data of a run.
