@@ -16,11 +16,11 @@ Along an edge r does not change, and the tile stays in place. The shift moves gt
 noise of lq adds nearly the same to r(0) and to its neighbours. Signed gradients, unlike
 their magnitudes, average noise away.
 
-Tiles count if they show structure above the noise: gradients of gt of 8 HU per pixel or
-more (rms; an edge of 120 HU across the tile), and max r at least 0.7, where noise has as
-much power in lq as structure. A breath leaves table, spine and back in place and moves
-lungs, heart and front, so one correlation of whole slices still peaks at the centre.
-Pairs are aligned if 90 % of their tiles are in place.
+Tiles count if they show structure above the noise: gradients of gt of 8 HU per pixel
+or more (rms; an edge of 120 HU across the tile), and max r at least 0.7, where noise
+has as much power in lq as structure. A breath leaves table, spine and back in place and
+moves lungs, heart and front, so one correlation of whole slices still peaks at the
+centre. Pairs are aligned if 90 % of their tiles are in place.
 """
 
 import math

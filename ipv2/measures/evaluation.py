@@ -3,23 +3,23 @@
 The images of a slice are the input, the output of a network and those of filters. Each
 is measured against a reference:
 
-| numbers                                     | of                             | where  |
-|---------------------------------------------|--------------------------------|--------|
-| `psnr_db`, `ssim`, `rmse_hu`                | each window                    | always |
-| `regions`: `bias_hu`, `noise_sd_hu`         | background, lung, body         | always |
-| `regions`: `local_noise_sd_hu`              | background, lung, body         | *      |
-| `tissues`: `bias_hu`, `noise_sd_hu`         | air, lung, fat, soft, bone     | *      |
-| `dense_foci`: `mean_kept`, `peak_kept`      | above 300 HU                   | *      |
-| `slopes`                                    | vessels, pleura                | *      |
-| `contour_mm`                                | the lungs' outline             | *      |
-| `error_frequencies`: `peak_per_mm`, `mean_` | image - reference, in the body | *      |
+| key                          | of                         | numbers                 |
+|------------------------------|----------------------------|-------------------------|
+| `psnr_db`, `ssim`, `rmse_hu` | each window                |                         |
+| `regions`                    | background, lung, body     | bias, noise             |
+| `regions` *                  | background, lung, body     | local noise             |
+| `tissues` *                  | air, lung, fat, soft, bone | bias, noise             |
+| `dense_foci` *               | above 300 HU               | mean, peak that is kept |
+| `slopes` *                   | vessels, pleura            | share that is kept      |
+| `contour_mm` *               | the lungs' outline         | how far it moved        |
+| `error_frequencies` *        | image - reference          | peak and mean frequency |
 
-`*`: with an aligned reference only, for they compare places. A number is NaN where the
-slice has no such region or tissue (fewer than 100 pixels), edge or focus.
+`*`: with an aligned reference only, because these compare places. A number is NaN where
+the slice has no such region or tissue (fewer than 100 pixels), edge or focus.
 """
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -42,8 +42,8 @@ from ipv2.measures.tissues import dense_foci_metrics, tissue_metrics
 Slices = Mapping[str, Any]
 Denoise = Callable[[PyTree, Array], Array]
 Prepare = Callable[[Slices], Slices]
-# From a prepared batch to `b h w` HU.
-MakeImage = Callable[[Slices], Array | np.ndarray]
+# From a prepared batch to images by name, each `b h w` HU.
+MakeImages = Callable[[Slices], Mapping[str, Array | np.ndarray]]
 Numbers = dict[str, Any]
 
 NOISE_DESCRIPTIONS = {
@@ -66,7 +66,7 @@ class Measured(NamedTuple):
 
 
 def evaluate_slices(
-    images: Mapping[str, MakeImage],
+    make_images: MakeImages,
     slices: Iterable[Slices],
     *,
     batch_size: int,
@@ -81,8 +81,8 @@ def evaluate_slices(
     are kept.
 
     Args:
-      images: what makes each image from a prepared batch; see `network_image`. The
-        image `input`, the slice itself, is always measured.
+      make_images: makes the images from a prepared batch; see `network_output`. The
+        image `input`, the slice itself, is always measured, and is the first.
       slices: One mapping per slice, all with the same keys: `lq`, (h, w, c) HU, the
         slice in the middle of c neighbours; `reference`, (h, w) HU; `regions`, a
         mapping from `REGIONS` to (h, w) bool; `spacing_mm`, (2,), NaN if unknown; and,
@@ -108,20 +108,18 @@ def evaluate_slices(
     measured: list[Measured] = []
     done = 0
     for batch, count in prepared_batches(slices, batch_size, prepare):
-        numbers = _measure_batch({"input": middle_slice, **images}, batch, aligned)
-        kept = jax.tree.map(
-            lambda leaf, count=count: np.asarray(leaf)[:count], jax.device_get(numbers)
-        )
-        _check_finite(kept, start=done)
+        images = {"input": middle_slice(batch), **make_images(batch)}
+        numbers = _measure_batch(images, batch, aligned, count)
+        _check_finite(numbers, start=done)
         done += count
-        measured.append(kept)
+        measured.append(numbers)
     if not measured:
         raise ValueError("there is no slice to evaluate")
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *measured)
+    return Measured(*(_concatenated(parts) for parts in zip(*measured, strict=True)))
 
 
-def network_image(denoise: Denoise, variables: PyTree) -> MakeImage:
-    """Returns what makes a network's output from a batch.
+def network_output(denoise: Denoise, variables: PyTree) -> MakeImages:
+    """Returns what makes a network's `output` from a batch.
 
     Args:
       denoise: (variables, `b h w c` HU) -> `b h w` HU, traceable; see
@@ -129,7 +127,7 @@ def network_image(denoise: Denoise, variables: PyTree) -> MakeImage:
         reuse it between evaluations.
       variables: The first argument of `denoise`.
     """
-    return lambda batch: _denoised(denoise, variables, batch["lq"])
+    return lambda batch: {"output": _denoised(denoise, variables, batch["lq"])}
 
 
 def middle_slice(batch: Slices) -> Array:
@@ -166,18 +164,32 @@ def prepared_slices(
 
 
 def _measure_batch(
-    images: Mapping[str, MakeImage], batch: Slices, aligned: bool
+    images: Mapping[str, Array | np.ndarray], batch: Slices, aligned: bool, count: int
 ) -> Measured:
-    keys = ("reference", "regions", "spacing_mm")
-    target = {key: batch[key] for key in keys}
+    """Returns the numbers of the first `count` slices of a batch."""
+    target = {key: batch[key] for key in ("reference", "regions", "spacing_mm")}
     label = {**target, "reference": batch["label"]} if "label" in batch else None
     found = Measured({}, {})
-    for name, make in images.items():
-        image = jnp.asarray(make(batch), jnp.float32)
-        found.reference[name] = _measure(target, image, aligned)
+    for name, image in images.items():
+        hu = jnp.asarray(image, jnp.float32)
+        found.reference[name] = _first(_measure(target, hu, aligned), count)
         if label is not None:
-            found.label[name] = _measure(label, image, False)
+            found.label[name] = _first(_measure(label, hu, False), count)
     return found
+
+
+def _first(numbers: Numbers, count: int) -> Numbers:
+    return jax.tree.map(lambda leaf: leaf[:count], jax.device_get(numbers))
+
+
+def _concatenated(parts: Sequence[dict[str, Numbers]]) -> dict[str, Numbers]:
+    """Joins the numbers of all batches; images keep their order."""
+    return {
+        name: jax.tree.map(
+            lambda *leaves: np.concatenate(leaves), *(part[name] for part in parts)
+        )
+        for name in parts[0]
+    }
 
 
 @functools.partial(jax.jit, static_argnames="aligned")

@@ -13,8 +13,8 @@ median of `noise_analysis.noise_map` over the body. A filter's strength is chose
 validation slices, where it has the smallest RMSE against the reference.
 
 `gaussian` and `tv` run on device, compiled once for each size of a batch. `nlm` and
-`bm3d` run on the CPU, slice by slice, and need packages of their own: `pip install -r requirements-filters.txt`. BM3D's licence allows
-non-commercial use only.
+`bm3d` run on the CPU, slice by slice, and need further packages: `pip install -r
+requirements-filters.txt`. BM3D's licence allows non-commercial use only.
 """
 
 import importlib.util

@@ -15,9 +15,9 @@ from common.typing import PyTree
 from common.workdir import hold_workdir
 from ipv2.measures.evaluation import (
     NOISE_DESCRIPTIONS,
-    MakeImage,
+    MakeImages,
     evaluate_slices,
-    network_image,
+    network_output,
 )
 from ipv2.measures.filters import check_filters
 from ipv2.measures.metrics import WINDOWS
@@ -26,12 +26,14 @@ from ipv2.tasks.check import check_config
 from ipv2.tasks.exported import load_exported
 from ipv2.tasks.references import KEYS, Reference, evenly, preparation, references_of
 from ipv2.tasks.sources import Joined, Sources, open_sources, require_even_slices
-from ipv2.tasks.strengths import Strength, choose_strengths, filter_images
+from ipv2.tasks.strengths import Strength, choose_strengths, make_filtered
 from ipv2.training.denoiser import Denoiser, channels_of, make_denoise
 from ipv2.training.stacks import Stacks
 
 References = Mapping[str, Reference]
-ImagesOf = Callable[[str], Mapping[str, MakeImage]]
+Strengths = Mapping[str, Mapping[str, Strength]]
+# From a data set to what makes its images.
+ImagesOf = Callable[[str], MakeImages]
 
 
 def evaluate(
@@ -42,7 +44,7 @@ def evaluate(
     references: References,
     *,
     name: str,
-    strengths: Mapping[str, Mapping[str, Strength]] | None = None,
+    strengths: Strengths | None = None,
 ) -> dict[str, Any]:
     """Returns the numbers of a denoiser, and of filters, on a split.
 
@@ -59,14 +61,16 @@ def evaluate(
       `n_slices`, `windows`, `datasets` (a block for each data set) and `slices`; see
       docs/results.md.
     """
-    output = network_image(make_denoise(denoiser), to_host(variables))
+    denoised = network_output(make_denoise(denoiser), to_host(variables))
+    chosen = strengths or {}
 
-    def images(dataset: str) -> dict[str, MakeImage]:
-        return filter_images((strengths or {}).get(dataset, {})) | {"output": output}
+    def images_of(dataset: str) -> MakeImages:
+        filtered = make_filtered(chosen.get(dataset, {}))
+        return lambda batch: {**filtered(batch), **denoised(batch)}
 
-    channels = channels_of(denoiser.model)
-    results = _measured(Stacks(source, channels), source, config, references, images, name)
-    return _with_strengths(results, strengths or {})
+    stacks = Stacks(source, channels_of(denoiser.model))
+    results = _measured(stacks, source, config, references, images_of, name)
+    return _with_strengths(results, chosen)
 
 
 def evaluate_filters(
@@ -82,11 +86,11 @@ def evaluate_filters(
     strengths = choose_strengths(sources, references, config)
     source = sources.held_out
 
-    def images(dataset: str) -> dict[str, MakeImage]:
-        return filter_images(strengths[dataset])
+    def images_of(dataset: str) -> MakeImages:
+        return make_filtered(strengths[dataset])
 
     stacks = Stacks(source, 1)
-    results = _measured(stacks, source, config, references, images, "filters")
+    results = _measured(stacks, source, config, references, images_of, "filters")
     return _with_strengths(results, strengths)
 
 
@@ -95,7 +99,7 @@ def _measured(
     source: Joined,
     config: ConfigDict,
     references: References,
-    images: ImagesOf,
+    images_of: ImagesOf,
     name: str,
 ) -> dict[str, Any]:
     """Returns the numbers of all images on the chosen slices of a split."""
@@ -107,7 +111,12 @@ def _measured(
             places = [place for place in all_places if place in chosen]
             if places:
                 blocks[dataset], rows = _measured_dataset(
-                    stacks, places, config, references[dataset], images(dataset), progress
+                    stacks,
+                    places,
+                    config,
+                    references[dataset],
+                    images_of(dataset),
+                    progress,
                 )
                 slices += [{"dataset": dataset, **row} for row in rows]
     return {
@@ -126,7 +135,7 @@ def _measured_dataset(
     places: Sequence[int],
     config: ConfigDict,
     reference: Reference,
-    images: Mapping[str, MakeImage],
+    make_images: MakeImages,
     progress: Progress,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Returns the block of one data set, and the numbers of each of its slices."""
@@ -140,7 +149,7 @@ def _measured_dataset(
             progress.update()
 
     measured = evaluate_slices(
-        images,
+        make_images,
         records(),
         batch_size=config.evaluate.batch_size,
         aligned=reference.aligned,
@@ -178,9 +187,7 @@ def _identity(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _with_strengths(
-    results: dict[str, Any], strengths: Mapping[str, Mapping[str, Strength]]
-) -> dict[str, Any]:
+def _with_strengths(results: dict[str, Any], strengths: Strengths) -> dict[str, Any]:
     """Adds to each block the strength of its filters."""
     for dataset, block in results["datasets"].items():
         block["strengths"] = {

@@ -1,11 +1,11 @@
 """What the images of each data set are measured against, as `config.evaluate.label`.
 
-| name    | reference                                             | aligned with the input |
-|---------|-------------------------------------------------------|------------------------|
-| `truth` | the image without the low dose's noise, if it is known | yes                   |
-| `gt`    | the normal-dose image of the pair                     | if breaths agree       |
-| `v1`    | IPv1's test label                                     | no                     |
-| `v2`    | IPv2's test label                                     | no                     |
+| name    | reference                                              | aligned with lq  |
+|---------|--------------------------------------------------------|------------------|
+| `truth` | the image without the low dose's noise, if it is known | yes              |
+| `gt`    | the normal-dose image of the pair                      | if breaths agree |
+| `v1`    | IPv1's test label                                      | no               |
+| `v2`    | IPv2's test label                                      | no               |
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""The strength of each filter on each data set, chosen on slices that are not tested."""
+"""The strength of each filter on each data set, chosen apart from the test slices."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ from absl import logging
 
 from common.config import ConfigDict
 from ipv2.measures.evaluation import (
-    MakeImage,
+    MakeImages,
     Slices,
     middle_slice,
     prepared_batches,
@@ -72,7 +72,9 @@ def _of_dataset(
             name,
             ", ".join(f"{one} {FILTERS[one].default:g}" for one in filters),
         )
-        return {one: Strength(FILTERS[one].default, "default", 0, False) for one in filters}
+        return {
+            one: Strength(FILTERS[one].default, "default", 0, False) for one in filters
+        }
     batches = _batches(source, places, reference, config)
     found = {}
     for one in filters:
@@ -117,15 +119,19 @@ def _batches(
     ]
 
 
-def filter_images(strengths: Mapping[str, Strength]) -> dict[str, MakeImage]:
-    """Returns what makes each filter's image from a prepared batch."""
+def make_filtered(strengths: Mapping[str, Strength]) -> MakeImages:
+    """Returns what makes the image of each filter from a prepared batch."""
 
-    def image(name: str) -> MakeImage:
-        return lambda batch: FILTERS[name].apply(
-            middle_slice(batch), strengths[name].strength, _noise_hu(batch)
-        )
+    def make(batch: Slices) -> dict[str, Any]:
+        if not strengths:
+            return {}
+        image, noise_hu = middle_slice(batch), _noise_hu(batch)
+        return {
+            name: FILTERS[name].apply(image, one.strength, noise_hu)
+            for name, one in strengths.items()
+        }
 
-    return {name: image(name) for name in strengths}
+    return make
 
 
 def _noise_hu(batch: Slices) -> Any:

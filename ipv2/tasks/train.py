@@ -22,10 +22,12 @@ from common.run import Run
 from common.typing import Metrics, PyTree
 from common.writers import MetricsWriter
 from ipv2.inference.trained import UNIT
+from ipv2.measures.filters import check_filters
 from ipv2.models import hash_code
 from ipv2.tasks import settings
 from ipv2.tasks.check import check_config
-from ipv2.tasks.evaluate import evaluate, evaluate_held_out, scalars_of
+from ipv2.tasks.evaluate import References, evaluate, evaluate_held_out, scalars_of
+from ipv2.tasks.references import references_of
 from ipv2.tasks.run_data import hold_data, refuse_other_data
 from ipv2.tasks.sources import (
     Sources,
@@ -60,6 +62,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
       Interrupted: a signal came; the checkpoint is written.
     """
     check_config(config)
+    check_filters(config.evaluate.filters)
     run = Run(config=as_json(config), workdir=workdir, free=settings.FREE_TO_CHANGE)
     with run.hold("train", is_measured) as finished:
         if finished is not None:
@@ -70,7 +73,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
 def is_measured(results: Mapping[str, Any]) -> bool:
     """Returns whether these are the results of a training."""
-    return "n_slices" in results
+    return "n_slices" in results and isinstance(results.get("datasets"), dict)
 
 
 def _train(run: Run, config: ConfigDict) -> dict[str, Any]:
@@ -79,13 +82,14 @@ def _train(run: Run, config: ConfigDict) -> dict[str, Any]:
     sources = _open_sources(config)
     plan = _plan(config.train, _steps_per_epoch(config.train, sources))
     share = _slices_of_this_process(config.train)
+    references = references_of(sources, config)
     # All inputs are open: from here on the folder is this run's.
     run.begin()
     hold_data(sources, run.workdir)
     denoiser = settings.denoiser(config)
-    state = _fit(config, denoiser, sources, plan, share, run.workdir)
+    state = _fit(config, denoiser, sources, references, plan, share, run.workdir)
     variables = to_host(state.variables)
-    results = _measured(denoiser, variables, sources, config) | {
+    results = _measured(denoiser, variables, sources, config, references) | {
         "steps": plan.total,
         "seconds": round(time.monotonic() - started, 1),
     }
@@ -135,6 +139,7 @@ def _fit(
     config: ConfigDict,
     denoiser: Denoiser,
     sources: Sources,
+    references: References,
     plan: Plan,
     share: int,
     workdir: Path,
@@ -159,7 +164,12 @@ def _fit(
 
     def validate(state: TrainState) -> dict[str, float]:
         measured = evaluate(
-            denoiser, state.variables, sources.val, config, name="validate"
+            denoiser,
+            state.variables,
+            sources.val,
+            config,
+            references,
+            name="validate",
         )
         return scalars_of(measured, "val")
 
@@ -267,10 +277,20 @@ _NO_SHARE = (
 
 
 def _measured(
-    denoiser: Denoiser, variables: PyTree, sources: Sources, config: ConfigDict
+    denoiser: Denoiser,
+    variables: PyTree,
+    sources: Sources,
+    config: ConfigDict,
+    references: References,
 ) -> dict[str, Any]:
-    """The metrics on what was held out; if nothing was, only what the run was on."""
+    """The numbers on what was held out; if nothing was, only what the run was on."""
     if len(sources.held_out):
-        return evaluate_held_out(denoiser, variables, sources, config)
+        return evaluate_held_out(denoiser, variables, sources, config, references)
     logging.warning("nobody is held out (config.data.split): nothing is measured")
-    return {"n_slices": 0, "datasets": list(sources.names), "seed": config.seed}
+    return {
+        "n_slices": 0,
+        "datasets": {},
+        "slices": [],
+        "dataset_names": list(sources.names),
+        "seed": config.seed,
+    }
