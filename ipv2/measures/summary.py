@@ -60,7 +60,7 @@ def image_names(block: Mapping[str, Any]) -> list[str]:
 def slice_numbers(measured: Measured, index: int) -> dict[str, Any]:
     """Returns {image: numbers} of one slice as plain numbers; NaN is None."""
     return {
-        name: _map(lambda leaf: _plain(leaf[index]), numbers)
+        name: _map(lambda leaf: _plain(float(leaf[index])), numbers)
         for name, numbers in measured.reference.items()
     }
 
@@ -97,5 +97,5 @@ def _interval(one: Summary) -> list[float] | None:
     return [one.low, one.high]
 
 
-def _plain(value: np.ndarray) -> float | None:
-    return float(f"{float(value):.{_DIGITS}g}") if np.isfinite(value) else None
+def _plain(value: float) -> float | None:
+    return float(f"{value:.{_DIGITS}g}") if np.isfinite(value) else None

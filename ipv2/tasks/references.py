@@ -112,8 +112,9 @@ def described_alignment(block: Mapping[str, Any]) -> str:
     found = block["alignment"]
     if found["share"] is None:
         return (
-            "lq and gt show too little structure to tell whether they are aligned, so "
-            f"that the reference is {block['label']}; state it: config.evaluate.label"
+            "lq and gt are too small (128 pixels) or show too little structure to tell "
+            f"whether they are aligned, so that the reference is {block['label']}; "
+            "config.evaluate.label states it"
         )
     return (
         f"lq and gt are {'' if found['aligned'] else 'not '}aligned, so that the "
