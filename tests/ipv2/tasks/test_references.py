@@ -1,5 +1,6 @@
 """Tests of ipv2.tasks.references and ipv2.tasks.strengths."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -122,9 +123,7 @@ def test_too_little_structure_is_told():
 def test_references_are_the_images_of_their_name():
     record = records(1, truth=True, shift=0.1)[0]
     batch = {
-        key: np.stack([record[key]])[:, None]
-        if key in ("lq", "gt")
-        else record[key][None]
+        key: jnp.asarray(record[key][(None, None) if key in ("lq", "gt") else None])
         for key in ("lq", "gt", "truth", "spacing_mm", "slice")
     }
     prepared = {k: preparation(k, config())(batch) for k in ("truth", "gt", "v1", "v2")}
