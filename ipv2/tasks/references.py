@@ -19,6 +19,7 @@ from absl import logging
 from common.config import ConfigDict
 from common.errors import UserError
 from ipv2.measures.alignment import Alignment, alignment_of
+from ipv2.measures.noise_analysis import MAP_MIN_PX
 from ipv2.purification.purify import PurifyParams, purify, regions
 from ipv2.tasks import settings
 from ipv2.tasks.sources import Joined, Sources
@@ -68,14 +69,26 @@ def references_of(sources: Sources, config: ConfigDict) -> dict[str, Reference]:
       config: a checked IPv2 config, of which `evaluate.label` counts.
 
     Raises:
-      UserError: the label is 'truth', and a data set has none.
+      UserError: the label is 'truth', and a data set has none; or its slices are too
+        small for the filters.
     """
     found: dict[str, Reference] = {}
     for split in (sources.test, sources.val):
         for name, places in split.places_by_dataset().items():
             if name not in found:
+                _check_size(name, split[places[0]], config)
                 found[name] = _reference(name, split, places, config.evaluate.label)
     return found
+
+
+def _check_size(name: str, record: Mapping[str, Any], config: ConfigDict) -> None:
+    """Raises UserError if the noise that filters need cannot be measured."""
+    rows, columns = record["lq"].shape
+    if config.evaluate.filters and min(rows, columns) < MAP_MIN_PX:
+        raise UserError(
+            f"config.evaluate.filters: {name} has slices of {rows} x {columns} pixels, "
+            f"accepted: at least {MAP_MIN_PX} along each axis, or filters=()"
+        )
 
 
 def _reference(

@@ -110,6 +110,14 @@ def test_a_truth_that_is_not_known_is_refused():
         references_of(found, config(label="truth"))
 
 
+def test_slices_that_are_too_small_for_filters_are_refused():
+    small = records(1, truth=True)
+    small[0]["lq"] = small[0]["lq"][:20]
+    with pytest.raises(UserError, match=r"a has slices of 20 x 128 pixels, accepted"):
+        references_of(sources(test={"a": small}), config())
+    references_of(sources(test={"a": small}), config(filters=()))
+
+
 def test_too_little_structure_is_told():
     flat = records(1, noise_hu=0.0)
     for key in ("lq", "gt"):
