@@ -32,7 +32,7 @@ from ipv2.tasks import settings
 from ipv2.tasks.check import check_config
 from ipv2.tasks.evaluate import References, evaluate_export, evaluate_filters
 from ipv2.tasks.figure import save_comparison
-from ipv2.tasks.references import KEYS, preparation, references_of
+from ipv2.tasks.references import KEYS, Reference, preparation, references_of
 from ipv2.tasks.run_data import hold_data, refuse_other_data
 from ipv2.tasks.sources import Joined, open_sources
 from ipv2.tasks.tables import format_comparison, format_grid, has_places
@@ -95,7 +95,7 @@ def compare(config: ConfigDict, workdir: Path) -> None:
         references = references_of(sources, config)
         runs = _train_all(grid, workdir)
         filters = evaluate_filters(sources, config, references)
-        runs = _with_filters(runs, filters)
+        runs = _with_filters(runs, filters, grid, config)
         if is_first_process():
             _write_outputs(config, grid, runs, references, workdir)
 
@@ -111,12 +111,32 @@ def _train_all(grid: Grid, workdir: Path) -> Runs:
     return runs
 
 
-def _with_filters(runs: Runs, filters: Mapping[str, Any]) -> Runs:
+def _with_filters(
+    runs: Runs, filters: Mapping[str, Any], grid: Grid, config: ConfigDict
+) -> Runs:
     """The results of every training, with the numbers of the filters in each."""
+    label = settings.label_params(config)
+
+    def joined(model: str, pair: str) -> dict[str, Any]:
+        same = settings.label_params(grid[model][pair]) == label
+        found = filters if same else _whatever_the_label(filters)
+        return _joined(runs[model][pair], found)
+
     return {
-        model: {pair: _joined(run, filters) for pair, run in by_pair.items()}
+        model: {pair: joined(model, pair) for pair in by_pair}
         for model, by_pair in runs.items()
     }
+
+
+def _whatever_the_label(filters: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers that do not depend on IPv2's test label."""
+    blocks = {
+        name: {key: value for key, value in block.items() if key != "against_label"}
+        for name, block in filters["datasets"].items()
+        if Reference(block["label"]).aligned
+    }
+    rows = [row if row["dataset"] in blocks else {} for row in filters["slices"]]
+    return {"datasets": blocks, "slices": rows}
 
 
 def _joined(ours: Any, others: Any) -> Any:

@@ -58,6 +58,24 @@ def test_filters_join_the_results_of_every_training():
     assert list(joined["datasets"]["phantom"]["n"]) == ["input", "tv", "output"]
 
 
+@pytest.mark.parametrize(("label", "kept"), [("truth", True), ("v2", False)])
+def test_filters_join_no_numbers_of_another_label(label, kept):
+    config = ipv2_zoo.get_config()
+    config.compare.models, config.compare.pairs = ("cnn10",), ("v2", "no_remove")
+    run = {"datasets": {"ct": {"label": label, "against_label": {}}}, "slices": [{}]}
+    runs = {"cnn10": {"v2": run, "no_remove": run}}
+    filters = {
+        "datasets": {"ct": {"label": label, "tv": 1, "against_label": {"tv": 2}}},
+        "slices": [{"dataset": "ct", "tv": 3}],
+    }
+    grid = compare.configs_of(config)
+    found = compare._with_filters(runs, filters, grid, config)["cnn10"]
+    same, other = (one["datasets"]["ct"] for one in found.values())
+    assert same["tv"] == 1 and same["against_label"] == {"tv": 2}
+    assert ("tv" in other) == kept and other["against_label"] == {}
+    assert ("tv" in found["no_remove"]["slices"][0]) == kept
+
+
 def test_without_models_the_config_s_own_is_compared():
     grid = compare.configs_of(quickstart.get_config())
     assert list(grid) == ["cnn10"] and list(grid["cnn10"]) == ["none", "v1", "v2"]
