@@ -42,7 +42,8 @@ class Reference(NamedTuple):
 
     Attributes:
       label: of `rules.LABELS`.
-      alignment: of lq and gt, where it decided the label; else None.
+      alignment: of lq and gt, where it decided the label or the label is gt; else
+        None.
     """
 
     label: str
@@ -100,14 +101,16 @@ def _reference(
             f"config.evaluate.label: got 'truth', but {name} has no known truth; "
             "accepted: '' (chosen for you), 'gt', 'v1', 'v2'"
         )
-    if label:
-        return Reference(label)
-    if has_truth:
+    if not label and has_truth:
         return Reference("truth")
+    if label not in ("", "gt"):
+        return Reference(label)
     chosen = evenly(places, _SLICES_LOOKED_AT)
     alignment = alignment_of(_pairs(source[place] for place in chosen))
-    reference = Reference("gt" if alignment.aligned else "v2", alignment)
-    logging.info("%s: %s", name, described_alignment(reference.described()))
+    reference = Reference(label or ("gt" if alignment.aligned else "v2"), alignment)
+    doubtful = label == "gt" and not alignment.aligned
+    log = logging.warning if doubtful else logging.info
+    log("%s: %s", name, described_alignment(reference.described()))
     return reference
 
 
@@ -119,21 +122,25 @@ def _pairs(
 
 
 def described_alignment(block: Mapping[str, Any]) -> str:
-    """Returns in words what decided the label of a block of results; '' if nothing."""
+    """Returns in words whether lq and gt are aligned; '' if nobody looked.
+
+    Args:
+      block: `label` and `alignment` of a block of results.
+    """
     if "alignment" not in block:
         return ""
-    found = block["alignment"]
+    found, label = block["alignment"], block["label"]
     if found["share"] is None:
         return (
-            "lq and gt are too small (128 pixels) or show too little structure to tell "
-            f"whether they are aligned, so that the reference is {block['label']}; "
-            "config.evaluate.label states it"
+            "It is not known whether lq and gt are aligned: slices have fewer than 128 "
+            f"pixels or too little structure. The reference is {label} "
+            "(config.evaluate.label)."
         )
     return (
-        f"lq and gt are {'' if found['aligned'] else 'not '}aligned, so that the "
-        f"reference is {block['label']}: by correlation {found['share']:.0%} of "
-        f"{found['n_tiles']} tiles of {found['n_slices']} slices are in place (90 % "
-        "are needed; config.evaluate.label states it)"
+        f"lq and gt are {'' if found['aligned'] else 'not '}aligned: by correlation "
+        f"{found['share']:.0%} of {found['n_tiles']} tiles of {found['n_slices']} "
+        f"slices are in place, and 90 % are needed. The reference is {label} "
+        "(config.evaluate.label)."
     )
 
 

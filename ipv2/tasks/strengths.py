@@ -41,11 +41,11 @@ class Strength(NamedTuple):
 def choose_strengths(
     sources: Sources, references: Mapping[str, Reference], config: ConfigDict
 ) -> dict[str, dict[str, Strength]]:
-    """Returns {data set: {filter: strength}} for `config.evaluate.filters`.
+    """Returns {data set: {filter: strength}} of the data sets that are held out.
 
-    A strength is chosen on at most four slices, evenly spread, of the data set's
-    validation split, or of its training split if it has no validation split apart from
-    the slices that are tested.
+    The filters are those of `config.evaluate.filters`. A strength is chosen on at most
+    four slices, evenly spread, of the data set's validation split, or of its training
+    split if it has no validation split apart from the slices that are tested.
 
     Args:
       sources: the data of the run.
@@ -53,8 +53,8 @@ def choose_strengths(
       config: a checked IPv2 config.
     """
     return {
-        name: _of_dataset(name, sources, reference, config)
-        for name, reference in references.items()
+        name: _of_dataset(name, sources, references[name], config)
+        for name in sources.held_out.places_by_dataset()
     }
 
 

@@ -89,19 +89,30 @@ def test_every_data_set_has_the_reference_that_is_known(caplog):
         "breath": "v2",
         "other": "truth",
     }
-    assert "fixed: lq and gt are aligned, so that the reference is gt" in caplog.text
-    assert "breath: lq and gt are not aligned, so that the reference is v2" in (
-        caplog.text
-    )
+    assert "fixed: lq and gt are aligned: by correlation" in caplog.text
+    assert "breath: lq and gt are not aligned: by correlation" in caplog.text
+    assert "The reference is v2" in caplog.text
     assert references["fixed"].aligned and not references["breath"].aligned
     assert references["fixed"].described()["alignment"]["n_slices"] == 2
     assert references["phantom"] == Reference("truth")
 
 
-@pytest.mark.parametrize("label", ["truth", "gt", "v1", "v2"])
+@pytest.mark.parametrize("label", ["truth", "v1", "v2"])
 def test_a_label_is_taken_by_name(label):
     found = sources(test={"a": records(1, truth=True)})
     assert references_of(found, config(label=label)) == {"a": Reference(label)}
+
+
+@pytest.mark.parametrize(("shift", "aligned"), [(0.0, True), (0.1, False)])
+def test_gt_is_taken_by_name_with_a_warning_if_it_is_not_aligned(
+    shift, aligned, caplog
+):
+    found = sources(test={"a": records(1, truth=True, shift=shift)})
+    with caplog.at_level("WARNING", logger="absl"):
+        reference = references_of(found, config(label="gt"))["a"]
+    assert reference.label == "gt" and reference.aligned
+    assert reference.alignment.aligned == aligned
+    assert ("a: lq and gt are not aligned" in caplog.text) != aligned
 
 
 def test_a_truth_that_is_not_known_is_refused():
@@ -124,7 +135,8 @@ def test_too_little_structure_is_told():
         flat[0][key] = np.zeros((SIZE, SIZE), np.int16)
     reference = references_of(sources(test={"a": flat}), config())["a"]
     assert reference.label == "v2"
-    assert "show too little structure" in described_alignment(reference.described())
+    text = described_alignment(reference.described())
+    assert "It is not known whether" in text and "too little structure" in text
 
 
 @pytest.mark.slow

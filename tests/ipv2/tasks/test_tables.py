@@ -130,9 +130,7 @@ def test_alignment_and_strengths_are_told_below_the_first_table():
         },
     }
     text = " ".join(format_results(results(ct=one)).split())
-    assert "lq and gt are aligned, so that the reference is gt: by correlation 97%" in (
-        text
-    )
+    assert "lq and gt are aligned: by correlation 97% of 50 tiles of 8 slices" in text
     assert (
         "tv 4 x noise (chosen on 4 validation slices, at an end of the range)" in text
     )
