@@ -129,6 +129,12 @@ DEFAULTS = {
     "evaluate": {
         "batch_size": 4,  # slices
         "slices": 0,  # how many of the split, evenly spread; 0: all
+        # Filters to measure beside the network: gaussian, tv, nlm, bm3d; (): none.
+        "filters": ("gaussian", "tv"),
+        # What to measure against: truth, gt (aligned with lq), or the test label of v1
+        # or v2, which ranks no networks. '': truth if known, else gt if the pairs are
+        # aligned, else v2.
+        "label": "",
     },
     # Task denoise: applies the network exported in the workdir to your CT.
     "denoise": {

@@ -9,7 +9,7 @@ label, so the last kind does not train again: it measures IPv2's network against
 label. A seventh kind, `aligned`, is IPv2 with the body's outline aligned too. It runs
 only if you name it in `compare.pairs`. Data: the embedded CT (one TCIA patient) and the
 phantom, with a simulated breath and 2 % of the dose, so that the truth is known. The
-result is one table, and one picture for each network.
+result is one table for each data set, and one picture for each network.
 
 Variants, joined by commas: `subset` trains CNN-10, DnCNN and U-Net on three kinds of
 pairs in minutes; `smoke` takes seconds. `--config.compare.models="('nafnet',)"` and

@@ -1,5 +1,6 @@
 """Means over slices with intervals, by bootstrap over patients."""
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -66,9 +67,15 @@ def summarise(
     # Sums about the mean: no digits are lost.
     totals = np.bincount(index, kept - mean)
     counts = np.bincount(index)
-    drawn = np.random.default_rng(seed).multinomial(
-        len(names), np.full(len(names), 1 / len(names)), size=_RESAMPLED
-    )
+    drawn = _drawn(len(names), seed)
     means = mean + (drawn @ totals) / (drawn @ counts)
     low, high = np.percentile(means, _PERCENT)
     return Summary(mean, sd, n, float(low), float(high))
+
+
+@functools.lru_cache(maxsize=8)
+def _drawn(groups: int, seed: int) -> np.ndarray:
+    """Returns how often each group is drawn in each resampling; not to be changed."""
+    return np.random.default_rng(seed).multinomial(
+        groups, np.full(groups, 1 / groups), size=_RESAMPLED
+    )

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from common import config as c
-from ipv2.kernels.reconstruction_filter import FILTERS, LARGEST_CUTOFF
+from ipv2.kernels import reconstruction_filter
+from ipv2.kernels.reconstruction_filter import LARGEST_CUTOFF
+from ipv2.measures.filters import FILTERS
 from ipv2.models import MODELS, OWN_NAME
 from ipv2.purification.purify import VERSIONS
 from ipv2.training.denoiser_spec import DTYPES
@@ -15,6 +17,8 @@ from ipv2.training.flow import SAMPLERS
 from ipv2.training.losses import LOSSES
 
 DATASETS = ("sample_ct", "phantom")
+# What images are measured against, see `references`.
+LABELS = ("truth", "gt", "v1", "v2")
 PAIR_VERSIONS = ("none", *VERSIONS, "registered", "simulated", "gated", "weighted")
 
 
@@ -49,6 +53,15 @@ def _names() -> c.Rule:
             and len(set(v)) == len(v)
         ),
         "a tuple of names, each once",
+    )
+
+
+def _filters() -> c.Rule:
+    return c.Rule(
+        lambda v: (
+            isinstance(v, tuple) and set(v) <= set(FILTERS) and len(set(v)) == len(v)
+        ),
+        f"a tuple of some of {', '.join(FILTERS)}, or () for none",
     )
 
 
@@ -135,7 +148,7 @@ _SCANNER = {
     "noise.photons": c.number(at_least=1),
     "noise.electronic_variance": c.number(at_least=0),
     "noise.views": c.whole(0),
-    "noise.filter_name": c.one_of(*FILTERS),
+    "noise.filter_name": c.one_of(*reconstruction_filter.FILTERS),
     "noise.cutoff": c.number(above=0, at_most=LARGEST_CUTOFF),
     "noise.window": _factors(),
     "noise.source_distance_mm": c.number(at_least=0),
@@ -201,6 +214,8 @@ RULES = {
     ),
     "evaluate.batch_size": c.whole(1),
     "evaluate.slices": c.whole(0),
+    "evaluate.filters": _filters(),
+    "evaluate.label": c.one_of("", *LABELS),
     "denoise.input": c.existing_path(),
     "denoise.output": c.text(),
     "denoise.embedded": c.one_of("", *DATASETS),

@@ -114,15 +114,19 @@ def purify_params(config: ConfigDict) -> PurifyParams:
     )
 
 
-def label_params(config: ConfigDict) -> PurifyParams:
-    """Returns the purification that makes IPv2's test label.
+def label_params(config: ConfigDict, version: str = "v2") -> PurifyParams:
+    """Returns the purification that makes the test label of IPv2, or of IPv1.
 
-    It does not depend on `version` and `add_noise`, which compose training pairs. So
-    runs that differ in those are measured against the same label.
+    It does not depend on `purify.version` and `add_noise`, which compose training
+    pairs. So runs that differ in those are measured against the same label.
+
+    Args:
+      config: the whole config.
+      version: whose label, 'v1' or 'v2'.
     """
     options = config.purify
     return PurifyParams(
-        version="v2",
+        version=version,
         variant=options.variant,
         window=tuple(options.window),
         remove_background=options.remove_background,

@@ -12,7 +12,6 @@ from common.config import ConfigDict
 from common.dataset import is_prepared, load_split, prepare
 from common.devices import is_first_process, wait_for_all
 from common.errors import UserError
-from common.pipeline import Source
 from ipv2.ct_io import Skipped, describe_skipped
 from ipv2.datasets.pair_builder import report, skipped_of
 from ipv2.datasets.paired_folders import (
@@ -22,7 +21,6 @@ from ipv2.datasets.paired_folders import (
 )
 from ipv2.datasets.phantom import Phantom, phantom_config
 from ipv2.datasets.places import Place, View, most_common_size, places_of
-from ipv2.datasets.registration import Registered
 from ipv2.datasets.sample_ct import SampleUnavailable
 from ipv2.datasets.simulated_pairs import SimulatedPairs, simulated_pairs_config
 from ipv2.datasets.splits import SPLITS
@@ -54,6 +52,16 @@ class Joined:
         record = self._parts[part][int(index - self._starts[part])]
         return {**record, "dataset": self._names[part]}
 
+    def places_by_dataset(self) -> dict[str, range]:
+        """Returns the places of each dataset's records."""
+        edges = [int(edge) for edge in self._starts]
+        return {
+            name: range(start, stop)
+            for name, start, stop in zip(
+                self._names, edges[:-1], edges[1:], strict=True
+            )
+        }
+
 
 class Sources(NamedTuple):
     """The data of a run.
@@ -68,7 +76,7 @@ class Sources(NamedTuple):
     """
 
     names: tuple[str, ...]
-    train: Source
+    train: Joined
     val: Joined
     test: Joined
     data: dict[str, Any]
@@ -119,19 +127,7 @@ def open_sources(config: ConfigDict) -> Sources:
             f"config.strict=True: {describe_skipped(skipped)}\nMend or remove these, "
             "or give --config.strict=False to go on without them."
         )
-    train: Source = splits.pop("train")
-    if config.purify.version == "registered":
-        train = _registered(train, Path(config.data.cache) / "registered")
-    return Sources(tuple(builders), train, **splits, data=data, unavailable=unavailable)
-
-
-def _registered(source: Source, folder: Path) -> Registered:
-    """Returns records with registered slices, all of them in the folder."""
-    registered = Registered(source, folder)
-    if is_first_process():
-        registered.prepare()
-    wait_for_all("registered slices")
-    return registered
+    return Sources(tuple(builders), **splits, data=data, unavailable=unavailable)
 
 
 def fingerprints(config: ConfigDict) -> dict[str, str]:

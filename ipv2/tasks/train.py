@@ -14,20 +14,30 @@ from jaxtyping import Array
 
 from common.checkpoint import Checkpoints, export_variables
 from common.config import ConfigDict, as_json, to_steps
-from common.devices import is_first_process, per_process, pmap_input, pmap_step, to_host
+from common.devices import (
+    is_first_process,
+    per_process,
+    pmap_input,
+    pmap_step,
+    to_host,
+    wait_for_all,
+)
 from common.errors import UserError
 from common.html_report import curves_png, write_report
 from common.loop import Plan, fit
-from common.pipeline import train_batches
+from common.pipeline import Source, train_batches
 from common.results import write_results
 from common.run import Run
 from common.typing import Metrics, PyTree
 from common.writers import MetricsWriter
+from ipv2.datasets.registration import Registered
+from ipv2.measures.filters import check_filters
 from ipv2.measures.noise_level import soft_tissue_noise_hu
 from ipv2.models import hash_code
 from ipv2.tasks import settings
 from ipv2.tasks.check import check_config
-from ipv2.tasks.evaluate import evaluate, evaluate_held_out, scalars_of
+from ipv2.tasks.evaluate import References, evaluate, evaluate_held_out, scalars_of
+from ipv2.tasks.references import references_of
 from ipv2.tasks.run_data import hold_data, refuse_other_data
 from ipv2.tasks.sources import (
     Sources,
@@ -68,6 +78,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
       Interrupted: a signal came; the checkpoint is written.
     """
     check_config(config)
+    check_filters(config.evaluate.filters)
     run = Run(config=as_json(config), workdir=workdir, free=settings.FREE_TO_CHANGE)
     with run.hold("train", is_measured) as finished:
         if finished is not None:
@@ -78,7 +89,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
 def is_measured(results: Mapping[str, Any]) -> bool:
     """Returns whether these are the results of a training."""
-    return "n_slices" in results
+    return "n_slices" in results and isinstance(results.get("datasets"), dict)
 
 
 def _train(run: Run, config: ConfigDict) -> dict[str, Any]:
@@ -87,13 +98,14 @@ def _train(run: Run, config: ConfigDict) -> dict[str, Any]:
     sources = _open_sources(config)
     plan = _plan(config.train, _steps_per_epoch(config.train, sources))
     share = _slices_of_this_process(config.train)
+    references = references_of(sources, config)
     # All inputs are open: from here on the folder is this run's.
     run.begin()
     hold_data(sources, run.workdir)
     denoiser = settings.denoiser(config)
-    state = _fit(config, denoiser, sources, plan, share, run.workdir)
+    state = _fit(config, denoiser, sources, references, plan, share, run.workdir)
     variables = to_host(state.variables)
-    results = _measured(denoiser, variables, sources, config) | {
+    results = _measured(denoiser, variables, sources, config, references) | {
         "steps": plan.total,
         "seconds": round(time.monotonic() - started, 1),
     }
@@ -145,6 +157,7 @@ def _fit(
     config: ConfigDict,
     denoiser: Denoiser,
     sources: Sources,
+    references: References,
     plan: Plan,
     share: int,
     workdir: Path,
@@ -165,11 +178,16 @@ def _fit(
         jax.device_count(),
         jax.default_backend(),
     )
-    stacks = Stacks(sources.train, denoiser.slices)
+    stacks = Stacks(_training_source(config, sources), denoiser.slices)
 
     def validate(state: TrainState) -> dict[str, float]:
         measured = evaluate(
-            denoiser, state.variables, sources.val, config, name="validate"
+            denoiser,
+            state.variables,
+            sources.val,
+            config,
+            references,
+            name="validate",
         )
         return scalars_of(measured, "val")
 
@@ -190,6 +208,18 @@ def _fit(
             make_writer=lambda after: MetricsWriter(workdir, after_step=after),
             evaluate=validate if len(sources.val) else None,
         )
+
+
+def _training_source(config: ConfigDict, sources: Sources) -> Source:
+    """The slices to train on, registered if the config says so."""
+    if config.purify.version != "registered":
+        return sources.train
+    folder = Path(config.data.cache) / "registered"
+    registered = Registered(sources.train, folder)
+    if is_first_process():
+        registered.prepare()
+    wait_for_all("registered slices")
+    return registered
 
 
 def _make_p_step(
@@ -304,10 +334,20 @@ _NO_SHARE = (
 
 
 def _measured(
-    denoiser: Denoiser, variables: PyTree, sources: Sources, config: ConfigDict
+    denoiser: Denoiser,
+    variables: PyTree,
+    sources: Sources,
+    config: ConfigDict,
+    references: References,
 ) -> dict[str, Any]:
-    """The metrics on what was held out; if nothing was, only what the run was on."""
+    """The numbers on what was held out; if nothing was, only what the run was on."""
     if len(sources.held_out):
-        return evaluate_held_out(denoiser, variables, sources, config)
+        return evaluate_held_out(denoiser, variables, sources, config, references)
     logging.warning("nobody is held out (config.data.split): nothing is measured")
-    return {"n_slices": 0, "datasets": list(sources.names), "seed": config.seed}
+    return {
+        "n_slices": 0,
+        "datasets": {},
+        "slices": [],
+        "dataset_names": list(sources.names),
+        "seed": config.seed,
+    }
