@@ -389,7 +389,7 @@ def test_a_result_that_is_not_finite_is_listed(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"denoise.input": ""}, r"needs --config\.denoise\.input=DIR"),
+        ({"denoise.input": ""}, r"needs one input: --config\.denoise\.input=DIR"),
         ({"denoise.input": "/no/such"}, r"config\.denoise\.input: got '/no/such'"),
         ({"denoise.tile": -2}, r"config\.denoise\.tile: got -2"),
         ({"denoise.tile": 14}, r"config\.denoise\.tile: got 14, accepted: at least 15"),
