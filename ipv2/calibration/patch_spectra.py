@@ -27,15 +27,15 @@ class Channel(NamedTuple):
     """An image whose noise is c1 times the photons' and c2 times the electronics'.
 
     Attributes:
-      noisy: HU.
-      photons_factor: c1, relative to normal dose.
-      electronics_factor: c2.
+      noisy: `b h w` HU.
+      photons_factor: (b,) c1 of each slice, relative to normal dose.
+      electronics_factor: (b,) c2 of each slice.
       roundings: number of roundings to whole HU, if its values are whole.
     """
 
     noisy: np.ndarray
-    photons_factor: float
-    electronics_factor: float
+    photons_factor: np.ndarray
+    electronics_factor: np.ndarray
     roundings: int = 1
 
 
@@ -77,10 +77,14 @@ def patch_spectra(
         anatomy_hu, spacing, patches, views=views, mu_water_per_mm=mu_water
     )
     used = spectrum_fit.used()
+    first, second = (
+        factor[patches.index, None]
+        for factor in (channel.photons_factor, channel.electronics_factor)
+    )
     return spectrum_fit.Spectra(
         _periodograms(_cut(channel.noisy, patches), channel.roundings),
-        channel.photons_factor * ray_noise.tapered(photons)[:, used],
-        channel.electronics_factor * ray_noise.tapered(electronics)[:, used],
+        first * ray_noise.tapered(photons)[:, used],
+        second * ray_noise.tapered(electronics)[:, used],
         scale,
         patches.index,
     )
@@ -89,7 +93,7 @@ def patch_spectra(
 def pair_spectra(
     flat: list[np.ndarray],
     spacing: np.ndarray,
-    doses: tuple[float, ...],
+    doses: tuple[np.ndarray, ...],
     views: int | None,
     mu_water: float,
 ) -> tuple[str, list[spectrum_fit.Spectra]]:
@@ -99,7 +103,7 @@ def pair_spectra(
     patches = flat_patches.flat_patches(normal)
     relation = "unaligned"
     if len(patches.index) and _displacement_px(low, normal) < _ALIGNED_PX:
-        relation = _noise_relation(low, normal, patches, second > 0)
+        relation = _noise_relation(low, normal, patches, bool(np.all(second > 0)))
     if relation != "unaligned":
         sign = 1 if relation == "independent" else -1
         noise = Channel(
@@ -116,7 +120,7 @@ def pair_spectra(
     own = Channel(low, first, first**2)
     place = flat_patches.flat_patches(low)
     parts = [patch_spectra(own, low, place, spacing, views, mu_water)]
-    if second > 0:
+    if np.all(second > 0):
         own = Channel(normal, second, second**2)
         parts.append(patch_spectra(own, normal, patches, spacing, views, mu_water))
     return relation, parts

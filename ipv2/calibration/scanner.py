@@ -162,6 +162,7 @@ def calibrate(
     spacing_mm: Any,
     *,
     dose: Any = None,
+    relative_current: Any = None,
     electronic_variance: float = 10.0,
     views: int | None = None,
     mu_water_per_mm: float = 0.0192,
@@ -175,6 +176,8 @@ def calibrate(
       spacing_mm: size of the square pixels; see `simulate_low_dose`.
       dose: dose of the images as a fraction of normal dose, 1 if None; for a pair that
         of the low-dose image (normal is 1), or (low, normal), `math.inf` for no noise.
+      relative_current: tube current of each slice over the series' mean, `*b`, which
+        multiplies the dose; for a pair also (low, normal). 1 if None.
       electronic_variance: photons^2, assumed if the images cannot determine it.
       views: views of the scan that will be simulated; see `DoseParams`.
       mu_water_per_mm: attenuation of water.
@@ -184,8 +187,12 @@ def calibrate(
         there is no flat soft tissue with noise.
     """
     pair = isinstance(images_hu, tuple)
-    images, spacing = _chosen_slices(images_hu if pair else (images_hu,), spacing_mm)
-    doses = _doses(dose, pair)
+    images, spacing, current = _chosen_slices(
+        images_hu if pair else (images_hu,), spacing_mm, relative_current
+    )
+    doses = tuple(
+        one * factors for one, factors in zip(_doses(dose, pair), current, strict=True)
+    )
     relation, spectra = _spectra(images, spacing, doses, views, mu_water_per_mm)
     _require_noise(spectra)
     # Anatomy cancels in a difference.
@@ -212,9 +219,9 @@ def calibrate(
 
 
 def _chosen_slices(
-    images_hu: tuple[Any, ...], spacing_mm: Any
-) -> tuple[list[np.ndarray], np.ndarray]:
-    """Returns evenly spaced slices of each image, float32, and their pixel sizes."""
+    images_hu: tuple[Any, ...], spacing_mm: Any, relative_current: Any
+) -> tuple[list[np.ndarray], np.ndarray, list[np.ndarray]]:
+    """Returns evenly spaced slices of each image, their pixel sizes and currents."""
     images = [_checked(image, spacing_mm) for image in images_hu]
     if len(images) > 2 or images[0].shape != images[-1].shape:
         raise UserError(
@@ -224,13 +231,36 @@ def _chosen_slices(
     spacing = _spacing(spacing_mm, images[0].shape[:-2])
     chosen = np.unique(np.linspace(0, len(spacing) - 1, _SLICES).round().astype(int))
     flat = [image.reshape(-1, *image.shape[-2:]) for image in images]
-    return [np.asarray(image[chosen], np.float32) for image in flat], spacing[chosen]
+    images = [np.asarray(image[chosen], np.float32) for image in flat]
+    current = _currents(relative_current, images_hu[0].shape[:-2], len(flat))
+    return images, spacing[chosen], [factors[chosen] for factors in current]
+
+
+def _currents(
+    relative_current: Any, batch: tuple[int, ...], images: int
+) -> list[np.ndarray]:
+    """Returns the tube currents of each image's slices, flat."""
+    given = relative_current
+    if given is None:
+        given = 1.0
+    each = given if isinstance(given, tuple) else (given,) * images
+    try:
+        if len(each) != images:
+            raise ValueError(
+                f"relative_current: got {len(each)} arrays for {images} images."
+            )
+        return [
+            np.asarray(photon_noise.slice_current(one, batch), np.float64)
+            for one in each
+        ]
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def _spectra(
     images: list[np.ndarray],
     spacing: np.ndarray,
-    doses: tuple[float, ...],
+    doses: tuple[np.ndarray, ...],
     views: int | None,
     mu_water: float,
 ) -> tuple[str, spectrum_fit.Spectra]:

@@ -2,7 +2,8 @@
 
 The task calibrates on slices of all volumes of `config.data.input`, which are of one
 scanner and protocol. With `config.data.low`, the same patients under the same names at
-`config.data.low_dose`, it calibrates on pairs, which also give the electronic noise. It
+`config.data.low_dose`, it calibrates on pairs, which also give the electronic noise. DICOM
+series that state the tube current of each slice explain a part of the noise by it. It
 prints the parameters, how sure they are, and the overrides with which `simulate` and
 the training recipes use them. It writes the parameters to `workdir/calibration.json`.
 """
@@ -31,6 +32,7 @@ from ipv2.tasks.scans import (
     read_scan,
 )
 from ipv2.tasks.settings import read_options
+from ipv2.volumes.low_dose import slice_currents
 
 # At most so many volumes are read, and about so many slices of all of them kept: more
 # than a calibration uses.
@@ -75,12 +77,13 @@ def _calibrate_scans(config: ConfigDict, workdir: Path) -> None:
     skipped: list[Skipped] = []
     parts: list[tuple[np.ndarray, ...]] = []
     spacing: list[float] = []
+    currents: list[tuple[np.ndarray, ...]] = []
     with Progress("calibrate", len(items), "volumes") as progress:
         for item in items:
             try:
                 low = None if lows is None else lows[item.name]
                 count = math.ceil(_SLICES / len(items))
-                images, mm = _slices(item.path, low, options, count, unused)
+                images, mm, current = _slices(item.path, low, options, count, unused)
                 if parts and images[0].shape[1:] != parts[0][0].shape[1:]:
                     raise UserError(
                         f"slices of {images[0].shape[1:]} pixels, others have "
@@ -88,6 +91,7 @@ def _calibrate_scans(config: ConfigDict, workdir: Path) -> None:
                     )
                 parts.append(images)
                 spacing.extend([mm] * len(images[0]))
+                currents.append(current)
             except (UserError, OSError) as error:
                 skipped.append(Skipped(path=item.path, reason=reason_of(error)))
             progress.update(note=item.name)
@@ -95,12 +99,14 @@ def _calibrate_scans(config: ConfigDict, workdir: Path) -> None:
     if not parts:
         raise UserError("no volume to calibrate on; see the list above")
     stacks = tuple(np.concatenate(stack) for stack in zip(*parts, strict=True))
+    factors = tuple(np.concatenate(stack) for stack in zip(*currents, strict=True))
     scanner = calibrate(
         stacks if lows is not None else stacks[0],
         np.asarray(spacing, np.float32),
         dose=config.input_dose if lows is None else _doses(config),
         electronic_variance=config.noise.electronic_variance,
         views=config.noise.views or None,
+        relative_current=factors if lows is not None else factors[0],
     )
     print("\n".join([*scanner.describe(), "", "to use it:", *overrides(scanner)]))
     _write(workdir / "calibration.json", scanner)
@@ -169,8 +175,8 @@ def _slices(
     options: ReadOptions,
     count: int,
     unused: list[Skipped],
-) -> tuple[tuple[np.ndarray, ...], float]:
-    """Evenly spaced slices of a volume or of (low, normal), and the size of a pixel."""
+) -> tuple[tuple[np.ndarray, ...], float, tuple[np.ndarray, ...]]:
+    """Evenly spaced slices of a volume or of (low, normal), pixel size and currents."""
     normal = read_scan(path, options)
     volumes: Sequence[Volume] = (normal,)
     places = [(index,) for index in range(len(normal.hu))]
@@ -182,4 +188,7 @@ def _slices(
         unused.extend(volume.left_out)
     index = np.asarray(places)[evenly_spaced(len(places), count)]
     images = tuple(v.hu[index[:, side]] for side, v in enumerate(volumes))
-    return images, normal.spacing_mm[2]
+    currents = tuple(
+        slice_currents(v, len(v.hu))[index[:, side]] for side, v in enumerate(volumes)
+    )
+    return images, normal.spacing_mm[2], currents

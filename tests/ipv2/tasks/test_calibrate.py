@@ -92,6 +92,7 @@ def test_slices_of_all_volumes_are_calibrated_together(calls, tmp_path, caplog):
     number = images[:, 0, 0] + 1000
     assert number[0] == 0 and number[11] == 59
     assert number[12] == 100 and number[23] == 159
+    np.testing.assert_array_equal(options.pop("relative_current"), np.ones(24))
     assert options == {"dose": 0.5, "electronic_variance": 10.0, "views": 24}
     assert "2 skipped:" in caplog.text and "calibrate them apart" in caplog.text
 
