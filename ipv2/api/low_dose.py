@@ -37,9 +37,9 @@ def simulate_low_dose(
     """Returns the scan at a lower dose, with added photon and electronic noise.
 
     The noise model is in `ipv2.kernels.photon_noise`. A scan read from DICOM has the
-    tube current of each slice, and the slice's photons follow it. Padding stays as it is, and HU
-    are clipped to the range that scanners store. The result is that of `--task
-    simulate`, before a file rounds to whole HU.
+    tube current of each slice, and the slice's photons follow it. Padding stays as it
+    is, and HU are clipped to the range that scanners store. The result is that of
+    `--task simulate`, before a file rounds to whole HU.
 
     Args:
       image: a scan, or an array of HU, at least 16 x 16 pixels.

@@ -2,10 +2,10 @@
 
 The task calibrates on slices of all volumes of `config.data.input`, which are of one
 scanner and protocol. With `config.data.low`, the same patients under the same names at
-`config.data.low_dose`, it calibrates on pairs, which also give the electronic noise. DICOM
-series that state the tube current of each slice explain a part of the noise by it. It
-prints the parameters, how sure they are, and the overrides with which `simulate` and
-the training recipes use them. It writes the parameters to `workdir/calibration.json`.
+`config.data.low_dose`, it calibrates on pairs, which also give the electronic noise.
+The tube current of each slice is used where DICOM series state it. The task prints the
+parameters, how sure they are, and the overrides with which `simulate` and the training
+recipes use them. It writes the parameters to `workdir/calibration.json`.
 """
 
 import dataclasses

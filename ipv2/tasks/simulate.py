@@ -8,9 +8,9 @@ happens with other files there.
 
 A slice of the result:
 - It has the input's HU plus noise, see `kernels.photon_noise`. In a DICOM series that
-  states the tube current of each slice, the slice's photons follow it. The noise follows from
-  seed, volume name and slice number alone. A volume's name is its path below the input
-  folder without the extension.
+  states the tube current of each slice, the slice's photons follow it. The noise
+  follows from seed, volume name and slice number alone. A volume's name is its path
+  below the input folder without the extension.
 - Padding stays as it is, see `stored_hu.restored`: scanners leave out the corners
   outside the field of view, and there is no noise where nothing was measured.
 - HU are clipped to the range that the input's volume is stored in, see `stored_hu`.

@@ -8,13 +8,16 @@
    that follows the angle, thick slices, an edge-enhancing kernel): calibrated on their
    full dose, then a quarter dose simulated and compared with theirs: noise by region,
    radial NPS, histogram.
-3. With --ct, a real volume: what it is calibrated as, and a closed loop on it.
+3. The stated errors: one scan in a soft and in a sharp kernel, many times; how often
+   the true photons lie within the stated interval, and how often both kernels agree.
+4. With --ct, a real volume: what it is calibrated as, and a closed loop on it.
 """
 
 import argparse
 import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -100,6 +103,21 @@ def recovery(quick: bool) -> None:
                 print(line, flush=True)
 
 
+def _lines(hu: np.ndarray, pixel: float, views: int) -> np.ndarray:
+    """Line integrals, at least 0."""
+    mu = MU_WATER * np.maximum(1 + hu / 1000, 0)
+    angle = projection.uniform_angles(views)
+    return np.maximum(np.asarray(projection.radon(mu, angle, spacing_mm=pixel)), 0)
+
+
+def currents(hu: np.ndarray, pixel: float, along_z: float) -> np.ndarray:
+    """Tube current of each slice that follows its attenuation."""
+    line = _lines(hu, pixel, 32)
+    d = line.shape[-1]
+    middle = line[..., d // 4 : 3 * d // 4].mean(axis=(1, 2))
+    return np.exp(along_z * (middle - middle.mean()))
+
+
 def foreign_noise(
     hu: np.ndarray,
     pixel: float,
@@ -118,12 +136,30 @@ def foreign_noise(
     along_z: float = 0.0,
     slices: int = 1,
     blur_px: float = 0.0,
+    decimate: int = 1,
 ) -> np.ndarray:
-    """Noise of a scanner that is not ours, HU: parallel beam unless told otherwise."""
+    """Noise of a scanner that is not ours, HU: parallel beam by default."""
+    if decimate > 1:  # the kernel has more than the image's pixels can show
+        fine = np.kron(hu, np.ones((1, decimate, decimate), np.float32))
+        noise = foreign_noise(
+            fine,
+            pixel / decimate,
+            seed,
+            dose,
+            # As many photons per mm of the detector.
+            photons=photons / decimate,
+            electronic=electronic / decimate,
+            views=views,
+            filter_name=filter_name,
+            cutoff=cutoff / decimate,
+            enhance=enhance / decimate**2,
+            bowtie=bowtie,
+            along_z=along_z,
+        )
+        return noise[:, ::decimate, ::decimate]
     rng = np.random.default_rng(seed)
     angle = projection.uniform_angles(views)
-    mu = MU_WATER * np.maximum(1 + hu / 1000, 0)
-    line = np.maximum(np.asarray(projection.radon(mu, angle, spacing_mm=pixel)), 0)
+    line = _lines(hu, pixel, views)
     d = line.shape[-1]
     share = (np.arange(d) - d // 2) / (d // 2)
     counts = np.full(line.shape, photons * dose * 512 / views)
@@ -133,7 +169,7 @@ def foreign_noise(
     middle = line[..., d // 4 : 3 * d // 4].mean(axis=-1, keepdims=True)
     slice_mean = middle.mean(axis=1, keepdims=True)
     counts *= np.exp(modulation * (middle - slice_mean))
-    counts *= np.exp(along_z * (slice_mean - slice_mean.mean()))
+    counts *= currents(hu, pixel, along_z)[:, None, None]
     mean = counts * np.exp(-line)
     total = np.zeros_like(line)
     for _ in range(slices):
@@ -287,7 +323,9 @@ def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only", choices=("recovery", "foreign", "ct"))
+    parser.add_argument("--only", choices=("recovery", "foreign", "coverage", "ct"))
+    parser.add_argument("--scans", type=int, default=24, help="of the coverage")
+    parser.add_argument("--first", type=int, default=0, help="scan of the coverage")
     parser.add_argument("--ct", help="(z, h, w) HU, .npy")
     parser.add_argument("--pixel", type=float, default=0.841796875)
     options = parser.parse_args()
@@ -295,8 +333,90 @@ def main() -> None:
         recovery(options.quick)
     if options.only in (None, "foreign"):
         against_foreign(options.quick)
+    if options.only in (None, "coverage"):
+        count = 4 if options.quick else options.scans
+        coverage(range(options.first, options.first + count))
     if options.ct and options.only in (None, "ct"):
         closed_loop(np.load(options.ct), options.pixel)
+
+
+SOFT: tuple[dict[str, Any], ...] = (
+    {"cutoff": 0.45},
+    {"cutoff": 0.7},
+    {"filter_name": "cosine", "cutoff": 0.6},
+    {"cutoff": 0.6, "blur_px": 0.7},
+)
+SHARP: tuple[dict[str, Any], ...] = (
+    {"cutoff": 1.2, "enhance": 1.5},
+    {"cutoff": 2.0},
+    {"cutoff": 0.9, "enhance": 4.0},
+    {"filter_name": "shepp-logan"},
+    {"cutoff": 1.5, "decimate": 2},
+    {"cutoff": 1.2, "enhance": 1.5, "decimate": 2},
+)
+
+
+def coverage(scans: range) -> None:
+    """Prints how often the stated interval of the photons holds the true value."""
+    print("scan kernel mode: found / true photons, stated error, z (their quotient)")
+    found: dict[str, list[tuple[float, float]]] = {"one": [], "pair": []}
+    agree: dict[str, list[float]] = {"one": [], "pair": []}
+    for number in scans:
+        rng = np.random.default_rng(number)
+        kernels = (SOFT[number % len(SOFT)], SHARP[number % len(SHARP)])
+        field = rng.uniform(330, 420)
+        hu, _ = thorax(number % 5, 8, field)
+        pixel = field / SIZE
+        scan: dict[str, Any] = {
+            "photons": math.exp(rng.uniform(math.log(1.5e5), math.log(1.2e6))),
+            "electronic": rng.uniform(0, 40),
+            "views": 512,
+            "along_z": (0.0, 0.5, 1.0)[number % 3],
+            "bowtie": (0.0, 1.0)[number // 3 % 2],
+        }
+        current = currents(hu, pixel, scan["along_z"])
+        # Half of the scans state their tube current.
+        stated = current / current.mean() if number % 2 else None
+        true = scan["photons"] * current.mean()
+        results: dict[str, list[tuple[float, float]]] = {"one": [], "pair": []}
+        for kernel in kernels:
+            normal, low = (
+                np.round(hu + foreign_noise(hu, pixel, seed, dose, **scan, **kernel))
+                for seed, dose in ((2 * number, 1.0), (2 * number + 1, 0.25))
+            )
+            for mode, images in (("one", normal), ("pair", (low, normal))):
+                one = calibration.calibrate(
+                    images,
+                    pixel,
+                    dose=0.25 if mode == "pair" else None,
+                    relative_current=stated,
+                )
+                ratio = math.log(one.photons / true)
+                results[mode].append((ratio, one.photons_error))
+                print(
+                    f"{number:3d} {mode:4s} {kernel} along z {scan['along_z']}"
+                    f"{' stated' if stated is not None else ''} bowtie "
+                    f"{scan['bowtie']}: {math.exp(ratio):.3f} +- "
+                    f"{one.photons_error:.3f}, z {ratio / one.photons_error:.1f}, "
+                    f"{one.filter_name}{'*' if one.window else ''} {one.cutoff:.2f} "
+                    f"nps {100 * one.texture_error:.0f} % {one.relation}",
+                    flush=True,
+                )
+        for mode, pair in results.items():
+            found[mode] += pair
+            (a, s), (b, t) = pair
+            agree[mode].append((a - b) / math.hypot(s, t))
+    for mode, pairs in found.items():
+        ratio, error = np.asarray(pairs).T
+        z = np.abs(ratio / error)
+        both = np.abs(agree[mode])
+        print(
+            f"{mode}: n {len(z)}, true photons within 1.96 stated errors in "
+            f"{100 * np.mean(z < 1.96):.0f} %, within one in {100 * np.mean(z < 1):.0f}"
+            f" %; median |error| {100 * np.median(np.abs(ratio)):.1f} %, median stated "
+            f"{100 * np.median(error):.1f} %; two kernels agree within 1.96 of their "
+            f"errors in {100 * np.mean(both < 1.96):.0f} % of {len(both)} scans"
+        )
 
 
 def closed_loop(volume: np.ndarray, pixel: float) -> None:
