@@ -19,17 +19,24 @@ the normal-dose image decides between the two.
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from common.errors import UserError
-from ipv2.calibration import flat_patches, spectrum_fit
-from ipv2.calibration.patch_spectra import Channel, pair_spectra, patch_spectra
+from ipv2.calibration import scan_input, spectrum_fit
+from ipv2.calibration.bowtie_fit import NONE, BowtieFit, fit_bowtie
+from ipv2.calibration.pair_spectra import (
+    Pair,
+    difference_spectra,
+    relation_of,
+    some_slices,
+    unaligned_spectra,
+)
+from ipv2.calibration.patch_spectra import flat_spectra
 from ipv2.calibration.robust_fit import robust_fit, texture_error, variance_hu2
 from ipv2.kernels import photon_noise
 
-_SLICES = 24
 # Noise below this is only rounding to whole HU, or none.
 _LEAST_NOISE_HU = 0.5
 # No scanner's noise has a larger misfit of the radial NPS.
@@ -69,6 +76,9 @@ class Calibration:
       texture_error: root mean square of the relative misfit of the radial NPS, weighted
         by its power.
       relation: for a pair: 'independent', 'inserted', 'unaligned'; '' for one image.
+      bowtie_mm: radius of the bowtie filter's water cylinder, see `DoseParams`; 0 if
+        the images do not determine it.
+      bowtie_error: relative standard error; None if they do not.
     """
 
     photons: float
@@ -88,6 +98,8 @@ class Calibration:
     level_spread: float
     texture_error: float
     relation: str
+    bowtie_mm: float = 0.0
+    bowtie_error: float | None = None
 
     def dose_params(
         self, dose: float, input_dose: float = 1.0
@@ -103,6 +115,7 @@ class Calibration:
             filter_name=self.filter_name,
             cutoff=self.cutoff,
             window=self.window,
+            bowtie_mm=self.bowtie_mm,
         )
 
     def describe(self) -> list[str]:
@@ -133,11 +146,18 @@ class Calibration:
                 f"{100 * self.cutoff_error:.1f} %"
             )
         lines.append(
-            f"noise of {self.patches} flat patches in {self.slices} slices: "
+            f"noise of {self.patches} patches in {self.slices} slices: "
             f"{self.noise_hu:.1f} HU measured, {self.model_hu:.1f} HU by the model; "
             f"NPS misfit {100 * self.texture_error:.0f} %, level between slices "
             f"+- {100 * self.level_spread:.0f} %"
         )
+        if self.bowtie_error is None:
+            lines.append("bowtie filter: not identified, none assumed")
+        else:
+            lines.append(
+                f"bowtie filter: for {self.bowtie_mm:.0f} mm of water +- "
+                f"{100 * self.bowtie_error:.0f} %"
+            )
         if self.relation:
             lines.append(f"pair: {_RELATIONS[self.relation]}")
         if self.level_spread > 0.1:
@@ -186,131 +206,68 @@ def calibrate(
       UserError: The input is not HU or does not fit together, a pair has no dose, or
         there is no flat soft tissue with noise.
     """
-    pair = isinstance(images_hu, tuple)
-    images, spacing, current = _chosen_slices(
-        images_hu if pair else (images_hu,), spacing_mm, relative_current
+    images = images_hu if isinstance(images_hu, tuple) else (images_hu,)
+    flat, spacing, doses = scan_input.checked(
+        images, spacing_mm, dose, relative_current
     )
-    doses = tuple(
-        one * factors for one, factors in zip(_doses(dose, pair), current, strict=True)
-    )
-    relation, spectra = _spectra(images, spacing, doses, views, mu_water_per_mm)
+    model = _Model(views, mu_water_per_mm, electronic_variance)
+    if len(flat) == 2:
+        return _of_pair(Pair(*flat, spacing, (doses[0], doses[1])), model)
+    some = some_slices(len(spacing))
+    image = np.asarray(flat[0][some], np.float32)
+    spectra = flat_spectra(image, doses[0][some], spacing[some], *model.geometry)
+    return _calibration(_fitted(spectra, model, ""), model, "", NONE)
+
+
+class _Model(NamedTuple):
+    """What a calibration takes as given."""
+
+    views: int | None
+    mu_water_per_mm: float
+    electronic_variance: float
+
+    @property
+    def geometry(self) -> tuple[int | None, float]:
+        """Views and water, as the spectra need them."""
+        return self.views, self.mu_water_per_mm
+
+
+class _Fitted(NamedTuple):
+    """A fit, its spectra, and the error of the electronic variance, None if given."""
+
+    fit: spectrum_fit.Fit
+    spectra: spectrum_fit.Spectra
+    electronic_error: float | None
+
+
+def _of_pair(pair: Pair, model: _Model) -> "Calibration":
+    """Returns the calibration of a pair, with the bowtie filter if it is aligned."""
+    relation = relation_of(pair)
+    if relation == "unaligned":
+        spectra = unaligned_spectra(pair, *model.geometry)
+        return _calibration(_fitted(spectra, model, relation), model, relation, NONE)
+    spectra = difference_spectra(pair, relation, *model.geometry)
+    found = _fitted(spectra, model, relation)
+    bowtie = fit_bowtie(pair, relation, found.fit, *model.geometry)
+    if bowtie.radius_mm:
+        spectra = difference_spectra(pair, relation, *model.geometry, bowtie.radius_mm)
+        found = _fitted(spectra, model, relation)
+    return _calibration(found, model, relation, bowtie)
+
+
+def _fitted(spectra: spectrum_fit.Spectra, model: _Model, relation: str) -> _Fitted:
+    """Fits photons, kernel and, to the doses of a pair, electronic noise."""
     _require_noise(spectra)
     # Anatomy cancels in a difference.
     texture = relation in ("", "unaligned")
-    fitted, fitted_spectra = robust_fit(
-        spectra, None if pair else electronic_variance, texture=texture
-    )
-    q_error = float(fitted.errors[1]) if pair else None
-    if q_error is not None and q_error > max(
-        fitted.electronic_variance / 2, _VAGUE_VARIANCE
-    ):
-        fitted, fitted_spectra = robust_fit(
-            spectra, electronic_variance, texture=texture
-        )
-        q_error = None
-    return _calibration(
-        fitted,
-        fitted_spectra,
-        q_error,
-        views=views,
-        mu_water_per_mm=mu_water_per_mm,
-        relation=relation,
-    )
-
-
-def _chosen_slices(
-    images_hu: tuple[Any, ...], spacing_mm: Any, relative_current: Any
-) -> tuple[list[np.ndarray], np.ndarray, list[np.ndarray]]:
-    """Returns evenly spaced slices of each image, their pixel sizes and currents."""
-    images = [_checked(image, spacing_mm) for image in images_hu]
-    if len(images) > 2 or images[0].shape != images[-1].shape:
-        raise UserError(
-            "a pair must be (low, normal), two images of one shape; got "
-            f"{[image.shape for image in images]}."
-        )
-    spacing = _spacing(spacing_mm, images[0].shape[:-2])
-    chosen = np.unique(np.linspace(0, len(spacing) - 1, _SLICES).round().astype(int))
-    flat = [image.reshape(-1, *image.shape[-2:]) for image in images]
-    images = [np.asarray(image[chosen], np.float32) for image in flat]
-    current = _currents(relative_current, images_hu[0].shape[:-2], len(flat))
-    return images, spacing[chosen], [factors[chosen] for factors in current]
-
-
-def _currents(
-    relative_current: Any, batch: tuple[int, ...], images: int
-) -> list[np.ndarray]:
-    """Returns the tube currents of each image's slices, flat."""
-    given = relative_current
-    if given is None:
-        given = 1.0
-    each = given if isinstance(given, tuple) else (given,) * images
-    try:
-        if len(each) != images:
-            raise ValueError(
-                f"relative_current: got {len(each)} arrays for {images} images."
-            )
-        return [
-            np.asarray(photon_noise.slice_current(one, batch), np.float64)
-            for one in each
-        ]
-    except ValueError as error:
-        raise UserError(str(error)) from error
-
-
-def _spectra(
-    images: list[np.ndarray],
-    spacing: np.ndarray,
-    doses: tuple[np.ndarray, ...],
-    views: int | None,
-    mu_water: float,
-) -> tuple[str, spectrum_fit.Spectra]:
-    """Returns the relation of a pair, '' for one image, and the spectra to fit."""
-    if len(images) == 2:
-        relation, parts = pair_spectra(images, spacing, doses, views, mu_water)
-        joined = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return relation, spectrum_fit.Spectra(*joined)
-    (image,) = images
-    channel = Channel(image, 1 / doses[0], 1 / doses[0] ** 2)
-    patches = flat_patches.flat_patches(image)
-    return "", patch_spectra(channel, image, patches, spacing, views, mu_water)
-
-
-def _checked(image_hu: Any, spacing_mm: Any) -> np.ndarray:
-    image = np.asarray(image_hu)
-    try:
-        photon_noise.check_image(image)
-        photon_noise.slice_spacing(spacing_mm, image.shape[:-2])
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    if min(image.shape[-2:]) < 2 * flat_patches.SIZE:
-        raise UserError(
-            f"image_hu: got {image.shape[-2:]} pixels, accepted: at least twice the "
-            f"{flat_patches.SIZE} x {flat_patches.SIZE} pixels of a patch."
-        )
-    return image
-
-
-def _spacing(spacing_mm: Any, batch: tuple[int, ...]) -> np.ndarray:
-    return np.asarray(photon_noise.slice_spacing(spacing_mm, batch), np.float64)
-
-
-def _doses(dose: Any, pair: bool) -> tuple[float, ...]:
-    if pair and dose is None:
-        raise UserError(
-            "dose is missing: a pair needs that of its low-dose image, as a fraction "
-            "of normal dose (0.25 for a quarter), or (low, normal)."
-        )
-    doses = np.atleast_1d(np.asarray(1.0 if dose is None else dose, float))
-    if pair and doses.size == 1:
-        doses = np.append(doses, 1.0)
-    if doses.size != 1 + pair or not np.all(doses > 0) or doses[0] > 1:
-        raise UserError(
-            f"dose = {dose}; fractions of normal dose in (0, 1], "
-            + ("(low, normal)." if pair else "one number.")
-        )
-    if pair and not doses[0] < doses[1]:
-        raise UserError(f"dose = {dose}; the first image of a pair is the low dose.")
-    return tuple(float(value) for value in doses)
+    given = model.electronic_variance
+    if not relation:
+        return _Fitted(*robust_fit(spectra, given, texture=texture), None)
+    fitted, used = robust_fit(spectra, None, texture=texture)
+    error = float(fitted.errors[1])
+    if error > max(fitted.electronic_variance / 2, _VAGUE_VARIANCE):
+        return _Fitted(*robust_fit(spectra, given, texture=texture), None)
+    return _Fitted(fitted, used, error)
 
 
 def _require_noise(spectra: spectrum_fit.Spectra) -> None:
@@ -323,26 +280,21 @@ def _require_noise(spectra: spectrum_fit.Spectra) -> None:
 
 
 def _calibration(
-    fitted: spectrum_fit.Fit,
-    spectra: spectrum_fit.Spectra,
-    electronic_error: float | None,
-    *,
-    views: int | None,
-    mu_water_per_mm: float,
-    relation: str,
+    found: _Fitted, model: _Model, relation: str, bowtie: BowtieFit
 ) -> Calibration:
     """Returns the fit's numbers, with the level scaled so that variances agree.
 
     The likelihood gives every frequency and direction the same weight. If the model is
     only nearly right, its level is not that of the variance.
     """
+    fitted, spectra, electronic_error = found
     noise = spectra.power - fitted.anatomy
     ratio = noise.sum(axis=1) / fitted.noise.sum(axis=1)
     level = float(np.mean(ratio))
-    model = level * fitted.noise
+    expected = level * fitted.noise
     groups = np.unique(spectra.group)
     by_group = [np.median(ratio[spectra.group == group]) for group in groups]
-    misfit = texture_error(model, noise)
+    misfit = texture_error(expected, noise)
     if misfit > _NO_NOISE:
         raise UserError(
             f"no usable flat region: the spectrum of {len(ratio)} patches is "
@@ -365,13 +317,15 @@ def _calibration(
         cutoff=fitted.family.cutoff(fitted.shape),
         cutoff_error=None if window else float(fitted.errors[2]),
         window=window,
-        views=views,
-        mu_water_per_mm=mu_water_per_mm,
-        patches=len(ratio),
+        views=model.views,
+        mu_water_per_mm=model.mu_water_per_mm,
+        patches=int(spectra.count.sum()),
         slices=len(groups),
         noise_hu=math.sqrt(max(float(np.mean(variance_hu2(noise))), 0.0)),
-        model_hu=math.sqrt(float(np.mean(variance_hu2(model)))),
+        model_hu=math.sqrt(float(np.mean(variance_hu2(expected)))),
         level_spread=float(np.std(np.log(np.maximum(by_group, 1e-6)))) / 2,
         texture_error=misfit,
         relation=relation,
+        bowtie_mm=bowtie.radius_mm,
+        bowtie_error=bowtie.error if bowtie.radius_mm else None,
     )

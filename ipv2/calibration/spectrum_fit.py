@@ -54,6 +54,7 @@ class Spectra(NamedTuple):
       electronics: c2 B_k.
       scale: (k,) factor from the variance of a ray to these units.
       group: (k,) group of each patch; patches of different groups are independent.
+      count: (k,) number of patches whose mean each row is.
     """
 
     power: Float[np.ndarray, "k f"]
@@ -61,6 +62,7 @@ class Spectra(NamedTuple):
     electronics: Float[np.ndarray, "k f"]
     scale: np.ndarray
     group: np.ndarray
+    count: np.ndarray
 
     def take(self, which: np.ndarray) -> "Spectra":
         """Returns some of the patches."""

@@ -122,8 +122,15 @@ def _require_replaceable(path: Path) -> None:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         found = None
-    names = {field.name for field in dataclasses.fields(Calibration)}
-    if path.is_symlink() or not isinstance(found, dict) or found.keys() != names:
+    fields = dataclasses.fields(Calibration)
+    names = {field.name for field in fields}
+    # Records of older versions lack fields that have a default now.
+    old = {field.name for field in fields if field.default is dataclasses.MISSING}
+    if (
+        path.is_symlink()
+        or not isinstance(found, dict)
+        or not old <= found.keys() <= names
+    ):
         raise UserError(
             f"{path}: is in the way, and task calibrate did not write it. Move it, or "
             "give another --workdir."
@@ -152,6 +159,8 @@ def overrides(scanner: Calibration) -> list[str]:
     }
     if not scanner.window:
         del values["window"]
+    if scanner.bowtie_mm:
+        values["bowtie_mm"] = f"{scanner.bowtie_mm:.6g}"
     return [f"  --config.noise.{key}={value}" for key, value in values.items()]
 
 
