@@ -18,10 +18,10 @@ from ipv2.calibration.patch_spectra import patch_spectra
 from ipv2.calibration.spectrum_fit import Fit
 
 # From a filter that matters only near the centre to one that is flat over a body.
-_RADII_MM = np.geomspace(40.0, 500.0, 15)
+_RADII_MM = np.geomspace(40.0, 1500.0, 16)
 _LEAST_SLICES, _LEAST_PATCHES, _MOST_PATCHES = 4, 16, 96
-# The gain of a slice over its standard error between slices.
-_SIGNIFICANT = 3.0
+# The gain of a slice over its standard error between slices: proof, and a hint.
+_SIGNIFICANT, _HINT = 3.0, 1.0
 # Log levels further off than this hold more than noise. A strong filter makes 1.
 _MOST_OFF = 2.0
 
@@ -32,19 +32,22 @@ class BowtieFit(NamedTuple):
     Attributes:
       radius_mm: 0 if no filter is identified.
       error: relative standard error between slices; 0 for radius 0.
+      photons_error: relative error of the photons by that of the radius; for radius 0
+        their change by the filter that the images hint at.
     """
 
     radius_mm: float
     error: float
+    photons_error: float
 
 
-NONE = BowtieFit(0.0, 0.0)
+NONE = BowtieFit(0.0, 0.0, 0.0)
 
 
 def fit_bowtie(
     pair: Pair, relation: str, fitted: Fit, views: int | None, mu_water: float
 ) -> BowtieFit:
-    """Returns the bowtie filter of an aligned pair, `NONE` if none is identified.
+    """Returns the bowtie filter of an aligned pair, with radius 0 if none is proved.
 
     Args:
       pair: the pair.
@@ -54,29 +57,35 @@ def fit_bowtie(
       mu_water: attenuation of water per mm.
     """
     few = pair.take(some_slices(len(pair.spacing)))
-    scatter = np.array(
-        [
-            _scatter(one, patches, relation, fitted, views, mu_water)
-            for one, patches in slices_of(few)
-            if len(patches.index) >= _LEAST_PATCHES
-        ]
-    )
-    if len(scatter) < _LEAST_SLICES:
+    found = [
+        _scatter(one, patches, relation, fitted, views, mu_water)
+        for one, patches in slices_of(few)
+        if len(patches.index) >= _LEAST_PATCHES
+    ]
+    count = len(found)
+    if count < _LEAST_SLICES:
         return NONE
+    scatter, change = (np.asarray(part) for part in zip(*found, strict=True))
     mean = scatter.mean(axis=0)
-    best = 1 + int(np.argmin(mean[1:]))
-    gain = scatter[:, 0] - scatter[:, best]
-    if gain.mean() < _SIGNIFICANT * _standard_error(gain):
+    gain = scatter[:, 0] - scatter[:, 1 + int(np.argmin(mean[1:]))]
+    significance = gain.mean() / (np.std(gain, ddof=1) / math.sqrt(count) + 1e-12)
+    if significance < _HINT:
         return NONE
-    # The slices left out in turn (jackknife).
-    count = len(scatter)
-    each = np.log([_lowest(mean - row / count) for row in scatter])
-    error = float(np.std(each) * np.sqrt(count - 1))
-    return BowtieFit(_lowest(mean), error)
 
+    def photons(radius_mm: np.ndarray | float) -> np.ndarray:
+        return np.interp(np.log(radius_mm), np.log(_RADII_MM), change.mean(axis=0)[1:])
 
-def _standard_error(values: np.ndarray) -> float:
-    return float(np.std(values, ddof=1) / np.sqrt(len(values)))
+    radius = _lowest(mean)
+    if significance < _SIGNIFICANT:
+        return BowtieFit(0.0, 0.0, float(abs(photons(radius))))
+    # Each slice left out in turn (jackknife).
+    each = np.array([_lowest(mean - row / count) for row in scatter])
+    factor = math.sqrt(count - 1)
+    return BowtieFit(
+        radius,
+        float(np.std(np.log(each))) * factor,
+        float(np.std(photons(each))) * factor,
+    )
 
 
 def _lowest(scatter: np.ndarray) -> float:
@@ -96,10 +105,14 @@ def _scatter(
     fitted: Fit,
     views: int | None,
     mu_water: float,
-) -> np.ndarray:
-    """Returns the variance of the log level in a slice, for no filter and each radius.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compares no filter and each radius in a slice.
 
     Levels are those of the fitted kernel, so that each frequency counts by its noise.
+
+    Returns:
+      The variance of the logarithm of the level, and the change of the logarithm of the
+      photons.
     """
     some = np.linspace(0, len(patches.index) - 1, _MOST_PATCHES).round().astype(int)
     few = FlatPatches(*(part[np.unique(some)] for part in patches))
@@ -115,7 +128,9 @@ def _scatter(
         return np.log(np.maximum(spectra.power.sum(axis=1) / noise.sum(axis=1), 1e-30))
 
     levels = np.stack([level(radius_mm) for radius_mm in (0.0, *_RADII_MM)])
-    levels -= np.median(levels, axis=1, keepdims=True)
+    middle = np.median(levels, axis=1, keepdims=True)
+    change = middle[0] - middle[:, 0]
+    levels -= middle
     # The same patches for all radii.
     usual = np.abs(levels).min(axis=0) < _MOST_OFF
-    return np.var(levels[:, usual], axis=1)
+    return np.var(levels[:, usual], axis=1), change

@@ -75,8 +75,7 @@ def relation_of(pair: Pair) -> str:
     patches = flat_patches.flat_patches(few.normal)
     if not len(patches.index) or _displacement_px(few.low, few.normal) >= _ALIGNED_PX:
         return "unaligned"
-    noisy = bool(np.all(1 / few.doses[1] > 0))
-    return _noise_relation(few.low, few.normal, patches, noisy)
+    return _noise_relation(few, patches)
 
 
 def unaligned_spectra(
@@ -174,12 +173,18 @@ def _pooled(spectra: spectrum_fit.Spectra, group: int) -> spectrum_fit.Spectra:
     """Returns means over patches of similar expected noise, as one group."""
     order = np.argsort(spectra.photons.sum(axis=1), kind="stable")
     pools = np.array_split(order, max(1, len(order) // _POOL))
-    means = (
-        np.stack([part[pool].mean(axis=0) for pool in pools])
-        for part in (spectra.power, spectra.photons, spectra.electronics, spectra.scale)
+
+    def mean(part: np.ndarray) -> np.ndarray:
+        return np.stack([part[pool].mean(axis=0) for pool in pools])
+
+    return spectrum_fit.Spectra(
+        power=mean(spectra.power),
+        photons=mean(spectra.photons),
+        electronics=mean(spectra.electronics),
+        scale=mean(spectra.scale),
+        group=np.full(len(pools), group),
+        count=np.array([len(pool) for pool in pools]),
     )
-    count = np.array([len(pool) for pool in pools])
-    return spectrum_fit.Spectra(*means, np.full(len(pools), group), count)
 
 
 def _displacement_px(low: np.ndarray, normal: np.ndarray) -> float:
@@ -201,25 +206,28 @@ def _displacement_px(low: np.ndarray, normal: np.ndarray) -> float:
     return math.sqrt(max(excess, 0.0) / max(slope[steep].mean(), 1e-12))
 
 
-def _noise_relation(
-    low: np.ndarray, normal: np.ndarray, patches: flat_patches.FlatPatches, noisy: bool
-) -> str:
+def _noise_relation(pair: Pair, patches: flat_patches.FlatPatches) -> str:
     """Returns whether the low-dose image contains the normal-dose image's noise.
 
-    With l and n the noise of both, -<F(l - n) F(n)*> / <|F(n)|^2> is 1 for independent
-    noise and 0 for l = n + more noise.
+    With l and n the noise of both, -<F(l - n) F(n)*> is <|F(n)|^2> for independent
+    noise, and 0 for l = n + more noise. The power of n is known in two ways: measured,
+    with anatomy, and from the difference by the doses, with the electronics' noise. The
+    smaller one counts.
     """
-    if not noisy:
+    low, normal = (1 / dose.mean() for dose in pair.doses)
+    if not normal:
         return "independent"
     taper = noise_analysis.hann_taper((flat_patches.SIZE,) * 2)
-    difference, own = (
-        np.fft.fft2(np.asarray(noise_analysis.detrend(jnp.asarray(p))) * taper)
-        for p in (cut(low - normal, patches), cut(normal, patches))
-    )
     radius, _ = ray_noise.frequencies()
     read = spectrum_fit.used() & (radius > 0.15)
-    shared = -np.sum((difference * own.conj()).real[:, read], axis=1)
-    share = float(np.median(shared / np.sum(np.abs(own[:, read]) ** 2, axis=1)))
+    apart, own = (
+        np.fft.fft2(np.asarray(noise_analysis.detrend(jnp.asarray(p))) * taper)[:, read]
+        for p in (cut(pair.low - pair.normal, patches), cut(pair.normal, patches))
+    )
+    shared = -np.sum((apart * own.conj()).real, axis=1)
+    by_dose = np.sum(np.abs(apart) ** 2, axis=1) * normal / (low + normal)
+    power = np.minimum(np.sum(np.abs(own) ** 2, axis=1), by_dose)
+    share = float(np.median(shared / power))
     if share > _APART:
         return "independent"
     return "inserted" if share < _SAME else "unaligned"

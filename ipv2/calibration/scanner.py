@@ -34,7 +34,13 @@ from ipv2.calibration.pair_spectra import (
     unaligned_spectra,
 )
 from ipv2.calibration.patch_spectra import flat_spectra
-from ipv2.calibration.robust_fit import robust_fit, texture_error, variance_hu2
+from ipv2.calibration.photons_error import photons_error
+from ipv2.calibration.robust_fit import (
+    RobustFit,
+    robust_fit,
+    texture_error,
+    variance_hu2,
+)
 from ipv2.kernels import photon_noise
 
 # Noise below this is only rounding to whole HU, or none.
@@ -50,13 +56,13 @@ _VAGUE_VARIANCE = 10.0
 class Calibration:
     """The parameters of a scanner and protocol for `simulate_low_dose`, with errors.
 
-    Errors are relative standard errors between slices (between patches if there are
-    fewer than four slices). They assume that the model is right; `level_spread` and
-    `texture_error` measure how far it is.
+    `photons_error` includes what may be wrong in the model, see `photons_error.py`. The
+    other errors are statistical, between slices or patches, and assume that the model
+    is right; `level_spread` and `texture_error` measure how far it is.
 
     Attributes:
       photons: photons per ray at normal dose.
-      photons_error: relative standard error, with unknown kernel.
+      photons_error: relative standard error, model errors included.
       electronic_variance: photons^2.
       electronic_error: standard error, photons^2; None if the images cannot determine
         the variance, which is then the given one.
@@ -212,7 +218,8 @@ def calibrate(
     )
     model = _Model(views, mu_water_per_mm, electronic_variance)
     if len(flat) == 2:
-        return _of_pair(Pair(*flat, spacing, (doses[0], doses[1])), model)
+        pair = Pair(flat[0], flat[1], spacing, (doses[0], doses[1]))
+        return _of_pair(pair, model)
     some = some_slices(len(spacing))
     image = np.asarray(flat[0][some], np.float32)
     spectra = flat_spectra(image, doses[0][some], spacing[some], *model.geometry)
@@ -232,14 +239,6 @@ class _Model(NamedTuple):
         return self.views, self.mu_water_per_mm
 
 
-class _Fitted(NamedTuple):
-    """A fit, its spectra, and the error of the electronic variance, None if given."""
-
-    fit: spectrum_fit.Fit
-    spectra: spectrum_fit.Spectra
-    electronic_error: float | None
-
-
 def _of_pair(pair: Pair, model: _Model) -> "Calibration":
     """Returns the calibration of a pair, with the bowtie filter if it is aligned."""
     relation = relation_of(pair)
@@ -255,19 +254,19 @@ def _of_pair(pair: Pair, model: _Model) -> "Calibration":
     return _calibration(found, model, relation, bowtie)
 
 
-def _fitted(spectra: spectrum_fit.Spectra, model: _Model, relation: str) -> _Fitted:
+def _fitted(spectra: spectrum_fit.Spectra, model: _Model, relation: str) -> RobustFit:
     """Fits photons, kernel and, to the doses of a pair, electronic noise."""
     _require_noise(spectra)
     # Anatomy cancels in a difference.
     texture = relation in ("", "unaligned")
     given = model.electronic_variance
     if not relation:
-        return _Fitted(*robust_fit(spectra, given, texture=texture), None)
-    fitted, used = robust_fit(spectra, None, texture=texture)
-    error = float(fitted.errors[1])
-    if error > max(fitted.electronic_variance / 2, _VAGUE_VARIANCE):
-        return _Fitted(*robust_fit(spectra, given, texture=texture), None)
-    return _Fitted(fitted, used, error)
+        return robust_fit(spectra, given, texture=texture)
+    found = robust_fit(spectra, None, texture=texture)
+    least = max(found.fit.electronic_variance / 2, _VAGUE_VARIANCE)
+    if float(found.fit.errors[1]) > least:
+        return robust_fit(spectra, given, texture=texture)
+    return found
 
 
 def _require_noise(spectra: spectrum_fit.Spectra) -> None:
@@ -280,39 +279,36 @@ def _require_noise(spectra: spectrum_fit.Spectra) -> None:
 
 
 def _calibration(
-    found: _Fitted, model: _Model, relation: str, bowtie: BowtieFit
+    found: RobustFit, model: _Model, relation: str, bowtie: BowtieFit
 ) -> Calibration:
     """Returns the fit's numbers, with the level scaled so that variances agree.
 
     The likelihood gives every frequency and direction the same weight. If the model is
     only nearly right, its level is not that of the variance.
     """
-    fitted, spectra, electronic_error = found
+    fitted, spectra = found.fit, found.spectra
     noise = spectra.power - fitted.anatomy
-    ratio = noise.sum(axis=1) / fitted.noise.sum(axis=1)
+    ratio = found.level
     level = float(np.mean(ratio))
     expected = level * fitted.noise
     groups = np.unique(spectra.group)
     by_group = [np.median(ratio[spectra.group == group]) for group in groups]
+    level_spread = float(np.std(np.log(np.maximum(by_group, 1e-6)))) / 2
     misfit = texture_error(expected, noise)
     if misfit > _NO_NOISE:
         raise UserError(
-            f"no usable flat region: the spectrum of {len(ratio)} patches is "
+            f"no usable flat region: the spectrum of {spectra.count.sum()} patches is "
             f"{100 * misfit:.0f} % off that of any scanner's noise. They hold "
             "edges or a pattern; give slices with heart, liver or muscle."
         )
     window = fitted.family.window(fitted.shape)
-    electronic_variance = fitted.electronic_variance
-    if electronic_error is not None:
-        electronic_variance, electronic_error = (
-            electronic_variance / level,
-            electronic_error / level,
-        )
+    is_fitted = found.electronic_variance is None
+    scale = 1 / level if is_fitted else 1.0
     return Calibration(
-        photons=math.exp(-fitted.log_alpha) / level,
-        photons_error=float(fitted.errors[0]),
-        electronic_variance=electronic_variance,
-        electronic_error=electronic_error,
+        photons=math.exp(found.log_photons),
+        photons_error=photons_error(found, level_spread, bowtie.photons_error),
+        electronic_variance=fitted.electronic_variance * scale,
+        electronic_error=float(fitted.errors[1]) * scale if is_fitted else None,
         filter_name=fitted.family.filter_name,
         cutoff=fitted.family.cutoff(fitted.shape),
         cutoff_error=None if window else float(fitted.errors[2]),
@@ -323,7 +319,7 @@ def _calibration(
         slices=len(groups),
         noise_hu=math.sqrt(max(float(np.mean(variance_hu2(noise))), 0.0)),
         model_hu=math.sqrt(float(np.mean(variance_hu2(expected)))),
-        level_spread=float(np.std(np.log(np.maximum(by_group, 1e-6)))) / 2,
+        level_spread=level_spread,
         texture_error=misfit,
         relation=relation,
         bowtie_mm=bowtie.radius_mm,

@@ -117,7 +117,7 @@ def _simulate_one(
                 header = original.header
                 write(hu, None if header is None else at_dose(header, fraction))
                 work.count(1)
-    made = {"sources": [str(source)], "scan": dataclasses.asdict(noise)}
+    made: dict[str, Any] = {"sources": [str(source)], "scan": dataclasses.asdict(noise)}
     if (current := volume.relative_current) is not None:
         made["relative_current"] = [float(current.min()), float(current.max())]
     return made

@@ -35,8 +35,13 @@ MU_WATER = 0.0192
 SIZE = 512
 
 
-def thorax(seed: int, count: int, field_mm: float) -> tuple[np.ndarray, np.ndarray]:
-    """Slices of a phantom with soft-tissue texture, HU, and their lungs."""
+def thorax(
+    seed: int, count: int, field_mm: float, power: float = 3.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Slices of a phantom with soft-tissue texture, HU, and their lungs.
+
+    The texture's power falls as f^-power.
+    """
     patient = phantom.create_patient(seed)
     breath, _ = phantom.create_breaths(seed)
     place = phantom.slice_positions(patient, 2 * count)[:count]
@@ -44,11 +49,11 @@ def thorax(seed: int, count: int, field_mm: float) -> tuple[np.ndarray, np.ndarr
     hu = np.asarray(slices.hu)
     rng = np.random.default_rng(seed)
     # What organs look like between a fifth and a half of a millimetre's inverse: noise
-    # of power f^-3, 4 HU.
+    # of 4 HU.
     row = np.fft.fftfreq(SIZE)[:, None]
     column = np.fft.rfftfreq(SIZE)[None]
     radius = np.hypot(row, column)
-    shape = np.where(radius > 0.01, np.maximum(radius, 0.01) ** -1.5, 0.0)
+    shape = np.where(radius > 0.01, np.maximum(radius, 0.01) ** (-power / 2), 0.0)
     texture = np.fft.irfft2(
         np.fft.rfft2(rng.normal(size=hu.shape)) * shape, s=(SIZE, SIZE)
     )
@@ -365,16 +370,20 @@ def coverage(scans: range) -> None:
         rng = np.random.default_rng(number)
         kernels = (SOFT[number % len(SOFT)], SHARP[number % len(SHARP)])
         field = rng.uniform(330, 420)
-        hu, _ = thorax(number % 5, 8, field)
+        hu, _ = thorax(number % 5, 6, field, power=rng.uniform(2.5, 3.5))
         pixel = field / SIZE
         scan: dict[str, Any] = {
             "photons": math.exp(rng.uniform(math.log(1.5e5), math.log(1.2e6))),
             "electronic": rng.uniform(0, 40),
             "views": 512,
-            "along_z": (0.0, 0.5, 1.0)[number % 3],
-            "bowtie": (0.0, 1.0)[number // 3 % 2],
+            "spread": (1.0, 2.0, 3.0)[number % 3],
+            "bowtie": (0.0, 1.0, 2.0)[number // 2 % 3],
         }
-        current = currents(hu, pixel, scan["along_z"])
+        spread = scan.pop("spread")  # of the current: the largest over the smallest
+        current = currents(hu, pixel, 1.0)
+        exponent = math.log(spread) / math.log(current.max() / current.min())
+        scan["along_z"] = exponent
+        current = current**exponent
         # Half of the scans state their tube current.
         stated = current / current.mean() if number % 2 else None
         true = scan["photons"] * current.mean()
@@ -394,12 +403,13 @@ def coverage(scans: range) -> None:
                 ratio = math.log(one.photons / true)
                 results[mode].append((ratio, one.photons_error))
                 print(
-                    f"{number:3d} {mode:4s} {kernel} along z {scan['along_z']}"
+                    f"{number:3d} {mode:4s} {kernel} current 1 to {spread:g}"
                     f"{' stated' if stated is not None else ''} bowtie "
-                    f"{scan['bowtie']}: {math.exp(ratio):.3f} +- "
+                    f"{scan['bowtie']:g}: {math.exp(ratio):.3f} +- "
                     f"{one.photons_error:.3f}, z {ratio / one.photons_error:.1f}, "
                     f"{one.filter_name}{'*' if one.window else ''} {one.cutoff:.2f} "
-                    f"nps {100 * one.texture_error:.0f} % {one.relation}",
+                    f"nps {100 * one.texture_error:.0f} % {one.relation} bowtie "
+                    f"{one.bowtie_mm:.0f}",
                     flush=True,
                 )
         for mode, pair in results.items():

@@ -74,6 +74,37 @@ def test_pair_gives_electronic_noise_too(relation):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("bowtie_mm", [0.0, 90.0])
+def test_aligned_pair_gives_the_bowtie_filter(bowtie_mm):
+    scanner = {"photons": 4e5, "bowtie_mm": bowtie_mm}
+    normal = scan(1, **scanner)
+    low = scan(2, dose=0.25, **scanner)
+    found = calibrate((low, normal), SPACING, dose=0.25)
+    assert (found.bowtie_error is not None) == bool(bowtie_mm)
+    # 15 %, 10 %: twice what was measured with 6 slices.
+    assert found.bowtie_mm == pytest.approx(bowtie_mm, rel=0.15)
+    assert found.photons == pytest.approx(4e5, rel=0.1)
+    assert found.dose_params(0.5).bowtie_mm == found.bowtie_mm
+    one = calibrate(normal, SPACING)
+    assert one.bowtie_mm == 0 and "not identified" in " ".join(one.describe())
+
+
+@pytest.mark.slow
+def test_a_stated_tube_current_explains_the_noise_of_its_slice():
+    current = np.array([0.4, 0.7, 1.0, 1.2, 1.3, 1.4])
+    params = DoseParams(dose=1.0, input_dose=math.inf, photons=3e5)
+    images = simulate_low_dose(
+        jax.random.key(5), patients(), SPACING, params, relative_current=current
+    )
+    stated = calibrate(images, SPACING, relative_current=current)
+    unstated = calibrate(images, SPACING)
+    assert stated.photons == pytest.approx(3e5, rel=0.1)
+    assert stated.level_spread < 0.05 < unstated.level_spread
+    with pytest.raises(UserError, match="relative_current"):
+        calibrate(images, SPACING, relative_current=current[:3])
+
+
+@pytest.mark.slow
 def test_kernel_that_no_named_filter_has_is_measured():
     frequency = np.linspace(0, 1, 9)
     window = tuple((1 + 2.0 * frequency**2).tolist())
