@@ -46,7 +46,7 @@ class RobustFit(NamedTuple):
 
     @property
     def log_photons(self) -> float:
-        """Logarithm of N0, scaled so that the variances of measurement and model agree."""
+        """Logarithm of N0, scaled so that measured and modelled variances agree."""
         return -self.fit.log_alpha - float(np.log(np.mean(self.level)))
 
     def again(

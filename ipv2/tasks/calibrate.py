@@ -35,9 +35,9 @@ from ipv2.tasks.settings import read_options
 from ipv2.volumes.low_dose import slice_currents
 
 # At most so many volumes are read, and about so many slices of all of them kept: more
-# than a calibration uses.
+# than a calibration uses. Of aligned pairs it uses all; these are 1 GB of 512 x 512.
 _VOLUMES = 24
-_SLICES = 48
+_SLICES, _PAIR_SLICES = 48, 512
 
 
 def calibrate_scans(config: ConfigDict, workdir: Path) -> None:
@@ -82,7 +82,8 @@ def _calibrate_scans(config: ConfigDict, workdir: Path) -> None:
         for item in items:
             try:
                 low = None if lows is None else lows[item.name]
-                count = math.ceil(_SLICES / len(items))
+                most = _SLICES if lows is None else _PAIR_SLICES
+                count = math.ceil(most / len(items))
                 images, mm, current = _slices(item.path, low, options, count, unused)
                 if parts and images[0].shape[1:] != parts[0][0].shape[1:]:
                     raise UserError(

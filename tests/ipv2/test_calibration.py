@@ -2,6 +2,7 @@
 
 import functools
 import math
+import types
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,15 @@ import pytest
 
 from common.errors import UserError
 from ipv2 import calibration
-from ipv2.calibration import calibrate, flat_patches, ray_noise, spectrum_fit
+from ipv2.calibration import (
+    body_patches,
+    calibrate,
+    flat_patches,
+    photons_error,
+    ray_noise,
+    spectrum_fit,
+)
+from ipv2.calibration.robust_fit import RobustFit
 from ipv2.kernels.photon_noise import DoseParams, simulate_low_dose
 from ipv2.kernels.reconstruction_filter import filter_response
 from ipv2.measures import noise_analysis
@@ -187,6 +196,70 @@ def test_flat_patches_are_flat_tissue_inside_the_field_of_view():
         own = image[0, row - half : row + half, column - half : column + half]
         np.testing.assert_array_equal(patches.pixels[k], own)
     assert not len(flat_patches.flat_patches(np.full((1, 64, 64), -1000.0)).index)
+
+
+def test_all_of_the_body_is_in_patches_but_for_what_is_clipped():
+    normal = patients()[0]
+    low = normal + np.random.default_rng(0).normal(0, 30, normal.shape)
+    low[:70] = np.maximum(low[:70], -1020.0)
+    limits = body_patches.Limits(float(low.min()), -1024.0)
+    patches = body_patches.body_patches(low.astype(np.float32), normal, limits)
+    covered = np.zeros(normal.shape, bool)
+    for row, column in patches.centre:
+        covered[row - 16 : row + 16, column - 16 : column + 16] = True
+    row, column = np.mgrid[:SIZE, :SIZE] - SIZE // 2
+    assert np.all(covered[np.hypot(row / 0.8, column) < 48])
+    assert not covered[np.hypot(row, column) > 78].any()
+    # Half of this image is at the end of its range.
+    clipped = body_patches.Limits(float(np.median(low)), -1024.0)
+    assert len(body_patches.body_patches(low, normal, clipped).index) < len(
+        patches.index
+    )
+
+
+@pytest.mark.slow
+def test_bone_lungs_and_edges_of_an_aligned_pair_are_no_noise():
+    row, column = np.mgrid[:SIZE, :SIZE] - SIZE // 2
+    images = patients().copy()
+    images[:, (np.hypot(row, column - 25) < 14)] = -850.0
+    images[:, np.hypot(row, column + 25) < 6] = 900.0
+    images[:, (row + column) % 8 < 4] += 60.0  # no place is flat but outside these
+    images[:, 60:100, 60:100] = patients()[:, 60:100, 60:100]
+    scanner = {"photons": 3e5, "electronic_variance": 10.0}
+    normal = scan(1, images, **scanner)
+    low = scan(2, normal, dose=0.25, **{**scanner, "input_dose": 1.0})
+    found = calibrate((low, normal), SPACING, dose=0.25)
+    assert found.relation == "inserted" and found.slices == 6
+    assert found.patches > 200
+    assert abs(math.log(found.photons / 3e5)) < 2 * found.photons_error
+    assert found.photons_error < 0.1
+
+
+class KnownFit(RobustFit):
+    """A fit whose photons are known: those of another family, and of other anatomy."""
+
+    @property
+    def log_photons(self):
+        return self.electronic_variance
+
+    def again(self, family, anatomy_power=3.0):
+        value = {2.0: 0.12, 3.0: 0.1, 4.0: -0.05}[anatomy_power]
+        fit = types.SimpleNamespace(errors=np.array([0.06]))
+        return KnownFit(fit, None, None, value)
+
+
+def test_parts_of_the_error_add():
+    family = spectrum_fit.named_family("hann")
+    fit = types.SimpleNamespace(errors=np.array([0.04]), family=family, shape=[0.0])
+    found = KnownFit(fit, None, np.array([True]), 0.0)
+    # 0.1 with an error of 0.06 is 0.08 beyond chance.
+    assert photons_error.kernel_error(found) == pytest.approx(0.08)
+    assert photons_error.anatomy_error(found) == pytest.approx(0.12)
+    found = found._replace(textured=np.array([False]))
+    assert photons_error.anatomy_error(found) == 0
+    total = photons_error.photons_error(found, 0.1, 0.05)
+    expected = np.sqrt(0.04**2 + 0.08**2 + 0.05**2 + 0.04**2 + 0.03**2)
+    assert total == pytest.approx(expected)
 
 
 def checkerboard():
