@@ -2,7 +2,6 @@
 
 import functools
 import math
-import types
 
 import jax
 import jax.numpy as jnp
@@ -244,14 +243,26 @@ class KnownFit(RobustFit):
 
     def again(self, family, anatomy_power=3.0):
         value = {2.0: 0.12, 3.0: 0.1, 4.0: -0.05}[anatomy_power]
-        fit = types.SimpleNamespace(errors=np.array([0.06]))
-        return KnownFit(fit, None, None, value)
+        return KnownFit(fit_with_error(0.06), None, None, value)
+
+
+def fit_with_error(error):
+    one = np.ones((1, 1))
+    return spectrum_fit.Fit(
+        family=spectrum_fit.named_family("hann"),
+        log_alpha=0.0,
+        electronic_variance=0.0,
+        shape=np.zeros(1),
+        errors=np.array([error]),
+        loss=0.0,
+        noise=one,
+        anatomy=one,
+        evidence=np.ones(1),
+    )
 
 
 def test_parts_of_the_error_add():
-    family = spectrum_fit.named_family("hann")
-    fit = types.SimpleNamespace(errors=np.array([0.04]), family=family, shape=[0.0])
-    found = KnownFit(fit, None, np.array([True]), 0.0)
+    found = KnownFit(fit_with_error(0.04), None, np.array([True]), 0.0)
     # 0.1 with an error of 0.06 is 0.08 beyond chance.
     assert photons_error.kernel_error(found) == pytest.approx(0.08)
     assert photons_error.anatomy_error(found) == pytest.approx(0.12)
