@@ -2,7 +2,7 @@
 
 `calibrate` reads normal-dose images, or a low-dose and a normal-dose image of one
 patient. It returns the parameters with which `simulate_low_dose` makes noise of the
-same level and texture. It compares flat patches of soft tissue (`flat_patches`,
+same level and texture. It compares patches (`flat_patches`, `body_patches`,
 `patch_spectra`) with the spectrum that the model predicts for each of them from the
 line integrals through it (`ray_noise`, `spectrum_fit`, `robust_fit`). Photons are those
 of the model: thicker slices, more views or more tube current mean more photons.
@@ -10,8 +10,9 @@ of the model: thicker slices, more views or more tube current mean more photons.
 A pair also gives the electronic noise. Electronics' noise grows as 1 / dose^2 and
 exp(2 p), photons' noise as 1 / dose and exp(p). So two doses separate them; a single
 normal-dose image does not, and the given variance is kept. If both images show the same
-anatomy at the same place, only their difference is used: anatomy cancels in it, and a
-simulation has to add exactly this difference. Its noise is the sum of both if the scans
+anatomy at the same place, only their difference is used, in all slices and all of the
+body: anatomy cancels in it, and a simulation has to add exactly this difference. It
+also shows the bowtie filter, by how noise rises from the centre to the edge. Its noise is the sum of both if the scans
 are independent. It is low minus normal if the low dose was made from the normal dose's
 raw data, as in public quarter-dose collections. The correlation of the difference with
 the normal-dose image decides between the two.
@@ -197,8 +198,8 @@ def calibrate(
 
     Args:
       images_hu: `*b h w` images in HU of one scanner and protocol, at normal dose, some
-        with soft tissue; or a pair (low, normal) of such images, of the same shape. Of
-        more than 24 slices, 24 evenly spaced ones are used.
+        with soft tissue; or a pair (low, normal) of such images, of the same shape. An
+        aligned pair is used whole; else of more than 24 slices, 24 evenly spaced ones.
       spacing_mm: size of the square pixels; see `simulate_low_dose`.
       dose: dose of the images as a fraction of normal dose, 1 if None; for a pair that
         of the low-dose image (normal is 1), or (low, normal), `math.inf` for no noise.
@@ -273,7 +274,7 @@ def _require_noise(spectra: spectrum_fit.Spectra) -> None:
     deviation = math.sqrt(float(np.median(variance_hu2(spectra.power))))
     if deviation < _LEAST_NOISE_HU:
         raise UserError(
-            f"the flat patches hold noise of {deviation:.2f} HU: too little for a "
+            f"the patches hold noise of {deviation:.2f} HU: too little for a "
             "calibration. Give the scanner's images, neither denoised nor averaged."
         )
 
