@@ -25,8 +25,8 @@ import numpy as np
 from ipv2.calibration import spectrum_fit
 from ipv2.calibration.robust_fit import RobustFit
 
-# Terms of the window to compare with: for a named filter, and for a window of three.
-_TERMS_NAMED, _TERMS_WINDOW = 2, 4
+# Terms of the window to compare with: for a named filter, and for a window of two.
+_TERMS_NAMED, _TERMS_WINDOW = 2, 3
 # The power of anatomy falls as f^-3 in the model; in organs between these.
 _POWERS = (2.0, 4.0)
 # Of the rest: predicted spectra are those of simulated noise within this.

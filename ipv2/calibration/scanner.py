@@ -12,10 +12,10 @@ exp(2 p), photons' noise as 1 / dose and exp(p). So two doses separate them; a s
 normal-dose image does not, and the given variance is kept. If both images show the same
 anatomy at the same place, only their difference is used, in all slices and all of the
 body: anatomy cancels in it, and a simulation has to add exactly this difference. It
-also shows the bowtie filter, by how noise rises from the centre to the edge. Its noise is the sum of both if the scans
-are independent. It is low minus normal if the low dose was made from the normal dose's
-raw data, as in public quarter-dose collections. The correlation of the difference with
-the normal-dose image decides between the two.
+also shows the bowtie filter, by how noise rises from the centre to the edge. Its noise
+is the sum of both if the scans are independent. It is low minus normal if the low dose
+was made from the normal dose's raw data, as in public quarter-dose collections. The
+correlation of the difference with the normal-dose image decides between the two.
 """
 
 import dataclasses

@@ -36,7 +36,7 @@ _STARTS = (0.2, 0.35, 0.6, 1.0, 1.7, 3.0)
 _KNOTS = 17
 _LEAST_FACTOR, _MOST_FACTOR = 0.05, 20.0
 # Terms of the logarithm of a window, and their largest size.
-_TERMS, _LARGEST = 3, 6.0
+_TERMS, _LARGEST = 2, 6.0
 # Used range in cycles per pixel: from three steps of a patch's spectrum to just below
 # the detector's end.
 _LOWEST, _HIGHEST = 0.09, 0.47
@@ -124,14 +124,14 @@ class Family(NamedTuple):
     Attributes:
       filter_name: a name of `reconstruction_filter.FILTERS`.
       starts: start values of the parameters, each (p,).
-      limits: (lowest, highest) value of every parameter.
+      limits: (lowest, highest) values of the parameters.
       cutoff: returns the cutoff for parameters.
       window: returns the window for parameters.
     """
 
     filter_name: str
     starts: tuple[tuple[float, ...], ...]
-    limits: tuple[float, float]
+    limits: tuple[np.ndarray, np.ndarray]
     cutoff: Callable[[np.ndarray], float]
     window: Callable[[np.ndarray], tuple[float, ...]]
 
@@ -175,34 +175,39 @@ def named_family(filter_name: str) -> Family:
     return Family(
         filter_name,
         tuple((math.log(cutoff),) for cutoff in _STARTS),
-        (math.log(_LEAST_CUTOFF), math.log(_MOST_CUTOFF)),
+        (np.log([_LEAST_CUTOFF]), np.log([_MOST_CUTOFF])),
         lambda shape: min(math.exp(shape[0]), _MOST_CUTOFF),
         lambda shape: (),
     )
 
 
 def window_family(like: Fit, terms: int = _TERMS) -> Family:
-    """Returns the filter of a fit times a smooth window.
+    """Returns the named filter of a fit, its cutoff free, times a smooth window.
 
+    The first parameter is log cutoff, the others are the a_j of the window.
     The window's logarithm is sum_j a_j (1 - cos(2 pi j f)) / 2, f in cycles per pixel
     and j from 1: even in f, as a kernel is, and 1 at f = 0, since a scanner keeps the
     HU of large objects. So the noise at low frequencies, which anatomy hides, follows
     from that at higher ones, and the error of the photons includes how well it does.
     """
-    cutoff = like.family.cutoff(like.shape)
+    start = math.log(like.family.cutoff(like.shape))
+    lowest, highest = (
+        np.array([math.log(cutoff), *[size] * terms])
+        for cutoff, size in ((_LEAST_CUTOFF, -_LARGEST), (_MOST_CUTOFF, _LARGEST))
+    )
     order = np.arange(1, terms + 1)
     cosine = np.cos(np.pi * order * np.linspace(0, 1, _KNOTS)[:, None])
     limits = math.log(_LEAST_FACTOR), math.log(_MOST_FACTOR)
 
     def window(shape: np.ndarray) -> tuple[float, ...]:
-        logarithm = (1 - cosine) / 2 @ shape
+        logarithm = (1 - cosine) / 2 @ shape[1:]
         return tuple(np.exp(np.clip(logarithm, *limits)).tolist())
 
     return Family(
         like.family.filter_name,
-        ((0.0,) * terms,),
-        (-_LARGEST, _LARGEST),
-        lambda shape: cutoff,
+        ((start, *[0.0] * terms),),
+        (lowest, highest),
+        lambda shape: min(math.exp(shape[0]), _MOST_CUTOFF),
         window,
     )
 

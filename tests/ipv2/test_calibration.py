@@ -224,6 +224,7 @@ def test_bone_lungs_and_edges_of_an_aligned_pair_are_no_noise():
     images[:, np.hypot(row, column + 25) < 6] = 900.0
     images[:, (row + column) % 8 < 4] += 60.0  # no place is flat but outside these
     images[:, 60:100, 60:100] = patients()[:, 60:100, 60:100]
+    images[:, 96:130, 62:98] = patients()[:, 96:130, 62:98]
     scanner = {"photons": 3e5, "electronic_variance": 10.0}
     normal = scan(1, images, **scanner)
     low = scan(2, normal, dose=0.25, **{**scanner, "input_dose": 1.0})
