@@ -220,11 +220,11 @@ def test_all_of_the_body_is_in_patches_but_for_what_is_clipped():
 def test_bone_lungs_and_edges_of_an_aligned_pair_are_no_noise():
     row, column = np.mgrid[:SIZE, :SIZE] - SIZE // 2
     images = patients().copy()
-    images[:, (np.hypot(row, column - 25) < 14)] = -850.0
-    images[:, np.hypot(row, column + 25) < 6] = 900.0
-    images[:, (row + column) % 8 < 4] += 60.0  # no place is flat but outside these
-    images[:, 60:100, 60:100] = patients()[:, 60:100, 60:100]
-    images[:, 96:130, 62:98] = patients()[:, 96:130, 62:98]
+    images[:, np.hypot(row, column - 46) < 10] = -850.0
+    images[:, np.hypot(row, column + 42) < 6] = 900.0
+    images[:, (row + column) % 8 < 4] += 60.0
+    flat = (slice(None), slice(48, 112), slice(48, 112))
+    images[flat] = patients()[flat]
     scanner = {"photons": 3e5, "electronic_variance": 10.0}
     normal = scan(1, images, **scanner)
     low = scan(2, normal, dose=0.25, **{**scanner, "input_dose": 1.0})
