@@ -51,16 +51,20 @@ def photons_error(found: RobustFit, level_spread: float, bowtie_error: float) ->
 
 
 def kernel_error(found: RobustFit) -> float:
-    """Returns the relative change of the photons with another family of kernels.
+    """Returns the relative error of the photons by the family of the kernel.
 
-    For a named filter only as far as the other family's own error does not explain it.
+    A window has the error of one with a term more, and the change of the photons by
+    that term. A named filter has the change by a window, as far as the window's own
+    error does not explain it.
     """
     is_window = bool(found.fit.family.window(found.fit.shape))
     terms = _TERMS_WINDOW if is_window else _TERMS_NAMED
     other = found.again(spectrum_fit.window_family(found.fit, terms))
-    change = other.log_photons - found.log_photons
-    chance = 0.0 if is_window else float(other.fit.errors[0])
-    return math.sqrt(max(change**2 - chance**2, 0.0))
+    change = (other.log_photons - found.log_photons) ** 2
+    variance = float(other.fit.errors[0]) ** 2
+    if is_window:
+        return math.sqrt(change + max(variance - float(found.fit.errors[0]) ** 2, 0.0))
+    return math.sqrt(max(change - variance, 0.0))
 
 
 def anatomy_error(found: RobustFit) -> float:
