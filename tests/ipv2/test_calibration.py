@@ -1,5 +1,6 @@
 """Calibration against scanners with known parameters, and against bad input."""
 
+import dataclasses
 import functools
 import math
 
@@ -266,6 +267,10 @@ def test_parts_of_the_error_add():
     found = KnownFit(fit_with_error(0.04), None, np.array([True]), 0.0)
     # 0.1 with an error of 0.06 is 0.08 beyond chance.
     assert photons_error.kernel_error(found) == pytest.approx(0.08)
+    family = spectrum_fit.window_family(found.fit)
+    window = dataclasses.replace(found.fit, family=family, shape=np.zeros(3))
+    error = photons_error.kernel_error(found._replace(fit=window))
+    assert error == pytest.approx(np.sqrt(0.1**2 + 0.06**2 - 0.04**2))
     assert photons_error.anatomy_error(found) == pytest.approx(0.12)
     found = found._replace(textured=np.array([False]))
     assert photons_error.anatomy_error(found) == 0
