@@ -48,6 +48,8 @@ from ipv2.kernels import photon_noise
 _LEAST_NOISE_HU = 0.5
 # No scanner's noise has a larger misfit of the radial NPS.
 _NO_NOISE = 0.5
+# Larger errors of the photons are stated as a factor.
+_LARGE_ERROR = 0.5
 # Photons^2: an electronic variance whose error exceeds this, and half its value, counts
 # as unknown.
 _VAGUE_VARIANCE = 10.0
@@ -63,7 +65,7 @@ class Calibration:
 
     Attributes:
       photons: photons per ray at normal dose.
-      photons_error: relative standard error, model errors included.
+      photons_error: relative standard error (of the logarithm), model errors included.
       electronic_variance: photons^2.
       electronic_error: standard error, photons^2; None if the images cannot determine
         the variance, which is then the given one.
@@ -127,10 +129,10 @@ class Calibration:
 
     def describe(self) -> list[str]:
         """Returns lines for people: values, errors, and what is unknown."""
-        percent = 100 * self.photons_error
-        lines = [
-            f"photons per ray at normal dose: {self.photons:.3g} +- {percent:.0f} %"
-        ]
+        error = f"+- {100 * self.photons_error:.0f} %"
+        if self.photons_error > _LARGE_ERROR:
+            error = f"within a factor of {math.exp(self.photons_error):.2g}"
+        lines = [f"photons per ray at normal dose: {self.photons:.3g} {error}"]
         if self.electronic_error is None:
             lines.append(
                 f"electronic noise: not identified, {self.electronic_variance:g} "

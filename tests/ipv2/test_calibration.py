@@ -346,6 +346,11 @@ def test_a_level_that_differs_between_slices_is_described():
     quiet = calibration.Calibration(level_spread=0.02, **fields).describe()
     loud = calibration.Calibration(level_spread=0.2, **fields).describe()
     assert len(loud) == len(quiet) + 1 and "tube current" in loud[-1]
+    assert quiet[0].endswith("1e+05 +- 10 %")
+    vague = calibration.Calibration(
+        level_spread=0.02, **{**fields, "photons_error": math.log(3)}
+    )
+    assert vague.describe()[0].endswith("1e+05 within a factor of 3")
     assert "30 +- 4 photons^2" in " ".join(quiet) and "normal dose's noise" in quiet[-1]
 
 
