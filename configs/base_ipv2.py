@@ -25,6 +25,7 @@ DRAWN = {
     "dose_range": (0.0, 0.0),
     "photons_range": (0.0, 0.0),
     "cutoff_range": (0.0, 0.0),
+    "current_range": (0.0, 0.0),  # of a slice, over the series' mean
     # Dose of the noise that `simulated` adds to its targets, for images without
     # noise; 0: targets are the images.
     "target_dose": 0.0,
@@ -86,6 +87,7 @@ DEFAULTS = {
         "cutoff": 1.0,  # of the detector's Nyquist, up to 4; lower is softer
         "window": (),  # factors up to Nyquist, as task calibrate measures them
         "source_distance_mm": 0.0,  # of a fan beam, about 600; 0: parallel
+        "bowtie_mm": 0.0,  # radius of the water that the bowtie is made for; 0: none
         **DRAWN,
     },
     "model": {

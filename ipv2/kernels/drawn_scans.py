@@ -1,8 +1,8 @@
 """Low-dose scans drawn at random, one for each slice: training for many scanners.
 
-Dose, photons and the cut-off of the reconstruction filter are drawn log-uniformly from
-ranges; everything else is as in `photon_noise`. A network that is trained on one dose
-and one kernel fails on others.
+Dose, photons, tube current and the cut-off of the reconstruction filter are drawn
+log-uniformly from ranges; everything else is as in `photon_noise`. A network that is
+trained on one dose and one kernel fails on others.
 """
 
 import dataclasses
@@ -32,6 +32,8 @@ class ScanRanges:
       dose: as a fraction of normal dose; None for that of the `DoseParams`.
       photons: of one ray through air at normal dose; None likewise.
       cutoff: of the reconstruction filter; None likewise.
+      current: tube current of the slice over the series' mean, which multiplies the
+        photons; None for 1.
       target_dose: the images are free of noise, and the normal-dose images that belong
         to the low-dose ones are scans too, at this fraction of normal dose; None for
         images that are normal-dose scans themselves.
@@ -43,11 +45,13 @@ class ScanRanges:
     dose: Range | None = None
     photons: Range | None = None
     cutoff: Range | None = None
+    current: Range | None = None
     target_dose: float | None = None
 
     def __post_init__(self) -> None:
         """Checks every range."""
-        for name, value in self._known.items():
+        current = {} if self.current is None else {"current": self.current}
+        for name, value in (self._known | current).items():
             low, high = value
             if not (0 < low <= high and math.isfinite(high)):
                 raise ValueError(
@@ -69,7 +73,7 @@ class ScanRanges:
 
     @property
     def _known(self) -> dict[str, Range]:
-        """Returns the ranges that are given."""
+        """Returns the given ranges of fields of `DoseParams`."""
         names = ("dose", "photons", "cutoff")
         given = {name: getattr(self, name) for name in names}
         return {name: value for name, value in given.items() if value is not None}
@@ -105,21 +109,22 @@ def draw_scans(
       The scans as `photon_noise` takes them, and which filter each one has.
     """
     uniform = jax.vmap(lambda key: jax.random.uniform(key, (3,)))(keys)
+    # Of another key, so that the three others are the same with and without it.
+    fourth = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, 3)))(keys)
 
-    def log_uniform(place: int, given: Range | None, fixed: float) -> Array:
+    def log_uniform(share: Array, given: Range | None, fixed: float) -> Array:
         low, high = given or (fixed, fixed)
-        between = jnp.exp(
-            jnp.log(low) + uniform[:, place] * (jnp.log(high) - jnp.log(low))
-        )
+        between = jnp.exp(jnp.log(low) + share * (jnp.log(high) - jnp.log(low)))
         return jnp.clip(between, low, high)  # rounding of the logarithm
 
-    dose = log_uniform(0, ranges.dose, params.dose)
-    photons = log_uniform(1, ranges.photons, params.photons)
+    dose = log_uniform(uniform[:, 0], ranges.dose, params.dose)
+    photons = log_uniform(uniform[:, 1], ranges.photons, params.photons)
+    current = log_uniform(fourth, ranges.current, 1.0)
     scans = {
         key: jnp.broadcast_to(jnp.asarray(value, jnp.float32), dose.shape)
         for key, value in photon_noise.scan_values(params).items()
     }
-    scans["photons"] = photons * dose
+    scans["photons"] = photons * dose * current
     scans["dose"] = dose
     scans["ratio"] = dose / params.input_dose
     chosen = jnp.minimum((uniform[:, 2] * filters).astype(jnp.int32), filters - 1)

@@ -152,6 +152,7 @@ _SCANNER = {
     "noise.cutoff": c.number(above=0, at_most=LARGEST_CUTOFF),
     "noise.window": _factors(),
     "noise.source_distance_mm": c.number(at_least=0),
+    "noise.bowtie_mm": c.number(at_least=0),
 }
 
 RULES = {
@@ -184,6 +185,7 @@ RULES = {
     "noise.dose_range": _range(at_most=1),
     "noise.photons_range": _range(),
     "noise.cutoff_range": _range(at_most=LARGEST_CUTOFF),
+    "noise.current_range": _range(),
     "noise.target_dose": c.number(at_least=0, at_most=1),
     "model.name": _network_name(),
     "model.dtype": c.one_of(*DTYPES),

@@ -31,7 +31,10 @@ FREE_TO_CHANGE = (
 EXPORTED = ("weights", "window")
 
 # Keys of `config.noise` that training draws scans from: not of one scanner.
-DRAWN = ("dose_range", "photons_range", "cutoff_range", "target_dose")
+DRAWN = (
+    *("dose_range", "photons_range", "cutoff_range", "current_range"),
+    "target_dose",
+)
 
 
 def deal(config: ConfigDict) -> Deal:
@@ -85,7 +88,7 @@ def scan_ranges(config: ConfigDict) -> ScanRanges | None:
     noise = config.noise
     ranges = {
         name: tuple(noise[f"{name}_range"])
-        for name in ("dose", "photons", "cutoff")
+        for name in ("dose", "photons", "cutoff", "current")
         if any(noise[f"{name}_range"])
     }
     target_dose = noise.target_dose or None

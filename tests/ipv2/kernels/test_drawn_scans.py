@@ -55,6 +55,19 @@ def test_draws_are_log_uniform_and_independent():
     np.testing.assert_array_equal(scans["ratio"], scans["dose"])
 
 
+def test_the_current_multiplies_the_photons_and_changes_no_other_draw():
+    keys = _keys(4000)
+    plain, chosen = draw_scans(keys, PARAMS, ALL, filters=32)
+    ranges = dataclasses.replace(ALL, current=(0.5, 2.0))
+    scans, same = draw_scans(keys, PARAMS, ranges, filters=32)
+    np.testing.assert_array_equal(chosen, same)
+    np.testing.assert_array_equal(plain["dose"], scans["dose"])
+    current = np.asarray(scans["photons"] / plain["photons"])
+    place = np.log(current / 0.5) / math.log(4)
+    assert stats.kstest(place, "uniform").pvalue > 0.01
+    assert abs(stats.spearmanr(current, plain["photons"]).statistic) < 4 / 4000**0.5
+
+
 def test_filters_cover_the_range():
     responses = drawn_responses(PARAMS, ALL, 128)
     for place, cutoff in ((0, 0.5), (-1, 2.0)):
@@ -100,6 +113,7 @@ def test_it_works_inside_jit():
         ({"dose": (0.0, 0.5)}, "dose = "),
         ({"photons": (2e5, 1e5)}, "photons = "),
         ({"cutoff": (1.0, math.inf)}, "cutoff = "),
+        ({"current": (2.0, 0.5)}, "current = "),
     ],
 )
 def test_a_wrong_range_is_refused(ranges, words):

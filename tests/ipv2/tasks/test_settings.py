@@ -92,9 +92,12 @@ def test_ranges_are_drawn_where_they_are_given():
     config = ipv2_redcnn.get_config("simulated")
     assert settings.pair_params(config).ranges is None
     config.noise.dose_range = (0.01, 0.5)
+    config.noise.current_range = (0.4, 2.5)
     config.noise.target_dose = 1.0
     params = settings.pair_params(config)
-    assert params.ranges == ScanRanges(dose=(0.01, 0.5), target_dose=1.0)
+    assert params.ranges == ScanRanges(
+        dose=(0.01, 0.5), current=(0.4, 2.5), target_dose=1.0
+    )
     check_config(config)
 
 
@@ -102,6 +105,8 @@ def test_ranges_are_drawn_where_they_are_given():
     ("version", "changes", "words"),
     [
         ("v2", {"noise.dose_range": (0.01, 0.5)}, "noise.dose_range: got"),
+        ("v2", {"noise.current_range": (0.5, 2.0)}, "noise.current_range: got"),
+        ("simulated", {"noise.current_range": (2.0, 0.5)}, "noise.current_range: got"),
         ("gated", {"noise.target_dose": 0.5}, "noise.target_dose: got"),
         ("v2", {"train.shrink": 2}, "train.shrink: got 2"),
         ("simulated", {"noise.dose_range": (0.5, 0.1)}, "noise.dose_range: got"),
