@@ -18,9 +18,9 @@ def test_every_ray_through_the_cylinder_loses_the_same():
     radius = 120.0
     passed = np.asarray(bowtie_transmission(DISTANCE, radius, MU))
     chord = 2 * np.sqrt(np.maximum(radius**2 - np.asarray(DISTANCE, float) ** 2, 0))
-    # 1e-5: float32 of exponents up to 5.
+    # 1e-4: one ray touches the cylinder, where the root of a rounding error remains.
     np.testing.assert_allclose(
-        passed * np.exp(-MU * chord), math.exp(-2 * MU * radius), rtol=1e-5
+        passed * np.exp(-MU * chord), math.exp(-2 * MU * radius), rtol=1e-4
     )
     assert passed[50] == 1 and np.all(passed <= 1)
 
