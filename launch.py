@@ -11,8 +11,8 @@ Recipes:  configs/quickstart.py    purify, train and evaluate on embedded data
           configs/acq_digits.py    quantize a classifier of digits, all embedded
           configs/acq_r20_cifar10.py  your CIFAR ResNet; --config.teacher.weights=FILE
           configs/acq_r18.py, acq_r50.py, acq_mbv2.py  ImageNet networks of the hub
-Tasks:    ipv2: train, compare, evaluate, denoise, purify, simulate, calibrate; the
-          recipe's own without --task. Trained networks denoise your CT:
+Tasks:    ipv2: train, compare, evaluate, export, denoise, purify, simulate, calibrate;
+          the recipe's own without --task. Trained networks denoise your CT:
           --task denoise --config.denoise.input=DIR --config.denoise.output=DIR
           acq: quantize, evaluate
 Variants: each recipe's docstring lists them; every recipe has `smoke` (seconds).

@@ -3,7 +3,7 @@
 from common.config import ConfigDict
 
 # The kinds of training pairs, as overrides of `purify`: the two methods, IPv2's
-# ablations, and our extension.
+# ablations, and ours.
 PAIRS = {
     "none": {"version": "none"},
     "v1": {"version": "v1"},
@@ -12,8 +12,24 @@ PAIRS = {
     "no_add": {"version": "v2", "add_noise": "none"},
     "no_remove": {"version": "v2", "remove_noise": "none"},
     "aligned": {"version": "v2", "align_contour": True},
+    "registered": {"version": "registered"},
+    "simulated": {"version": "simulated"},
+    "gated": {"version": "gated"},
+    "weighted": {"version": "weighted"},
 }
 
+# Keys of `noise` for training alone.
+DRAWN = {
+    # `simulated` draws each example's scan from these, log-uniformly; (0, 0): the
+    # values above.
+    "dose_range": (0.0, 0.0),
+    "photons_range": (0.0, 0.0),
+    "cutoff_range": (0.0, 0.0),
+    "current_range": (0.0, 0.0),  # of a slice, over the series' mean
+    # Dose of the noise that `simulated` adds to its targets, for images without
+    # noise; 0: targets are the images.
+    "target_dose": 0.0,
+}
 
 DEFAULTS = {
     "method": "ipv2",
@@ -47,7 +63,10 @@ DEFAULTS = {
         "phantom_slices": 8,  # of each patient
     },
     "purify": {
-        "version": "v2",  # none, v1, v2
+        # none, v1, v2; registered (gt deformed onto lq); ours: simulated (noise on gt),
+        # gated (lq's noise where the breaths agree, simulated elsewhere), weighted (a
+        # loss where they agree)
+        "version": "v2",
         "variant": "robust",  # robust, reference
         "window": (-600.0, 1500.0),  # of the 8-bit grey levels of `reference`, HU
         "t": 0.1,  # v1: share of gt blended into the tissue
@@ -68,6 +87,8 @@ DEFAULTS = {
         "cutoff": 1.0,  # of the detector's Nyquist, up to 4; lower is softer
         "window": (),  # factors up to Nyquist, as task calibrate measures them
         "source_distance_mm": 0.0,  # of a fan beam, about 600; 0: parallel
+        "bowtie_mm": 0.0,  # radius of the water that the bowtie is made for; 0: none
+        **DRAWN,
     },
     "model": {
         "name": "redcnn",
@@ -75,6 +96,10 @@ DEFAULTS = {
         "channels": 1,  # input slices; 3: the slice and its two neighbours
         "width": 0,  # channels of the first layers; 0: as published
         "remat": False,  # recompute blocks in the backward pass, to save memory
+        # Task export: a file of the authors' weights of ffm, .pth or .safetensors, and
+        # the window of their grey levels, (centre, width) in HU. It is not published.
+        "weights": "",
+        "window": (-600.0, 1500.0),
     },
     "flow": {  # of the flow models fm and ffm
         "sampler": "euler",  # euler, heun, midpoint
@@ -96,6 +121,7 @@ DEFAULTS = {
         "loss": "mse",  # mse, l1
         "patch": 64,  # pixels
         "patches_per_slice": 4,
+        "shrink": 1,  # simulated: mean of n x n pixels, for targets of little noise
         "accumulate": 1,  # parts of a batch, run in turn to save memory
         "ema": 0.0,  # decay of averaged parameters, such as 0.999; 0: none
         "log": "50 steps",
@@ -105,11 +131,19 @@ DEFAULTS = {
     "evaluate": {
         "batch_size": 4,  # slices
         "slices": 0,  # how many of the split, evenly spread; 0: all
+        # Filters to measure beside the network: gaussian, tv, nlm, bm3d; (): none.
+        "filters": ("gaussian", "tv"),
+        # What to measure against: truth, gt (aligned with lq), or the test label of v1
+        # or v2, which ranks no networks. '': truth if known, else gt if the pairs are
+        # aligned, else v2.
+        "label": "",
     },
     # Task denoise: applies the network exported in the workdir to your CT.
     "denoise": {
         "input": "",  # a file, or a folder of one series or many volumes
         "output": "",  # folder to write; '': `denoised` in the workdir
+        "embedded": "",  # instead of input: phantom, sample_ct
+        "model": "",  # an export, or the folder of a run; '': the workdir's
         "overwrite": False,  # whether to replace existing results
         "batch_size": 1,  # slices or tiles at once, rounded up to the devices
         # Pixels; 0: whole slices; -1: 256 if results depend on the whole slice, else 0.

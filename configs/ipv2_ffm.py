@@ -5,6 +5,14 @@
 DIR is as for configs/ipv2_redcnn.py. The variants for the pairs are the same too
 (`none`, `v1`, `v2`, `no_background`, `no_add`, `no_remove`, `aligned`, `reference`).
 
+`authors` runs weights that the authors trained (--config.model.weights=FILE): three
+equal channels, unscaled time, 50 Euler steps, whole slices.
+
+  python launch.py --config configs/ipv2_ffm.py:authors --task export \
+      --config.model.weights=FILE --workdir runs/authors
+
+`--task denoise` and `evaluate` then take the same recipe and --workdir.
+
 More variants, joined by commas: `published` trains and samples like the authors'
 scripts, with whole 512 x 512 slices one by one, Adam at a constant 1e-4 for 200 epochs
 without clipping or averaging, three channels, 50 Euler steps, unscaled time and dropout
@@ -36,6 +44,14 @@ def _published(config: ConfigDict) -> None:
     config.train.accumulate = 1
 
 
+def _authors(config: ConfigDict) -> None:
+    config.model.channels = 3
+    config.model.remat = False
+    config.flow.steps = 50
+    config.flow.time_scale = 1.0
+    config.denoise.tile = 0
+
+
 def _smoke(config: ConfigDict) -> None:
     ipv2_redcnn.VARIANTS["smoke"](config)
     config.train.accumulate = 1
@@ -46,6 +62,7 @@ def _smoke(config: ConfigDict) -> None:
 
 VARIANTS: Variants = {
     **{name: v for name, v in ipv2_redcnn.VARIANTS.items() if name != "smoke"},
+    "authors": _authors,
     "published": _published,
     "smoke": _smoke,
 }

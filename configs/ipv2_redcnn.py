@@ -8,6 +8,8 @@ phantom.
 
 Variants, joined by commas: `none`, `v1`, `v2` (default); `no_background`, `no_add`,
 `no_remove` switch off one module of v2; `aligned` also aligns the body's outline;
+`registered`, `simulated`, `gated`, `weighted` are further kinds of pairs (see
+ipv2/training/pairs.py and ipv2/datasets/registration.py);
 `reference` has the published 8-bit masks and noise; `smoke` takes seconds.
 
 Hardware and time: a step takes about 1 s on two CPU cores. The full schedule on a GPU

@@ -5,8 +5,8 @@
 The data are real chest CT (one TCIA patient, downloaded from PyPI, 19 MB) and the
 phantom, or only the phantom without a network. The recipe simulates a breath and 2 % of
 the dose. It trains a small CNN-10 on the misaligned pairs as they are, on pairs
-purified by IPv1, and on pairs purified by IPv2. One table compares the three with the
-known truth; one picture shows a slice.
+purified by IPv1, and on pairs purified by IPv2. Tables of each data set compare the
+three, and filters without training, with the known truth; one picture shows a slice.
 """
 
 from common.config import ConfigDict

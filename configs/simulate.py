@@ -20,7 +20,7 @@ cores, after about ten seconds of compiling.
 
 from common.config import ConfigDict
 from common.recipe import Variants, apply_variants
-from configs.base_ipv2 import get_base
+from configs.base_ipv2 import DRAWN, get_base
 
 
 def _smoke(config: ConfigDict) -> None:
@@ -68,4 +68,6 @@ def get_config(variant: str = "default") -> ConfigDict:
 
     config.noise = get_base().noise  # configs/base_ipv2.py explains its keys
     del config.noise.dose, config.noise.input_dose
+    for key in DRAWN:  # of training
+        del config.noise[key]
     return apply_variants(config, variant, VARIANTS)

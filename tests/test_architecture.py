@@ -29,6 +29,9 @@ ALLOWED = {
     "ipv2/kernels": {"ipv2.kernels"} | CONVOLUTIONS,
     "ipv2/models": {"ipv2.kernels", "ipv2.models"} | CONVOLUTIONS,
     "ipv2/models/own_network.py": {"common.errors", "common.own_code"},
+    "ipv2/models/published_ffm.py": {
+        *("common.errors", "common.typing", "common.weights.wrappers"),
+    },
     "ipv2/ct_io": {"common", "ipv2.ct_io"},
     "ipv2/calibration": {
         *("common", "ipv2.calibration", "ipv2.kernels"),
@@ -49,7 +52,8 @@ ALLOWED = {
     },
     "ipv2/volumes": {
         *("common", "ipv2.ct_io", "ipv2.inference", "ipv2.kernels"),
-        *("ipv2.purification", "ipv2.training", "ipv2.volumes"),
+        *("ipv2.measures.noise_level", "ipv2.purification", "ipv2.training"),
+        "ipv2.volumes",
     },
     "ipv2/datasets": {
         *("common", "ipv2.ct_io", "ipv2.datasets", "ipv2.kernels"),

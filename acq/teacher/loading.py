@@ -13,13 +13,13 @@ from acq.teacher.advice import advice
 from acq.teacher.own_network import check_network
 from acq.teacher.settings import TeacherSettings, create_teacher, stated_record
 from acq.teacher.stated import check_stated
-from acq.weights.files import ACCEPTED, read_weights
 from acq.weights.hub import HubFile, fetch, hash_weights
 from acq.weights.names import naming_of, to_variables
-from acq.weights.other_kinds import weights_in
 from acq.weights.statistics import check_statistics
 from common.checkpoint import MANIFEST, load_manifest, load_variables
 from common.errors import UserError
+from common.weights.files import ACCEPTED, read_weights
+from common.weights.other_kinds import weights_in
 
 
 def load_teacher(settings: TeacherSettings) -> Classifier:

@@ -5,8 +5,7 @@ normalisation as weight, bias, running_mean and running_var. Or they have our na
 `params/conv1/kernel`, and the layouts of Flax. The user's own network also loads from
 PyTorch names, if its modules have the same names.
 
-A module that contains all tensors of a file may only wrap the network: PyTorch's
-DataParallel (`module.`), torch.compile, a Lightning module.
+Modules that only wrap the network do not count (`common.weights.wrappers`).
 
 Every tensor must fit. The error lists tensors that are left over, missing or of another
 shape. Only `num_batches_tracked` is ignored: it counts training steps.
@@ -15,7 +14,7 @@ shape. Only `num_batches_tracked` is ignored: it counts training steps.
 import dataclasses
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -26,12 +25,11 @@ from acq.weights.foreign_names import HEADS, NAMINGS, Naming
 from acq.weights.statistics import check_statistics
 from common.errors import UserError
 from common.typing import PyTree
+from common.weights.wrappers import unwrapped
 
 Tensors = Mapping[str, np.ndarray]
 _Path = tuple[str, ...]
 _MOST_NAMED = 4
-# How many wrapping modules are removed: more than in any real file.
-_MOST_WRAPPERS = 4
 
 _LEAVES = {
     "kernel": "weight",
@@ -126,7 +124,7 @@ def naming_of(tensors: Tensors, like: PyTree) -> str | None:
 
 def innermost(tensors: Tensors) -> dict[str, np.ndarray]:
     """Returns the tensors, named without the modules that contain all of them."""
-    *_, inner = _unwrapped(tensors)
+    *_, inner = unwrapped(tensors)
     return {inner[name]: tensor for name, tensor in tensors.items()}
 
 
@@ -164,7 +162,7 @@ def _best_match(tensors: Tensors, shapes: Mapping[_Path, Any]) -> _Match:
     theirs = {_torch_name(path): path for path in shapes}
     namings = {"": Naming(rules=()), **NAMINGS}
     for inner, (which, naming) in itertools.product(
-        _unwrapped(tensors), namings.items()
+        unwrapped(tensors), namings.items()
     ):
         rewritten = {n: naming.rewrite(inner[n], head) for n in tensors}
         keys = {n: name.replace(".", "_") for n, name in rewritten.items()}
@@ -174,20 +172,6 @@ def _best_match(tensors: Tensors, shapes: Mapping[_Path, Any]) -> _Match:
             match = _without_biases(match, tensors, renamed)
         matches.append(match)
     return min(matches, key=lambda match: len(match.missing) + len(match.left_over))
-
-
-def _unwrapped(names: Iterable[str]) -> Iterator[dict[str, str]]:
-    """Yields the names, then the names inside each module that contains all of them."""
-    inner = {name: name for name in names}
-    yield inner
-    for _ in range(_MOST_WRAPPERS):
-        parts = {name: rest.partition(".") for name, rest in inner.items()}
-        if len({first for first, _, _ in parts.values()}) != 1:
-            return
-        inner = {name: rest for name, (_, _, rest) in parts.items()}
-        if not all(inner.values()):
-            return
-        yield inner
 
 
 def _matched(

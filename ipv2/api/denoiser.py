@@ -3,18 +3,16 @@
 import dataclasses
 import functools
 import os
-from pathlib import Path
 
 import numpy as np
 
-from common.checkpoint import MANIFEST
 from common.devices import replicate
 from common.typing import PyTree
 from ipv2.api.arguments import Image, after, require_whole, take_image
 from ipv2.inference.apply import Applier
 from ipv2.inference.tiling import create_tiling
-from ipv2.inference.trained import Trained, load_trained
-from ipv2.training.denoiser import channels_of, make_denoise
+from ipv2.inference.trained import Trained, find_export, load_trained
+from ipv2.training.denoiser import make_denoise
 from ipv2.training.denoiser_spec import DenoiserSpec, Sampling
 from ipv2.volumes.checks import check_axial, check_neighbours
 from ipv2.volumes.denoised import (
@@ -74,8 +72,9 @@ class TrainedDenoiser:
         """Returns the image with less noise.
 
         Padding stays as it is, and HU are clipped to the range that the input's slice
-        is stored in. The result is that of `--task denoise`, before a file rounds to
-        whole HU.
+        is stored in. A network in windowed grey, such as the published FFM, changes no
+        pixel outside of its window. The result is that of `--task denoise`, before a
+        file rounds to whole HU.
 
         Args:
           image: a scan, or an array of HU, at least 16 x 16 pixels. A network that sees
@@ -102,17 +101,18 @@ class TrainedDenoiser:
         ):
             require_whole(key, value, at_least)
         check_axial(scan, scan.shape)
-        check_neighbours(scan, channels_of(model))
+        check_neighbours(scan, trained.denoiser.slices)
         applier = Applier(
             make_denoise(trained.denoiser),
             self._variables,
-            channels=channels_of(model),
+            channels=trained.denoiser.slices,
             batch_size=batch_size,
             tiling=create_tiling(
                 tile=tile, overlap=overlap, radius=trained.radius, stride=model.stride
             ),
         )
-        stored = np.stack([hu for _, hu in denoised_slices(scan.source(), applier)])
+        slices = denoised_slices(scan.source(), applier, trained)
+        stored = np.stack([hu for _, hu in slices])
         described = derivation_description(trained, applier.tiling)
         return back(
             with_result(
@@ -130,7 +130,7 @@ class TrainedDenoiser:
 
 
 def load_denoiser(export: str | os.PathLike[str]) -> TrainedDenoiser:
-    """Returns the network that a training run exported; needs no recipe.
+    """Returns the network that a training run or task export wrote; needs no recipe.
 
     A flow has the sampler of its export. Older exports do not state one; their flows
     have that of this project's recipes, and a line in the log says so.
@@ -141,7 +141,4 @@ def load_denoiser(export: str | os.PathLike[str]) -> TrainedDenoiser:
     Raises:
       UserError: there is no export, it is damaged, or its network cannot be imported.
     """
-    path = Path(export)
-    if not (path / MANIFEST).exists() and (path / "export" / MANIFEST).exists():
-        path = path / "export"
-    return TrainedDenoiser(trained=load_trained(path))
+    return TrainedDenoiser(trained=load_trained(find_export(export)))

@@ -36,9 +36,10 @@ def simulate_low_dose(
 ) -> Image:
     """Returns the scan at a lower dose, with added photon and electronic noise.
 
-    The noise model is in `ipv2.kernels.photon_noise`. Padding stays as it is, and HU
-    are clipped to the range that scanners store. The result is that of `--task
-    simulate`, before a file rounds to whole HU.
+    The noise model is in `ipv2.kernels.photon_noise`. A scan read from DICOM has the
+    tube current of each slice, and the slice's photons follow it. Padding stays as it
+    is, and HU are clipped to the range that scanners store. The result is that of
+    `--task simulate`, before a file rounds to whole HU.
 
     Args:
       image: a scan, or an array of HU, at least 16 x 16 pixels.
@@ -50,7 +51,8 @@ def simulate_low_dose(
         below the input folder without the extension: 'p1/scan'.
       batch_size: slices at once; changes memory, and last bits.
       **scanner: other fields of `DoseParams`: input_dose, photons,
-        electronic_variance, views, filter_name, cutoff, window, source_distance_mm.
+        electronic_variance, views, filter_name, cutoff, window, source_distance_mm,
+        bowtie_mm.
 
     Returns:
       HU, with the type and shape of `image`.
@@ -75,7 +77,7 @@ def simulate_low_dose(
     )
     stored = np.stack([hu for _, hu in slices])
     fraction = params.dose / params.input_dose
-    described = derivation_description(params, seed, scan.shape)
+    described = derivation_description(params, seed, scan.shape, scan.relative_current)
     return back(
         with_result(
             scan,

@@ -8,8 +8,9 @@ views, f in cycles a pixel and pixels of size D mm, at the point r
     V = exp(p) / N0 + sigma_e^2 exp(2 p) / N0^2                   [HU^2 pixel^2]
 
 s(r, theta) = x cos(theta) - y sin(theta) is the ray through r, and p is its line
-integral, computed from the image. Integrated over the frequencies, S is the variance of
-Kak and Slaney (1988, section 5.2); S also describes the direction of the noise.
+integral, computed from the image, plus what a bowtie filter absorbs. Integrated over
+the frequencies, S is the variance of Kak and Slaney (1988, section 5.2); S also
+describes the direction of the noise.
 
 A patch is measured with a Hann taper: its expected periodogram is S convolved with the
 taper's spectrum.
@@ -25,6 +26,7 @@ from jaxtyping import Array, Float
 
 from ipv2.calibration.flat_patches import SIZE, FlatPatches
 from ipv2.kernels import photon_noise, projection, smoothing
+from ipv2.kernels.bowtie import bowtie_transmission
 from ipv2.kernels.reconstruction_filter import filter_response
 
 # Line integrals use a slightly smoothed image, because noise in them would raise the
@@ -71,10 +73,18 @@ def _ray_tables(
     geometry: projection.Geometry,
     mu: Float[Array, "b h w"],
     spacing: Float[Array, " b"],
+    bowtie_mm: Array,
+    mu_water: Array,
 ) -> tuple[Array, Array]:
-    """Returns exp(p) and exp(2 p), averaged over a taper's width on the detector."""
+    """Returns exp(p) and exp(2 p), averaged over a taper's width on the detector.
+
+    p includes what the bowtie filter absorbs.
+    """
     line = projection.project(geometry, mu) * spacing[:, None, None]
     line = jnp.maximum(line, 0.0)
+    ray = jnp.arange(geometry.detectors) - geometry.detectors // 2
+    passed = bowtie_transmission(ray[None] * spacing[:, None], bowtie_mm, mu_water)
+    line = line - jnp.log(passed)[:, None]
     position = np.arange(SIZE) - SIZE / 2 + 0.5
     power = (0.5 - 0.5 * np.cos(2 * np.pi * (position / SIZE + 0.5))) ** 2
     spread = float(np.sqrt(np.sum(power * position**2) / np.sum(power)))
@@ -95,6 +105,7 @@ def ray_variances(
     *,
     views: int | None,
     mu_water_per_mm: float,
+    bowtie_mm: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns the spectra for one photon per ray and for one photon^2 of electronics.
 
@@ -104,6 +115,7 @@ def ray_variances(
       patches: the patches.
       views: views of the simulated scan; None for the longer side.
       mu_water_per_mm: attenuation of water.
+      bowtie_mm: bowtie filter, see `DoseParams`.
 
     Returns:
       The parts of photons and electronics, (k, 32, 32) each, in HU^2 pixel^2, without
@@ -116,7 +128,13 @@ def ray_variances(
     mu = photon_noise.hu_to_attenuation(smooth, mu_water_per_mm)
     tables = [
         np.asarray(table)
-        for table in _ray_tables(geometry, mu, jnp.asarray(spacing_mm, jnp.float32))
+        for table in _ray_tables(
+            geometry,
+            mu,
+            jnp.asarray(spacing_mm, jnp.float32),
+            jnp.float32(bowtie_mm),
+            jnp.float32(mu_water_per_mm),
+        )
     ]
     weight = _directions(angle)
     h, w = image_hu.shape[-2:]

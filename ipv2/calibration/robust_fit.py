@@ -1,5 +1,7 @@
 """Fits a scanner to flat patches: leaves out outliers and selects the filter."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from common.errors import UserError
@@ -21,9 +23,49 @@ _EVIDENT = 2.0
 _STARVED = 0.3
 
 
+class RobustFit(NamedTuple):
+    """The best fit and what it was fitted to.
+
+    Attributes:
+      fit: the parameters.
+      spectra: the patches without those that hold anatomy or artefacts.
+      textured: (k,) patches whose anatomy was fitted.
+      electronic_variance: the given value; None if it was fitted.
+    """
+
+    fit: spectrum_fit.Fit
+    spectra: spectrum_fit.Spectra
+    textured: np.ndarray
+    electronic_variance: float | None
+
+    @property
+    def level(self) -> np.ndarray:
+        """(k,) measured over modelled noise of each patch."""
+        noise = self.spectra.power - self.fit.anatomy
+        return noise.sum(axis=1) / self.fit.noise.sum(axis=1)
+
+    @property
+    def log_photons(self) -> float:
+        """Logarithm of N0, scaled so that measured and modelled variances agree."""
+        return -self.fit.log_alpha - float(np.log(np.mean(self.level)))
+
+    def again(
+        self, family: spectrum_fit.Family, anatomy_power: float = 3.0
+    ) -> "RobustFit":
+        """Returns the fit of another family, or of other anatomy, to the same data."""
+        fitted = spectrum_fit.fit(
+            self.spectra,
+            family,
+            electronic_variance=self.electronic_variance,
+            textured=self.textured,
+            anatomy_power=anatomy_power,
+        )
+        return self._replace(fit=fitted)
+
+
 def robust_fit(
     spectra: spectrum_fit.Spectra, electronic_variance: float | None, *, texture: bool
-) -> tuple[spectrum_fit.Fit, spectrum_fit.Spectra]:
+) -> RobustFit:
     """Returns the best fit without patches that hold anatomy or artefacts."""
     fitted = spectrum_fit.fit(
         spectra,
@@ -31,7 +73,7 @@ def robust_fit(
         electronic_variance=electronic_variance,
         textured=np.zeros(len(spectra.power), bool),
     )
-    corrected = spectra
+    corrected, textured = spectra, np.zeros(len(spectra.power), bool)
     for _ in range(_ROUNDS):
         corrected = spectrum_fit.with_logarithm(
             spectra, fitted.log_alpha, fitted.electronic_variance
@@ -48,7 +90,7 @@ def robust_fit(
         spectra, corrected = spectra.take(keep), corrected.take(keep)
         textured = (fitted.evidence > _EVIDENT)[keep] & texture
         fitted = _best_fit(corrected, electronic_variance, textured)
-    return fitted, corrected
+    return RobustFit(fitted, corrected, textured, electronic_variance)
 
 
 def _ordinary(fitted: spectrum_fit.Fit, spectra: spectrum_fit.Spectra) -> np.ndarray:

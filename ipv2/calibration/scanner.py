@@ -2,7 +2,7 @@
 
 `calibrate` reads normal-dose images, or a low-dose and a normal-dose image of one
 patient. It returns the parameters with which `simulate_low_dose` makes noise of the
-same level and texture. It compares flat patches of soft tissue (`flat_patches`,
+same level and texture. It compares patches (`flat_patches`, `body_patches`,
 `patch_spectra`) with the spectrum that the model predicts for each of them from the
 line integrals through it (`ray_noise`, `spectrum_fit`, `robust_fit`). Photons are those
 of the model: thicker slices, more views or more tube current mean more photons.
@@ -10,30 +10,46 @@ of the model: thicker slices, more views or more tube current mean more photons.
 A pair also gives the electronic noise. Electronics' noise grows as 1 / dose^2 and
 exp(2 p), photons' noise as 1 / dose and exp(p). So two doses separate them; a single
 normal-dose image does not, and the given variance is kept. If both images show the same
-anatomy at the same place, only their difference is used: anatomy cancels in it, and a
-simulation has to add exactly this difference. Its noise is the sum of both if the scans
-are independent. It is low minus normal if the low dose was made from the normal dose's
-raw data, as in public quarter-dose collections. The correlation of the difference with
-the normal-dose image decides between the two.
+anatomy at the same place, only their difference is used, in all slices and all of the
+body: anatomy cancels in it, and a simulation has to add exactly this difference. It
+also shows the bowtie filter, by how noise rises from the centre to the edge. Its noise
+is the sum of both if the scans are independent. It is low minus normal if the low dose
+was made from the normal dose's raw data, as in public quarter-dose collections. The
+correlation of the difference with the normal-dose image decides between the two.
 """
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from common.errors import UserError
-from ipv2.calibration import flat_patches, spectrum_fit
-from ipv2.calibration.patch_spectra import Channel, pair_spectra, patch_spectra
-from ipv2.calibration.robust_fit import robust_fit, texture_error, variance_hu2
+from ipv2.calibration import scan_input, spectrum_fit
+from ipv2.calibration.bowtie_fit import NONE, BowtieFit, fit_bowtie
+from ipv2.calibration.pair_spectra import (
+    Pair,
+    difference_spectra,
+    relation_of,
+    some_slices,
+    unaligned_spectra,
+)
+from ipv2.calibration.patch_spectra import flat_spectra
+from ipv2.calibration.photons_error import photons_error
+from ipv2.calibration.robust_fit import (
+    RobustFit,
+    robust_fit,
+    texture_error,
+    variance_hu2,
+)
 from ipv2.kernels import photon_noise
 
-_SLICES = 24
 # Noise below this is only rounding to whole HU, or none.
 _LEAST_NOISE_HU = 0.5
 # No scanner's noise has a larger misfit of the radial NPS.
 _NO_NOISE = 0.5
+# Larger errors of the photons are stated as a factor.
+_LARGE_ERROR = 0.5
 # Photons^2: an electronic variance whose error exceeds this, and half its value, counts
 # as unknown.
 _VAGUE_VARIANCE = 10.0
@@ -43,13 +59,13 @@ _VAGUE_VARIANCE = 10.0
 class Calibration:
     """The parameters of a scanner and protocol for `simulate_low_dose`, with errors.
 
-    Errors are relative standard errors between slices (between patches if there are
-    fewer than four slices). They assume that the model is right; `level_spread` and
-    `texture_error` measure how far it is.
+    `photons_error` includes what may be wrong in the model, see `photons_error.py`. The
+    other errors are statistical, between slices or patches, and assume that the model
+    is right; `level_spread` and `texture_error` measure how far it is.
 
     Attributes:
       photons: photons per ray at normal dose.
-      photons_error: relative standard error, with unknown kernel.
+      photons_error: relative standard error (of the logarithm), model errors included.
       electronic_variance: photons^2.
       electronic_error: standard error, photons^2; None if the images cannot determine
         the variance, which is then the given one.
@@ -69,6 +85,9 @@ class Calibration:
       texture_error: root mean square of the relative misfit of the radial NPS, weighted
         by its power.
       relation: for a pair: 'independent', 'inserted', 'unaligned'; '' for one image.
+      bowtie_mm: radius of the bowtie filter's water cylinder, see `DoseParams`; 0 if
+        the images do not determine it.
+      bowtie_error: relative standard error; None if they do not.
     """
 
     photons: float
@@ -88,6 +107,8 @@ class Calibration:
     level_spread: float
     texture_error: float
     relation: str
+    bowtie_mm: float = 0.0
+    bowtie_error: float | None = None
 
     def dose_params(
         self, dose: float, input_dose: float = 1.0
@@ -103,14 +124,15 @@ class Calibration:
             filter_name=self.filter_name,
             cutoff=self.cutoff,
             window=self.window,
+            bowtie_mm=self.bowtie_mm,
         )
 
     def describe(self) -> list[str]:
         """Returns lines for people: values, errors, and what is unknown."""
-        percent = 100 * self.photons_error
-        lines = [
-            f"photons per ray at normal dose: {self.photons:.3g} +- {percent:.0f} %"
-        ]
+        error = f"+- {100 * self.photons_error:.0f} %"
+        if self.photons_error > _LARGE_ERROR:
+            error = f"within a factor of {math.exp(self.photons_error):.2g}"
+        lines = [f"photons per ray at normal dose: {self.photons:.3g} {error}"]
         if self.electronic_error is None:
             lines.append(
                 f"electronic noise: not identified, {self.electronic_variance:g} "
@@ -133,11 +155,18 @@ class Calibration:
                 f"{100 * self.cutoff_error:.1f} %"
             )
         lines.append(
-            f"noise of {self.patches} flat patches in {self.slices} slices: "
+            f"noise of {self.patches} patches in {self.slices} slices: "
             f"{self.noise_hu:.1f} HU measured, {self.model_hu:.1f} HU by the model; "
             f"NPS misfit {100 * self.texture_error:.0f} %, level between slices "
             f"+- {100 * self.level_spread:.0f} %"
         )
+        if self.bowtie_error is None:
+            lines.append("bowtie filter: not identified, none assumed")
+        else:
+            lines.append(
+                f"bowtie filter: for {self.bowtie_mm:.0f} mm of water +- "
+                f"{100 * self.bowtie_error:.0f} %"
+            )
         if self.relation:
             lines.append(f"pair: {_RELATIONS[self.relation]}")
         if self.level_spread > 0.1:
@@ -162,6 +191,7 @@ def calibrate(
     spacing_mm: Any,
     *,
     dose: Any = None,
+    relative_current: Any = None,
     electronic_variance: float = 10.0,
     views: int | None = None,
     mu_water_per_mm: float = 0.0192,
@@ -170,11 +200,13 @@ def calibrate(
 
     Args:
       images_hu: `*b h w` images in HU of one scanner and protocol, at normal dose, some
-        with soft tissue; or a pair (low, normal) of such images, of the same shape. Of
-        more than 24 slices, 24 evenly spaced ones are used.
+        with soft tissue; or a pair (low, normal) of such images, of the same shape. An
+        aligned pair is used whole; else of more than 24 slices, 24 evenly spaced ones.
       spacing_mm: size of the square pixels; see `simulate_low_dose`.
       dose: dose of the images as a fraction of normal dose, 1 if None; for a pair that
         of the low-dose image (normal is 1), or (low, normal), `math.inf` for no noise.
+      relative_current: tube current of each slice over the series' mean, `*b`, which
+        multiplies the dose; for a pair also (low, normal). 1 if None.
       electronic_variance: photons^2, assumed if the images cannot determine it.
       views: views of the scan that will be simulated; see `DoseParams`.
       mu_water_per_mm: attenuation of water.
@@ -183,165 +215,116 @@ def calibrate(
       UserError: The input is not HU or does not fit together, a pair has no dose, or
         there is no flat soft tissue with noise.
     """
-    pair = isinstance(images_hu, tuple)
-    images, spacing = _chosen_slices(images_hu if pair else (images_hu,), spacing_mm)
-    doses = _doses(dose, pair)
-    relation, spectra = _spectra(images, spacing, doses, views, mu_water_per_mm)
+    images = images_hu if isinstance(images_hu, tuple) else (images_hu,)
+    flat, spacing, doses = scan_input.checked(
+        images, spacing_mm, dose, relative_current
+    )
+    model = _Model(views, mu_water_per_mm, electronic_variance)
+    if len(flat) == 2:
+        pair = Pair(flat[0], flat[1], spacing, (doses[0], doses[1]))
+        return _of_pair(pair, model)
+    some = some_slices(len(spacing))
+    image = np.asarray(flat[0][some], np.float32)
+    spectra = flat_spectra(image, doses[0][some], spacing[some], *model.geometry)
+    return _calibration(_fitted(spectra, model, ""), model, "", NONE)
+
+
+class _Model(NamedTuple):
+    """What a calibration takes as given."""
+
+    views: int | None
+    mu_water_per_mm: float
+    electronic_variance: float
+
+    @property
+    def geometry(self) -> tuple[int | None, float]:
+        """Views and water, as the spectra need them."""
+        return self.views, self.mu_water_per_mm
+
+
+def _of_pair(pair: Pair, model: _Model) -> "Calibration":
+    """Returns the calibration of a pair, with the bowtie filter if it is aligned."""
+    relation = relation_of(pair)
+    if relation == "unaligned":
+        spectra = unaligned_spectra(pair, *model.geometry)
+        return _calibration(_fitted(spectra, model, relation), model, relation, NONE)
+    spectra = difference_spectra(pair, relation, *model.geometry)
+    found = _fitted(spectra, model, relation)
+    bowtie = fit_bowtie(pair, relation, found.fit, *model.geometry)
+    if bowtie.radius_mm:
+        spectra = difference_spectra(pair, relation, *model.geometry, bowtie.radius_mm)
+        found = _fitted(spectra, model, relation)
+    return _calibration(found, model, relation, bowtie)
+
+
+def _fitted(spectra: spectrum_fit.Spectra, model: _Model, relation: str) -> RobustFit:
+    """Fits photons, kernel and, to the doses of a pair, electronic noise."""
     _require_noise(spectra)
     # Anatomy cancels in a difference.
     texture = relation in ("", "unaligned")
-    fitted, fitted_spectra = robust_fit(
-        spectra, None if pair else electronic_variance, texture=texture
-    )
-    q_error = float(fitted.errors[1]) if pair else None
-    if q_error is not None and q_error > max(
-        fitted.electronic_variance / 2, _VAGUE_VARIANCE
-    ):
-        fitted, fitted_spectra = robust_fit(
-            spectra, electronic_variance, texture=texture
-        )
-        q_error = None
-    return _calibration(
-        fitted,
-        fitted_spectra,
-        q_error,
-        views=views,
-        mu_water_per_mm=mu_water_per_mm,
-        relation=relation,
-    )
-
-
-def _chosen_slices(
-    images_hu: tuple[Any, ...], spacing_mm: Any
-) -> tuple[list[np.ndarray], np.ndarray]:
-    """Returns evenly spaced slices of each image, float32, and their pixel sizes."""
-    images = [_checked(image, spacing_mm) for image in images_hu]
-    if len(images) > 2 or images[0].shape != images[-1].shape:
-        raise UserError(
-            "a pair must be (low, normal), two images of one shape; got "
-            f"{[image.shape for image in images]}."
-        )
-    spacing = _spacing(spacing_mm, images[0].shape[:-2])
-    chosen = np.unique(np.linspace(0, len(spacing) - 1, _SLICES).round().astype(int))
-    flat = [image.reshape(-1, *image.shape[-2:]) for image in images]
-    return [np.asarray(image[chosen], np.float32) for image in flat], spacing[chosen]
-
-
-def _spectra(
-    images: list[np.ndarray],
-    spacing: np.ndarray,
-    doses: tuple[float, ...],
-    views: int | None,
-    mu_water: float,
-) -> tuple[str, spectrum_fit.Spectra]:
-    """Returns the relation of a pair, '' for one image, and the spectra to fit."""
-    if len(images) == 2:
-        relation, parts = pair_spectra(images, spacing, doses, views, mu_water)
-        joined = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return relation, spectrum_fit.Spectra(*joined)
-    (image,) = images
-    channel = Channel(image, 1 / doses[0], 1 / doses[0] ** 2)
-    patches = flat_patches.flat_patches(image)
-    return "", patch_spectra(channel, image, patches, spacing, views, mu_water)
-
-
-def _checked(image_hu: Any, spacing_mm: Any) -> np.ndarray:
-    image = np.asarray(image_hu)
-    try:
-        photon_noise.check_image(image)
-        photon_noise.slice_spacing(spacing_mm, image.shape[:-2])
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    if min(image.shape[-2:]) < 2 * flat_patches.SIZE:
-        raise UserError(
-            f"image_hu: got {image.shape[-2:]} pixels, accepted: at least twice the "
-            f"{flat_patches.SIZE} x {flat_patches.SIZE} pixels of a patch."
-        )
-    return image
-
-
-def _spacing(spacing_mm: Any, batch: tuple[int, ...]) -> np.ndarray:
-    return np.asarray(photon_noise.slice_spacing(spacing_mm, batch), np.float64)
-
-
-def _doses(dose: Any, pair: bool) -> tuple[float, ...]:
-    if pair and dose is None:
-        raise UserError(
-            "dose is missing: a pair needs that of its low-dose image, as a fraction "
-            "of normal dose (0.25 for a quarter), or (low, normal)."
-        )
-    doses = np.atleast_1d(np.asarray(1.0 if dose is None else dose, float))
-    if pair and doses.size == 1:
-        doses = np.append(doses, 1.0)
-    if doses.size != 1 + pair or not np.all(doses > 0) or doses[0] > 1:
-        raise UserError(
-            f"dose = {dose}; fractions of normal dose in (0, 1], "
-            + ("(low, normal)." if pair else "one number.")
-        )
-    if pair and not doses[0] < doses[1]:
-        raise UserError(f"dose = {dose}; the first image of a pair is the low dose.")
-    return tuple(float(value) for value in doses)
+    given = model.electronic_variance
+    if not relation:
+        return robust_fit(spectra, given, texture=texture)
+    found = robust_fit(spectra, None, texture=texture)
+    least = max(found.fit.electronic_variance / 2, _VAGUE_VARIANCE)
+    if float(found.fit.errors[1]) > least:
+        return robust_fit(spectra, given, texture=texture)
+    return found
 
 
 def _require_noise(spectra: spectrum_fit.Spectra) -> None:
     deviation = math.sqrt(float(np.median(variance_hu2(spectra.power))))
     if deviation < _LEAST_NOISE_HU:
         raise UserError(
-            f"the flat patches hold noise of {deviation:.2f} HU: too little for a "
+            f"the patches hold noise of {deviation:.2f} HU: too little for a "
             "calibration. Give the scanner's images, neither denoised nor averaged."
         )
 
 
 def _calibration(
-    fitted: spectrum_fit.Fit,
-    spectra: spectrum_fit.Spectra,
-    electronic_error: float | None,
-    *,
-    views: int | None,
-    mu_water_per_mm: float,
-    relation: str,
+    found: RobustFit, model: _Model, relation: str, bowtie: BowtieFit
 ) -> Calibration:
     """Returns the fit's numbers, with the level scaled so that variances agree.
 
     The likelihood gives every frequency and direction the same weight. If the model is
     only nearly right, its level is not that of the variance.
     """
+    fitted, spectra = found.fit, found.spectra
     noise = spectra.power - fitted.anatomy
-    ratio = noise.sum(axis=1) / fitted.noise.sum(axis=1)
+    ratio = found.level
     level = float(np.mean(ratio))
-    model = level * fitted.noise
+    expected = level * fitted.noise
     groups = np.unique(spectra.group)
     by_group = [np.median(ratio[spectra.group == group]) for group in groups]
-    misfit = texture_error(model, noise)
+    level_spread = float(np.std(np.log(np.maximum(by_group, 1e-6)))) / 2
+    misfit = texture_error(expected, noise)
     if misfit > _NO_NOISE:
         raise UserError(
-            f"no usable flat region: the spectrum of {len(ratio)} patches is "
+            f"no usable flat region: the spectrum of {spectra.count.sum()} patches is "
             f"{100 * misfit:.0f} % off that of any scanner's noise. They hold "
             "edges or a pattern; give slices with heart, liver or muscle."
         )
     window = fitted.family.window(fitted.shape)
-    electronic_variance = fitted.electronic_variance
-    if electronic_error is not None:
-        electronic_variance, electronic_error = (
-            electronic_variance / level,
-            electronic_error / level,
-        )
+    is_fitted = found.electronic_variance is None
+    scale = 1 / level if is_fitted else 1.0
     return Calibration(
-        photons=math.exp(-fitted.log_alpha) / level,
-        photons_error=float(fitted.errors[0]),
-        electronic_variance=electronic_variance,
-        electronic_error=electronic_error,
+        photons=math.exp(found.log_photons),
+        photons_error=photons_error(found, level_spread, bowtie.photons_error),
+        electronic_variance=fitted.electronic_variance * scale,
+        electronic_error=float(fitted.errors[1]) * scale if is_fitted else None,
         filter_name=fitted.family.filter_name,
         cutoff=fitted.family.cutoff(fitted.shape),
         cutoff_error=None if window else float(fitted.errors[2]),
         window=window,
-        views=views,
-        mu_water_per_mm=mu_water_per_mm,
-        patches=len(ratio),
+        views=model.views,
+        mu_water_per_mm=model.mu_water_per_mm,
+        patches=int(spectra.count.sum()),
         slices=len(groups),
         noise_hu=math.sqrt(max(float(np.mean(variance_hu2(noise))), 0.0)),
-        model_hu=math.sqrt(float(np.mean(variance_hu2(model)))),
-        level_spread=float(np.std(np.log(np.maximum(by_group, 1e-6)))) / 2,
+        model_hu=math.sqrt(float(np.mean(variance_hu2(expected)))),
+        level_spread=level_spread,
         texture_error=misfit,
         relation=relation,
+        bowtie_mm=bowtie.radius_mm,
+        bowtie_error=bowtie.error if bowtie.radius_mm else None,
     )

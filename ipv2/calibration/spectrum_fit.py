@@ -11,8 +11,10 @@ anatomy b_k >= 0 of the patch. P and S are both raised by 1 % of the patch's mea
 so frequencies that the kernel blocks do not influence the fit.
 
 Fisher scoring finds the maximum, with b_k eliminated. Errors are "sandwich" errors
-(Huber 1967; White 1982) between groups: they hold for overlapping patches, and for
-slices whose level differs by more than the model explains.
+(Huber 1967; White 1982): the larger of those between groups, which hold for overlapping
+patches, and for slices whose level differs by more than the model explains, and of
+those between patches, since few groups can agree by chance. They do not hold what is
+wrong in the model: see `photons_error`.
 """
 
 import dataclasses
@@ -30,10 +32,11 @@ from ipv2.calibration.flat_patches import SIZE
 NAMED = ("hann", "cosine", "hamming", "shepp-logan")
 _LEAST_CUTOFF, _MOST_CUTOFF = 0.1, 4.0
 _STARTS = (0.2, 0.35, 0.6, 1.0, 1.7, 3.0)
-# Windows: factors at multiples of 1/32 cycle per pixel. They are 1 up to 4/32, where
-# anatomy hides the noise; the last, at the detector's end, repeats the one before.
-_KNOTS, _FIRST = 17, 5
+# Windows: factors at multiples of 1/32 cycle per pixel.
+_KNOTS = 17
 _LEAST_FACTOR, _MOST_FACTOR = 0.05, 20.0
+# Terms of the logarithm of a window, and their largest size.
+_TERMS, _LARGEST = 2, 6.0
 # Used range in cycles per pixel: from three steps of a patch's spectrum to just below
 # the detector's end.
 _LOWEST, _HIGHEST = 0.09, 0.47
@@ -54,6 +57,7 @@ class Spectra(NamedTuple):
       electronics: c2 B_k.
       scale: (k,) factor from the variance of a ray to these units.
       group: (k,) group of each patch; patches of different groups are independent.
+      count: (k,) number of patches whose mean each row is.
     """
 
     power: Float[np.ndarray, "k f"]
@@ -61,6 +65,7 @@ class Spectra(NamedTuple):
     electronics: Float[np.ndarray, "k f"]
     scale: np.ndarray
     group: np.ndarray
+    count: np.ndarray
 
     def take(self, which: np.ndarray) -> "Spectra":
         """Returns some of the patches."""
@@ -119,14 +124,14 @@ class Family(NamedTuple):
     Attributes:
       filter_name: a name of `reconstruction_filter.FILTERS`.
       starts: start values of the parameters, each (p,).
-      limits: (lowest, highest) value of every parameter.
+      limits: (lowest, highest) values of the parameters.
       cutoff: returns the cutoff for parameters.
       window: returns the window for parameters.
     """
 
     filter_name: str
     starts: tuple[tuple[float, ...], ...]
-    limits: tuple[float, float]
+    limits: tuple[np.ndarray, np.ndarray]
     cutoff: Callable[[np.ndarray], float]
     window: Callable[[np.ndarray], tuple[float, ...]]
 
@@ -170,26 +175,40 @@ def named_family(filter_name: str) -> Family:
     return Family(
         filter_name,
         tuple((math.log(cutoff),) for cutoff in _STARTS),
-        (math.log(_LEAST_CUTOFF), math.log(_MOST_CUTOFF)),
+        (np.log([_LEAST_CUTOFF]), np.log([_MOST_CUTOFF])),
         lambda shape: min(math.exp(shape[0]), _MOST_CUTOFF),
         lambda shape: (),
     )
 
 
-def window_family(like: Fit) -> Family:
-    """Returns the filter of a fit times free factors at evenly spaced frequencies."""
-    cutoff = like.family.cutoff(like.shape)
-    free = _KNOTS - 1 - _FIRST
+def window_family(like: Fit, terms: int = _TERMS) -> Family:
+    """Returns the named filter of a fit, its cutoff free, times a smooth window.
+
+    The first parameter is log cutoff, the others are the a_j of the window.
+    The window's logarithm is sum_j a_j (1 - cos(2 pi j f)) / 2, f in cycles per pixel
+    and j from 1: even in f, as a kernel is, and 1 at f = 0, since a scanner keeps the
+    HU of large objects. So the noise at low frequencies, which anatomy hides, follows
+    from that at higher ones, and the error of the photons includes how well it does.
+    """
+    start = math.log(like.family.cutoff(like.shape))
+    lowest, highest = (
+        np.array([math.log(cutoff), *[size] * terms])
+        for cutoff, size in ((_LEAST_CUTOFF, -_LARGEST), (_MOST_CUTOFF, _LARGEST))
+    )
+    order = np.arange(1, terms + 1)
+    cosine = np.cos(np.pi * order * np.linspace(0, 1, _KNOTS)[:, None])
+    limits = math.log(_LEAST_FACTOR), math.log(_MOST_FACTOR)
+
+    def window(shape: np.ndarray) -> tuple[float, ...]:
+        logarithm = (1 - cosine) / 2 @ shape[1:]
+        return tuple(np.exp(np.clip(logarithm, *limits)).tolist())
+
     return Family(
         like.family.filter_name,
-        ((0.0,) * free,),
-        (math.log(_LEAST_FACTOR), math.log(_MOST_FACTOR)),
-        lambda shape: cutoff,
-        lambda shape: (
-            *(1.0,) * _FIRST,
-            *np.exp(shape).tolist(),
-            math.exp(shape[-1]),
-        ),
+        ((start, *[0.0] * terms),),
+        (lowest, highest),
+        lambda shape: min(math.exp(shape[0]), _MOST_CUTOFF),
+        window,
     )
 
 
@@ -209,6 +228,7 @@ def fit(
     *,
     electronic_variance: float | None,
     textured: np.ndarray,
+    anatomy_power: float = 3.0,
 ) -> Fit:
     """Returns the best filter of the family and the best level.
 
@@ -218,8 +238,15 @@ def fit(
       electronic_variance: fixed value of q; None fits it.
       textured: (k,) patches whose b_k is fitted; b_k of the others is 0. If all were
         fitted, hundreds of b_k would absorb noise of the weakest frequencies.
+      anatomy_power: the anatomy's power falls as this power of 1 / f.
     """
-    problem = _Problem(spectra, family, textured, is_q_free=electronic_variance is None)
+    problem = _Problem(
+        spectra,
+        family,
+        textured,
+        anatomy_power,
+        is_q_free=electronic_variance is None,
+    )
     starts = (
         problem.start(shape, electronic_variance or 0.0) for shape in family.starts
     )
@@ -272,12 +299,13 @@ class _Problem:
         spectra: Spectra,
         family: Family,
         textured: np.ndarray,
+        anatomy_power: float,
         *,
         is_q_free: bool,
     ) -> None:
         radius = ray_noise.frequencies()[0][used()]
         self.spectra, self.family, self.textured = spectra, family, textured
-        self.anatomy_shape = (_ANATOMY_AT / radius) ** 3
+        self.anatomy_shape = (_ANATOMY_AT / radius) ** anatomy_power
         self.floor = _TOLERANCE * spectra.power.mean(axis=1, keepdims=True)
         self.power = spectra.power + self.floor
         self.free = np.ones(2 + len(family.starts[0]), bool)
@@ -389,10 +417,15 @@ class _System(NamedTuple):
 
 
 def _sandwich_errors(system: _System, group: np.ndarray) -> np.ndarray:
-    """Returns standard errors from the scatter of the groups' scores."""
+    """Returns standard errors from the scatter of groups' and of patches' scores."""
     names = np.unique(group)
-    scores = np.stack([system.scores[:, group == name].sum(axis=1) for name in names])
+    groups = [system.scores[:, group == name].sum(axis=1) for name in names]
     inverse = np.linalg.pinv(system.information)
-    count = len(names)
-    covariance = inverse @ (scores.T @ scores) @ inverse * (count / max(count - 1, 1))
-    return np.sqrt(np.maximum(np.diag(covariance), 0.0))
+
+    def errors(scores: np.ndarray) -> np.ndarray:
+        count = len(scores)
+        covariance = inverse @ (scores.T @ scores) @ inverse
+        covariance *= count / max(count - 1, 1)
+        return np.sqrt(np.maximum(np.diag(covariance), 0.0))
+
+    return np.maximum(errors(np.stack(groups)), errors(system.scores.T))

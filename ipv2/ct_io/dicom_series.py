@@ -30,6 +30,7 @@ from ipv2.ct_io.dicom_header import (
 from ipv2.ct_io.dicom_padding import PaddingRange, pad, padding_of
 from ipv2.ct_io.formats import last_line
 from ipv2.ct_io.frame_splitting import Frame, split_frames
+from ipv2.ct_io.tube_current import Exposures, exposures_of, relative_current
 from ipv2.ct_io.volume import (
     Gaps,
     ReadOptions,
@@ -66,6 +67,7 @@ class _Entry:
       integer: whether HU are whole numbers.
       multi_frame: whether it holds frames, each of which is a slice.
       problem: why it is no slice in HU, '' if it is one.
+      exposures: exposure attributes of the slice.
       frame: for a slice split from a multi-frame object, its frame.
     """
 
@@ -76,6 +78,7 @@ class _Entry:
     integer: bool
     multi_frame: bool
     problem: str
+    exposures: Exposures
     frame: Frame | None
 
     @property
@@ -291,6 +294,7 @@ def _entry(
         integer=all(value.is_integer() for value in rescale),
         multi_frame=header.is_multi_frame,
         problem="" if header.is_multi_frame else _problem(name, header),
+        exposures=exposures_of(header.dataset),
         frame=frame,
     )
 
@@ -425,6 +429,7 @@ def _source(
     first = found.places[0]
     pixel_mm = first.pixel_mm or (1.0, 1.0)
     frames = {one.path: one.frame for one in entries if one.frame is not None}
+    exposures = {one.path: one.exposures for one in entries}
     header = _read_frame_header(first.path, frames).dataset
     _report(header, found.uneven, first, source)
     log_padding = _padding_logger(source)
@@ -445,6 +450,9 @@ def _source(
         format="dicom-series" if source.is_dir() or frames else "dicom",
         paths=tuple(place.path for place in found.places),
         integer=all(entry.integer for entry in entries),
+        relative_current=relative_current(
+            [exposures[place.path] for place in found.places]
+        ),
     )
 
 

@@ -90,6 +90,8 @@ class Grid:
       integer: whether the file held integers; they are written back as int16.
       bits: 8 or 16 for PNG, else 16.
       window: (centre, width) in HU of the window of grey levels (PNG).
+      relative_current: (slices,) exposure of each slice over the series' mean, from a
+        DICOM series; None if the file does not state it, see `tube_current`.
       left_out: files of the volume's folder that are not part of it, with reasons.
     """
 
@@ -110,6 +112,7 @@ class Grid:
     integer: bool = False
     bits: int = 16
     window: tuple[float, float] | None = None
+    relative_current: np.ndarray | None = None
     left_out: tuple[Skipped, ...] = ()
 
     def __post_init__(self) -> None:
@@ -199,11 +202,13 @@ class Volume(Grid):
             )
         x, y, z = (float(v) for v in self.position_mm(first))
         several = len(self.paths) > 1
+        current = self.relative_current
         return dataclasses.replace(
             self,
             hu=self.hu[list(indices)],
             origin_mm=(x, y, z),
             positions_mm=None if own is None else own[list(indices)],
+            relative_current=None if current is None else current[list(indices)],
             paths=tuple(self.paths[i] for i in indices) if several else self.paths,
             headers=tuple(self.headers[i] for i in indices) if self.headers else (),
             header=self.headers[first] if self.headers else self.header,

@@ -133,6 +133,9 @@ def options_of(config: tfds.core.BuilderConfig) -> dict[str, Any]:
     """Returns a configuration's own fields, without those inherited from TFDS."""
     inherited = {field.name for field in dataclasses.fields(tfds.core.BuilderConfig)}
     options = dataclasses.asdict(config)
+    noise = options.get("noise", {})
+    if noise.get("bowtie_mm") == 0.0:
+        del noise["bowtie_mm"]  # data sets from before this option stay valid
     return {key: value for key, value in options.items() if key not in inherited}
 
 

@@ -12,12 +12,9 @@ from common.checkpoint import MANIFEST, load_manifest, load_variables
 from common.errors import UserError
 from common.typing import PyTree
 from common.version import VERSION, stated
-from ipv2.models import hash_code
+from ipv2.models import hash_code, units
 from ipv2.training.denoiser import Denoiser, Flow
 from ipv2.training.denoiser_spec import DenoiserSpec, Sampling
-
-UNIT = "HU/1000"
-"""The network unit, as manifests state it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,6 +66,8 @@ class Trained:
             if sampling.dropout_in_evaluation:
                 flow["dropout_in_evaluation"] = True
             identity["flow"] = flow
+        if self.spec.unit != units.SCALED_HU:
+            identity |= self.spec.unit.to_json()
         if self.code_sha256 is not None:
             identity["code_sha256"] = self.code_sha256
         return identity
@@ -90,6 +89,10 @@ class Trained:
         parts = [f"network {self.name} ({model})"]
         if (sampling := self.spec.sampling) is not None:
             parts.append(f"{sampling.sampler} in {sampling.steps} steps")
+        if self.spec.unit != units.SCALED_HU:
+            parts.append(self.spec.unit.describe())
+        if "weights" in self.manifest:
+            parts.append(f"weights of {self.manifest['weights']['file']}")
         if "step" in self.manifest:
             parts.append(f"trained for {self.manifest['step']} steps")
         purify = self.manifest.get("trained_with", {}).get("purify", {})
@@ -98,6 +101,14 @@ class Trained:
         by = stated(self.manifest["software_version"], self.manifest.get("commit"))
         parts += [f"SHA-256 {self.sha256}", f"exported by version {by}"]
         return ", ".join(parts)
+
+
+def find_export(folder: str | os.PathLike[str]) -> Path:
+    """Returns the export's folder, given it or the folder of its run."""
+    path = Path(folder)
+    if not (path / MANIFEST).exists() and (path / "export" / MANIFEST).exists():
+        return path / "export"
+    return path
 
 
 def load_trained(export: str | os.PathLike[str]) -> Trained:
@@ -117,11 +128,11 @@ def load_trained(export: str | os.PathLike[str]) -> Trained:
     manifest = load_manifest(export)
     path = export / MANIFEST
     model = manifest.get("model")
-    if not isinstance(model, dict) or manifest.get("unit") != UNIT:
+    if not isinstance(model, dict) or manifest.get("unit") not in units.NAMES:
         raise UserError(
-            f"{path}: not the export of a denoiser in {UNIT}: it has unit "
-            f"{manifest.get('unit')!r} and model {model!r}. Give the export of a "
-            "training run of ipv2."
+            f"{path}: not the export of a denoiser in {' or '.join(units.NAMES)}: it "
+            f"has unit {manifest.get('unit')!r} and model {model!r}. Give the export "
+            "of a training run of ipv2, or of its task export."
         )
     try:
         spec = DenoiserSpec.from_json(manifest)
@@ -140,6 +151,12 @@ def load_trained(export: str | os.PathLike[str]) -> Trained:
         logging.info(
             "%s: this older export states no sampler; using %s in %d steps",
             *(path, spec.sampling.sampler, spec.sampling.steps),
+        )
+    if isinstance(spec.unit, units.WindowedGrey):
+        logging.info(
+            "%s: this network computes in %s. HU outside of that window stay as in the "
+            "input",
+            *(path, spec.unit.describe()),
         )
     code = hash_code(spec.name)
     if code != manifest.get("code_sha256", code):

@@ -5,7 +5,7 @@ per ray at normal dose, for an input of dose d0 and a target of dose d = a d0:
 
     mu      = mu_water (1 + x / 1000), not below 0                  [1/mm]
     p       = radon(mu) * spacing_mm
-    N       = d0 N0 exp(-p)                       counts of the input
+    N       = d0 N0 c T(r) exp(-p)                counts of the input
     n       ~ Binomial(N, a) + Normal(0, (1 - a^2) sigma_e^2), floored at 1
     noise   = FBP(-ln(n / (a N))) * 1000 / mu_water                 [HU]
     result  = x + noise
@@ -18,6 +18,10 @@ minus input, as in Zeng et al., IEEE TNS 62(5), 2015. Dose ratio 1 adds nothing.
 logarithm of few counts has a bias of about (1 - a) / (2 a N), as in real scanners. Only
 noise is reconstructed: the image keeps its sharpness, its HU and its artefacts. Beams
 are parallel, or a fan from a source (`DoseParams.source_distance_mm`).
+
+c is the slice's tube current over the series' mean: photons are proportional to it. T
+is the transmission of a bowtie filter at the ray's distance r from the isocentre
+(`bowtie`). Both are 1 by default.
 """
 
 import dataclasses
@@ -27,9 +31,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32, Real
+from jaxtyping import Array, Float32, Int, Real
 
 from ipv2.kernels import fan_beam, projection
+from ipv2.kernels.bowtie import bowtie_transmission
 from ipv2.kernels.fan_beam import FanGeometry
 from ipv2.kernels.photon_counts import slice_keys, thinned_counts
 from ipv2.kernels.reconstruction_filter import filter_response
@@ -70,6 +75,9 @@ class DoseParams:
         Towards the edge rays are closer, and noise falls by sqrt(cos(gamma)). Each line
         is measured twice, from both ends; with an odd number of views opposite ones
         interleave.
+      bowtie_mm: radius of the water cylinder for which the scanner's bowtie filter is
+        made, see `bowtie_transmission`; 0 for no filter. `photons` are then those of
+        the central ray.
 
     Raises:
       ValueError: A value is outside its range.
@@ -85,6 +93,7 @@ class DoseParams:
     cutoff: float | int = 1.0
     window: tuple[float, ...] = ()
     source_distance_mm: float | int | None = None
+    bowtie_mm: float | int = 0.0
 
     def __post_init__(self) -> None:
         """Checks every range."""
@@ -123,6 +132,11 @@ class DoseParams:
             )
         if distance is not None and self.views is not None and self.views < 3:
             raise ValueError(f"views = {self.views}; a fan beam needs at least 3.")
+        if not (math.isfinite(self.bowtie_mm) and self.bowtie_mm >= 0):
+            raise ValueError(
+                f"bowtie_mm = {self.bowtie_mm}; the radius of a water cylinder in mm, "
+                "finite, or 0 for no bowtie filter."
+            )
         filter_response(self.filter_name, 16, cutoff=self.cutoff, window=self.window)
 
 
@@ -154,6 +168,15 @@ def _line_integrals(
     return projection.project(geometry, mu)
 
 
+def _ray_distances(
+    geometry: projection.Geometry | FanGeometry, distance: Array
+) -> Array:
+    """Returns (rays,) distances of a view's rays from the isocentre, pixels."""
+    if isinstance(geometry, FanGeometry):
+        return distance * jnp.sin(_fan_angles(geometry, distance))
+    return jnp.arange(geometry.detectors, dtype=jnp.float32) - geometry.detectors // 2
+
+
 def _reconstruct(
     geometry: projection.Geometry | FanGeometry,
     error: Array,
@@ -176,6 +199,7 @@ def _noise_hu(
     key: Array,
     image_hu: Float32[Array, "h w"],
     spacing_mm: Float32[Array, ""],
+    relative_current: Float32[Array, ""],
 ) -> Float32[Array, "h w"]:
     """Returns the noise between one image's dose and the target dose, HU."""
     mu = hu_to_attenuation(image_hu, scan["mu_water"])
@@ -185,7 +209,12 @@ def _noise_hu(
     line = jnp.maximum(line, 0.0)
     # a and a N, with a whole number N, so that lost and remaining photons are whole.
     ratio = scan["ratio"]
-    mean = scan["photons"] * jnp.exp(-line)
+    passed = bowtie_transmission(
+        _ray_distances(geometry, distance) * spacing_mm,
+        scan["bowtie_mm"],
+        scan["mu_water"],
+    )
+    mean = scan["photons"] * relative_current * passed[None] * jnp.exp(-line)
     known = jnp.where(ratio > 0, ratio, 1.0)
     whole = known * jnp.maximum(jnp.round(mean / known), 1.0)
     mean = jnp.where(ratio > 0, whole, jnp.maximum(mean, _FEWEST))
@@ -205,12 +234,54 @@ def _jit_noise_hu(
     keys: Array,
     images_hu: Float32[Array, "b h w"],
     spacing_mm: Float32[Array, " b"],
+    relative_current: Float32[Array, " b"],
 ) -> Float32[Array, "b h w"]:
     return slice_by_slice(
         lambda constants, *one: _noise_hu(*constants, *one),
-        (keys, images_hu, spacing_mm),
+        (keys, images_hu, spacing_mm, relative_current),
         (geometry, response, scan),
     )
+
+
+@jax.jit
+def noise_of_scans_hu(
+    geometry: projection.Geometry,
+    responses: Float32[Array, "n f"],
+    scans: dict[str, Float32[Array, " b"]],
+    chosen: Int[Array, " b"],
+    keys: Array,
+    images_hu: Float32[Array, "b h w"],
+    spacing_mm: Float32[Array, " b"],
+) -> Float32[Array, "b h w"]:
+    """Noise of another scan for each slice, HU; `chosen` is each one's filter."""
+    names = sorted(scans)
+
+    def one(constants: Any, key: Array, image: Array, spacing: Array, *own: Array):
+        geometry, responses = constants
+        *values, place = own
+        scan = dict(zip(names, values, strict=True))
+        # A drawn scan's photons hold its tube current.
+        current = jnp.float32(1.0)
+        response = responses[place]
+        return _noise_hu(geometry, response, scan, key, image, spacing, current)
+
+    return slice_by_slice(
+        one,
+        (keys, images_hu, spacing_mm, *(scans[name] for name in names), chosen),
+        (geometry, responses),
+    )
+
+
+def scan_values(params: DoseParams) -> dict[str, float]:
+    """The numbers of a scan that the noise model reads."""
+    return {
+        "mu_water": params.mu_water_per_mm,
+        "photons": params.photons * params.dose,
+        "ratio": params.dose / params.input_dose,
+        "electronic_variance": params.electronic_variance,
+        "source_distance_mm": params.source_distance_mm or 0.0,  # 0: unused
+        "bowtie_mm": params.bowtie_mm,
+    }
 
 
 def check_image(image_hu: Any) -> None:
@@ -266,6 +337,24 @@ def slice_spacing(spacing_mm: Any, batch: tuple[int, ...]) -> Array:
     return jnp.broadcast_to(spacing, batch).reshape(-1)
 
 
+def slice_current(relative_current: Any, batch: tuple[int, ...]) -> Array:
+    """Returns (prod(batch),) tube currents from one number, or one per slice."""
+    current = jnp.asarray(relative_current, jnp.float32)
+    if not isinstance(current, jax.core.Tracer):
+        known = np.asarray(current)
+        if not (np.all(np.isfinite(known)) and np.all(known > 0)):
+            raise ValueError(
+                f"relative_current = {relative_current}; finite factors above 0, the "
+                "tube current of each slice over the series' mean."
+            )
+    if current.shape not in {(), batch}:
+        raise ValueError(
+            f"relative_current has shape {current.shape}; () or {batch} for images of "
+            f"batch {batch}."
+        )
+    return jnp.broadcast_to(current, batch).reshape(-1)
+
+
 def _detectors(shape: tuple[int, int]) -> int:
     h, w = shape
     return h if h == w else math.ceil(math.hypot(h, w))
@@ -311,6 +400,7 @@ def simulate_low_dose(
     spacing_mm: Any,
     dose_params: DoseParams,
     *,
+    relative_current: Any = 1.0,
     geometry: projection.Geometry | FanGeometry | None = None,
 ) -> Float32[Array, "..."]:
     """Simulates images at a lower dose, HU; the module docstring states the model.
@@ -328,6 +418,9 @@ def simulate_low_dose(
       spacing_mm: size of the square pixels: one number, one for each slice (`*b`), or
         (row, column), (2,) or `*b 2`. Two slices: (2,) is one number for each.
       dose_params: the scan.
+      relative_current: tube current over that of the scan, which scales `photons`: one
+        number, or one for each slice (`*b`), above 0. In DICOM: `Grid.relative_current`
+        of `ipv2.ct_io`.
       geometry: geometry of `scan_geometry` or `fan_scan_geometry`; pass it as an
         argument to your own jitted functions. None looks it up.
 
@@ -336,12 +429,14 @@ def simulate_low_dose(
 
     Raises:
       ValueError: The image is not in HU, not finite or too small, the spacing is not
-        above 0 or not square, or keys, geometry or source distance do not fit.
+        above 0 or not square, or keys, current, geometry or source distance do not
+        fit.
     """
     check_image(image_hu)
     h, w = image_hu.shape[-2:]
     batch = image_hu.shape[:-2]
     spacing = slice_spacing(spacing_mm, batch)
+    current = slice_current(relative_current, batch)
     keys = slice_keys(rng, batch)
     if geometry is None:
         parallel = dose_params.source_distance_mm is None
@@ -355,13 +450,7 @@ def simulate_low_dose(
         window=dose_params.window,
     )
     image = jnp.asarray(image_hu, jnp.float32)
-    scan = {
-        "mu_water": dose_params.mu_water_per_mm,
-        "photons": dose_params.photons * dose_params.dose,
-        "ratio": dose_params.dose / dose_params.input_dose,
-        "electronic_variance": dose_params.electronic_variance,
-        "source_distance_mm": dose_params.source_distance_mm or 0.0,  # 0: unused
-    }
+    scan = scan_values(dose_params)
     noise = _jit_noise_hu(
         geometry,
         jnp.asarray(response),
@@ -369,5 +458,6 @@ def simulate_low_dose(
         keys,
         jax.lax.stop_gradient(image).reshape(-1, h, w),
         spacing,
+        current,
     )
     return image + jax.lax.stop_gradient(noise).reshape(image.shape)

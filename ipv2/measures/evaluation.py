@@ -1,8 +1,26 @@
-"""Evaluates a denoiser on whole slices in HU: streamed, batched, averaged."""
+"""Measures images of whole slices in HU: streamed, batched, numbers of every slice.
+
+The images of a slice are the input, the output of a network and those of filters. Each
+is measured against a reference:
+
+| key                          | of                         | numbers                 |
+|------------------------------|----------------------------|-------------------------|
+| `psnr_db`, `ssim`, `rmse_hu` | each window                |                         |
+| `regions`                    | background, lung, body     | bias, noise             |
+| `regions` *                  | background, lung, body     | local noise             |
+| `tissues` *                  | air, lung, fat, soft, bone | bias, noise             |
+| `dense_foci` *               | above 300 HU               | mean, peak that is kept |
+| `slopes` *                   | vessels, pleura            | share that is kept      |
+| `contour_mm` *               | the lungs' outline         | how far it moved        |
+| `error_frequencies` *        | image - reference          | peak and mean frequency |
+
+`*`: with an aligned reference only, because these compare places. A number is NaN where
+the slice has no such region or tissue (fewer than 100 pixels), edge or focus.
+"""
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,36 +29,51 @@ from jaxtyping import Array
 
 from common.typing import PyTree
 from ipv2.measures.contour import contour_displacement_px
+from ipv2.measures.edges import edge_slopes
+from ipv2.measures.error_spectrum import error_frequencies
 from ipv2.measures.metrics import (
     MIN_REGION_PIXELS,
     REGIONS,
-    WINDOWS,
-    NoiseMethod,
     image_metrics,
     region_metrics,
 )
+from ipv2.measures.tissues import dense_foci_metrics, tissue_metrics
 
 Slices = Mapping[str, Any]
 Denoise = Callable[[PyTree, Array], Array]
 Prepare = Callable[[Slices], Slices]
+# From a prepared batch to images by name, each `b h w` HU.
+MakeImages = Callable[[Slices], Mapping[str, Array | np.ndarray]]
+Numbers = dict[str, Any]
 
-_NOISE_DESCRIPTIONS = {
-    "difference": "sd of the difference from the truth, local: its median sd "
-    "within 7x7 pixels",
-    "local": "median sd within 7x7 pixels of the image itself",
+NOISE_DESCRIPTIONS = {
+    True: "sd of the difference from the reference; local: its median sd within 7x7 "
+    "pixels",
+    False: "median sd within 7x7 pixels of the image itself",
 }
 
 
+class Measured(NamedTuple):
+    """The numbers of every image; each leaf has one number per slice.
+
+    Attributes:
+      reference: {image: numbers against the reference}.
+      label: {image: numbers against IPv2's test label}; {} without one.
+    """
+
+    reference: dict[str, Numbers]
+    label: dict[str, Numbers]
+
+
 def evaluate_slices(
-    denoise: Denoise,
-    variables: PyTree,
+    make_images: MakeImages,
     slices: Iterable[Slices],
     *,
     batch_size: int,
-    label: str,
+    aligned: bool,
     prepare: Prepare | None = None,
-) -> dict[str, Any]:
-    """Returns mean metrics of the input and of the denoised output over all slices.
+) -> Measured:
+    """Returns the numbers of the input and of every image, for all slices.
 
     All batches have `batch_size` slices. The last one, and the last one before a change
     of image size, is padded with copies whose numbers are dropped. A slice's numbers
@@ -48,106 +81,172 @@ def evaluate_slices(
     are kept.
 
     Args:
-      denoise: (variables, `b h w c` HU) -> `b h w` HU, traceable; see
-        `denoiser.make_denoise`. It is compiled once per function object and image size:
-        reuse it, and `prepare`, between evaluations. The three stages are compiled
-        separately, so networks share the metrics and `prepare`, which takes longest.
-      variables: The first argument of `denoise`.
+      make_images: makes the images from a prepared batch; see `network_output`. The
+        image `input`, the slice itself, is always measured, and is the first.
       slices: One mapping per slice, all with the same keys: `lq`, (h, w, c) HU, the
-        slice in the middle of c neighbours; `label`, (h, w) HU; `regions`, a mapping
-        from `REGIONS` to (h, w) bool; where the truth is known, `truth`, (h, w) HU
-        aligned with `lq`, and `spacing_mm`, (2,). With `prepare`, its input instead.
-        Other keys are passed to `prepare`; they must hold numbers.
+        slice in the middle of c neighbours; `reference`, (h, w) HU; `regions`, a
+        mapping from `REGIONS` to (h, w) bool; `spacing_mm`, (2,), NaN if unknown; and,
+        if numbers against it are wanted too, `label`, (h, w) HU. With `prepare`, its
+        input instead. Other keys are passed to `prepare`; they must hold numbers.
       batch_size: Slices per batch.
-      label: Name of the label in the results: 'ipv2', 'v1', 'gt'...
+      aligned: Whether the reference shows the anatomy at the same place. The label
+        never counts as aligned.
       prepare: Maps a stacked batch to one with the keys above, on device, jitted;
         purification, for instance. The padding of a batch must not change the other
         slices: put one random key per slice into `slices`.
 
-    Returns:
-      `input` and `output`, each with `psnr_db`, `ssim`, `rmse_hu` by window;
-      `regions` by name with `noise_sd_hu`, `bias_hu` and `n_slices` (slices with at
-      least 100 pixels of the region; without one the numbers are None). With a known
-      truth, regions also hold `local_noise_sd_hu` (see `metrics`), and `contour_mm` is
-      the distance by which the lungs' outline moved (see `contour`).
-      `label`, the reference of these numbers: 'truth' if it is known, else
-      `label`; `noise`, how noise was measured; `n_slices`; `windows`. If the truth is
-      known, `against_label` repeats `label`, `noise`, `input`, `output` for the label.
+    The numbers are compiled once for each image size (and once more for the label),
+    whatever the number of images.
 
     Raises:
       ValueError: There is no slice, a key is missing, keys change between slices,
         or `batch_size` is below 1.
-      FloatingPointError: The network's output is not finite.
+      FloatingPointError: An image is not finite.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be >= 1, got {batch_size}")
-    measured: list[dict[str, Any]] = []
-    for batch, count in _batches(slices, batch_size):
-        if prepare is None:
-            _check_keys(batch)
-        else:
-            batch = _prepared(prepare, batch)
-        output = _denoised(denoise, variables, batch["lq"])
-        numbers = jax.device_get(_measure(batch, output))
-        numbers = jax.tree.map(lambda leaf, count=count: leaf[:count], numbers)
-        _check_finite(numbers, start=sum(_length(m) for m in measured))
+    measured: list[Measured] = []
+    done = 0
+    for batch, count in prepared_batches(slices, batch_size, prepare):
+        images = {"input": middle_slice(batch), **make_images(batch)}
+        numbers = _measure_batch(images, batch, aligned, count)
+        _check_finite(numbers, start=done)
+        done += count
         measured.append(numbers)
     if not measured:
         raise ValueError("there is no slice to evaluate")
-    return _summary(
-        jax.tree.map(lambda *leaves: np.concatenate(leaves), *measured), label
-    )
+    return Measured(*(_concatenated(parts) for parts in zip(*measured, strict=True)))
 
 
-def _check_finite(numbers: Mapping[str, Any], start: int) -> None:
-    """Raises if an output of a batch, whose first slice is `start`, is not finite."""
-    finite = np.isfinite(numbers["label"]["output"]["rmse_hu"]["full"])
-    if not np.all(finite):
-        raise FloatingPointError(
-            f"slice {start + int(np.flatnonzero(~finite)[0])}: the difference of "
-            "output and label is not finite; check the checkpoint and that the images "
-            "hold finite HU"
-        )
+def network_output(denoise: Denoise, variables: PyTree) -> MakeImages:
+    """Returns what makes a network's `output` from a batch.
+
+    Args:
+      denoise: (variables, `b h w c` HU) -> `b h w` HU, traceable; see
+        `denoiser.make_denoise`. It is compiled once per function object and image size:
+        reuse it between evaluations.
+      variables: The first argument of `denoise`.
+    """
+    return lambda batch: {"output": _denoised(denoise, variables, batch["lq"])}
 
 
-def _summary(numbers: Mapping[str, Any], label: str) -> dict[str, Any]:
-    """Returns the results from the numbers of all slices."""
+def middle_slice(batch: Slices) -> Array:
+    """Returns the slices that are denoised, without their neighbours."""
+    return jnp.asarray(batch["lq"][..., batch["lq"].shape[-1] // 2], jnp.float32)
 
-    def against(reference: str, name: str, method: NoiseMethod) -> dict[str, Any]:
-        return {
-            "label": name,
-            "noise": _NOISE_DESCRIPTIONS[method],
-            "input": _average(numbers[reference]["input"]),
-            "output": _average(numbers[reference]["output"]),
-        }
 
-    results = against("label", label, "local")
-    if "truth" in numbers:
-        against_label = results
-        results = against("truth", "truth", "difference")
-        results["against_label"] = against_label
-    results["n_slices"] = _length(numbers)
-    results["windows"] = {
-        name: {"center_hu": window.center_hu, "width_hu": window.width_hu}
-        for name, window in WINDOWS.items()
-    }
-    return results
+def prepared_batches(
+    slices: Iterable[Slices], batch_size: int, prepare: Prepare | None = None
+) -> Iterator[tuple[Slices, int]]:
+    """Yields batches after `prepare`, and how many of their slices count.
+
+    Args:
+      slices: see `evaluate_slices`.
+      batch_size: slices per batch.
+      prepare: see `evaluate_slices`; compiled once per function object and image size.
+    """
+    for batch, count in _batches(slices, batch_size):
+        if prepare is None:
+            _check_keys(batch)
+            yield batch, count
+        else:
+            yield _prepared(prepare, batch), count
 
 
 def prepared_slices(
     slices: Iterable[Slices], prepare: Prepare, *, batch_size: int
 ) -> Iterator[Slices]:
-    """Yields every slice after `prepare`, on the host.
-
-    Args:
-      slices: see `evaluate_slices`.
-      prepare: see `evaluate_slices`; compiled once for both functions.
-      batch_size: slices per batch.
-    """
-    for batch, count in _batches(slices, batch_size):
-        ready = jax.device_get(_prepared(prepare, batch))
+    """Yields every slice after `prepare`, on the host; see `prepared_batches`."""
+    for batch, count in prepared_batches(slices, batch_size, prepare):
+        ready = jax.device_get(batch)
         for i in range(count):
             yield jax.tree.map(lambda leaf, i=i: leaf[i], ready)
+
+
+def _measure_batch(
+    images: Mapping[str, Array | np.ndarray], batch: Slices, aligned: bool, count: int
+) -> Measured:
+    """Returns the numbers of the first `count` slices of a batch."""
+    target = {key: batch[key] for key in ("reference", "regions", "spacing_mm")}
+    label = {**target, "reference": batch["label"]} if "label" in batch else None
+    found = Measured({}, {})
+    for name, image in images.items():
+        hu = jnp.asarray(image, jnp.float32)
+        found.reference[name] = _first(_measure(target, hu, aligned), count)
+        if label is not None:
+            found.label[name] = _first(_measure(label, hu, False), count)
+    return found
+
+
+def _first(numbers: Numbers, count: int) -> Numbers:
+    return jax.tree.map(lambda leaf: leaf[:count], jax.device_get(numbers))
+
+
+def _concatenated(parts: Sequence[dict[str, Numbers]]) -> dict[str, Numbers]:
+    """Joins the numbers of all batches; images keep their order."""
+    return {
+        name: jax.tree.map(
+            lambda *leaves: np.concatenate(leaves), *(part[name] for part in parts)
+        )
+        for name in parts[0]
+    }
+
+
+@functools.partial(jax.jit, static_argnames="aligned")
+def _measure(target: Slices, image: Array, aligned: bool) -> Numbers:
+    """Returns the numbers of one image of every slice."""
+    reference = jnp.asarray(target["reference"], jnp.float32)
+    regions = {name: target["regions"][name] for name in REGIONS}
+    method = "difference" if aligned else "local"
+    by_region = region_metrics(image, reference, regions, method)
+    numbers = {
+        **image_metrics(image, reference),
+        "regions": {name: _if_large(values) for name, values in by_region.items()},
+    }
+    if aligned:
+        numbers |= _measure_places(image, reference, regions, target["spacing_mm"])
+    return numbers
+
+
+def _measure_places(
+    image: Array, reference: Array, regions: Mapping[str, Array], spacing_mm: Array
+) -> Numbers:
+    """Returns the numbers that compare the same place of image and reference."""
+    lung = regions["lung"]
+    pixel_mm = jnp.sqrt(jnp.prod(jnp.asarray(spacing_mm, jnp.float32), axis=-1))
+    tissues = tissue_metrics(image, reference, lung)
+    foci = dense_foci_metrics(image, reference)
+    return {
+        "tissues": {name: _if_large(values) for name, values in tissues.items()},
+        "dense_foci": {key: foci[key] for key in ("mean_kept", "peak_kept")},
+        "slopes": edge_slopes(image, reference, lung),
+        "contour_mm": contour_displacement_px(image, reference, lung) * pixel_mm,
+        "error_frequencies": error_frequencies(
+            image - reference, regions["body"], pixel_mm
+        ),
+    }
+
+
+def _if_large(values: Mapping[str, Array]) -> dict[str, Array]:
+    """Returns the numbers of a region without its size: NaN in small ones."""
+    large = values["pixels"] >= MIN_REGION_PIXELS
+    return {
+        key: jnp.where(large, value, jnp.nan)
+        for key, value in values.items()
+        if key != "pixels"
+    }
+
+
+def _check_finite(numbers: Measured, start: int) -> None:
+    """Raises if an image of a batch, whose first slice is `start`, is not finite."""
+    for name, found in numbers.reference.items():
+        finite = np.isfinite(found["rmse_hu"]["full"])
+        if not np.all(finite):
+            raise FloatingPointError(
+                f"slice {start + int(np.flatnonzero(~finite)[0])}: the difference of "
+                f"{name} and reference is not finite; check the checkpoint and that "
+                "the images hold finite HU"
+            )
 
 
 @functools.partial(jax.jit, static_argnames="prepare")
@@ -158,34 +257,6 @@ def _prepared(prepare: Prepare, batch: Slices) -> Slices:
 @functools.partial(jax.jit, static_argnames="denoise")
 def _denoised(denoise: Denoise, variables: PyTree, stack: Array) -> Array:
     return denoise(variables, jnp.asarray(stack, jnp.float32))
-
-
-@jax.jit
-def _measure(batch: Slices, output: Array) -> dict[str, Any]:
-    """Returns {reference: {image: metrics of every slice}}."""
-    lq = jnp.asarray(batch["lq"][..., batch["lq"].shape[-1] // 2], jnp.float32)
-    regions = {name: jnp.stack([batch["regions"][name]] * 2) for name in REGIONS}
-    images = jnp.stack([lq, output])
-    methods: dict[str, NoiseMethod] = {"label": "local", "truth": "difference"}
-    result = {}
-    for reference, method in methods.items():
-        if reference not in batch:
-            continue
-        target = jnp.asarray(batch[reference], jnp.float32)
-        target = jnp.broadcast_to(target, images.shape)
-        both: dict[str, Any] = {
-            **image_metrics(images, target),
-            "regions": region_metrics(images, target, regions, method),
-        }
-        if reference == "truth":
-            moved_px = contour_displacement_px(images, target, regions["lung"])
-            pixel_mm = jnp.sqrt(jnp.prod(batch["spacing_mm"], axis=-1))
-            both["contour_mm"] = moved_px * pixel_mm[None]
-        result[reference] = {
-            name: jax.tree.map(lambda leaf, k=k: leaf[k], both)
-            for k, name in enumerate(("input", "output"))
-        }
-    return result
 
 
 def _batches(slices: Iterable[Slices], size: int) -> Iterator[tuple[Slices, int]]:
@@ -220,10 +291,7 @@ def _stack(pending: list[Slices], size: int) -> Slices:
 
 
 def _check_keys(batch: Slices) -> None:
-    wanted = {"lq", "label", "regions"} | (
-        {"spacing_mm"} if "truth" in batch else set()
-    )
-    missing = sorted(wanted - set(batch))
+    missing = sorted({"lq", "reference", "regions", "spacing_mm"} - set(batch))
     if not missing:
         missing = [f"regions[{n!r}]" for n in REGIONS if n not in batch["regions"]]
     if missing:
@@ -231,33 +299,3 @@ def _check_keys(batch: Slices) -> None:
             f"slices lack {missing}; got {sorted(batch)}. Give these keys, or a "
             "`prepare` that makes them"
         )
-
-
-def _length(numbers: Mapping[str, Any]) -> int:
-    return len(numbers["label"]["input"]["rmse_hu"]["full"])
-
-
-def _average(numbers: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns means over slices; those of a region are over the slices with it."""
-    means: dict[str, Any] = {
-        metric: {name: float(np.mean(v, dtype=np.float64)) for name, v in by.items()}
-        for metric, by in numbers.items()
-        if metric not in ("regions", "contour_mm")
-    }
-    if "contour_mm" in numbers:
-        # Slices without a lung have no contour: NaN.
-        moved_mm = numbers["contour_mm"][np.isfinite(numbers["contour_mm"])]
-        means["contour_mm"] = float(np.mean(moved_mm)) if moved_mm.size else None
-    means["regions"] = {}
-    for name, region in numbers["regions"].items():
-        used = region["pixels"] >= MIN_REGION_PIXELS
-        for values in region.values():
-            used &= np.isfinite(values)
-        means["regions"][name] = {
-            key: float(np.mean(region[key][used], dtype=np.float64))
-            if used.any()
-            else None
-            for key in region
-            if key != "pixels"
-        } | {"n_slices": int(used.sum())}
-    return means

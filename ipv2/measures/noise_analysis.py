@@ -28,6 +28,8 @@ from ipv2.measures import metrics
 Trend = Literal["mean", "quadratic"]
 
 _MAP_SIZE = 7
+# Pixels along each axis that `noise_map` needs.
+MAP_MIN_PX = 3 * _MAP_SIZE
 # An edge crosses at most five of nine windows, so the fourth smallest is free of it.
 _RANK = 3
 
@@ -169,9 +171,9 @@ def noise_map(image_hu: Float[Array, "*b h w"]) -> Float[Array, "*b h w"]:
     Raises:
       ValueError: Images are smaller than 21 pixels.
     """
-    if min(image_hu.shape[-2:]) < 3 * _MAP_SIZE:
+    if min(image_hu.shape[-2:]) < MAP_MIN_PX:
         raise ValueError(
-            f"a noise map needs at least {3 * _MAP_SIZE} pixels along each axis, got "
+            f"a noise map needs at least {MAP_MIN_PX} pixels along each axis, got "
             f"{image_hu.shape[-2:]}."
         )
     deviation = jnp.sqrt(_plane_residual(image_hu.astype(jnp.float32)))

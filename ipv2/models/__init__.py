@@ -1,8 +1,7 @@
 """Denoisers, one linen network per file.
 
-Every network takes images of any size, (n, h, w, channels) in network units
-(`blocks.hu_to_unit`). Its attribute `channels` is 1, or an odd number of neighbouring
-slices.
+Every network takes images of any size, (n, h, w, channels) in network units (`units`).
+Its attribute `channels` is 1, or an odd number of neighbouring slices.
 
 - Regression networks return float32 (n, h, w, 1), the denoised middle slice.
 - Flow networks (`FLOWS`) also take a time per image, and return the velocity of the

@@ -2,7 +2,8 @@
 
 Networks get `unit = HU / 1000`: water is 0, air is -1, cortical bone about 1 to 2. The
 scale is linear without a window and loses nothing, so a network's output can be
-converted to HU. No other code in the project may scale HU for a network.
+converted to HU. `units` has another unit, that of the published FFM. No other code in
+the project may scale HU for a network.
 """
 
 from typing import Any, Literal

@@ -126,6 +126,11 @@ class PurifyParams:
                 "the published steps"
             )
 
+    @property
+    def needs_spacing(self) -> bool:
+        """Whether the size of a pixel decides the pair."""
+        return self.version == "v2" and self.add_noise == "physical"
+
 
 class Purified(NamedTuple):
     """An aligned pair.

@@ -2,9 +2,10 @@
 
 The task calibrates on slices of all volumes of `config.data.input`, which are of one
 scanner and protocol. With `config.data.low`, the same patients under the same names at
-`config.data.low_dose`, it calibrates on pairs, which also give the electronic noise. It
-prints the parameters, how sure they are, and the overrides with which `simulate` and
-the training recipes use them. It writes the parameters to `workdir/calibration.json`.
+`config.data.low_dose`, it calibrates on pairs, which also give the electronic noise.
+The tube current of each slice is used where DICOM series state it. The task prints the
+parameters, how sure they are, and the overrides with which `simulate` and the training
+recipes use them. It writes the parameters to `workdir/calibration.json`.
 """
 
 import dataclasses
@@ -31,11 +32,12 @@ from ipv2.tasks.scans import (
     read_scan,
 )
 from ipv2.tasks.settings import read_options
+from ipv2.volumes.low_dose import slice_currents
 
 # At most so many volumes are read, and about so many slices of all of them kept: more
-# than a calibration uses.
+# than a calibration uses. Of aligned pairs it uses all; these are 1 GB of 512 x 512.
 _VOLUMES = 24
-_SLICES = 48
+_SLICES, _PAIR_SLICES = 48, 512
 
 
 def calibrate_scans(config: ConfigDict, workdir: Path) -> None:
@@ -75,12 +77,14 @@ def _calibrate_scans(config: ConfigDict, workdir: Path) -> None:
     skipped: list[Skipped] = []
     parts: list[tuple[np.ndarray, ...]] = []
     spacing: list[float] = []
+    currents: list[tuple[np.ndarray, ...]] = []
     with Progress("calibrate", len(items), "volumes") as progress:
         for item in items:
             try:
                 low = None if lows is None else lows[item.name]
-                count = math.ceil(_SLICES / len(items))
-                images, mm = _slices(item.path, low, options, count, unused)
+                most = _SLICES if lows is None else _PAIR_SLICES
+                count = math.ceil(most / len(items))
+                images, mm, current = _slices(item.path, low, options, count, unused)
                 if parts and images[0].shape[1:] != parts[0][0].shape[1:]:
                     raise UserError(
                         f"slices of {images[0].shape[1:]} pixels, others have "
@@ -88,6 +92,7 @@ def _calibrate_scans(config: ConfigDict, workdir: Path) -> None:
                     )
                 parts.append(images)
                 spacing.extend([mm] * len(images[0]))
+                currents.append(current)
             except (UserError, OSError) as error:
                 skipped.append(Skipped(path=item.path, reason=reason_of(error)))
             progress.update(note=item.name)
@@ -95,12 +100,14 @@ def _calibrate_scans(config: ConfigDict, workdir: Path) -> None:
     if not parts:
         raise UserError("no volume to calibrate on; see the list above")
     stacks = tuple(np.concatenate(stack) for stack in zip(*parts, strict=True))
+    factors = tuple(np.concatenate(stack) for stack in zip(*currents, strict=True))
     scanner = calibrate(
         stacks if lows is not None else stacks[0],
         np.asarray(spacing, np.float32),
         dose=config.input_dose if lows is None else _doses(config),
         electronic_variance=config.noise.electronic_variance,
         views=config.noise.views or None,
+        relative_current=factors if lows is not None else factors[0],
     )
     print("\n".join([*scanner.describe(), "", "to use it:", *overrides(scanner)]))
     _write(workdir / "calibration.json", scanner)
@@ -116,8 +123,15 @@ def _require_replaceable(path: Path) -> None:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         found = None
-    names = {field.name for field in dataclasses.fields(Calibration)}
-    if path.is_symlink() or not isinstance(found, dict) or found.keys() != names:
+    fields = dataclasses.fields(Calibration)
+    names = {field.name for field in fields}
+    # Records of older versions lack fields that have a default now.
+    old = {field.name for field in fields if field.default is dataclasses.MISSING}
+    if (
+        path.is_symlink()
+        or not isinstance(found, dict)
+        or not old <= found.keys() <= names
+    ):
         raise UserError(
             f"{path}: is in the way, and task calibrate did not write it. Move it, or "
             "give another --workdir."
@@ -146,6 +160,8 @@ def overrides(scanner: Calibration) -> list[str]:
     }
     if not scanner.window:
         del values["window"]
+    if scanner.bowtie_mm:
+        values["bowtie_mm"] = f"{scanner.bowtie_mm:.6g}"
     return [f"  --config.noise.{key}={value}" for key, value in values.items()]
 
 
@@ -169,8 +185,8 @@ def _slices(
     options: ReadOptions,
     count: int,
     unused: list[Skipped],
-) -> tuple[tuple[np.ndarray, ...], float]:
-    """Evenly spaced slices of a volume or of (low, normal), and the size of a pixel."""
+) -> tuple[tuple[np.ndarray, ...], float, tuple[np.ndarray, ...]]:
+    """Evenly spaced slices of a volume or of (low, normal), pixel size and currents."""
     normal = read_scan(path, options)
     volumes: Sequence[Volume] = (normal,)
     places = [(index,) for index in range(len(normal.hu))]
@@ -182,4 +198,7 @@ def _slices(
         unused.extend(volume.left_out)
     index = np.asarray(places)[evenly_spaced(len(places), count)]
     images = tuple(v.hu[index[:, side]] for side, v in enumerate(volumes))
-    return images, normal.spacing_mm[2]
+    currents = tuple(
+        slice_currents(v, len(v.hu))[index[:, side]] for side, v in enumerate(volumes)
+    )
+    return images, normal.spacing_mm[2], currents

@@ -1,5 +1,7 @@
 """Checks of a whole IPv2 config: single keys, and keys that do not fit together."""
 
+import numpy as np
+
 from common import config as c
 from common.config import ConfigDict
 from common.errors import UserError
@@ -8,8 +10,12 @@ from ipv2.tasks import settings
 from ipv2.tasks.rules import RULES, SIMULATE_RULES
 
 
-def check_config(config: ConfigDict) -> None:
+def check_config(config: ConfigDict, *, takes_weights: bool = False) -> None:
     """Raises one error that names every problem of an IPv2 config.
+
+    Args:
+      config: the config.
+      takes_weights: whether the task reads `config.model.weights`.
 
     Raises:
       UserError: a value is not accepted, or values do not fit together.
@@ -33,6 +39,12 @@ def check_config(config: ConfigDict) -> None:
                 "config.purify.variant='reference', which follows the published steps"
             )
         problems += _model_problems(config)
+        if config.model.weights and not takes_weights:
+            problems.append(
+                f"model.weights: got {config.model.weights!r}, which only --task "
+                "export reads, into the --workdir; then --task denoise and evaluate "
+                "take that --workdir"
+            )
         problems += [
             f"compare.{key}: no {name!r} in config.compare.{table}; it has: "
             f"{', '.join(config.compare[table])}"
@@ -49,7 +61,40 @@ def check_config(config: ConfigDict) -> None:
                 f"config.noise.input_dose ({config.noise.input_dose})"
             )
         problems += _fan_problems(config)
+        problems = problems or _pair_problems(config)
     c.refuse(problems)
+
+
+def _pair_problems(config: ConfigDict) -> list[str]:
+    """Lists the keys that do not fit the kind of training pairs."""
+    version, noise = config.purify.version, config.noise
+    drawn = [key for key in settings.DRAWN if any(np.atleast_1d(noise[key]))]
+    problems = []
+    if version != "simulated":
+        problems += [
+            f"noise.{key}: got {noise[key]} with config.purify.version={version!r}, "
+            "accepted: with 'simulated', which draws scans"
+            for key in drawn
+        ]
+        if config.train.shrink > 1:
+            problems.append(
+                f"train.shrink: got {config.train.shrink} with config.purify.version="
+                f"{version!r}, accepted: 1; means of pixels have less noise than a "
+                "scan, so that only 'simulated' noise fits them"
+            )
+    elif drawn and noise.source_distance_mm:
+        problems.append(
+            f"noise.source_distance_mm: given with config.noise.{drawn[0]}, which "
+            "takes parallel beams only; give one"
+        )
+    if not problems:
+        try:
+            params = settings.pair_params(config)
+            if params.ranges is not None:
+                params.ranges.extremes(params.dose)
+        except ValueError as error:
+            problems.append(f"noise: {error}")
+    return problems
 
 
 def _model_problems(config: ConfigDict) -> list[str]:
@@ -62,7 +107,7 @@ def _model_problems(config: ConfigDict) -> list[str]:
     problems = [
         f"model.{key}: {name} has none; it has {', '.join(sorted(attributes))}"
         for key, value in config.model.items()
-        if key != "name" and value and key not in attributes
+        if key not in ("name", *settings.EXPORTED) and value and key not in attributes
     ]
     if name in FLOWS and config.train.loss != "mse":
         problems.append(

@@ -5,9 +5,12 @@ Each of `config.compare.models` (of none, `config.model`) is trained on each of
 checkpoints and results. A command that was interrupted goes on with the training that
 was not finished. Pairs that differ in the test label alone (Remove noise) share a
 training.
+
+Filters without training are measured once, for all trainings. So the trainings measure
+none: `evaluate.filters` of their configs is ().
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +27,17 @@ from common.results import finished_results, write_results
 from common.run import Run
 from ipv2.inference.trained import load_trained
 from ipv2.measures.evaluation import prepared_slices
+from ipv2.measures.filters import check_filters
 from ipv2.tasks import settings
 from ipv2.tasks.check import check_config
-from ipv2.tasks.evaluate import evaluate_export, evaluation_batch
+from ipv2.tasks.evaluate import References, evaluate_export, evaluate_filters
 from ipv2.tasks.figure import save_comparison
+from ipv2.tasks.references import KEYS, Reference, preparation, references_of
 from ipv2.tasks.run_data import hold_data, refuse_other_data
-from ipv2.tasks.sources import open_sources
-from ipv2.tasks.tables import format_comparison, format_grid
+from ipv2.tasks.sources import Joined, open_sources
+from ipv2.tasks.tables import format_comparison, format_grid, has_places
 from ipv2.tasks.train import is_measured, train
-from ipv2.training.denoiser import channels_of, make_denoise
+from ipv2.training.denoiser import make_denoise
 from ipv2.training.stacks import Stacks
 
 # What tables and pictures call the pairs.
@@ -40,10 +45,14 @@ _CAPTIONS = {
     "none": "pairs as they are",
     "v1": "IPv1",
     "v2": "IPv2",
-    "no_background": "IPv2, no Remove Background",
-    "no_add": "IPv2, no Add noise",
-    "no_remove": "IPv2, no Remove noise",
-    "aligned": "IPv2, outline aligned",
+    "no_background": "IPv2 - Background",
+    "no_add": "IPv2 - Add noise",
+    "no_remove": "IPv2 - Remove noise",
+    "aligned": "IPv2, aligned",
+    "registered": "registered",
+    "simulated": "simulated",
+    "gated": "gated",
+    "weighted": "weighted",
 }
 # As of a training, but `config.compare` decides which trainings are compared.
 _FREE_TO_CHANGE = tuple(key for key in settings.FREE_TO_CHANGE if key != "compare")
@@ -63,12 +72,13 @@ def compare(config: ConfigDict, workdir: Path) -> None:
       UserError, RunFailed, Interrupted: as `train`.
     """
     check_config(config)
+    check_filters(config.evaluate.filters)
     grid = configs_of(config)
     configs = [one for by_pair in grid.values() for one in by_pair.values()]
     for one in configs:
         check_config(one)
     # The data that all of them can be trained on.
-    choosiest = max(configs, key=lambda one: settings.needs_spacing(one.purify))
+    choosiest = max(configs, key=lambda one: settings.pair_params(one).needs_spacing)
     run = Run(config=as_json(config), workdir=workdir, free=_FREE_TO_CHANGE)
     with run.hold("compare", _is_comparison) as finished:
         if finished is not None:
@@ -83,9 +93,12 @@ def compare(config: ConfigDict, workdir: Path) -> None:
             )
         run.begin()
         hold_data(sources, workdir)
+        references = references_of(sources, config)
         runs = _train_all(grid, workdir)
+        filters = evaluate_filters(sources, config, references)
+        runs = _with_filters(runs, filters, grid, config)
         if is_first_process():
-            _write_outputs(config, grid, runs, workdir)
+            _write_outputs(config, grid, runs, references, workdir)
 
 
 def _train_all(grid: Grid, workdir: Path) -> Runs:
@@ -97,6 +110,47 @@ def _train_all(grid: Grid, workdir: Path) -> Runs:
             logging.info("%s, %s", model, _CAPTIONS.get(pair, pair))
             runs[model][pair] = _train_one(by_pair, pair, workdir / model)
     return runs
+
+
+def _with_filters(
+    runs: Runs, filters: Mapping[str, Any], grid: Grid, config: ConfigDict
+) -> Runs:
+    """The results of every training, with the numbers of the filters in each."""
+    label = settings.label_params(config)
+
+    def joined(model: str, pair: str) -> dict[str, Any]:
+        same = settings.label_params(grid[model][pair]) == label
+        found = filters if same else _whatever_the_label(filters)
+        return _joined(runs[model][pair], found)
+
+    return {
+        model: {pair: joined(model, pair) for pair in by_pair}
+        for model, by_pair in runs.items()
+    }
+
+
+def _whatever_the_label(filters: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers that do not depend on IPv2's test label."""
+    blocks = {
+        name: {key: value for key, value in block.items() if key != "against_label"}
+        for name, block in filters["datasets"].items()
+        if Reference(block["label"]).aligned
+    }
+    rows = [row if row["dataset"] in blocks else {} for row in filters["slices"]]
+    return {"datasets": blocks, "slices": rows}
+
+
+def _joined(ours: Any, others: Any) -> Any:
+    """Both nested values in one; where both have a value, ours counts."""
+    if isinstance(ours, dict) and isinstance(others, dict):
+        both = ours.keys() & others.keys()
+        return {
+            key: _joined(ours[key], others[key]) if key in both else value
+            for key, value in (others | ours).items()
+        }
+    if isinstance(ours, list) and isinstance(others, list) and len(ours) == len(others):
+        return [_joined(a, b) for a, b in zip(ours, others, strict=True)]
+    return ours
 
 
 def _is_comparison(results: Mapping[str, Any]) -> bool:
@@ -120,7 +174,10 @@ def _read_table(path: Path) -> str:
 
 
 def configs_of(config: ConfigDict) -> Grid:
-    """Returns the config of every training, {model: {pairs: config}}."""
+    """Returns the config of every training, {model: {pairs: config}}.
+
+    The trainings measure no filters; `compare` does, once.
+    """
     grid: Grid = {}
     for model in config.compare.models or (config.model.name,):
         grid[model] = {}
@@ -130,6 +187,7 @@ def configs_of(config: ConfigDict) -> Grid:
                 if config.compare.models:
                     one.update(config.compare.zoo[model].to_dict())
                 one.purify.update(config.compare.options[pair].to_dict())
+                one.evaluate.filters = ()
             grid[model][pair] = one
     return grid
 
@@ -161,7 +219,9 @@ def _same_training(a: ConfigDict, b: ConfigDict) -> bool:
     return left == right
 
 
-def _write_outputs(config: ConfigDict, grid: Grid, runs: Runs, workdir: Path) -> None:
+def _write_outputs(
+    config: ConfigDict, grid: Grid, runs: Runs, references: References, workdir: Path
+) -> None:
     """Writes tables, pictures and results."""
     tables = {
         model: format_comparison(
@@ -170,10 +230,8 @@ def _write_outputs(config: ConfigDict, grid: Grid, runs: Runs, workdir: Path) ->
         )
         for model, by_pair in runs.items()
     }
-    has_outlines = all(
-        "contour_mm" in r["output"] for by in runs.values() for r in by.values()
-    )
-    if config.compare.models and has_outlines:
+    aligned = all(has_places(run) for by in runs.values() for run in by.values())
+    if config.compare.models and aligned:
         text = format_grid(runs, _CAPTIONS)
     else:
         text = "\n\n".join(tables.values())
@@ -182,7 +240,7 @@ def _write_outputs(config: ConfigDict, grid: Grid, runs: Runs, workdir: Path) ->
     pictures = {}
     for model, by_pair in grid.items():
         picture = workdir / model / "comparison.png"
-        draw(by_pair, workdir / model, picture)
+        draw(by_pair, references, workdir / model, picture)
         pictures[f"{model}, a test slice"] = picture.read_bytes()
     write_report(
         workdir / "report.html",
@@ -198,17 +256,29 @@ def _write_outputs(config: ConfigDict, grid: Grid, runs: Runs, workdir: Path) ->
     print(f"\n{workdir / 'report.html'}")
 
 
-def draw(by_pair: Mapping[str, ConfigDict], folder: Path, path: Path) -> None:
-    """Draws input, outputs and label of the test slice that shows the most lung.
+def draw(
+    by_pair: Mapping[str, ConfigDict],
+    references: References,
+    folder: Path,
+    path: Path,
+) -> None:
+    """Draws input, outputs and reference of the test slice that shows the most lung.
 
     Args:
       by_pair: the configs of the trainings of one network, by their pairs.
+      references: of each data set.
       folder: the folder of these trainings; each has an export there.
       path: where to write the PNG.
     """
     config = next(iter(by_pair.values()))
     denoiser = settings.denoiser(config)
-    chosen = _slice_with_most_lung(config, channels_of(denoiser.model))
+    test = open_sources(config).held_out
+    # The slices of one data set are images of one kind; those of several may not be.
+    dataset = next(iter(test.places_by_dataset()))
+    label = references[dataset].label
+    chosen = _slice_with_most_lung(
+        test, test.places_by_dataset()[dataset], denoiser.slices, label, config
+    )
     stack = chosen["lq"][None]
     images = {"low dose": stack[0, ..., stack.shape[-1] // 2]}
     denoise = jax.jit(make_denoise(denoiser))
@@ -217,34 +287,29 @@ def draw(by_pair: Mapping[str, ConfigDict], folder: Path, path: Path) -> None:
         if export.exists():  # trainings that differ in the label alone have none
             variables = load_trained(export).variables
             images[_CAPTIONS.get(pair, pair)] = np.asarray(denoise(variables, stack)[0])
-    images["IPv2 label"] = chosen["label"]
-    reference = "IPv2 label"
-    if "truth" in chosen:
-        images["truth"] = chosen["truth"]
-        reference = "truth"
+    if "label" in chosen:
+        images["IPv2's test label"] = chosen["label"]
+    images[label] = chosen["reference"]
     lung = chosen["regions"]["lung"]
     captions = {
-        name: f"RMSE {_rmse_hu(image, images[reference], lung):.0f} HU in the lung"
+        name: f"RMSE {_rmse_hu(image, images[label], lung):.0f} HU in the lung"
         for name, image in images.items()
-        if name != reference
+        if name != label
     }
     save_comparison(
-        path, images, captions=captions, inset=_inset(lung), reference=reference
+        path, images, captions=captions, inset=_inset(lung), reference=label
     )
 
 
-def _slice_with_most_lung(config: ConfigDict, channels: int) -> Mapping[str, Any]:
-    """A test slice with its label and regions, as `evaluation_batch` makes them."""
-    test = open_sources(config).held_out
+def _slice_with_most_lung(
+    test: Joined, places: Sequence[int], channels: int, label: str, config: ConfigDict
+) -> Mapping[str, Any]:
+    """A test slice with its reference and regions, as `preparation` makes them."""
     stacks = Stacks(test, channels)
-    keys = ("lq", "gt", "truth", "spacing_mm", "slice")
-    # The slices of one dataset are images of one kind; those of several may not be.
-    first = test[0]["dataset"]
-    places = [i for i in range(len(test)) if test[i]["dataset"] == first]
     records = (stacks[place] for place in places)
     slices = prepared_slices(
-        ({key: one[key] for key in keys if key in one} for one in records),
-        evaluation_batch(settings.label_params(config)),
+        ({key: one[key] for key in KEYS if key in one} for one in records),
+        preparation(label, config),
         batch_size=config.evaluate.batch_size,
     )
     return max(slices, key=lambda one: int(one["regions"]["lung"].sum()))

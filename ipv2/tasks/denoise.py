@@ -6,7 +6,8 @@ NAME.json beside it, which says how it was made. A volume that was already made 
 same settings is not made again, so an interrupted command goes on. `jobs` says what
 happens with other files there.
 
-The network is the export in `workdir/export`. A flow is followed as `config.flow` says,
+The network is the export in `config.denoise.model` or, without it, in `workdir/export`.
+A flow is followed as `config.flow` says,
 whatever its export says. A slice of the result:
 - It has the network's HU, rounded to 1 HU where the input holds integers.
 - Padding stays padding, see `stored_hu.restored`; the network sees it at -1024 HU, as
@@ -33,15 +34,16 @@ from common.errors import UserError
 from ipv2.ct_io import open_volume, slice_writer
 from ipv2.inference.apply import Applier
 from ipv2.inference.tiling import create_tiling
-from ipv2.inference.trained import Trained
+from ipv2.inference.trained import Trained, find_export
 from ipv2.jobs.job import Job
 from ipv2.jobs.run import Destination, Work, conclude, run_jobs
 from ipv2.tasks.check import check_config
+from ipv2.tasks.embedded_scans import write_embedded
 from ipv2.tasks.exported import load_exported
 from ipv2.tasks.job_settings import FileSettings, file_settings
 from ipv2.tasks.scans import check_slices, list_jobs
 from ipv2.tasks.terms import job_terms
-from ipv2.training.denoiser import channels_of, make_denoise
+from ipv2.training.denoiser import make_denoise
 from ipv2.volumes.checks import check_neighbours
 from ipv2.volumes.denoised import (
     MODEL,
@@ -56,30 +58,34 @@ def denoise(config: ConfigDict, workdir: Path) -> None:
 
     Args:
       config: the config of a recipe; checked here. Its network does not count.
-      workdir: the folder of a finished training run. The result goes there too if no
-        output is given.
+      workdir: the folder of a finished training run, unless `config.denoise.model`
+        names another. The result goes there too if no output is given.
 
     Raises:
-      UserError: the config is wrong, the workdir holds no network, there is no volume,
+      UserError: the config is wrong, there is no network or no volume,
         a file in the output was made in another way, or no volume could be denoised.
       Incomplete: `config.strict`, and a volume was skipped.
     """
     check_config(config)
     section = config.denoise
-    if not section.input:
+    if bool(section.input) == bool(section.embedded):
         raise UserError(
-            "task denoise needs --config.denoise.input=DIR: a CT file, a DICOM series, "
-            "or a folder of many"
+            "task denoise needs one input: --config.denoise.input=DIR (a CT file, a "
+            "DICOM series, or a folder of many), or --config.denoise.embedded="
+            "sample_ct, real chest CT to try it on"
         )
     if not is_single_process():
         raise UserError(
             "task denoise runs in one process, on all devices of one machine; start it "
             "on every machine with its own --config.denoise.input"
         )
-    source = Path(section.input)
+    if section.input:
+        source = Path(section.input)
+    else:
+        source = write_embedded(section.embedded, config.data, workdir / "input")
     output = Path(section.output) if section.output else workdir / "denoised"
     jobs, unused = list_jobs(source, output, key="config.denoise.output")
-    trained = load_exported(config, workdir / "export")
+    trained = load_exported(config, find_export(section.model or workdir))
     tiling = create_tiling(
         tile=section.tile,
         overlap=section.overlap,
@@ -91,7 +97,7 @@ def denoise(config: ConfigDict, workdir: Path) -> None:
     applier = Applier(
         make_denoise(trained.denoiser),
         trained.variables,
-        channels=channels_of(trained.denoiser.model),
+        channels=trained.denoiser.slices,
         batch_size=section.batch_size,
         tiling=tiling,
     )
@@ -123,7 +129,7 @@ def _denoise_one(
     (source,), (place,) = job.sources, work.places
     with open_volume(source, files.reading) as volume:
         check_slices(volume, volume.shape)
-        check_neighbours(volume, channels_of(trained.denoiser.model))
+        check_neighbours(volume, trained.denoiser.slices)
         work.leave_out(volume.left_out)
         with slice_writer(
             volume,
@@ -134,7 +140,7 @@ def _denoise_one(
             series_description=series_description(volume, trained),
             derivation_description=derivation_description(trained, applier.tiling),
         ) as write:
-            for original, hu in denoised_slices(volume, applier):
+            for original, hu in denoised_slices(volume, applier, trained):
                 write(hu, original.header)
                 work.count(1)
     return {"sources": [str(source)], "manifest": _short(trained.manifest)}

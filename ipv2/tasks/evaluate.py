@@ -1,103 +1,199 @@
-"""Evaluation of a denoiser on a split of a run's datasets."""
+"""Evaluation of a denoiser on a split of a run's data sets, each by itself."""
 
-import functools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import jax.numpy as jnp
 
 from common.checkpoint import load_manifest
 from common.config import ConfigDict
 from common.devices import is_first_process, to_host
 from common.errors import UserError
 from common.files import write_atomically
-from common.pipeline import Source
 from common.progress import Progress
 from common.typing import PyTree
 from common.workdir import hold_workdir
-from ipv2.measures.evaluation import evaluate_slices
-from ipv2.purification.purify import PurifyParams, purify, regions
-from ipv2.tasks import settings
+from ipv2.measures.evaluation import (
+    NOISE_DESCRIPTIONS,
+    MakeImages,
+    evaluate_slices,
+    network_output,
+)
+from ipv2.measures.filters import check_filters
+from ipv2.measures.metrics import WINDOWS
+from ipv2.measures.summary import slice_numbers, summary_block
 from ipv2.tasks.check import check_config
 from ipv2.tasks.exported import load_exported
-from ipv2.tasks.sources import Sources, open_sources, require_even_slices
-from ipv2.training.denoiser import Denoiser, channels_of, make_denoise
+from ipv2.tasks.references import KEYS, Reference, evenly, preparation, references_of
+from ipv2.tasks.sources import Joined, Sources, open_sources, require_even_slices
+from ipv2.tasks.strengths import Strength, choose_strengths, make_filtered
+from ipv2.training.denoiser import Denoiser, make_denoise
 from ipv2.training.stacks import Stacks
-from ipv2.training.train_step import example_rngs
 
-
-@functools.cache
-def evaluation_batch(
-    labelling: PurifyParams,
-) -> Callable[[Any], dict[str, Any]]:
-    """Returns a function from stacked records to the images that are measured.
-
-    The label is IPv2's test label, the same for every way of training. Regions are
-    those of the known truth where there is one, since it has no noise.
-
-    Args:
-      labelling: how the label is made, from `settings.label_params`.
-
-    Returns:
-      The same function for the same labelling, so that jit compiles it once.
-    """
-
-    def prepare(batch: Any) -> dict[str, Any]:
-        stack = jnp.moveaxis(batch["lq"].astype(jnp.float32), 1, -1)
-        middle = stack.shape[-1] // 2
-        lq, gt = stack[..., middle], batch["gt"][:, middle].astype(jnp.float32)
-        rngs = example_rngs(0, batch["slice"].astype(jnp.uint32))  # nothing is drawn
-        label = purify(rngs, lq, gt, batch["spacing_mm"], labelling).gt_bar
-        images = {"lq": stack, "label": label, "spacing_mm": batch["spacing_mm"]}
-        if "truth" in batch:
-            images["truth"] = batch["truth"].astype(jnp.float32)
-        found = regions(images.get("truth", label))
-        return images | {"regions": found._asdict()}
-
-    return prepare
+References = Mapping[str, Reference]
+Strengths = Mapping[str, Mapping[str, Strength]]
+# From a data set to what makes its images.
+ImagesOf = Callable[[str], MakeImages]
 
 
 def evaluate(
     denoiser: Denoiser,
     variables: PyTree,
-    source: Source,
+    source: Joined,
     config: ConfigDict,
+    references: References,
     *,
     name: str,
+    strengths: Strengths | None = None,
 ) -> dict[str, Any]:
-    """Returns the metrics of a denoiser on a split, as `evaluate_slices` gives them.
+    """Returns the numbers of a denoiser, and of filters, on a split.
 
     Args:
       denoiser: the network.
       variables: the network's variables.
       source: the records of the split.
       config: a checked IPv2 config, of which `evaluate` and `purify` count.
+      references: of each data set, from `references_of`.
       name: the name of the work, for the progress line.
+      strengths: of each data set's filters; None for no filters.
+
+    Returns:
+      `n_slices`, `windows`, `datasets` (a block for each data set) and `slices`; see
+      docs/results.md.
     """
-    count = len(source)
-    wanted = min(config.evaluate.slices or count, count)
-    places = [round(i * count / wanted) for i in range(wanted)]
-    keys = ("lq", "gt", "truth", "spacing_mm", "slice")
+    denoised = network_output(make_denoise(denoiser), to_host(variables))
+    chosen = strengths or {}
 
-    stacks = Stacks(source, channels_of(denoiser.model))
+    def images_of(dataset: str) -> MakeImages:
+        filtered = make_filtered(chosen.get(dataset, {}))
+        return lambda batch: {**filtered(batch), **denoised(batch)}
 
-    def slices() -> Iterator[dict[str, Any]]:
-        with Progress(name, wanted, "slices") as progress:
-            for place in places:
-                record = stacks[place]
-                yield {key: record[key] for key in keys if key in record}
-                progress.update()
+    stacks = Stacks(source, denoiser.slices)
+    results = _measured(stacks, source, config, references, images_of, name)
+    return _with_strengths(results, chosen)
 
-    return evaluate_slices(
-        make_denoise(denoiser),
-        to_host(variables),
-        slices(),
+
+def evaluate_filters(
+    sources: Sources, config: ConfigDict, references: References
+) -> dict[str, Any]:
+    """Returns the numbers of the filters alone on the slices held out.
+
+    Args:
+      sources: the data of the run.
+      config: a checked IPv2 config.
+      references: of each data set, from `references_of`.
+    """
+    strengths = choose_strengths(sources, references, config)
+    source = sources.held_out
+
+    def images_of(dataset: str) -> MakeImages:
+        return make_filtered(strengths[dataset])
+
+    stacks = Stacks(source, 1)
+    results = _measured(stacks, source, config, references, images_of, "filters")
+    return _with_strengths(results, strengths)
+
+
+def _measured(
+    stacks: Stacks,
+    source: Joined,
+    config: ConfigDict,
+    references: References,
+    images_of: ImagesOf,
+    name: str,
+) -> dict[str, Any]:
+    """Returns the numbers of all images on the chosen slices of a split."""
+    chosen = set(evenly(range(len(source)), config.evaluate.slices))
+    blocks: dict[str, Any] = {}
+    slices: list[dict[str, Any]] = []
+    with Progress(name, len(chosen), "slices") as progress:
+        for dataset, all_places in source.places_by_dataset().items():
+            places = [place for place in all_places if place in chosen]
+            if places:
+                blocks[dataset], rows = _measured_dataset(
+                    stacks,
+                    places,
+                    config,
+                    references[dataset],
+                    images_of(dataset),
+                    progress,
+                )
+                slices += [{"dataset": dataset, **row} for row in rows]
+    return {
+        "n_slices": len(slices),
+        "windows": {
+            name: {"center_hu": window.center_hu, "width_hu": window.width_hu}
+            for name, window in WINDOWS.items()
+        },
+        "datasets": blocks,
+        "slices": slices,
+    }
+
+
+def _measured_dataset(
+    stacks: Stacks,
+    places: Sequence[int],
+    config: ConfigDict,
+    reference: Reference,
+    make_images: MakeImages,
+    progress: Progress,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Returns the block of one data set, and the numbers of each of its slices."""
+    identities: list[dict[str, Any]] = []
+
+    def records() -> Iterator[dict[str, Any]]:
+        for place in places:
+            record = stacks[place]
+            identities.append(_identity(record))
+            yield {key: record[key] for key in KEYS if key in record}
+            progress.update()
+
+    measured = evaluate_slices(
+        make_images,
+        records(),
         batch_size=config.evaluate.batch_size,
-        label="ipv2",
-        prepare=evaluation_batch(settings.label_params(config)),
+        aligned=reference.aligned,
+        prepare=preparation(reference.label, config),
     )
+    patients = [one["patient"] for one in identities]
+    block = {
+        **reference.described(),
+        "noise": NOISE_DESCRIPTIONS[reference.aligned],
+        **summary_block(measured.reference, patients),
+    }
+    if measured.label:
+        block["against_label"] = {
+            "label": "v2",
+            "noise": NOISE_DESCRIPTIONS[False],
+            **summary_block(measured.label, patients),
+        }
+    rows = [
+        {**identity, **slice_numbers(measured, index)}
+        for index, identity in enumerate(identities)
+    ]
+    return block, rows
+
+
+def _identity(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what names a slice in the results."""
+
+    def text(value: bytes | str) -> str:
+        return value.decode() if isinstance(value, bytes) else value
+
+    return {
+        "patient": text(record["patient"]),
+        "name": text(record["name"]),
+        "slice": int(record["slice"]),
+    }
+
+
+def _with_strengths(results: dict[str, Any], strengths: Strengths) -> dict[str, Any]:
+    """Adds to each block the strength of its filters."""
+    for dataset, block in results["datasets"].items():
+        block["strengths"] = {
+            name: one._asdict() for name, one in strengths.get(dataset, {}).items()
+        }
+    return results
 
 
 def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -113,6 +209,7 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
       UserError: the config is wrong, or the folder holds no exported network.
     """
     check_config(config)
+    check_filters(config.evaluate.filters)
     # First, so that no folder without a run is made or locked.
     load_manifest(workdir / "export")
     with hold_workdir(workdir, "task evaluate"):
@@ -124,7 +221,7 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
 
 def evaluate_export(config: ConfigDict, export: Path) -> dict[str, Any]:
-    """Returns the metrics of an exported network on the config's test split.
+    """Returns the numbers of an exported network on the config's test split.
 
     Args:
       config: a checked IPv2 config; its network does not count.
@@ -134,21 +231,26 @@ def evaluate_export(config: ConfigDict, export: Path) -> dict[str, Any]:
       UserError: the folder holds no exported network.
     """
     trained = load_exported(config, export)
-    require_even_slices(config, channels_of(trained.denoiser.model))
+    require_even_slices(config, trained.denoiser.slices)
     sources = open_sources(config)
     return evaluate_held_out(trained.denoiser, trained.variables, sources, config)
 
 
 def evaluate_held_out(
-    denoiser: Denoiser, variables: PyTree, sources: Sources, config: ConfigDict
+    denoiser: Denoiser,
+    variables: PyTree,
+    sources: Sources,
+    config: ConfigDict,
+    references: References | None = None,
 ) -> dict[str, Any]:
-    """Returns the metrics on the slices held out, with datasets and seed.
+    """Returns the numbers on the slices held out, with the data sets' names and seed.
 
     Args:
       denoiser: the network.
       variables: the network's variables.
       sources: the data of the run.
       config: a checked IPv2 config.
+      references: of each data set, if they are known already.
 
     Raises:
       UserError: nothing was held out.
@@ -158,20 +260,41 @@ def evaluate_held_out(
             "config.data.split: nobody is held out, so there is nothing to evaluate "
             "on. Give a share to test: (0.0, 0.0, 1.0) evaluates on all."
         )
-    results = evaluate(denoiser, variables, sources.held_out, config, name="test")
-    return results | {"datasets": list(sources.names), "seed": config.seed}
+    if references is None:
+        references = references_of(sources, config)
+    results = evaluate(
+        denoiser,
+        variables,
+        sources.held_out,
+        config,
+        references,
+        name="test",
+        strengths=choose_strengths(sources, references, config),
+    )
+    return results | {"dataset_names": list(sources.names), "seed": config.seed}
 
 
 def scalars_of(results: Mapping[str, Any], split: str) -> dict[str, float]:
-    """Returns the metrics of the output as scalars named `split/metric_window`."""
-    output = results["output"]
+    """Returns the means of the output as scalars named `split/metric_window`.
+
+    Where there are several data sets, `split/dataset/metric_window`.
+    """
+    blocks = results["datasets"]
+    scalars = {}
+    for name, block in blocks.items():
+        prefix = split if len(blocks) == 1 else f"{split}/{name}"
+        scalars |= _scalars_of_block(block["output"], prefix)
+    return scalars
+
+
+def _scalars_of_block(output: Mapping[str, Any], prefix: str) -> dict[str, float]:
     quality = {
-        f"{split}/{metric}_{window}": value
+        f"{prefix}/{metric}_{window}": value
         for metric in ("psnr_db", "ssim", "rmse_hu")
         for window, value in output[metric].items()
     }
     noise = {
-        f"{split}/{key}_{region}": values[key]
+        f"{prefix}/{key}_{region}": values[key]
         for region, values in output["regions"].items()
         for key in ("noise_sd_hu", "bias_hu")
         if values[key] is not None

@@ -33,7 +33,6 @@ from ipv2.purification.purify import PurifyParams
 from ipv2.tasks.check import check_config
 from ipv2.tasks.job_settings import PurifySettings, purify_settings
 from ipv2.tasks.scans import require_apart, require_jobs_apart, require_spacing
-from ipv2.tasks.settings import needs_spacing
 from ipv2.tasks.terms import job_terms
 from ipv2.volumes.pairs import purified_pair
 
@@ -91,7 +90,7 @@ def _terms(job: Job, settings: PurifySettings) -> Terms:
         settings.by_key(),
         settings.files,
         sources=("lq", "gt"),
-        needs_spacing=needs_spacing(settings.purify),
+        needs_spacing=settings.purify.needs_spacing,
     )
 
 
@@ -152,7 +151,7 @@ def _purify_pair(
     lq = lq.take([i for i, _ in matches])
     gt = gt.take([j for _, j in matches])
     params = _for_unit(settings.purify, lq, gt)
-    if needs_spacing(params):
+    if params.needs_spacing:
         require_spacing(lq)
     pair = purified_pair(
         lq,
@@ -171,7 +170,7 @@ def _for_unit(params: PurifyParams, lq: Volume, gt: Volume) -> PurifyParams:
     """The purification in the unit of the volumes: HU or grey levels."""
     if lq.unit == "HU":
         return params
-    if params.variant == "robust" or needs_spacing(params):
+    if params.variant == "robust" or params.needs_spacing:
         raise UserError(
             f"{lq.name}: grey levels, not HU: the robust masks and the physical "
             "noise need HU. Give the window the images were made with, "

@@ -10,6 +10,7 @@ from ipv2.tasks.calibrate import calibrate_scans
 from ipv2.tasks.compare import compare
 from ipv2.tasks.denoise import denoise
 from ipv2.tasks.evaluate import evaluate_run
+from ipv2.tasks.export import export_weights
 from ipv2.tasks.purify import purify_folder
 from ipv2.tasks.simulate import simulate
 from ipv2.tasks.tables import format_results
@@ -33,6 +34,7 @@ TASKS: dict[str, Task] = {
     "train": _printed(train),
     "compare": compare,
     "evaluate": _printed(evaluate_run),
+    "export": export_weights,
     "denoise": denoise,
     "purify": purify_folder,
     "simulate": simulate,

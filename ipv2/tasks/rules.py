@@ -1,18 +1,25 @@
 """The values that each key of an IPv2 config accepts."""
 
+import math
 import re
 from typing import Any
 
 import numpy as np
 
 from common import config as c
-from ipv2.kernels.reconstruction_filter import FILTERS, LARGEST_CUTOFF
+from ipv2.kernels import reconstruction_filter
+from ipv2.kernels.reconstruction_filter import LARGEST_CUTOFF
+from ipv2.measures.filters import FILTERS
 from ipv2.models import MODELS, OWN_NAME
+from ipv2.purification.purify import VERSIONS
 from ipv2.training.denoiser_spec import DTYPES
 from ipv2.training.flow import SAMPLERS
 from ipv2.training.losses import LOSSES
 
 DATASETS = ("sample_ct", "phantom")
+# What images are measured against, see `references`.
+LABELS = ("truth", "gt", "v1", "v2")
+PAIR_VERSIONS = ("none", *VERSIONS, "registered", "simulated", "gated", "weighted")
 
 
 def _sizes(count: int, at_least: int) -> c.Rule:
@@ -49,6 +56,15 @@ def _names() -> c.Rule:
     )
 
 
+def _filters() -> c.Rule:
+    return c.Rule(
+        lambda v: (
+            isinstance(v, tuple) and set(v) <= set(FILTERS) and len(set(v)) == len(v)
+        ),
+        f"a tuple of some of {', '.join(FILTERS)}, or () for none",
+    )
+
+
 def _name_pattern() -> c.Rule:
     def accepts(value: Any) -> bool:
         if not isinstance(value, str):
@@ -73,16 +89,17 @@ def _shares() -> c.Rule:
     )
 
 
-def _window() -> c.Rule:
+def _window(*, or_grey: bool = True) -> c.Rule:
     number = c.number()
     return c.Rule(
         lambda v: (
             isinstance(v, tuple)
             and len(v) == 2
             and all(map(number.accepts, v))
-            and (v[1] > 0 or v == (0.0, 0.0))
+            and (v[1] > 0 or (or_grey and v == (0.0, 0.0)))
         ),
-        "(centre, width) in HU with a width above 0, or (0, 0) for grey levels",
+        "(centre, width) in HU with a width above 0"
+        + (", or (0, 0) for grey levels" if or_grey else ""),
     )
 
 
@@ -91,6 +108,19 @@ def _factors() -> c.Rule:
     return c.Rule(
         lambda v: isinstance(v, tuple) and len(v) != 1 and all(map(factor.accepts, v)),
         "two factors or more, each from 0 to 100, or ()",
+    )
+
+
+def _range(at_most: float = math.inf) -> c.Rule:
+    number = c.number(above=0, at_most=at_most)
+    most = f", at most {at_most}" if math.isfinite(at_most) else ""
+    return c.Rule(
+        lambda v: (
+            isinstance(v, tuple)
+            and len(v) == 2
+            and (v == (0.0, 0.0) or (all(map(number.accepts, v)) and v[0] <= v[1]))
+        ),
+        f"(low, high) with 0 < low <= high{most}, or (0, 0) to draw nothing",
     )
 
 
@@ -118,10 +148,11 @@ _SCANNER = {
     "noise.photons": c.number(at_least=1),
     "noise.electronic_variance": c.number(at_least=0),
     "noise.views": c.whole(0),
-    "noise.filter_name": c.one_of(*FILTERS),
+    "noise.filter_name": c.one_of(*reconstruction_filter.FILTERS),
     "noise.cutoff": c.number(above=0, at_most=LARGEST_CUTOFF),
     "noise.window": _factors(),
     "noise.source_distance_mm": c.number(at_least=0),
+    "noise.bowtie_mm": c.number(at_least=0),
 }
 
 RULES = {
@@ -139,7 +170,7 @@ RULES = {
     "data.phantom_size": c.whole(32, 4096),
     "data.phantom_patients": _sizes(3, 1),
     "data.phantom_slices": c.whole(1, 512),
-    "purify.version": c.one_of("none", "v1", "v2"),
+    "purify.version": c.one_of(*PAIR_VERSIONS),
     "purify.variant": c.one_of("robust", "reference"),
     "purify.window": _window(),
     "purify.t": c.number(at_least=0, at_most=1),
@@ -151,6 +182,11 @@ RULES = {
     "noise.dose": c.number(above=0, at_most=1),
     "noise.input_dose": c.number(above=0, at_most=1),
     **_SCANNER,
+    "noise.dose_range": _range(at_most=1),
+    "noise.photons_range": _range(),
+    "noise.cutoff_range": _range(at_most=LARGEST_CUTOFF),
+    "noise.current_range": _range(),
+    "noise.target_dose": c.number(at_least=0, at_most=1),
     "model.name": _network_name(),
     "model.dtype": c.one_of(*DTYPES),
     "model.channels": c.Rule(
@@ -158,6 +194,8 @@ RULES = {
     ),
     "model.width": c.whole(0),
     "model.remat": c.boolean(),
+    "model.weights": c.existing_path(),
+    "model.window": _window(or_grey=False),
     "flow.sampler": c.one_of(*SAMPLERS),
     "flow.steps": c.whole(1),
     "flow.time_scale": c.number(above=0),
@@ -171,14 +209,19 @@ RULES = {
     "train.loss": c.one_of(*LOSSES),
     "train.patch": c.whole(16),
     "train.patches_per_slice": c.whole(1),
+    "train.shrink": c.whole(1, 8),
     "train.accumulate": c.whole(1),
     "train.ema": c.Rule(
         lambda v: c.number(at_least=0).accepts(v) and v < 1, "0 or a decay below 1"
     ),
     "evaluate.batch_size": c.whole(1),
     "evaluate.slices": c.whole(0),
+    "evaluate.filters": _filters(),
+    "evaluate.label": c.one_of("", *LABELS),
     "denoise.input": c.existing_path(),
     "denoise.output": c.text(),
+    "denoise.embedded": c.one_of("", *DATASETS),
+    "denoise.model": c.existing_path(),
     "denoise.overwrite": c.boolean(),
     "denoise.batch_size": c.whole(1),
     "denoise.tile": c.whole(-1),

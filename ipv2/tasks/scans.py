@@ -98,7 +98,9 @@ def input_of(config: ConfigDict, workdir: Path) -> Path:
             "give one input: --config.data.input=DIR (a CT file, a DICOM series, or a "
             "folder of many), or the variant :sample_ct or :smoke of the recipe"
         )
-    return Path(data.input) if data.input else write_embedded(config, workdir / "input")
+    if data.input:
+        return Path(data.input)
+    return write_embedded(data.embedded, data, workdir / "input")
 
 
 def find_scans(source: Path) -> Found:

@@ -10,17 +10,30 @@ from common.config import ConfigDict
 from common.schedules import create_schedule
 from ipv2.ct_io import ReadOptions
 from ipv2.datasets.splits import Deal
+from ipv2.kernels.drawn_scans import ScanRanges
 from ipv2.kernels.photon_noise import DoseParams
 from ipv2.models import FLOWS
+from ipv2.purification import purify
 from ipv2.purification.purify import PurifyParams
 from ipv2.training.denoiser import Denoiser
 from ipv2.training.denoiser_spec import DenoiserSpec, Sampling
+from ipv2.training.pairs import PairParams
 
 # Keys that decide no result of a training. A resumed run may change them.
 FREE_TO_CHANGE = (
     *("task", "strict", "data.cache", "data.multiframe"),
     *("purify.output", "purify.overwrite"),
     *("compare", "denoise"),
+    *("model.weights", "model.window"),
+)
+
+# Keys of `config.model` for task export alone: no attributes of a network.
+EXPORTED = ("weights", "window")
+
+# Keys of `config.noise` that training draws scans from: not of one scanner.
+DRAWN = (
+    *("dose_range", "photons_range", "cutoff_range", "current_range"),
+    "target_dose",
 )
 
 
@@ -34,15 +47,6 @@ def deal(config: ConfigDict) -> Deal:
         val_patients=tuple(data.val_patients),
         test_patients=tuple(data.test_patients),
     )
-
-
-def needs_spacing(purify: ConfigDict | PurifyParams) -> bool:
-    """Returns whether the purification needs the size of a pixel.
-
-    Args:
-      purify: `config.purify`, or what it describes.
-    """
-    return purify.version == "v2" and purify.add_noise == "physical"
 
 
 def read_options(config: ConfigDict) -> ReadOptions:
@@ -64,8 +68,33 @@ def dose_params(config: ConfigDict) -> DoseParams:
 
 def scanner_of(config: ConfigDict) -> dict[str, Any]:
     """Returns the fields of `DoseParams` in `config.noise`, where 0 stands for None."""
-    noise = config.noise.to_dict()
+    noise = {k: v for k, v in config.noise.items() if k not in DRAWN}
     return noise | {key: noise[key] or None for key in ("views", "source_distance_mm")}
+
+
+def pair_params(config: ConfigDict) -> PairParams:
+    """Returns how `config.purify` and `config.noise` make training pairs."""
+    version = config.purify.version
+    if version in purify.VERSIONS:
+        return PairParams(kind="purified", purification=purify_params(config))
+    if version in ("none", "registered"):  # the data are registered before
+        return PairParams(kind="none")
+    ranges = scan_ranges(config) if version == "simulated" else None
+    return PairParams(kind=version, dose=dose_params(config), ranges=ranges)
+
+
+def scan_ranges(config: ConfigDict) -> ScanRanges | None:
+    """Returns what `config.noise` draws scans from; None if it draws nothing."""
+    noise = config.noise
+    ranges = {
+        name: tuple(noise[f"{name}_range"])
+        for name in ("dose", "photons", "cutoff", "current")
+        if any(noise[f"{name}_range"])
+    }
+    target_dose = noise.target_dose or None
+    if not ranges and target_dose is None:
+        return None
+    return ScanRanges(**ranges, target_dose=target_dose)
 
 
 def purify_params(config: ConfigDict) -> PurifyParams:
@@ -74,34 +103,38 @@ def purify_params(config: ConfigDict) -> PurifyParams:
     Raises:
       ValueError: the version is "none".
     """
-    purify = config.purify
+    options = config.purify
     return PurifyParams(
-        version=purify.version,
-        variant=purify.variant,
-        window=tuple(purify.window),
-        t=purify.t,
-        remove_background=purify.remove_background,
-        align_contour=purify.align_contour,
-        add_noise=purify.add_noise,
-        remove_noise=purify.remove_noise,
+        version=options.version,
+        variant=options.variant,
+        window=tuple(options.window),
+        t=options.t,
+        remove_background=options.remove_background,
+        align_contour=options.align_contour,
+        add_noise=options.add_noise,
+        remove_noise=options.remove_noise,
         dose=dose_params(config),
     )
 
 
-def label_params(config: ConfigDict) -> PurifyParams:
-    """Returns the purification that makes IPv2's test label.
+def label_params(config: ConfigDict, version: str = "v2") -> PurifyParams:
+    """Returns the purification that makes the test label of IPv2, or of IPv1.
 
-    It does not depend on `version` and `add_noise`, which compose training pairs. So
-    runs that differ in those are measured against the same label.
+    It does not depend on `purify.version` and `add_noise`, which compose training
+    pairs. So runs that differ in those are measured against the same label.
+
+    Args:
+      config: the whole config.
+      version: whose label, 'v1' or 'v2'.
     """
-    purify = config.purify
+    options = config.purify
     return PurifyParams(
-        version="v2",
-        variant=purify.variant,
-        window=tuple(purify.window),
-        remove_background=purify.remove_background,
+        version=version,
+        variant=options.variant,
+        window=tuple(options.window),
+        remove_background=options.remove_background,
         add_noise="none",
-        remove_noise=purify.remove_noise,
+        remove_noise=options.remove_noise,
     )
 
 
@@ -114,7 +147,7 @@ def denoiser_spec(config: ConfigDict) -> DenoiserSpec:
     attributes = {
         key: value
         for key, value in config.model.to_dict().items()
-        if key not in ("width", "remat") or value
+        if key not in EXPORTED and (key not in ("width", "remat") or value)
     }
     name = attributes.pop("name")
     is_flow = name in FLOWS

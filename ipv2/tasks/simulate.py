@@ -7,9 +7,10 @@ same settings is not made again, so an interrupted command goes on. `jobs` says 
 happens with other files there.
 
 A slice of the result:
-- It has the input's HU plus noise, see `kernels.photon_noise`. The noise follows from
-  seed, volume name and slice number alone. A volume's name is its path below the input
-  folder without the extension.
+- It has the input's HU plus noise, see `kernels.photon_noise`. In a DICOM series that
+  states the tube current of each slice, the slice's photons follow it. The noise
+  follows from seed, volume name and slice number alone. A volume's name is its path
+  below the input folder without the extension.
 - Padding stays as it is, see `stored_hu.restored`: scanners leave out the corners
   outside the field of view, and there is no noise where nothing was measured.
 - HU are clipped to the range that the input's volume is stored in, see `stored_hu`.
@@ -42,6 +43,7 @@ from ipv2.volumes.low_dose import (
     derivation_description,
     series_description,
     simulated_slices,
+    slice_currents,
 )
 
 # More than a calibration uses.
@@ -102,7 +104,7 @@ def _simulate_one(
             multi_frame=settings.files.multi_frame,
             series_description=series_description(volume, noise),
             derivation_description=derivation_description(
-                noise, settings.seed, volume.shape
+                noise, settings.seed, volume.shape, volume.relative_current
             ),
         ) as write:
             for original, hu in simulated_slices(
@@ -115,7 +117,10 @@ def _simulate_one(
                 header = original.header
                 write(hu, None if header is None else at_dose(header, fraction))
                 work.count(1)
-    return {"sources": [str(source)], "scan": dataclasses.asdict(noise)}
+    made: dict[str, Any] = {"sources": [str(source)], "scan": dataclasses.asdict(noise)}
+    if (current := volume.relative_current) is not None:
+        made["relative_current"] = [float(current.min()), float(current.max())]
+    return made
 
 
 def noise_of(volume: SliceSource, settings: SimulateSettings) -> DoseParams:
@@ -134,6 +139,7 @@ def noise_of(volume: SliceSource, settings: SimulateSettings) -> DoseParams:
         dose=given.input_dose,
         electronic_variance=given.electronic_variance,
         views=given.views,
+        relative_current=slice_currents(volume, volume.shape[0])[places],
     )
     logging.info("\n  ".join([f"{volume.name}:", *scanner.describe()]))
     return scanner.dose_params(given.dose, given.input_dose)

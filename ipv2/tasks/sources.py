@@ -52,6 +52,16 @@ class Joined:
         record = self._parts[part][int(index - self._starts[part])]
         return {**record, "dataset": self._names[part]}
 
+    def places_by_dataset(self) -> dict[str, range]:
+        """Returns the places of each dataset's records."""
+        edges = [int(edge) for edge in self._starts]
+        return {
+            name: range(start, stop)
+            for name, start, stop in zip(
+                self._names, edges[:-1], edges[1:], strict=True
+            )
+        }
+
 
 class Sources(NamedTuple):
     """The data of a run.
@@ -185,7 +195,7 @@ def _trainable(view: View, config: ConfigDict) -> tuple[View, list[Skipped]]:
     """
     unfit: list[Skipped] = []
     places: Sequence[Place] = view.places
-    if settings.needs_spacing(config.purify):
+    if settings.pair_params(config).needs_spacing:
         usable = [place for place in places if place.spacing_known]
         if places and not usable:
             raise UserError(f"{places[0].name}: {_NO_SPACING}.")
@@ -289,12 +299,15 @@ def require_even_slices(config: ConfigDict, channels: int) -> None:
         )
 
 
-def training_record(shape: tuple[int, ...]) -> Callable[[dict[str, Any]], dict]:
+def training_record(
+    shape: tuple[int, ...], shrink: int = 1
+) -> Callable[[dict[str, Any]], dict]:
     """Returns a function from a record to the arrays of a training example.
 
     Args:
       shape: (c, h, w) that every stack must have; the function raises UserError on
         another one.
+      shrink: n for means of n x n pixels, which have less noise.
     """
 
     def transform(record: dict[str, Any]) -> dict[str, Any]:
@@ -304,9 +317,20 @@ def training_record(shape: tuple[int, ...]) -> Callable[[dict[str, Any]], dict]:
                 f"others are {shape[1:]}; all slices of a training set have one size. "
                 "Resample these, or train on them alone."
             )
-        return {key: record[key] for key in ("lq", "gt", "spacing_mm", "draw")}
+        images = {key: _shrunk(record[key], shrink) for key in ("lq", "gt")}
+        spacing_mm = record["spacing_mm"] * np.float32(shrink)
+        return images | {"spacing_mm": spacing_mm, "draw": record["draw"]}
 
     return transform
+
+
+def _shrunk(stack: np.ndarray, n: int) -> np.ndarray:
+    """Means of n x n pixels; rows and columns that fill no block are cut off."""
+    if n == 1:
+        return stack
+    rows, columns = (side // n for side in stack.shape[1:])
+    blocks = stack[:, : rows * n, : columns * n].reshape(-1, rows, n, columns, n)
+    return blocks.mean(axis=(2, 4), dtype=np.float32)
 
 
 def _text(value: bytes | str) -> str:

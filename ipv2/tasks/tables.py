@@ -1,130 +1,324 @@
-"""Results of evaluations as tables."""
+"""Results of evaluations as tables, of at most 120 columns, one set for each data set.
 
-from collections.abc import Mapping
-from typing import Any
+A row is an image: the input, a filter's, or a network's output.
+"""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from common.report import format_table
 from ipv2.measures.metrics import REGIONS, WINDOWS
+from ipv2.measures.summary import image_names
+from ipv2.measures.tissues import TISSUES
+from ipv2.tasks.references import NO_RANKING, described_alignment
+from ipv2.tasks.strengths import described_strength
+
+_WIDTH = 120
+# (heading, where in an image's numbers, digits)
+_HEADLINES = (
+    ("PSNR dB\nlung", ("psnr_db", "lung"), 2),
+    ("PSNR dB\nsoft", ("psnr_db", "soft_tissue"), 2),
+    ("RMSE HU\nfull", ("rmse_hu", "full"), 1),
+)
+_WINDOWS = (
+    f"windows: lung {WINDOWS['lung']}, soft tissue {WINDOWS['soft_tissue']}, full "
+    f"range {WINDOWS['full']} HU"
+)
+_STRUCTURE = (
+    ("foci\nmean", ("dense_foci", "mean_kept"), 2),
+    ("foci\npeak", ("dense_foci", "peak_kept"), 2),
+    ("slope\nvessels", ("slopes", "vessels"), 2),
+    ("slope\npleura", ("slopes", "pleura"), 2),
+    ("outline\nmm", ("contour_mm",), 2),
+    ("error's mean\n1/mm", ("error_frequencies", "mean_per_mm"), 2),
+)
+_LOCAL_NOISE = tuple(
+    (f"local noise\n{name}", ("regions", name, "local_noise_sd_hu"), 1)
+    for name in REGIONS
+)
+# Of trainings of several networks, which are too many rows for several tables.
+_GRID = (
+    ("PSNR\nlung", ("psnr_db", "lung"), 2),
+    ("PSNR\nsoft", ("psnr_db", "soft_tissue"), 2),
+    ("RMSE\nfull", ("rmse_hu", "full"), 1),
+    *((f"bias\n{t}", ("tissues", t, "bias_hu"), 1) for t in ("lung", "soft", "bone")),
+    *((f"noise\n{t}", ("tissues", t, "noise_sd_hu"), 1) for t in ("lung", "soft")),
+    ("slope\nvessel", ("slopes", "vessels"), 2),
+    ("slope\npleura", ("slopes", "pleura"), 2),
+    ("outline\nmm", ("contour_mm",), 2),
+)
+
+Column = tuple[str, tuple[str, ...], int]
+
+
+class Row(NamedTuple):
+    """An image's numbers over the slices of a data set: trees of one shape."""
+
+    mean: Mapping[str, Any]
+    sd: Mapping[str, Any]
+    interval: Mapping[str, Any]
+    n: Mapping[str, Any]
+
+
+Rows = Mapping[str, Row]
 
 
 def format_results(results: Mapping[str, Any], *, title: str = "") -> str:
-    """Returns the tables of one evaluation: input and output."""
+    """Returns the tables of one evaluation: input, filters and output."""
     if not results["n_slices"]:
         return f"{title}: nothing was held out to measure".removeprefix(": ")
-    tables = [_format_block(results, {"input": results["input"],
-                                      "output": results["output"]},
-                            results["n_slices"], title)]  # fmt: skip
-    if "against_label" in results:
-        block = results["against_label"]
-        images = {"input": block["input"], "output": block["output"]}
-        tables.append(_format_block(block, images, results["n_slices"], title))
+    tables = []
+    for name, block in results["datasets"].items():
+        head = f"{title}: {name}".removeprefix(": ")
+        tables.append(_format_block(block, _rows_of(block), head))
+        if "against_label" in block:
+            label = block["against_label"]
+            tables.append(_format_block(label, _rows_of(label), head))
     return "\n\n".join(tables)
 
 
 def format_comparison(runs: Mapping[str, Mapping[str, Any]], *, title: str = "") -> str:
-    """Returns one table of the outputs of several runs below their common input.
+    """Returns the outputs of several runs below their common input and filters.
 
-    The input is the first run's; that the others have the same is not checked.
+    Input and filters are those of the first run; that the others have the same is not
+    checked.
 
     Raises:
-      ValueError: there is no run, or the runs differ in the number of slices or in the
-        kind of reference.
+      ValueError: there is no run, or the runs differ in data sets, in the number of
+        slices or in the kind of reference.
     """
     if not runs:
         raise ValueError("there is no run to compare")
+    _check_comparable(runs)
+    first = next(iter(runs.values()))
+    tables = []
+    for name, block in first["datasets"].items():
+        rows = _without_output(block) | {
+            run_name: _row(run["datasets"][name], "output")
+            for run_name, run in runs.items()
+        }
+        head = f"{title}: {name}".removeprefix(": ")
+        tables.append(_format_block(block, rows, head))
+    return "\n\n".join(tables)
+
+
+def _check_comparable(runs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises ValueError if runs were not measured alike."""
     first_name, first = next(iter(runs.items()))
-    for name, run in runs.items():
-        for key in ("label", "n_slices"):
-            if run[key] != first[key]:
-                raise ValueError(
-                    f"runs do not compare: {key} is {first[key]!r} for {first_name} "
-                    f"but {run[key]!r} for {name}"
-                )
-    rows = {"input": first["input"]} | {n: run["output"] for n, run in runs.items()}
-    return _format_block(first, rows, first["n_slices"], title)
-
-
-def _format_block(block, images, n_slices: int, title: str) -> str:
-    windows = [(name, f"{name}\n{window}") for name, window in WINDOWS.items()]
-    head = f"{title}: " if title else ""
-    outline = ["contour_mm"] if "contour_mm" in next(iter(images.values())) else []
-    quality = format_table(
-        ["image"]
-        + [f"PSNR dB\n{text}" for _, text in windows]
-        + [f"SSIM\n{text}" for _, text in windows]
-        + [f"RMSE HU\n{text}" for _, text in windows]
-        + ["lung outline\nmoved mm" for _ in outline],
-        [
-            [name]
-            + [
-                image[metric][window]
-                for metric in ("psnr_db", "ssim", "rmse_hu")
-                for window, _ in windows
-            ]
-            + [image[key] for key in outline]
-            for name, image in images.items()
-        ],
-        digits=[0] + [2] * 3 + [4] * 3 + [1] * 3 + [2] * len(outline),
-        title=f"{head}against {block['label']}, mean of {n_slices} slices, "
-        "HU windows as centre/width",
-    )
-    titles = {
-        "noise_sd_hu": "noise",
-        "local_noise_sd_hu": "local noise",
-        "bias_hu": "bias",
-    }
-    first = next(iter(images.values()))["regions"][REGIONS[0]]
-    keys = [key for key in titles if key in first]
-    regions = format_table(
-        ["image"] + [f"{titles[key]}\n{region}" for key in keys for region in REGIONS],
-        [
-            [name]
-            + [image["regions"][region][key] for key in keys for region in REGIONS]
-            for name, image in images.items()
-        ],
-        digits=1,
-        title=f"{head}by region in HU; bias against {block['label']}, noise: "
-        f"{block['noise']}",
-    )
-    return f"{quality}\n\n{regions}"
+    for run_name, run in runs.items():
+        if list(run["datasets"]) != list(first["datasets"]):
+            raise ValueError(
+                f"runs do not compare: {first_name} was measured on "
+                f"{list(first['datasets'])} but {run_name} on {list(run['datasets'])}"
+            )
+        for dataset, block in run["datasets"].items():
+            expected = first["datasets"][dataset]
+            for key in ("label", "n_slices"):
+                if block[key] != expected[key]:
+                    raise ValueError(
+                        f"runs do not compare: {key} is {expected[key]!r} for "
+                        f"{first_name} but {block[key]!r} for {run_name}"
+                    )
 
 
 def format_grid(
     runs: Mapping[str, Mapping[str, Mapping[str, Any]]], captions: Mapping[str, str]
 ) -> str:
-    """Returns one line per training: the noise, bias and anatomy of its outputs.
+    """Returns one line per training in a table for each data set.
 
     Args:
-      runs: {network: {pairs: results}}, all measured on the same slices against a known
-        truth. The first line is their common input.
+      runs: {network: {pairs: results}}, all measured on the same slices against an
+        aligned reference. The first lines are their common input and its filters.
       captions: what the table calls the pairs.
     """
     first = next(iter(next(iter(runs.values())).values()))
-    rows = [("(input)", "", first["input"], first["against_label"]["input"], None)]
+    return "\n\n".join(
+        _format_grid_block(name, block, runs, captions)
+        for name, block in first["datasets"].items()
+    )
+
+
+def _format_grid_block(
+    dataset: str,
+    block: Mapping[str, Any],
+    runs: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    captions: Mapping[str, str],
+) -> str:
+    """Returns the table of one data set."""
+    columns = [*_GRID]
+    rows = [
+        [f"({name})", "", *_cells(row.mean, columns), None]
+        for name, row in _without_output(block).items()
+    ]
     rows += [
-        (model, captions[pair], run["output"], run["against_label"]["output"], run)
+        [
+            *(model, captions.get(pair, pair)),
+            *_cells(run["datasets"][dataset]["output"], columns),
+            run.get("seconds"),
+        ]
         for model, pairs in runs.items()
         for pair, run in pairs.items()
     ]
-    return format_table(
-        ["network", "trained on"]
-        + [f"local noise\n{region}" for region in REGIONS]
-        + [f"bias\n{region}" for region in REGIONS]
-        + [f"PSNR dB\n{name}" for name in ("lung", "soft_tissue")]
-        + ["SSIM\nlung", "RMSE HU\nfull", "outline\nmm", "PSNR lung\nby label"]
-        + ["seconds"],
-        [
-            [network, pairs]
-            + [image["regions"][r]["local_noise_sd_hu"] for r in REGIONS]
-            + [image["regions"][r]["bias_hu"] for r in REGIONS]
-            + [image["psnr_db"][name] for name in ("lung", "soft_tissue")]
-            + [image["ssim"]["lung"], image["rmse_hu"]["full"], image["contour_mm"]]
-            + [label["psnr_db"]["lung"], run and run.get("seconds")]
-            for network, pairs, image, label, run in rows
-        ],
-        digits=[0, 0, *[1] * 6, 2, 2, 3, 1, 2, 2, 0],
-        title=f"against {first['label']}, mean of {first['n_slices']} slices; noise "
-        f"and bias in HU by region; windows lung {WINDOWS['lung']}, soft tissue "
-        f"{WINDOWS['soft_tissue']}; outline: how far the lungs' outline is from the "
-        "truth's",
+    table = format_table(
+        ["network", "trained on", *(heading for heading, _, _ in columns), "s"],
+        rows,
+        digits=[0, 0, *(digits for _, _, digits in columns), 0],
+        title=_wrapped(
+            f"{_title(block, dataset)}: means; PSNR in dB; RMSE, bias and noise in HU; "
+            f"slopes as shares of the reference's; {_WINDOWS}"
+        ),
     )
+    return "\n".join([table, *_notes(block)])
+
+
+def has_places(results: Mapping[str, Any]) -> bool:
+    """Returns whether every data set was measured against an aligned reference."""
+    return all("tissues" in block["output"] for block in results["datasets"].values())
+
+
+def _rows_of(block: Mapping[str, Any]) -> dict[str, Row]:
+    """Returns the rows of a block, the network's output last."""
+    output = {"output": _row(block, "output")} if "output" in block["n"] else {}
+    return _without_output(block) | output
+
+
+def _without_output(block: Mapping[str, Any]) -> dict[str, Row]:
+    names = [name for name in image_names(block) if name != "output"]
+    return {name: _row(block, name) for name in names}
+
+
+def _row(block: Mapping[str, Any], image: str) -> Row:
+    return Row(block[image], *(block[key][image] for key in ("sd", "interval", "n")))
+
+
+def _format_block(block: Mapping[str, Any], rows: Rows, head: str) -> str:
+    """Returns the tables of a data set against one reference."""
+    tables = ["\n".join([_headlines(block, rows, head), *_notes(block)])]
+    if all("tissues" in row.mean for row in rows.values()):
+        tables += [_tissues(rows, head), _structure(rows, head)]
+    else:
+        tables.append(_regions(block, rows, head))
+    return "\n\n".join(tables)
+
+
+def _title(block: Mapping[str, Any], head: str) -> str:
+    patients = block["n_patients"]
+    return (
+        f"{head} against {block['label']}, {block['n_slices']} slices of {patients} "
+        f"patient{'s' * (patients != 1)}"
+    )
+
+
+def _notes(block: Mapping[str, Any]) -> list[str]:
+    """Returns the lines below a data set's first table."""
+    notes = [described_alignment(block)]
+    if block["label"] in ("v1", "v2"):
+        notes.append(NO_RANKING)
+    strengths = block.get("strengths", {})
+    if strengths:
+        told = [described_strength(name, one) for name, one in strengths.items()]
+        notes.append(f"Strengths of the filters: {'; '.join(told)}.")
+    return [_wrapped(note) for note in notes if note]
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, _WIDTH)
+
+
+def _headlines(block: Mapping[str, Any], rows: Rows, head: str) -> str:
+    """Returns mean, deviation and interval of the numbers that papers report."""
+    header, digits = ["image"], [0]
+    for heading, _, places in _HEADLINES:
+        header += [heading, "sd", "95 %\ninterval"]
+        digits += [places, places, 0]
+    header.append("SSIM\nlung")
+    cells = [
+        [name, *_headline_cells(row), _at(row.mean, ("ssim", "lung"))]
+        for name, row in rows.items()
+    ]
+    over = block["interval_over"]
+    alone = " (of one patient: they say nothing of others)" if over == "slices" else ""
+    return format_table(
+        header,
+        cells,
+        digits=[*digits, 4],
+        title=_wrapped(
+            f"{_title(block, head)}: means, sd between slices, 95 % intervals over "
+            f"{over}{alone}; {_WINDOWS}"
+        ),
+    )
+
+
+def _headline_cells(row: Row) -> list[Any]:
+    cells: list[Any] = []
+    for _, path, digits in _HEADLINES:
+        interval = _at(row.interval, path)
+        text = "-"
+        if interval is not None:
+            text = "..".join(f"{value:.{digits}f}" for value in interval)
+        cells += [_at(row.mean, path), _at(row.sd, path), text]
+    return cells
+
+
+def _tissues(rows: Rows, head: str) -> str:
+    """Returns bias and noise of the tissues, and how many slices have them."""
+    columns = [
+        (f"{title}\n{tissue}", ("tissues", tissue, key), 1)
+        for title, key in (("bias", "bias_hu"), ("noise", "noise_sd_hu"))
+        for tissue in TISSUES
+    ]
+    count = next(iter(rows.values())).n
+    last = ["slices", *_cells(count, columns)]
+    title = f"{head}: bias and noise in HU by tissue, means"
+    return _means(rows, columns, title, last)
+
+
+def _structure(rows: Rows, head: str) -> str:
+    """Returns what happened to foci, edges, outline and texture."""
+    columns = [*_STRUCTURE, *_LOCAL_NOISE]
+    count = next(iter(rows.values())).n
+    last = ["slices", *_cells(count, columns)]
+    title = (
+        f"{head}: share of dense foci and of slopes that is kept, lungs' outline, "
+        "frequency of the error, local noise in HU"
+    )
+    return _means(rows, columns, title, last)
+
+
+def _regions(block: Mapping[str, Any], rows: Rows, head: str) -> str:
+    """Returns noise and bias by region."""
+    columns = [
+        (f"{title}\n{region}", ("regions", region, key), 1)
+        for title, key in (("noise", "noise_sd_hu"), ("bias", "bias_hu"))
+        for region in REGIONS
+    ]
+    title = f"{head}: by region in HU; bias against {block['label']}; noise: "
+    return _means(rows, columns, title + block["noise"])
+
+
+def _means(
+    rows: Rows,
+    columns: Sequence[Column],
+    title: str,
+    last: Sequence[Any] | None = None,
+) -> str:
+    cells = [[name, *_cells(row.mean, columns)] for name, row in rows.items()]
+    return format_table(
+        ["image", *(heading for heading, _, _ in columns)],
+        [*cells, *([last] if last is not None else [])],
+        digits=[0, *(digits for _, _, digits in columns)],
+        title=_wrapped(title),
+    )
+
+
+def _cells(numbers: Mapping[str, Any], columns: Sequence[Column]) -> list[Any]:
+    return [_at(numbers, path) for _, path, _ in columns]
+
+
+def _at(numbers: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+    """Returns the number at a path of keys."""
+    found: Any = numbers
+    for key in path:
+        found = found[key]
+    return found

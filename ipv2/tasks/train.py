@@ -1,5 +1,6 @@
 """Task train: a denoiser on purified pairs, from a config to its results."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,23 +10,34 @@ import jax
 import numpy as np
 import optax
 from absl import logging
+from jaxtyping import Array
 
 from common.checkpoint import Checkpoints, export_variables
 from common.config import ConfigDict, as_json, to_steps
-from common.devices import is_first_process, per_process, pmap_input, pmap_step, to_host
+from common.devices import (
+    is_first_process,
+    per_process,
+    pmap_input,
+    pmap_step,
+    to_host,
+    wait_for_all,
+)
 from common.errors import UserError
 from common.html_report import curves_png, write_report
 from common.loop import Plan, fit
-from common.pipeline import train_batches
+from common.pipeline import Source, train_batches
 from common.results import write_results
 from common.run import Run
 from common.typing import Metrics, PyTree
 from common.writers import MetricsWriter
-from ipv2.inference.trained import UNIT
+from ipv2.datasets.registration import Registered
+from ipv2.measures.filters import check_filters
+from ipv2.measures.noise_level import soft_tissue_noise_hu
 from ipv2.models import hash_code
 from ipv2.tasks import settings
 from ipv2.tasks.check import check_config
-from ipv2.tasks.evaluate import evaluate, evaluate_held_out, scalars_of
+from ipv2.tasks.evaluate import References, evaluate, evaluate_held_out, scalars_of
+from ipv2.tasks.references import references_of
 from ipv2.tasks.run_data import hold_data, refuse_other_data
 from ipv2.tasks.sources import (
     Sources,
@@ -34,14 +46,20 @@ from ipv2.tasks.sources import (
     training_record,
 )
 from ipv2.tasks.tables import format_results
-from ipv2.training.denoiser import Denoiser, channels_of
+from ipv2.training.denoiser import Denoiser
 from ipv2.training.stacks import Stacks
 from ipv2.training.train_step import (
     TrainState,
     create_state,
+    example_rngs,
     make_examples,
     make_train_step,
+    training_stacks,
 )
+from ipv2.volumes.noise_check import SMALLEST, TRAINED_NOISE
+
+# Inputs whose noise is measured for the manifest.
+_MEASURED = 64
 
 
 def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -60,6 +78,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
       Interrupted: a signal came; the checkpoint is written.
     """
     check_config(config)
+    check_filters(config.evaluate.filters)
     run = Run(config=as_json(config), workdir=workdir, free=settings.FREE_TO_CHANGE)
     with run.hold("train", is_measured) as finished:
         if finished is not None:
@@ -70,7 +89,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
 def is_measured(results: Mapping[str, Any]) -> bool:
     """Returns whether these are the results of a training."""
-    return "n_slices" in results
+    return "n_slices" in results and isinstance(results.get("datasets"), dict)
 
 
 def _train(run: Run, config: ConfigDict) -> dict[str, Any]:
@@ -79,18 +98,21 @@ def _train(run: Run, config: ConfigDict) -> dict[str, Any]:
     sources = _open_sources(config)
     plan = _plan(config.train, _steps_per_epoch(config.train, sources))
     share = _slices_of_this_process(config.train)
+    references = references_of(sources, config)
     # All inputs are open: from here on the folder is this run's.
     run.begin()
     hold_data(sources, run.workdir)
     denoiser = settings.denoiser(config)
-    state = _fit(config, denoiser, sources, plan, share, run.workdir)
+    state = _fit(config, denoiser, sources, references, plan, share, run.workdir)
     variables = to_host(state.variables)
-    results = _measured(denoiser, variables, sources, config) | {
+    results = _measured(denoiser, variables, sources, config, references) | {
         "steps": plan.total,
         "seconds": round(time.monotonic() - started, 1),
     }
     if is_first_process():
         manifest = _manifest(config, sources, plan)
+        if (noise := _trained_noise_hu(config, sources)) is not None:
+            manifest[TRAINED_NOISE] = noise
         export_variables(run.workdir / "export", variables, manifest)
         _write_page(config.model.name, results, run.workdir)
         write_results(run.workdir, results)
@@ -135,6 +157,7 @@ def _fit(
     config: ConfigDict,
     denoiser: Denoiser,
     sources: Sources,
+    references: References,
     plan: Plan,
     share: int,
     workdir: Path,
@@ -155,11 +178,16 @@ def _fit(
         jax.device_count(),
         jax.default_backend(),
     )
-    stacks = Stacks(sources.train, channels_of(denoiser.model))
+    stacks = Stacks(_training_source(config, sources), denoiser.slices)
 
     def validate(state: TrainState) -> dict[str, float]:
         measured = evaluate(
-            denoiser, state.variables, sources.val, config, name="validate"
+            denoiser,
+            state.variables,
+            sources.val,
+            config,
+            references,
+            name="validate",
         )
         return scalars_of(measured, "val")
 
@@ -171,13 +199,27 @@ def _fit(
                 stacks,
                 seed=config.seed,
                 batch_size=share,
-                transform=training_record(np.shape(stacks[0]["lq"])),
+                transform=training_record(
+                    np.shape(stacks[0]["lq"]), config.train.shrink
+                ),
             ),
             plan,
             checkpoints=checkpoints,
             make_writer=lambda after: MetricsWriter(workdir, after_step=after),
             evaluate=validate if len(sources.val) else None,
         )
+
+
+def _training_source(config: ConfigDict, sources: Sources) -> Source:
+    """The slices to train on, registered if the config says so."""
+    if config.purify.version != "registered":
+        return sources.train
+    folder = Path(config.data.cache) / "registered"
+    registered = Registered(sources.train, folder)
+    if is_first_process():
+        registered.prepare()
+    wait_for_all("registered slices")
+    return registered
 
 
 def _make_p_step(
@@ -187,7 +229,7 @@ def _make_p_step(
     train = config.train
     make = pmap_input(
         make_examples(
-            None if config.purify.version == "none" else settings.purify_params(config),
+            settings.pair_params(config),
             patch=train.patch,
             patches_per_slice=train.patches_per_slice,
             seed=config.seed,
@@ -208,7 +250,6 @@ def _manifest(config: ConfigDict, sources: Sources, plan: Plan) -> dict[str, Any
         "method": "ipv2",
         **settings.denoiser_spec(config).to_json(),
         **({} if code is None else {"code_sha256": code}),
-        "unit": UNIT,
         "step": plan.total,
         "seed": config.seed,
         "datasets": list(sources.names),
@@ -217,6 +258,34 @@ def _manifest(config: ConfigDict, sources: Sources, plan: Plan) -> dict[str, Any
             for section in ("purify", "noise", "train", "optimizer")
         },
     }
+
+
+def _trained_noise_hu(config: ConfigDict, sources: Sources) -> list[float] | None:
+    """The noise of the inputs: 5th and 95th percentile; None if none can be measured.
+
+    Of inputs as training makes them, from slices that are evenly spread.
+    """
+    count = min(_MEASURED, len(sources.train))
+    records = [sources.train[i * len(sources.train) // count] for i in range(count)]
+    shape = np.shape(records[0]["lq"])
+    if min(shape) // config.train.shrink < SMALLEST:
+        return None
+    shrink = training_record((1, *shape), config.train.shrink)
+    params = settings.pair_params(config)
+
+    @jax.jit
+    def measure(draw: Array, example: PyTree) -> Array:
+        shard = jax.tree.map(lambda leaf: leaf[None], example)
+        rngs = example_rngs(config.seed, draw[None])
+        return soft_tissue_noise_hu(training_stacks(rngs, shard, params)[0][..., 0])[0]
+
+    found = []
+    for draw, record in enumerate(records):
+        single = record | {"lq": record["lq"][None], "gt": record["gt"][None]}
+        example = shrink(single | {"draw": np.uint32(draw)})
+        found.append(float(measure(example.pop("draw"), example)))
+    known = [noise for noise in found if math.isfinite(noise)]
+    return np.percentile(known, (5, 95)).round(1).tolist() if known else None
 
 
 def _write_page(network: str, results: Mapping[str, Any], workdir: Path) -> None:
@@ -265,10 +334,20 @@ _NO_SHARE = (
 
 
 def _measured(
-    denoiser: Denoiser, variables: PyTree, sources: Sources, config: ConfigDict
+    denoiser: Denoiser,
+    variables: PyTree,
+    sources: Sources,
+    config: ConfigDict,
+    references: References,
 ) -> dict[str, Any]:
-    """The metrics on what was held out; if nothing was, only what the run was on."""
+    """The numbers on what was held out; if nothing was, only what the run was on."""
     if len(sources.held_out):
-        return evaluate_held_out(denoiser, variables, sources, config)
+        return evaluate_held_out(denoiser, variables, sources, config, references)
     logging.warning("nobody is held out (config.data.split): nothing is measured")
-    return {"n_slices": 0, "datasets": list(sources.names), "seed": config.seed}
+    return {
+        "n_slices": 0,
+        "datasets": {},
+        "slices": [],
+        "dataset_names": list(sources.names),
+        "seed": config.seed,
+    }

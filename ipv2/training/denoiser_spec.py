@@ -16,6 +16,7 @@ from ipv2.models import (
     check_own_network,
     create_model,
 )
+from ipv2.models.units import SCALED_HU, Unit, unit_from_json
 from ipv2.training.denoiser import Denoiser, Flow, Regression
 from ipv2.training.flow import SAMPLERS
 from ipv2.training.losses import create_loss
@@ -66,6 +67,8 @@ class DenoiserSpec:
       attributes: the network's other attributes that differ from its defaults. Those
         of a flow include `time_scale`. Lists become tuples.
       sampling: how a flow is integrated; None for a network that denoises in one call.
+      unit: unit that the network computes in. `WindowedGrey`, of flows only, is for the
+        published FFM; `channels` then hold the same slice.
 
     Raises:
       ValueError: A value is not accepted.
@@ -76,6 +79,7 @@ class DenoiserSpec:
     channels: int = 1
     attributes: Mapping[str, Any] = FrozenDict()
     sampling: Sampling | None = None
+    unit: Unit = SCALED_HU
 
     def __post_init__(self) -> None:
         """Checks the values that need no network, and makes `attributes` hashable."""
@@ -87,6 +91,11 @@ class DenoiserSpec:
             raise ValueError(
                 f"sampling: got {self.sampling} with {self.name}; only the flows "
                 f"{sorted(FLOWS)} need it"
+            )
+        if self.unit.equal_channels and self.name not in FLOWS:
+            raise ValueError(
+                f"unit: got {self.unit.name} with {self.name}, accepted: "
+                f"{SCALED_HU.name}; only the flows {sorted(FLOWS)} have another"
             )
         hashable = {
             key: tuple(value) if isinstance(value, list) else value
@@ -136,23 +145,24 @@ class DenoiserSpec:
         model = self.create_network()
         if self.sampling is None:
             return Regression(model=model, loss=create_loss(loss))
-        return Flow(model=model, **dataclasses.asdict(self.sampling))
+        return Flow(model=model, unit=self.unit, **dataclasses.asdict(self.sampling))
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the manifest's key `model` and, for a flow, its key `flow`."""
+        """Returns the manifest's keys `model` and `unit`, and `flow` for a flow."""
         attributes = {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in self.attributes.items()
         }
         model = {"name": self.name, "dtype": self.dtype, "channels": self.channels}
-        found: dict[str, Any] = {"model": dict(sorted((model | attributes).items()))}
+        model = dict(sorted((model | attributes).items()))
+        found: dict[str, Any] = {"model": model, **self.unit.to_json()}
         if self.sampling is not None:
             found["flow"] = dataclasses.asdict(self.sampling)
         return found
 
     @classmethod
     def from_json(cls, manifest: Mapping[str, Any]) -> "DenoiserSpec":
-        """Returns the denoiser that the keys `model` and `flow` of a manifest describe.
+        """Returns the denoiser that a manifest's `model`, `unit` and `flow` describe.
 
         Older exports: a flow without the key `flow` gets the default `Sampling`; width
         0 and remat False stand for the network's default values.
@@ -173,4 +183,5 @@ class DenoiserSpec:
             channels=attributes.pop("channels", 1),
             attributes=attributes,
             sampling=sampling,
+            unit=unit_from_json(manifest),
         )

@@ -60,6 +60,7 @@ def velocity_loss(
     x0: Float[Array, "n *shape"],
     x1: Float[Array, "n *shape2"],
     time: Float[Array, "n"],
+    weight: Float[Array, "n *shape3"] | None = None,
 ) -> Float[Array, ""]:
     """mean((v(x_t, t) - (x1 - x0))^2), over every pixel of every image.
 
@@ -70,13 +71,14 @@ def velocity_loss(
       x0: Low-dose images, network units.
       x1: Their normal-dose partners.
       time: One number in [0, 1] per image; `draw_times` gives the published U(0, 1).
+      weight: How much each pixel counts, 0 ... 1; None where all count alike.
 
     Raises:
       ValueError: The shapes of x0, x1 and the velocity differ.
     """
     x = interpolate(x0, x1, time)
     straight = x1.astype(jnp.float32) - x0.astype(jnp.float32)
-    return mean_squared_error(velocity(x, time), straight)
+    return mean_squared_error(velocity(x, time), straight, weight)
 
 
 def euler_step(velocity: Velocity, x: Array, time: Array, step: float) -> Array:

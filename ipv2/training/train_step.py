@@ -1,10 +1,11 @@
-"""Training on purified pairs, on device: makes examples and takes steps on them.
+"""Training on pairs, on device: makes examples and takes steps on them.
 
 `make_examples` takes whole low-dose and normal-dose slices in HU, with the neighbours
-that the network needs. It purifies them with fresh noise and crops patches.
-`make_train_step` takes one optimiser step on the patches. An example's random numbers
-follow from its number in the stream (`draw`), so a run does not depend on the number of
-devices. The two are compiled separately: networks do not depend on how pairs are made.
+that the network needs. It makes training pairs of them, with fresh noise, and crops
+patches. `make_train_step` takes one optimiser step on the patches. An example's random
+numbers follow from its number in the stream (`draw`), so a run does not depend on the
+number of devices. The two are compiled separately: networks do not depend on how pairs
+are made.
 """
 
 import functools
@@ -20,8 +21,8 @@ from jaxtyping import Array, Float, Key, UInt32
 from common.devices import AXIS
 from common.typing import Metrics, PyTree
 from ipv2.models.blocks import hu_to_unit
-from ipv2.purification.purify import PurifyParams, purify
 from ipv2.training.denoiser import Denoiser
+from ipv2.training.pairs import PairParams, training_pair
 from ipv2.training.patches import random_patches
 
 
@@ -56,11 +57,13 @@ class Examples(NamedTuple):
       x: noisy patches, `n s s c` in network units.
       y: the same patches without noise.
       rngs: a key per patch.
+      weight: how much each pixel counts, 0 ... 1; None where all count alike.
     """
 
     x: Float[Array, "n s s c"]
     y: Float[Array, "n s s c"]
     rngs: Key[Array, "n"]
+    weight: Float[Array, "n s s c"] | None = None
 
 
 def create_state(
@@ -89,38 +92,38 @@ def example_rngs(seed: int, draw: UInt32[Array, "b"]) -> Key[Array, "b"]:
     return jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(draw)
 
 
-def purified_stacks(
-    rngs: Key[Array, "b"], shard: Any, purification: PurifyParams | None
-) -> tuple[jax.Array, jax.Array]:
-    """Returns (inputs, labels), `b h w c` in HU, with every slice purified.
+def training_stacks(
+    rngs: Key[Array, "b"], shard: Any, params: PairParams
+) -> tuple[jax.Array, ...]:
+    """Returns inputs, targets and, if there are any, weights: `b h w c`, HU.
 
     Args:
       rngs: a key per example, split into one key per slice of its stack.
       shard: `lq` and `gt` (`b c h w`, HU), `spacing_mm` (`b 2`).
-      purification: how a training pair is composed; None leaves pairs unchanged.
+      params: how a training pair is made.
     """
     lq, gt = (shard[key].astype(jnp.float32) for key in ("lq", "gt"))
-    if purification is not None:
-        channels, shape = lq.shape[1], lq.shape
-        slice_rngs = jax.vmap(lambda rng: jax.random.split(rng, channels))(rngs)
-        lq = purify(
-            slice_rngs.reshape(-1),
-            lq.reshape(-1, *shape[2:]),
-            gt.reshape(-1, *shape[2:]),
-            jnp.repeat(shard["spacing_mm"], channels, axis=0),
-            purification,
-        ).lq_bar.reshape(shape)
-    return jnp.moveaxis(lq, 1, -1), jnp.moveaxis(gt, 1, -1)
+    channels, shape = lq.shape[1], lq.shape
+    slice_rngs = jax.vmap(lambda rng: jax.random.split(rng, channels))(rngs)
+    pair = training_pair(
+        slice_rngs.reshape(-1),
+        lq.reshape(-1, *shape[2:]),
+        gt.reshape(-1, *shape[2:]),
+        jnp.repeat(shard["spacing_mm"], channels, axis=0),
+        params,
+    )
+    made = (image for image in pair if image is not None)
+    return tuple(jnp.moveaxis(image.reshape(shape), 1, -1) for image in made)
 
 
 @functools.cache
 def make_examples(
-    purification: PurifyParams | None, *, patch: int, patches_per_slice: int, seed: int
+    params: PairParams, *, patch: int, patches_per_slice: int, seed: int
 ) -> Callable[[Any], Examples]:
     """Returns a function that makes patches from slices on device, for pmap.
 
     Args:
-      purification: how a training pair is composed; None leaves pairs unchanged.
+      params: how a training pair is made.
       patch: height and width of a patch.
       patches_per_slice: patches cropped from each slice.
       seed: seed of the noise and of the patches.
@@ -134,16 +137,17 @@ def make_examples(
         rngs = jax.vmap(lambda rng: jax.random.split(rng, 3))(
             example_rngs(seed, shard["draw"])
         )
-        stacks = purified_stacks(rngs[:, 0], shard, purification)
+        x, y, *weight = training_stacks(rngs[:, 0], shard, params)
+        stacks = [hu_to_unit(x), hu_to_unit(y), *weight]
         patches = random_patches(
             rngs[:, 1],
-            hu_to_unit(jnp.concatenate(stacks, axis=-1)),
+            jnp.concatenate(stacks, axis=-1),
             size=patch,
             count=patches_per_slice,
         )
         split = jax.vmap(lambda rng: jax.random.split(rng, patches_per_slice))
-        x, y = jnp.split(patches, 2, axis=-1)
-        return Examples(x, y, split(rngs[:, 2]).reshape(-1))
+        x, y, *weight = jnp.split(patches, len(stacks), axis=-1)
+        return Examples(x, y, split(rngs[:, 2]).reshape(-1), *weight)
 
     return examples
 

@@ -13,24 +13,29 @@ from ipv2.inference.stored_hu import restored, stored_range
 from ipv2.inference.tiling import Tiling
 from ipv2.inference.trained import Trained
 from ipv2.volumes.naming import derived_series_description
+from ipv2.volumes.noise_check import NoiseCheck
 
 # The number rises if the same network gives other results, so they are never mixed.
 MODEL = "ipv2 denoising 1"
 
 
 def denoised_slices(
-    volume: SliceSource, applier: Applier
+    volume: SliceSource, applier: Applier, trained: Trained
 ) -> Iterator[tuple[Slice, np.ndarray]]:
     """Yields every slice of a volume with its denoised HU (rows, columns).
+
+    At the end the log warns if the volume's noise is outside of the training's range.
 
     Raises:
       UserError: A slice is damaged, the volume is not in HU, or a result is not finite.
     """
     waiting: collections.deque[Slice] = collections.deque()
+    noise = NoiseCheck(trained.manifest, volume.shape[0])
 
     def read() -> Iterator[np.ndarray]:
         for index in range(volume.shape[0]):
             waiting.append(volume.read(index))
+            noise.add(waiting[-1].hu)
             yield waiting[-1].hu
 
     for index, result in enumerate(applier(read(), volume.shape)):
@@ -42,6 +47,7 @@ def denoised_slices(
         original = waiting.popleft()
         limits = stored_range(float(original.hu.min()), float(original.hu.max()))
         yield original, restored(original, result, limits)
+    noise.warn(volume.name)
 
 
 def series_description(grid: Grid, trained: Trained) -> str:

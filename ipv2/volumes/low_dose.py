@@ -1,5 +1,7 @@
 """Simulates a volume at a lower dose, slice by slice.
 
+Photons of a slice are those of the scan times the slice's tube current over the series'
+mean, where the file states it: a slice of half the current has half the photons.
 The noise of a slice follows from seed, volume name and slice number alone. Padding is
 kept. Results are clipped to the stored range of the volume, see `inference.stored_hu`.
 """
@@ -11,6 +13,7 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
 from common.errors import UserError
 from common.version import STATED
@@ -20,7 +23,7 @@ from ipv2.kernels.photon_noise import DoseParams, simulate_low_dose
 from ipv2.volumes.naming import derived_series_description
 
 # The number rises if the same seed gives other noise, so results are never mixed.
-MODEL = "ipv2 low-dose simulation 1"
+MODEL = "ipv2 low-dose simulation 2"
 
 
 def simulated_slices(
@@ -47,6 +50,7 @@ def simulated_slices(
     numbers = _slice_numbers(volume, name)
     rng = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
     limits = stored_range(*_extremes(volume))
+    current = slice_currents(volume, count)
     for start in range(0, count, size):
         real = min(size, count - start)
         slices = [volume.read(index) for index in range(start, start + real)]
@@ -57,12 +61,30 @@ def simulated_slices(
         )
         try:
             noisy = simulate_low_dose(
-                rngs, jnp.asarray(np.stack(filled)), volume.spacing_mm[2], scan
+                rngs,
+                jnp.asarray(np.stack(filled)),
+                volume.spacing_mm[2],
+                scan,
+                relative_current=current[places],
             )
         except ValueError as error:  # a fan's source inside the image, for example
             raise UserError(f"{name}: {error}") from error
         for original, hu in zip(slices, np.asarray(noisy)[:real], strict=True):
             yield original, restored(original, hu, limits)
+
+
+def slice_currents(volume: Grid, count: int) -> np.ndarray:
+    """Returns (count,) tube currents over the series' mean, 1 if not stated."""
+    if volume.relative_current is None:
+        logging.log_first_n(
+            logging.INFO,
+            "%s: no tube current for every slice in its file; all slices get the same "
+            "photons (said once)",
+            1,
+            volume.name,
+        )
+        return np.ones(count)
+    return volume.relative_current
 
 
 def _slice_numbers(volume: SliceSource, name: str) -> np.ndarray:
@@ -88,7 +110,10 @@ def series_description(volume: Grid, scan: DoseParams) -> str:
 
 
 def derivation_description(
-    scan: DoseParams, seed: int, shape: tuple[int, int, int]
+    scan: DoseParams,
+    seed: int,
+    shape: tuple[int, int, int],
+    relative_current: np.ndarray | None = None,
 ) -> str:
     """Returns DerivationDescription: the model and all its parameters."""
     fraction = scan.dose / scan.input_dose
@@ -98,10 +123,19 @@ def derivation_description(
         kernel += f", times factors ({factors}) from 0 to Nyquist"
     if scan.source_distance_mm:
         kernel += f", fan beam from {scan.source_distance_mm:g} mm"
+    if scan.bowtie_mm:
+        kernel += f", bowtie for {scan.bowtie_mm:g} mm of water"
+    photons = f"{scan.photons:g} photons a ray at normal dose"
+    current = np.ones(1) if relative_current is None else relative_current
+    if current.min() < current.max():
+        photons += (
+            f" times each slice's tube current over the mean ({current.min():.3g} to "
+            f"{current.max():.3g})"
+        )
     return (
         f"{MODEL}, software version {STATED}: photon and electronic noise added to the "
         f"source image. Dose {scan.dose:g} of normal, source {scan.input_dose:g}; "
-        f"{scan.photons:g} photons a ray at normal dose; electronic variance "
+        f"{photons}; electronic variance "
         f"{scan.electronic_variance:g}; water {scan.mu_water_per_mm:g} /mm; "
         f"{scan.views or max(shape[1:])} views; {kernel}; seed {seed}. Tube "
         f"current, exposure and CTDIvol are the source's times {fraction:g}."

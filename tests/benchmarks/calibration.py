@@ -1,6 +1,7 @@
 """Measures how well a calibration recovers known scanners and foreign scanners.
 
     python -m tests.benchmarks.calibration [--only recovery] [--every 6] [--size 512]
+        [--scans 24] [--first 0]
         [--ct VOLUME.npy --pixel 0.84] [--smoke]
 
 recovery  scans textured phantoms with our own model; prints the true parameters and
@@ -9,6 +10,8 @@ foreign   scans them with other models (fan beam, more views, other filters, bow
           tube current that follows the angle, thick slices, an edge-enhancing kernel);
           calibrates on the full dose, simulates a quarter dose and compares it with
           the other model's: noise by region, radial NPS, histogram
+coverage  one scan in a soft and in a sharp kernel, many times: how often the photons
+          lie within the stated interval, and how often both kernels agree
 ct        with --ct: prints the parameters of a real volume, then scans a smoothed copy
           of it with known parameters and recovers these
 
@@ -20,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,20 +42,23 @@ MU_WATER = 0.0192
 
 
 def thorax(
-    seed: int, count: int, field_mm: float, size: int
+    seed: int, count: int, field_mm: float, size: int, power: float = 3.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns slices of a phantom with soft-tissue texture, HU, and their lungs."""
+    """Returns slices of a phantom with soft-tissue texture, HU, and their lungs.
+
+    The texture's power falls as f^-power.
+    """
     patient = phantom.create_patient(seed)
     breath, _ = phantom.create_breaths(seed)
     place = phantom.slice_positions(patient, 2 * count)[:count]
     slices = phantom.render(patient, breath, place, size=size, field_mm=field_mm)
     hu = np.asarray(slices.hu)
     rng = np.random.default_rng(seed)
-    # Organs look like noise of power f^-3 and 4 HU between 0.2 and 0.5 cycles/mm.
+    # Organs look like noise of 4 HU between 0.2 and 0.5 cycles/mm.
     row = np.fft.fftfreq(size)[:, None]
     column = np.fft.rfftfreq(size)[None]
     radius = np.hypot(row, column)
-    shape = np.where(radius > 0.01, np.maximum(radius, 0.01) ** -1.5, 0.0)
+    shape = np.where(radius > 0.01, np.maximum(radius, 0.01) ** (-power / 2), 0.0)
     texture = np.fft.irfft2(
         np.fft.rfft2(rng.normal(size=hu.shape)) * shape, s=(size, size)
     )
@@ -106,6 +113,21 @@ def recovery(every: int, size: int) -> None:
                 print(line, flush=True)
 
 
+def line_integrals(hu: np.ndarray, pixel: float, views: int) -> np.ndarray:
+    """Returns line integrals, at least 0."""
+    mu = MU_WATER * np.maximum(1 + hu / 1000, 0)
+    angle = projection.uniform_angles(views)
+    return np.maximum(np.asarray(projection.radon(mu, angle, spacing_mm=pixel)), 0)
+
+
+def currents(hu: np.ndarray, pixel: float, along_z: float) -> np.ndarray:
+    """Returns a tube current for each slice that follows its attenuation."""
+    line = line_integrals(hu, pixel, 32)
+    d = line.shape[-1]
+    middle = line[..., d // 4 : 3 * d // 4].mean(axis=(1, 2))
+    return np.exp(along_z * (middle - middle.mean()))
+
+
 def foreign_noise(
     hu: np.ndarray,
     pixel: float,
@@ -124,12 +146,30 @@ def foreign_noise(
     along_z: float = 0.0,
     slices: int = 1,
     blur_px: float = 0.0,
+    decimate: int = 1,
 ) -> np.ndarray:
     """Returns the noise of a parallel beam that another model simulates, HU."""
+    if decimate > 1:  # the kernel has more than the image's pixels can show
+        fine = np.kron(hu, np.ones((1, decimate, decimate), np.float32))
+        noise = foreign_noise(
+            fine,
+            pixel / decimate,
+            seed,
+            dose,
+            # As many photons per mm of the detector.
+            photons=photons / decimate,
+            electronic=electronic / decimate,
+            views=views,
+            filter_name=filter_name,
+            cutoff=cutoff / decimate,
+            enhance=enhance / decimate**2,
+            bowtie=bowtie,
+            along_z=along_z,
+        )
+        return noise[:, ::decimate, ::decimate]
     rng = np.random.default_rng(seed)
     angle = projection.uniform_angles(views)
-    mu = MU_WATER * np.maximum(1 + hu / 1000, 0)
-    line = np.maximum(np.asarray(projection.radon(mu, angle, spacing_mm=pixel)), 0)
+    line = line_integrals(hu, pixel, views)
     d = line.shape[-1]
     share = (np.arange(d) - d // 2) / (d // 2)
     counts = np.full(line.shape, photons * dose * 512 / views)
@@ -139,7 +179,7 @@ def foreign_noise(
     middle = line[..., d // 4 : 3 * d // 4].mean(axis=-1, keepdims=True)
     slice_mean = middle.mean(axis=1, keepdims=True)
     counts *= np.exp(modulation * (middle - slice_mean))
-    counts *= np.exp(along_z * (slice_mean - slice_mean.mean()))
+    counts *= currents(hu, pixel, along_z)[:, None, None]
     mean = counts * np.exp(-line)
     total = np.zeros_like(line)
     for _ in range(slices):
@@ -298,6 +338,90 @@ def against_foreign(every: int, size: int) -> None:
         )
 
 
+SOFT: tuple[dict[str, Any], ...] = (
+    {"cutoff": 0.45},
+    {"cutoff": 0.7},
+    {"filter_name": "cosine", "cutoff": 0.6},
+    {"cutoff": 0.6, "blur_px": 0.7},
+)
+SHARP: tuple[dict[str, Any], ...] = (
+    {"cutoff": 1.2, "enhance": 1.5},
+    {"cutoff": 2.0},
+    {"cutoff": 0.9, "enhance": 4.0},
+    {"filter_name": "shepp-logan"},
+    {"cutoff": 1.5, "decimate": 2},
+    {"cutoff": 1.2, "enhance": 1.5, "decimate": 2},
+)
+
+
+def coverage(scans: range, size: int) -> None:
+    """Prints how often the stated interval of the photons holds the true value."""
+    print("scan kernel mode: found / true photons, stated error, z (their quotient)")
+    found: dict[str, list[tuple[float, float]]] = {"one": [], "pair": []}
+    agree: dict[str, list[float]] = {"one": [], "pair": []}
+    for number in scans:
+        rng = np.random.default_rng(number)
+        kernels = (SOFT[number % len(SOFT)], SHARP[number % len(SHARP)])
+        field = rng.uniform(330, 420)
+        hu, _ = thorax(number % 5, 6, field, size, rng.uniform(2.5, 3.5))
+        pixel = field / size
+        scan: dict[str, Any] = {
+            "photons": math.exp(rng.uniform(math.log(1.5e5), math.log(1.2e6))),
+            "electronic": rng.uniform(0, 40),
+            "views": 512,
+            "spread": (1.0, 2.0, 3.0)[number % 3],
+            "bowtie": (0.0, 1.0, 2.0)[number // 2 % 3],
+        }
+        spread = scan.pop("spread")  # of the current: the largest over the smallest
+        current = currents(hu, pixel, 1.0)
+        exponent = math.log(spread) / math.log(current.max() / current.min())
+        scan["along_z"] = exponent
+        current = current**exponent
+        # Half of the scans state their tube current.
+        stated = current / current.mean() if number % 2 else None
+        true = scan["photons"] * current.mean()
+        results: dict[str, list[tuple[float, float]]] = {"one": [], "pair": []}
+        for kernel in kernels:
+            normal, low = (
+                np.round(hu + foreign_noise(hu, pixel, seed, dose, **scan, **kernel))
+                for seed, dose in ((2 * number, 1.0), (2 * number + 1, 0.25))
+            )
+            for mode, images in (("one", normal), ("pair", (low, normal))):
+                one = calibration.calibrate(
+                    images,
+                    pixel,
+                    dose=0.25 if mode == "pair" else None,
+                    relative_current=stated,
+                )
+                ratio = math.log(one.photons / true)
+                results[mode].append((ratio, one.photons_error))
+                print(
+                    f"{number:3d} {mode:4s} {kernel} current 1 to {spread:g}"
+                    f"{' stated' if stated is not None else ''} bowtie "
+                    f"{scan['bowtie']:g}: {math.exp(ratio):.3f} +- "
+                    f"{one.photons_error:.3f}, z {ratio / one.photons_error:.1f}, "
+                    f"{one.filter_name}{'*' if one.window else ''} {one.cutoff:.2f} "
+                    f"nps {100 * one.texture_error:.0f} % {one.relation} bowtie "
+                    f"{one.bowtie_mm:.0f}",
+                    flush=True,
+                )
+        for mode, pair in results.items():
+            found[mode] += pair
+            (a, s), (b, t) = pair
+            agree[mode].append((a - b) / math.hypot(s, t))
+    for mode, pairs in found.items():
+        ratio, error = np.asarray(pairs).T
+        z = np.abs(ratio / error)
+        both = np.abs(agree[mode])
+        print(
+            f"{mode}: n {len(z)}, true photons within 1.96 stated errors in "
+            f"{100 * np.mean(z < 1.96):.0f} %, within one in {100 * np.mean(z < 1):.0f}"
+            f" %; median |error| {100 * np.median(np.abs(ratio)):.1f} %, median stated "
+            f"{100 * np.median(error):.1f} %; two kernels agree within 1.96 of their "
+            f"errors in {100 * np.mean(both < 1.96):.0f} % of {len(both)} scans"
+        )
+
+
 def closed_loop(volume: np.ndarray, pixel: float, every: int) -> None:
     """Calibrates a real volume, then recovers known scanners of it from pairs."""
     start = time.perf_counter()
@@ -341,7 +465,9 @@ def closed_loop(volume: np.ndarray, pixel: float, every: int) -> None:
 def main(command_line: Sequence[str] | None = None) -> None:
     """Prints the tables."""
     parser = create_parser(__doc__)
-    parser.add_argument("--only", choices=("recovery", "foreign", "ct"))
+    parser.add_argument("--only", choices=("recovery", "foreign", "coverage", "ct"))
+    parser.add_argument("--scans", type=int, default=24, help="of the coverage")
+    parser.add_argument("--first", type=int, default=0, help="scan of the coverage")
     parser.add_argument("--every", type=int, default=1, help="each Nth scanner")
     parser.add_argument("--size", type=int, default=512, help="pixels of the phantoms")
     parser.add_argument("--ct", help="(z, h, w) HU, .npy")
@@ -352,6 +478,9 @@ def main(command_line: Sequence[str] | None = None) -> None:
             recovery(options.every, options.size)
         if options.only in (None, "foreign"):
             against_foreign(options.every, options.size)
+        if options.only in (None, "coverage"):
+            scans = range(options.first, options.first + options.scans)
+            coverage(scans, options.size)
         if options.ct and options.only in (None, "ct"):
             closed_loop(np.load(options.ct), options.pixel, options.every)
 
@@ -362,7 +491,13 @@ def smoke(folder: Path) -> list[str]:
     hu, _ = thorax(0, 6, field, size)
     volume, pixel = folder / "volume.npy", field / size
     np.save(volume, scanned(hu, pixel, 0, dose=1.0, photons=1.5e5, cutoff=1.0))
-    return [f"--ct={volume}", f"--pixel={pixel}", f"--size={size}", "--every=36"]
+    return [
+        f"--ct={volume}",
+        f"--pixel={pixel}",
+        f"--size={size}",
+        "--every=36",
+        "--scans=1",
+    ]
 
 
 if __name__ == "__main__":

@@ -4,10 +4,10 @@
         [--samplers euler heun midpoint] [--slices N] [--smoke]
 
 RUN is the workdir of a finished training of `fm` or `ffm` (`--task train`). Its
-exported network denoises the run's test split. The reference is that of the training's
-results: the known truth if there is one, else IPv2's test label. Seconds a slice time
-the compiled network alone and are the best of three batches. `calls` counts the calls
-of the network for a slice: Heun and midpoint call it twice a step.
+exported network denoises the run's test split. The reference is what
+`config.evaluate.label` says, for each data set by itself. Seconds a slice time the
+compiled network alone and are the best of three batches. `calls` counts the calls of
+the network for a slice: Heun and midpoint call it twice a step.
 """
 
 import json
@@ -28,8 +28,9 @@ from ipv2.measures.metrics import WINDOWS
 from ipv2.models import FLOWS
 from ipv2.tasks import settings
 from ipv2.tasks.evaluate import evaluate
+from ipv2.tasks.references import references_of
 from ipv2.tasks.sources import open_sources
-from ipv2.training.denoiser import Flow, channels_of, make_denoise
+from ipv2.training.denoiser import Flow, make_denoise
 from ipv2.training.flow import SAMPLERS
 from ipv2.training.stacks import Stacks
 from tests.benchmarks.shared.arguments import create_parser, parse
@@ -81,7 +82,10 @@ def seconds_a_slice(denoiser: Flow, variables: Any, batch: jax.Array) -> float:
 def measure(
     workdir: Path, samplers: list[str], steps: list[int], slices: int = 0
 ) -> Iterator[tuple[Any, ...]]:
-    """Yields (sampler, steps, calls, PSNR, RMSE, lung bias, seconds); input first."""
+    """Yields rows of each data set and sampler; those of the input come first.
+
+    A row is (data set, sampler, steps, calls, PSNR, RMSE, lung bias, seconds).
+    """
     config = load_config(workdir)
     if slices:
         config.evaluate.slices = slices
@@ -89,13 +93,13 @@ def measure(
     like = jax.eval_shape(lambda: trained.init(jax.random.key(0)))
     variables = load_variables(workdir / "export", like)
     sources = open_sources(config)
-    test = sources.held_out
-    stack = Stacks(test, channels_of(trained.model))[0]["lq"]
+    test, references = sources.held_out, references_of(sources, config)
+    stack = Stacks(test, trained.slices)[0]["lq"]
     image = jnp.moveaxis(jnp.asarray(stack, jnp.float32), 0, -1)
     batch = jnp.stack([image] * config.evaluate.batch_size)
 
-    def numbers(results: dict[str, Any], image: str) -> tuple[Any, ...]:
-        found = results[image]
+    def numbers(block: dict[str, Any], image: str) -> tuple[Any, ...]:
+        found = block[image]
         lung = found["regions"]["lung"]["bias_hu"]
         return found["psnr_db"]["lung"], found["rmse_hu"]["full"], lung
 
@@ -108,15 +112,19 @@ def measure(
                 steps=count,
                 dropout_in_evaluation=config.flow.dropout_in_evaluation,
             )
-            results = evaluate(
-                denoiser, variables, test, config, name=f"{sampler} {count}"
-            )
+            name = f"{sampler} {count}"
+            blocks = evaluate(denoiser, variables, test, config, references, name=name)[
+                "datasets"
+            ]
             if first:
-                yield "input", None, None, *numbers(results, "input"), None
+                for dataset, block in blocks.items():
+                    yield dataset, "input", None, None, *numbers(block, "input"), None
                 first = False
             seconds = seconds_a_slice(denoiser, variables, batch)
             calls = CALLS[sampler] * count
-            yield sampler, count, calls, *numbers(results, "output"), seconds
+            for dataset, block in blocks.items():
+                found = numbers(block, "output")
+                yield dataset, sampler, count, calls, *found, seconds
 
 
 def main(command_line: Sequence[str] | None = None) -> None:
@@ -144,6 +152,7 @@ def main(command_line: Sequence[str] | None = None) -> None:
     print(
         format_table(
             [
+                "data set",
                 "sampler",
                 "steps",
                 "calls",
@@ -153,7 +162,7 @@ def main(command_line: Sequence[str] | None = None) -> None:
                 "seconds\na slice",
             ],
             rows,
-            digits=[0, 0, 0, 2, 1, 1, 3],
+            digits=[0, 0, 0, 0, 2, 1, 1, 3],
             title=f"{arguments.workdir}",
         )
     )

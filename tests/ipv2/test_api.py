@@ -351,7 +351,9 @@ def test_wrong_denoising_is_told(net):
         net.denoise(chest(), batch_size=0)
     with pytest.raises(ValueError, match="tile: got 14, accepted: at least 15"):
         net.denoise(chest(), tile=14)
-    with pytest.raises(ValueError, match="array: got slices of 8 x 8 pixels; accepted: at least 16"):
+    with pytest.raises(
+        ValueError, match="array: got slices of 8 x 8 pixels; accepted: at least 16"
+    ):
         net.denoise(chest()[:, :8, :8])
     with pytest.raises(ValueError, match="cnn10 is no flow"):
         net.with_sampling(steps=2)

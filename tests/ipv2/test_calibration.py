@@ -1,5 +1,6 @@
 """Calibration against scanners with known parameters, and against bad input."""
 
+import dataclasses
 import functools
 import math
 
@@ -10,7 +11,15 @@ import pytest
 
 from common.errors import UserError
 from ipv2 import calibration
-from ipv2.calibration import calibrate, flat_patches, ray_noise, spectrum_fit
+from ipv2.calibration import (
+    body_patches,
+    calibrate,
+    flat_patches,
+    photons_error,
+    ray_noise,
+    spectrum_fit,
+)
+from ipv2.calibration.robust_fit import RobustFit
 from ipv2.kernels.photon_noise import DoseParams, simulate_low_dose
 from ipv2.kernels.reconstruction_filter import filter_response
 from ipv2.measures import noise_analysis
@@ -71,6 +80,37 @@ def test_pair_gives_electronic_noise_too(relation):
     assert found.cutoff == pytest.approx(1.0, rel=0.03)
     assert found.electronic_error is not None
     assert found.electronic_variance == pytest.approx(80, rel=0.5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bowtie_mm", [0.0, 90.0])
+def test_aligned_pair_gives_the_bowtie_filter(bowtie_mm):
+    scanner = {"photons": 4e5, "bowtie_mm": bowtie_mm}
+    normal = scan(1, **scanner)
+    low = scan(2, dose=0.25, **scanner)
+    found = calibrate((low, normal), SPACING, dose=0.25)
+    assert (found.bowtie_error is not None) == bool(bowtie_mm)
+    # 15 %, 10 %: twice what was measured with 6 slices.
+    assert found.bowtie_mm == pytest.approx(bowtie_mm, rel=0.15)
+    assert found.photons == pytest.approx(4e5, rel=0.1)
+    assert found.dose_params(0.5).bowtie_mm == found.bowtie_mm
+    one = calibrate(normal, SPACING)
+    assert one.bowtie_mm == 0 and "not identified" in " ".join(one.describe())
+
+
+@pytest.mark.slow
+def test_a_stated_tube_current_explains_the_noise_of_its_slice():
+    current = np.array([0.4, 0.7, 1.0, 1.2, 1.3, 1.4])
+    params = DoseParams(dose=1.0, input_dose=math.inf, photons=3e5)
+    images = simulate_low_dose(
+        jax.random.key(5), patients(), SPACING, params, relative_current=current
+    )
+    stated = calibrate(images, SPACING, relative_current=current)
+    unstated = calibrate(images, SPACING)
+    assert stated.photons == pytest.approx(3e5, rel=0.1)
+    assert stated.level_spread < 0.05 < unstated.level_spread
+    with pytest.raises(UserError, match="relative_current"):
+        calibrate(images, SPACING, relative_current=current[:3])
 
 
 @pytest.mark.slow
@@ -158,6 +198,87 @@ def test_flat_patches_are_flat_tissue_inside_the_field_of_view():
     assert not len(flat_patches.flat_patches(np.full((1, 64, 64), -1000.0)).index)
 
 
+def test_all_of_the_body_is_in_patches_but_for_what_is_clipped():
+    normal = patients()[0]
+    low = normal + np.random.default_rng(0).normal(0, 30, normal.shape)
+    low[:70] = np.maximum(low[:70], -1020.0)
+    limits = body_patches.Limits(float(low.min()), -1024.0)
+    patches = body_patches.body_patches(low.astype(np.float32), normal, limits)
+    covered = np.zeros(normal.shape, bool)
+    for row, column in patches.centre:
+        covered[row - 16 : row + 16, column - 16 : column + 16] = True
+    row, column = np.mgrid[:SIZE, :SIZE] - SIZE // 2
+    assert np.all(covered[np.hypot(row / 0.8, column) < 48])
+    assert not covered[np.hypot(row, column) > 78].any()
+    # Half of this image is at the end of its range.
+    clipped = body_patches.Limits(float(np.median(low)), -1024.0)
+    assert len(body_patches.body_patches(low, normal, clipped).index) < len(
+        patches.index
+    )
+
+
+@pytest.mark.slow
+def test_bone_lungs_and_edges_of_an_aligned_pair_are_no_noise():
+    row, column = np.mgrid[:SIZE, :SIZE] - SIZE // 2
+    images = patients().copy()
+    images[:, np.hypot(row, column - 46) < 10] = -850.0
+    images[:, np.hypot(row, column + 42) < 6] = 900.0
+    images[:, (row + column) % 8 < 4] += 60.0
+    flat = (slice(None), slice(48, 112), slice(48, 112))
+    images[flat] = patients()[flat]
+    scanner = {"photons": 3e5, "electronic_variance": 10.0}
+    normal = scan(1, images, **scanner)
+    low = scan(2, normal, dose=0.25, **{**scanner, "input_dose": 1.0})
+    found = calibrate((low, normal), SPACING, dose=0.25)
+    assert found.relation == "inserted" and found.slices == 6
+    assert found.patches > 200
+    assert abs(math.log(found.photons / 3e5)) < 2 * found.photons_error
+    assert found.photons_error < 0.1
+
+
+class KnownFit(RobustFit):
+    """A fit whose photons are known: those of another family, and of other anatomy."""
+
+    @property
+    def log_photons(self):
+        return self.electronic_variance
+
+    def again(self, family, anatomy_power=3.0):
+        value = {2.0: 0.12, 3.0: 0.1, 4.0: -0.05}[anatomy_power]
+        return KnownFit(fit_with_error(0.06), None, None, value)
+
+
+def fit_with_error(error):
+    one = np.ones((1, 1))
+    return spectrum_fit.Fit(
+        family=spectrum_fit.named_family("hann"),
+        log_alpha=0.0,
+        electronic_variance=0.0,
+        shape=np.zeros(1),
+        errors=np.array([error]),
+        loss=0.0,
+        noise=one,
+        anatomy=one,
+        evidence=np.ones(1),
+    )
+
+
+def test_parts_of_the_error_add():
+    found = KnownFit(fit_with_error(0.04), None, np.array([True]), 0.0)
+    # 0.1 with an error of 0.06 is 0.08 beyond chance.
+    assert photons_error.kernel_error(found) == pytest.approx(0.08)
+    family = spectrum_fit.window_family(found.fit)
+    window = dataclasses.replace(found.fit, family=family, shape=np.zeros(3))
+    error = photons_error.kernel_error(found._replace(fit=window))
+    assert error == pytest.approx(np.sqrt(0.1**2 + 0.06**2 - 0.04**2))
+    assert photons_error.anatomy_error(found) == pytest.approx(0.12)
+    found = found._replace(textured=np.array([False]))
+    assert photons_error.anatomy_error(found) == 0
+    total = photons_error.photons_error(found, 0.1, 0.05)
+    expected = np.sqrt(0.04**2 + 0.08**2 + 0.05**2 + 0.04**2 + 0.03**2)
+    assert total == pytest.approx(expected)
+
+
 def checkerboard():
     row, column = np.mgrid[:SIZE, :SIZE] // 5
     return np.where((row + column) % 2, 150.0, -100.0).astype(np.float32)
@@ -225,6 +346,11 @@ def test_a_level_that_differs_between_slices_is_described():
     quiet = calibration.Calibration(level_spread=0.02, **fields).describe()
     loud = calibration.Calibration(level_spread=0.2, **fields).describe()
     assert len(loud) == len(quiet) + 1 and "tube current" in loud[-1]
+    assert quiet[0].endswith("1e+05 +- 10 %")
+    vague = calibration.Calibration(
+        level_spread=0.02, **{**fields, "photons_error": math.log(3)}
+    )
+    assert vague.describe()[0].endswith("1e+05 within a factor of 3")
     assert "30 +- 4 photons^2" in " ".join(quiet) and "normal dose's noise" in quiet[-1]
 
 

@@ -7,6 +7,7 @@ are enlarged before they are convolved, 1x1 convolutions, depthwise groups,
 
 import itertools
 import math
+import re
 
 import numpy as np
 import torch
@@ -16,6 +17,9 @@ from torch.nn import functional
 
 def norm(features):
     return nn.GroupNorm(8, features, eps=1e-6)
+
+
+phase_of = torch.angle
 
 
 class Polar(nn.Module):
@@ -29,7 +33,7 @@ class Polar(nn.Module):
     def forward(self, x):
         z = torch.fft.rfft2(x)
         magnitude = functional.leaky_relu(self.magnitude1(z.abs()), 0.1)
-        phase = functional.leaky_relu(self.phase1(z.angle()), 0.1)
+        phase = functional.leaky_relu(self.phase1(phase_of(z)), 0.1)
         magnitude, phase = self.magnitude2(magnitude), self.phase2(phase)
         # Not `torch.polar`, whose gradient has the wrong sign at negative magnitudes.
         z = torch.complex(magnitude * phase.cos(), magnitude * phase.sin())
@@ -180,3 +184,45 @@ def create_twin(model, variables) -> Network:
     )
     load(twin, variables["params"])
     return twin
+
+
+# Starts of names here and in the published code, then parts of residual blocks.
+_STARTS = (
+    (r"time1\.", "temb.dense.0."),
+    (r"time2\.", "temb.dense.1."),
+    (r"middle0\.", "mid.block_1."),
+    (r"middle1\.", "mid.block_2."),
+    (r"down(\d)\.", r"down.\1.block.0."),
+    (r"up(\d)_(\d)\.", r"up.\1.block.\2."),
+    (r"halve(\d)\.", r"down.\1.downsample.conv."),
+    (r"double(\d)\.", r"up.\1.upsample.conv."),
+)
+_PARTS = (
+    (r"\.time\.", ".temb_proj."),
+    (r"\.shortcut\.", ".nin_shortcut."),
+    (r"\.layer2\.high1\.", ".conv2.high_mixer.conv1."),
+    (r"\.layer2\.high2\.", ".conv2.high_mixer.proj1."),
+    (r"\.layer2\.low\.", ".conv2.low_mixer.conv."),
+    (r"\.layer2\.norm\.", ".conv2.low_mixer.norm."),
+    (r"\.layer2\.fuse\.", ".conv2.conv_fuse."),
+    (r"\.layer2\.spatial\.", ".conv2.proj."),
+    (r"\.layer2\.frequency\.magnitude1\.", ".conv2.freblock.processmag.0."),
+    (r"\.layer2\.frequency\.magnitude2\.", ".conv2.freblock.processmag.2."),
+    (r"\.layer2\.frequency\.phase1\.", ".conv2.freblock.processpha.0."),
+    (r"\.layer2\.frequency\.phase2\.", ".conv2.freblock.processpha.2."),
+    (r"\.layer2\.out\.", ".conv2.finalproj."),
+)
+
+
+def published_state(network):
+    """The weights of an FFM under the names of the authors' code."""
+    return {published_name(n): a for n, a in network.state_dict().items()}
+
+
+def published_name(name):
+    """The authors' name of a tensor."""
+    for pattern, replacement in _STARTS:
+        name = re.sub(f"^{pattern}", replacement, name)
+    for pattern, replacement in _PARTS:
+        name = re.sub(pattern, replacement, name)
+    return name

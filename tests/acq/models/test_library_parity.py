@@ -9,8 +9,8 @@ import pytest
 
 from acq.layers.float import FloatLayers
 from acq.models import create_network
-from acq.weights.files import read_weights
 from acq.weights.names import to_variables
+from common.weights.files import read_weights
 
 torch = pytest.importorskip("torch", reason="needs torch")
 

@@ -10,8 +10,12 @@ from common.dataset import load_split
 from common.errors import UserError
 from ipv2 import ct_io, phantom
 from ipv2.datasets import breath
+from ipv2.datasets.pair_builder import options_of
 from ipv2.datasets.simulated_pairs import (
+    SAMPLE_CT,
     SimulatedPairs,
+    SimulatedPairsConfig,
+    fingerprint,
     simulated_pairs_config,
     slabs,
 )
@@ -124,6 +128,15 @@ def test_patients_are_kept_apart_and_bad_volumes_are_listed(tmp_path):
     assert builder.info.metadata["warnings"] == []
     reasons = " ".join(reason for _, reason in builder.info.metadata["skipped"])
     assert "square pixels" in reasons and "not axial" in reasons
+
+
+def test_a_data_set_without_a_bowtie_filter_keeps_its_fingerprint():
+    config = SimulatedPairsConfig(name="x", source=SAMPLE_CT)
+    assert "bowtie_mm" not in options_of(config)["noise"]
+    noise = DoseParams(dose=0.02, bowtie_mm=90.0)
+    other = SimulatedPairsConfig(name="x", source=SAMPLE_CT, noise=noise)
+    assert options_of(other)["noise"]["bowtie_mm"] == 90.0
+    assert fingerprint(other) != fingerprint(config)
 
 
 @pytest.mark.slow

@@ -74,6 +74,31 @@ def test_sample_counts_have_the_distribution(mean, fraction):
     assert np.abs(ours - theirs).max() < 1.95 / math.sqrt(n)
 
 
+@pytest.mark.parametrize("source_distance_mm", [None, 570.0])
+def test_a_slice_of_half_the_current_has_half_the_photons(source_distance_mm):
+    scan = DoseParams(dose=0.1, views=48, source_distance_mm=source_distance_mm)
+    keys = jax.random.split(jax.random.key(0), 2)
+    mixed = simulate_low_dose(
+        keys, IMAGES[:2], SPACING, scan, relative_current=np.array([1.0, 0.5])
+    )
+    half = dataclasses.replace(scan, photons=scan.photons / 2)
+    for place, params in enumerate((scan, half)):
+        own = simulate_low_dose(keys, IMAGES[:2], SPACING, params)
+        np.testing.assert_array_equal(mixed[place], own[place])
+
+
+@pytest.mark.parametrize("current", [0.0, -1.0, math.nan, (1.0, 1.0, 1.0)])
+def test_a_current_that_is_none_is_refused(current):
+    with pytest.raises(ValueError, match="relative_current"):
+        simulate_low_dose(
+            jax.random.key(0),
+            IMAGES[:2],
+            SPACING,
+            DoseParams(dose=0.1),
+            relative_current=np.asarray(current),
+        )
+
+
 @pytest.mark.slow
 def test_dose_one_changes_nothing():
     np.testing.assert_array_equal(noise(DoseParams(dose=1.0)), 0.0)

@@ -3,10 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.test_util import check_grads
+from scipy import ndimage
 from skimage.filters import gaussian as skimage_gaussian
 from skimage.filters import median as skimage_median
 
-from ipv2.kernels.smoothing import gaussian, median
+from ipv2.kernels.smoothing import gaussian, median, wide_gaussian
 
 
 @pytest.mark.slow
@@ -23,6 +24,22 @@ def test_gaussian_equals_scikit_image(shape, sigma):
         )
         # 1e-3 of 100: float32 sums against float64.
         np.testing.assert_allclose(result, theirs, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(64, 48), (33, 65)])
+def test_a_wide_gaussian_equals_scipy_with_repeated_images(shape):
+    image = np.random.default_rng(4).normal(0, 100, (2, *shape)).astype(np.float32)
+    ours = wide_gaussian(jnp.asarray(image), 4.0)
+    theirs = ndimage.gaussian_filter(
+        image.astype(float), (0, 4, 4), mode="wrap", truncate=8
+    )
+    # 1e-3 of 100: float32 transforms against float64 sums.
+    np.testing.assert_allclose(ours, theirs, atol=1e-3)
+
+
+def test_a_gaussian_without_a_width_is_refused():
+    with pytest.raises(ValueError, match="sigma_px"):
+        wide_gaussian(jnp.zeros((4, 4)), 0.0)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 9), (31, 20)])

@@ -1,5 +1,6 @@
 """Task calibrate: what it reads, what it prints, and that simulate takes it."""
 
+import dataclasses
 import errno
 import json
 import shlex
@@ -92,6 +93,7 @@ def test_slices_of_all_volumes_are_calibrated_together(calls, tmp_path, caplog):
     number = images[:, 0, 0] + 1000
     assert number[0] == 0 and number[11] == 59
     assert number[12] == 100 and number[23] == 159
+    np.testing.assert_array_equal(options.pop("relative_current"), np.ones(24))
     assert options == {"dose": 0.5, "electronic_variance": 10.0, "views": 24}
     assert "2 skipped:" in caplog.text and "calibrate them apart" in caplog.text
 
@@ -109,6 +111,36 @@ def test_pairs_are_matched_by_name_and_position(calls, tmp_path):
     np.testing.assert_array_equal(normal[:, 0, 0], [-998, -997])
     np.testing.assert_array_equal(low - normal, np.full_like(low, 500))
     assert options["dose"] == (0.1, 1.0)
+    assert [len(one) for one in options["relative_current"]] == [2, 2]
+
+
+def test_all_slices_of_a_pair_are_used(calls, tmp_path):
+    for name in ("in/p1.mha", "low/p1.mha"):
+        write(tmp_path / name, 100)
+    config = config_of(
+        tmp_path / "in", **{"data.low": str(tmp_path / "low"), "data.low_dose": 0.1}
+    )
+    task.calibrate_scans(config, tmp_path / "work")
+    (((low, normal), _, _),) = calls
+    assert len(low) == len(normal) == 100
+
+
+def test_a_bowtie_filter_is_among_the_overrides():
+    found = dataclasses.replace(FOUND, bowtie_mm=90.0, bowtie_error=0.1)
+    assert "  --config.noise.bowtie_mm=90" in task.overrides(found)
+    assert not any("bowtie" in line for line in task.overrides(FOUND))
+    assert found.dose_params(0.25).bowtie_mm == 90.0
+
+
+def test_a_record_of_an_older_version_is_replaced(calls, tmp_path):
+    write(tmp_path / "a.mha")
+    record = dataclasses.asdict(FOUND)
+    del record["bowtie_mm"], record["bowtie_error"]
+    place = tmp_path / "work/calibration.json"
+    place.parent.mkdir()
+    place.write_text(json.dumps(record))
+    task.calibrate_scans(config_of(tmp_path / "a.mha"), tmp_path / "work")
+    assert "bowtie_mm" in json.loads(place.read_text())
 
 
 def test_what_is_printed_is_what_simulate_takes(calls, tmp_path, capsys, monkeypatch):

@@ -34,6 +34,48 @@ def test_the_zoo_is_every_network_on_every_kind_of_pairs():
         assert by_pair["v2"].purify.remove_background
 
 
+def test_filters_are_measured_once_and_not_by_the_trainings():
+    config = quickstart.get_config()
+    grid = compare.configs_of(config)
+    assert all(one.evaluate.filters == () for one in grid["cnn10"].values())
+    assert config.evaluate.filters == ("gaussian", "tv")
+
+
+def test_filters_join_the_results_of_every_training():
+    def run(**images):
+        return {
+            "n_slices": 1,
+            "datasets": {"phantom": {"label": "truth", "n": images, **images}},
+            "slices": [{"slice": 3, **images}],
+        }
+
+    trained = run(input=1, output=2) | {"seconds": 5}
+    filters = run(input=1, tv=3)
+    assert compare._joined(trained, filters) == run(input=1, tv=3, output=2) | {
+        "seconds": 5
+    }
+    joined = compare._joined(trained, filters)
+    assert list(joined["datasets"]["phantom"]["n"]) == ["input", "tv", "output"]
+
+
+@pytest.mark.parametrize(("label", "kept"), [("truth", True), ("v2", False)])
+def test_filters_join_no_numbers_of_another_label(label, kept):
+    config = ipv2_zoo.get_config()
+    config.compare.models, config.compare.pairs = ("cnn10",), ("v2", "no_remove")
+    run = {"datasets": {"ct": {"label": label, "against_label": {}}}, "slices": [{}]}
+    runs = {"cnn10": {"v2": run, "no_remove": run}}
+    filters = {
+        "datasets": {"ct": {"label": label, "tv": 1, "against_label": {"tv": 2}}},
+        "slices": [{"dataset": "ct", "tv": 3}],
+    }
+    grid = compare.configs_of(config)
+    found = compare._with_filters(runs, filters, grid, config)["cnn10"]
+    same, other = (one["datasets"]["ct"] for one in found.values())
+    assert same["tv"] == 1 and same["against_label"] == {"tv": 2}
+    assert ("tv" in other) == kept and other["against_label"] == {}
+    assert ("tv" in found["no_remove"]["slices"][0]) == kept
+
+
 def test_without_models_the_config_s_own_is_compared():
     grid = compare.configs_of(quickstart.get_config())
     assert list(grid) == ["cnn10"] and list(grid["cnn10"]) == ["none", "v1", "v2"]
@@ -59,7 +101,7 @@ def _finished(workdir, config, results):
     (workdir / "results.json").write_text(json.dumps(results))
 
 
-OF_TRAINING = {"n_slices": 2}
+OF_TRAINING = {"n_slices": 2, "datasets": {}}
 OF_COMPARISON = {"cnn10": {"none": OF_TRAINING, "v1": OF_TRAINING}}
 
 
@@ -120,7 +162,9 @@ def test_ipv2_helps_on_the_phantom(tmp_path):
     results = json.loads((tmp_path / "zoo" / "results.json").read_text())
     assert set(results) == {"cnn10"}
     for model, runs in results.items():
-        none, v1, v2 = (runs[pair]["output"] for pair in ("none", "v1", "v2"))
+        none, v1, v2 = (
+            runs[pair]["datasets"]["phantom"]["output"] for pair in ("none", "v1", "v2")
+        )
         # Misaligned pairs teach to move the lungs: by 0.4 to 0.5 mm, IPv2's by 0.24.
         assert v2["contour_mm"] < 0.75 * none["contour_mm"], model
         # IPv1's input has no noise in lung and background, so it stays there. After

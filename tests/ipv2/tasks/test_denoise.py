@@ -389,7 +389,7 @@ def test_a_result_that_is_not_finite_is_listed(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"denoise.input": ""}, r"needs --config\.denoise\.input=DIR"),
+        ({"denoise.input": ""}, r"needs one input: --config\.denoise\.input=DIR"),
         ({"denoise.input": "/no/such"}, r"config\.denoise\.input: got '/no/such'"),
         ({"denoise.tile": -2}, r"config\.denoise\.tile: got -2"),
         ({"denoise.tile": 14}, r"config\.denoise\.tile: got 14, accepted: at least 15"),
@@ -570,3 +570,42 @@ def test_what_sees_the_whole_slice_is_cut_by_default_and_flows_are_integrated(
     # A corner that one tile alone covers is what that tile gives.
     corner = expected(apply, hu[:, :32, :32])[:, :20, :20]
     np.testing.assert_allclose(found[:, :20, :20], corner, rtol=0, atol=ROUNDING)
+
+
+@pytest.mark.parametrize("named", ["run", "run/export"])
+def test_a_named_network_needs_no_run_in_the_workdir(denoised, tmp_path, named):
+    folder, apply = denoised
+    write_volume(volume_of(chest()), tmp_path / "in/scan.mha")
+    config = config_of(tmp_path / "in/scan.mha", tmp_path / "out")
+    config.denoise.model = str(folder / named)
+    denoise(config, tmp_path / "elsewhere")
+    after = read_volume(tmp_path / "out/scan.mha").hu
+    assert np.abs(after - expected(apply, chest())).max() <= ROUNDING
+
+
+def test_a_named_folder_without_a_network_says_so(tmp_path):
+    write_volume(volume_of(chest()), tmp_path / "in/scan.mha")
+    (tmp_path / "empty").mkdir()
+    config = config_of(tmp_path / "in/scan.mha", tmp_path / "out")
+    config.denoise.model = str(tmp_path / "empty")
+    with pytest.raises(UserError, match=str(tmp_path / "empty")):
+        denoise(config, tmp_path / "run")
+
+
+def test_an_embedded_scan_is_written_first(denoised, tmp_path):
+    folder, _ = denoised
+    config = config_of("", "")
+    config.denoise.update({"embedded": "phantom", "model": str(folder / "run")})
+    config.data.phantom_size, config.data.phantom_slices = 32, 2
+    denoise(config, tmp_path / "work")
+    (series,) = (tmp_path / "work/denoised").glob("*/")
+    assert read_volume(series).hu.shape == (2, 32, 32)
+
+
+@pytest.mark.parametrize("given", [("", ""), ("here", "phantom")])
+def test_one_input_is_needed(tmp_path, given):
+    (tmp_path / "here").mkdir()
+    config = config_of(tmp_path / "here" if given[0] else "", tmp_path / "out")
+    config.denoise.embedded = given[1]
+    with pytest.raises(UserError, match="needs one input"):
+        denoise(config, tmp_path)

@@ -24,6 +24,7 @@ SIMULATE_CHANGES = {
     "noise.cutoff": 0.5,
     "noise.window": (1.0, 0.5),
     "noise.source_distance_mm": 600.0,
+    "noise.bowtie_mm": 100.0,
 }
 PURIFY_CHANGES = {
     "seed": 1,

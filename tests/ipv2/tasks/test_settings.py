@@ -3,6 +3,9 @@ import pytest
 from common.errors import UserError
 from common.nested import flatten
 from configs import ipv2_ffm, ipv2_redcnn, ipv2_zoo, quickstart
+from configs.base_ipv2 import PAIRS
+from ipv2.kernels.drawn_scans import ScanRanges
+from ipv2.purification.purify import VERSIONS
 from ipv2.tasks import settings
 from ipv2.tasks.check import check_config
 from ipv2.tasks.rules import RULES
@@ -71,3 +74,58 @@ def test_keys_that_are_free_to_change_are_keys():
     keys = dict(flatten(ipv2_redcnn.get_config()))
     for free in settings.FREE_TO_CHANGE:
         assert any(f"{key}.".startswith(f"{free}.") for key in keys), free
+
+
+def test_every_kind_of_pairs_is_what_the_config_says():
+    for name, options in PAIRS.items():
+        config = ipv2_redcnn.get_config()
+        config.purify.update(options)
+        params = settings.pair_params(config)
+        version = options["version"]
+        kinds = dict.fromkeys(VERSIONS, "purified") | {"registered": "none"}
+        assert params.kind == kinds.get(version, version), name
+        if params.purification is not None:
+            assert params.purification == settings.purify_params(config)
+
+
+def test_ranges_are_drawn_where_they_are_given():
+    config = ipv2_redcnn.get_config("simulated")
+    assert settings.pair_params(config).ranges is None
+    config.noise.dose_range = (0.01, 0.5)
+    config.noise.current_range = (0.4, 2.5)
+    config.noise.target_dose = 1.0
+    params = settings.pair_params(config)
+    assert params.ranges == ScanRanges(
+        dose=(0.01, 0.5), current=(0.4, 2.5), target_dose=1.0
+    )
+    check_config(config)
+
+
+@pytest.mark.parametrize(
+    ("version", "changes", "words"),
+    [
+        ("v2", {"noise.dose_range": (0.01, 0.5)}, "noise.dose_range: got"),
+        ("v2", {"noise.current_range": (0.5, 2.0)}, "noise.current_range: got"),
+        ("simulated", {"noise.current_range": (2.0, 0.5)}, "noise.current_range: got"),
+        ("gated", {"noise.target_dose": 0.5}, "noise.target_dose: got"),
+        ("v2", {"train.shrink": 2}, "train.shrink: got 2"),
+        ("simulated", {"noise.dose_range": (0.5, 0.1)}, "noise.dose_range: got"),
+        ("simulated", {"noise.cutoff_range": (1.0, 9.0)}, "noise.cutoff_range: got"),
+        (
+            "simulated",
+            {"noise.dose_range": (0.1, 0.5), "noise.source_distance_mm": 600.0},
+            "noise.source_distance_mm: given",
+        ),
+        (
+            "simulated",
+            {"noise.input_dose": 0.2, "noise.dose_range": (0.1, 0.5)},
+            "dose",
+        ),
+        ("gated", {"noise.dose": 1.0}, "below the input's"),
+    ],
+)
+def test_keys_that_do_not_fit_the_pairs_are_named(version, changes, words):
+    config = ipv2_redcnn.get_config(version)
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(UserError, match=words):
+        check_config(config)

@@ -192,7 +192,7 @@ def test_dicom_says_what_it_is(simulated):
         assert now.SyntheticData == "YES"
         assert now.SeriesDescription == "thin (simulated 10 % dose)"
         for words in (
-            f"ipv2 low-dose simulation 1, software version {STATED}: ",
+            f"ipv2 low-dose simulation 2, software version {STATED}: ",
             "Dose 0.1 of normal, source 1;",
             "150000 photons",
             "electronic variance 10;",
@@ -242,6 +242,34 @@ def test_padding_is_left_alone_and_air_is_not(simulated):
     inside = hu[:, ~OUTSIDE]
     assert inside.std() > 0 and np.mean(inside == PADDING_HU) < 0.2
     assert hu.min() == PADDING_HU
+
+
+def test_photons_of_a_slice_follow_its_tube_current(tmp_path):
+    write_series(tmp_path / "in", chest())
+    for index, current in enumerate((100, 200, 300)):
+        path = tmp_path / f"in/IM{index}"
+        data = pydicom.dcmread(path)
+        data.Exposure, data.XRayTubeCurrent = "150", str(current)
+        save(data, path)
+    simulate(config_of(tmp_path / "in", tmp_path / "out"), tmp_path / "work")
+    scan = simulate_settings(config_of("", "")).noise
+    rng = jax.random.fold_in(jax.random.key(0), zlib.crc32(b"in"))
+    rngs = jax.vmap(jax.random.fold_in, (None, 0))(rng, jnp.arange(COUNT))
+    hu = jnp.asarray(read_volume(tmp_path / "in").hu)
+    found = read_volume(tmp_path / "out/in").hu
+    for index, factor in enumerate((0.5, 1.0, 1.5)):
+        own = dataclasses.replace(scan, photons=factor * scan.photons)
+        expected = simulate_low_dose(rngs, hu, MM, own)[index]
+        inside = ~OUTSIDE & (expected > -1024)
+        # Half a unit: rounding to whole HU.
+        np.testing.assert_allclose(
+            found[index][inside], expected[inside], atol=0.501, rtol=0
+        )
+    tags = pydicom.dcmread(tmp_path / "out/in/IM2")
+    assert "current over the mean (0.5 to 1.5)" in tags.DerivationDescription
+    assert (tags.XRayTubeCurrent, tags.ExposureInuAs) == (30, 15000)
+    record = json.loads((tmp_path / "out/in.json").read_text())
+    assert record["made"]["relative_current"] == [0.5, 1.5]
 
 
 def test_padding_reaches_the_border_and_clipped_air_is_none():

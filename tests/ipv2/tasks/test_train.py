@@ -22,6 +22,7 @@ from ipv2.tasks.registry import TASKS
 from ipv2.tasks.tables import format_results
 from ipv2.training.denoiser import Regression
 from ipv2.training.losses import create_loss
+from ipv2.training.pairs import PairParams
 from ipv2.training.train_step import create_state, make_examples, make_train_step
 from tests.ipv2.pair_folders import config_of, write_pairs, write_png
 
@@ -58,9 +59,9 @@ def _step(purification, learning_rate=1e-3):
 
 def _composed(denoiser, optimizer, purification, patch, count, seed=0):
     """Examples from slices and a step on them, as `train` strings them together."""
-    examples = make_examples(
-        purification, patch=patch, patches_per_slice=count, seed=seed
-    )
+    kind = "none" if purification is None else "purified"
+    params = PairParams(kind=kind, purification=purification)
+    examples = make_examples(params, patch=patch, patches_per_slice=count, seed=seed)
     step = make_train_step(denoiser, optimizer)
     return lambda state, shard: step(state, examples(shard))
 
@@ -128,7 +129,9 @@ def test_a_slice_s_noise_is_drawn_anew_every_epoch_and_is_the_seed_s(add_noise):
     def losses(seed):
         denoiser = Regression(
             model=_Identity(),
-            loss=lambda image, label: jnp.max(jnp.abs(image - label) * (label < -0.8)),
+            loss=lambda image, label, _: jnp.max(
+                jnp.abs(image - label) * (label < -0.8)
+            ),
         )
         step = _composed(denoiser, optax.sgd(0.0), purification, SIZE, 1, seed)
         run, epochs = _on(1, step), train_batches([one], seed=seed, batch_size=1)
@@ -183,14 +186,32 @@ def test_a_run_leaves_what_the_design_says(run):
 @pytest.mark.slow
 def test_results_hold_the_names_that_others_read(run):
     _, results = run
-    for image in ("input", "output"):
+    assert list(results["datasets"]) == results["dataset_names"] == ["phantom"]
+    block = results["datasets"]["phantom"]
+    for image in ("input", "gaussian", "tv", "output"):
         for metric in ("psnr_db", "ssim", "rmse_hu"):
-            assert {"lung", "soft_tissue", "full"} <= set(results[image][metric])
+            assert {"lung", "soft_tissue", "full"} <= set(block[image][metric])
         for region in ("background", "lung", "body"):
-            values = results[image]["regions"][region]
+            values = block[image]["regions"][region]
             assert np.isfinite(values["noise_sd_hu"]) and np.isfinite(values["bias_hu"])
-    assert results["label"] == "truth" and results["against_label"]["label"] == "ipv2"
+        assert set(block[image]["tissues"]) == {"air", "lung", "fat", "soft", "bone"}
+        for values in block[image]["tissues"].values():
+            assert set(values) == {"bias_hu", "noise_sd_hu", "n"}
+        assert len(block["interval"][image]["psnr_db"]["lung"]) == 2
+        assert block["sd"][image]["psnr_db"]["lung"] > 0
+    assert block["label"] == "truth" and block["against_label"]["label"] == "v2"
+    assert block["strengths"]["tv"]["chosen_on"] == "val"
     assert results["n_slices"] == 2 and results["seed"] == 0 and results["seconds"] > 0
+    assert [one["slice"] for one in results["slices"]] == [0, 1]
+
+
+@pytest.mark.slow
+def test_validations_measure_no_filters_and_keep_their_names(run):
+    folder, _ = run
+    lines = (folder / "work" / "metrics.jsonl").read_text().splitlines()
+    names = {key for line in lines for key in json.loads(line)}
+    assert {"val/psnr_db_lung", "val/ssim_full", "val/noise_sd_hu_body"} <= names
+    assert not any("tv" in name or "phantom" in name for name in names)
 
 
 @pytest.mark.slow
@@ -217,7 +238,7 @@ def test_evaluate_uses_the_exported_network(run):
     config = _smoke(folder)
     config.model.name = "redcnn"  # the export says cnn10
     evaluated = evaluate_run(config, folder / "work")
-    assert evaluated["output"] == results["output"]
+    assert evaluated["datasets"] == results["datasets"]
 
 
 def test_evaluate_without_an_export_says_so_and_leaves_nothing(tmp_path):
@@ -253,7 +274,13 @@ def test_a_run_on_folders_begins_after_failed_commands_and_stays_with_its_data(
     config.data.window = (-600.0, 1500.0)
     config.data.test_patients = ("C", "D")
     results = train.train(config, work)
-    assert results["n_slices"] == 4 and results["output"]["psnr_db"]["full"] > 0
+    block = results["datasets"]["paired_folders"]
+    assert block["n_slices"] == 4 and block["output"]["psnr_db"]["full"] > 0
+    # Of 64 pixels, which are too few to see that the random values are aligned.
+    assert block["label"] == "v2" and block["alignment"]["share"] is None
+    assert block["interval_over"] == "patients" and "tissues" not in block["output"]
+    assert block["strengths"]["tv"]["chosen_on"] == "train"
+    assert {one["patient"] for one in results["slices"]} == {"C", "D"}
     record = json.loads((work / "data.json").read_text())
     assert record["datasets"]["paired_folders"]["patients"] == {
         "train": ["A", "B", "P"],
@@ -270,7 +297,14 @@ def test_a_run_on_folders_begins_after_failed_commands_and_stays_with_its_data(
     write_pairs(tmp_path / "other", "XY", size=64)
     config.data.root = str(tmp_path / "other")
     config.data.split, config.data.test_patients = (0.0, 0.0, 1.0), ()
-    assert evaluate_run(config, work)["n_slices"] == 4
+    config.evaluate.label = "gt"
+    evaluated = evaluate_run(config, work)
+    assert evaluated["n_slices"] == 4
+    block = evaluated["datasets"]["paired_folders"]
+    assert block["label"] == "gt" and "tissues" in block["output"]
+    expected = {"strength": 1.0, "chosen_on": "default", "n_slices": 0, "at_end": False}
+    assert block["strengths"] == {"gaussian": expected, "tv": expected}
+    assert "default: no slices to choose on" in format_results(evaluated)
     assert json.loads((work / "results.json").read_text()) == results
 
 

@@ -74,12 +74,14 @@ def test_the_json_of_a_published_flow_is_complete():
             "multipliers": [1, 2, 4, 8],
             "time_scale": 1.0,
         },
+        "unit": "HU/1000",
         "flow": {"sampler": "euler", "steps": 50, "dropout_in_evaluation": True},
     }
 
 
 def test_a_manifest_without_sampler_gets_that_of_the_recipes():
-    old = {"model": {"name": "fm", "dtype": "float32", "channels": 1}}
+    model = {"name": "fm", "dtype": "float32", "channels": 1}
+    old = {"model": model, "unit": "HU/1000"}
     spec = DenoiserSpec.from_json(old)
     assert spec.sampling == Sampling() == settings.sampling(base_ipv2.get_base())
 
@@ -87,7 +89,7 @@ def test_a_manifest_without_sampler_gets_that_of_the_recipes():
 def test_unset_attributes_of_an_older_export_are_the_network_s_defaults():
     old = {"name": "cnn10", "dtype": "float32", "channels": 1}
     old |= {"width": 0, "remat": False}
-    spec = DenoiserSpec.from_json({"model": old})
+    spec = DenoiserSpec.from_json({"model": old, "unit": "HU/1000"})
     assert spec == DenoiserSpec(name="cnn10")
 
 

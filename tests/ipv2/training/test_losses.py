@@ -3,7 +3,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ipv2.training.losses import create_loss, mean_absolute_error, mean_squared_error
+from ipv2.training.losses import (
+    LOSSES,
+    create_loss,
+    mean_absolute_error,
+    mean_squared_error,
+)
 
 PREDICTION = jnp.asarray([[0.0, 1.0], [2.0, -3.0]])
 TARGET = jnp.asarray([[0.0, 3.0], [1.0, -3.0]])
@@ -23,6 +28,31 @@ def test_loss_and_gradient_match_a_table(name, value, gradient):
     np.testing.assert_array_equal(jax.grad(loss)(PREDICTION, TARGET), gradient)
 
 
+def test_the_logarithm_is_that_of_each_image():
+    loss = create_loss("log_mse")
+    expected = np.mean(np.log(np.array([4.0, 1.0]) / 2 + 1e-6))
+    assert float(loss(PREDICTION, TARGET)) == pytest.approx(expected, abs=1e-6)
+    # An error ten times as large costs as much more wherever it is.
+    more = loss(TARGET + 10 * (PREDICTION - TARGET), TARGET)
+    assert float(more) == pytest.approx(expected + np.log(100), rel=1e-5)
+    gradient = jax.grad(loss)(PREDICTION, TARGET)
+    # d/dp of ln(mean d^2) / 2 images = d / sum(d^2).
+    np.testing.assert_allclose(gradient, [[0, -0.5], [1, 0]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_pixel_of_weight_zero_does_not_count(name):
+    loss = create_loss(name)
+    weight = jnp.asarray([[1.0, 0.0], [1.0, 1.0]])
+    changed = TARGET.at[0, 1].set(99.0)
+    assert float(loss(PREDICTION, changed, weight)) == float(
+        loss(PREDICTION, TARGET.at[0, 1].set(1.0))
+    )
+    assert jax.grad(loss)(PREDICTION, changed, weight)[0, 1] == 0
+    with pytest.raises(ValueError, match="weight must have one shape"):
+        loss(PREDICTION, TARGET, weight[..., None])
+
+
 @pytest.mark.parametrize("loss", [mean_squared_error, mean_absolute_error])
 @pytest.mark.parametrize("shape", [(2, 1), (1, 2, 2), (2, 2, 1), ()])
 def test_loss_refuses_to_broadcast(loss, shape):
@@ -39,5 +69,7 @@ def test_loss_of_bfloat16_is_averaged_in_float32(loss):
 
 
 def test_create_loss_names_what_is_accepted():
-    with pytest.raises(ValueError, match=r"'huber'; accepted: \['l1', 'mse'\]"):
+    with pytest.raises(
+        ValueError, match=r"'huber'; accepted: \['l1', 'log_mse', 'mse'\]"
+    ):
         create_loss("huber")

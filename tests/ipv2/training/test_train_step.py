@@ -13,11 +13,12 @@ from ipv2.purification.purify import PurifyParams
 from ipv2.tasks import settings
 from ipv2.training.denoiser import Flow, Regression, make_denoise
 from ipv2.training.losses import create_loss
+from ipv2.training.pairs import PairParams
 from ipv2.training.train_step import (
     create_state,
     make_examples,
     make_train_step,
-    purified_stacks,
+    training_stacks,
 )
 
 SIZE = 32
@@ -50,7 +51,9 @@ def _flow(channels=1, **options):
 
 def _step(denoiser, optimizer=None, ema=False, **options):
     optimizer = optimizer or optax.adam(1e-3)
-    examples = make_examples(None, patch=16, patches_per_slice=2, seed=0)
+    examples = make_examples(
+        PairParams(kind="none"), patch=16, patches_per_slice=2, seed=0
+    )
     step = make_train_step(denoiser, optimizer, **options)
     state = create_state(denoiser.init(jax.random.key(1)), optimizer, ema=ema)
     return lambda state, shard: step(state, examples(shard)), state
@@ -186,12 +189,13 @@ def test_slices_of_a_stack_get_different_noise():
     same = jnp.repeat(batch["gt"][:, :1], 3, axis=1)
     shard = batch | {"lq": same, "gt": same}
     rngs = jax.random.split(jax.random.key(0), 2)
-    lq, gt = purified_stacks(rngs, shard, None)
+    lq, gt = training_stacks(rngs, shard, PairParams(kind="none"))
     assert lq.shape == (2, SIZE, SIZE, 3)
     np.testing.assert_array_equal(lq, gt)
     # The published masks on random pixels blend some noise in everywhere.
     params = PurifyParams(variant="reference", add_noise="reference")
-    lq, _ = purified_stacks(rngs, shard, params)
+    purified = PairParams(kind="purified", purification=params)
+    lq, _ = training_stacks(rngs, shard, purified)
     assert np.abs(lq[..., 0] - lq[..., 1]).max() > 0
     assert np.abs(lq[0] - lq[1]).max() > 0
 

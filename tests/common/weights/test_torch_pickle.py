@@ -7,9 +7,14 @@ import tracemalloc
 
 import pytest
 
-from acq.weights.torch_globals import Opaque, Storage, TensorView, UnreadablePickleError
-from acq.weights.torch_pickle import unpickle
-from tests.acq import torch_bytes as tb
+from common.weights.torch_globals import (
+    Opaque,
+    Storage,
+    TensorView,
+    UnreadablePickleError,
+)
+from common.weights.torch_pickle import unpickle
+from tests.common import torch_bytes as tb
 
 DATA = {
     "text": "weights ä",

@@ -25,9 +25,9 @@ from typing import Any, Literal
 import ml_dtypes
 import numpy as np
 
-from acq.weights.state_dict import find_state_dict
-from acq.weights.torch_globals import TensorView, UnreadablePickleError
-from acq.weights.torch_pickle import unpickle
+from common.weights.state_dict import find_state_dict
+from common.weights.torch_globals import TensorView, UnreadablePickleError
+from common.weights.torch_pickle import unpickle
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 _PROTOCOL_VERSION = 1001

@@ -1,7 +1,12 @@
 import pytest
 
-from acq.weights.state_dict import find_state_dict
-from acq.weights.torch_globals import Opaque, Storage, TensorView, UnreadablePickleError
+from common.weights.state_dict import find_state_dict
+from common.weights.torch_globals import (
+    Opaque,
+    Storage,
+    TensorView,
+    UnreadablePickleError,
+)
 
 _STORAGE = Storage(key="0", dtype="float32", start=0, count=4)
 TENSOR = TensorView(storage=_STORAGE, offset=0, shape=(4,), strides=(1,))

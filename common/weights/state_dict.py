@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from acq.weights.torch_globals import TensorView, UnreadablePickleError
+from common.weights.torch_globals import TensorView, UnreadablePickleError
 
 NESTS = ("state_dict", "model_state_dict", "model", "net")
 """Keys under which training scripts put a network's weights."""

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from acq.weights import files
-from acq.weights.files import read_weights
 from common.errors import UserError
+from common.weights import files
+from common.weights.files import read_weights
 
 ARRAYS = {
     "conv.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2),

@@ -23,10 +23,10 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
-from acq.weights import torch_files
-from acq.weights.other_kinds import HEAD, describe_file, describe_zip
-from acq.weights.torch_globals import UnreadablePickleError
 from common.errors import UserError
+from common.weights import torch_files
+from common.weights.other_kinds import HEAD, describe_file, describe_zip
+from common.weights.torch_globals import UnreadablePickleError
 
 ACCEPTED = "safetensors, .npz, or what torch.save writes of a state_dict()"
 

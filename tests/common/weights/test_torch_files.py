@@ -8,9 +8,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from acq.weights.files import read_weights
 from common.errors import UserError
-from tests.acq import torch_bytes as tb
+from common.weights.files import read_weights
+from tests.common import torch_bytes as tb
 
 KINDS = {
     "DoubleStorage": "float64",

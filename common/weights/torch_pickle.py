@@ -2,10 +2,9 @@
 
 A pickle is a program for a stack machine, and the usual machine imports and calls every
 name in the program. This machine is Python's, without the harmful parts. An allowed
-name becomes a `Global`, calling one makes a plain description
-(`acq.weights.torch_globals`), and every other name or opcode is refused. No module is
-imported, no attribute is set and no object of a class is made. So files from any source
-can be read.
+name becomes a `Global`, calling one makes a plain description (`torch_globals`), and
+every other name or opcode is refused. No module is imported, no attribute is set and no
+object of a class is made. So files from any source can be read.
 
 The machine is `pickle._Unpickler`, in Python, not the faster one in C. The C machine
 allocates as many remembered objects as a file claims, and hashes keys of any depth. A
@@ -20,7 +19,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from acq.weights.torch_globals import (
+from common.weights.torch_globals import (
     Global,
     Opaque,
     Storage,

@@ -1,0 +1,58 @@
+"""A U-Net for many scanners: noise is simulated on nearly clean images, no two breaths.
+
+  python launch.py --config configs/ipv2_unet.py --config.data.normal_dose=DIR
+
+Each example draws its scan: dose, photons and reconstruction kernel. Targets carry the
+noise of a normal dose, so that the network learns how much of what it sees a normal
+dose would show too. Base images are means of 2 x 2 pixels: they have a quarter of the
+noise's variance. The loss counts every noise level alike. Without `normal_dose` the
+embedded data are used: real chest CT and the phantom.
+
+Variants, joined by commas: `smoke` takes seconds.
+
+Hardware and time: see docs/denoising.md.
+"""
+
+from common.config import ConfigDict
+from common.recipe import Variants, apply_variants
+from configs import ipv2_redcnn
+from configs.base_ipv2 import get_base
+
+
+def _smoke(config: ConfigDict) -> None:
+    ipv2_redcnn.VARIANTS["smoke"](config)
+    config.model.width = 4
+    config.train.patch = 16
+    config.optimizer.warmup = ""
+
+
+VARIANTS: Variants = {"smoke": _smoke}
+
+
+def get_config(variant: str = "default") -> ConfigDict:
+    """Returns the recipe's config, changed by the variants named."""
+    config = get_base()
+    config.model.update({"name": "unet", "width": 24})
+    with config.unlocked():
+        config.model.levels = 3
+    config.purify.version = "simulated"
+    config.noise.dose_range = (0.01, 0.5)
+    config.noise.photons_range = (1e5, 2e6)
+    config.noise.cutoff_range = (0.6, 2.5)
+    config.noise.target_dose = 1.0
+    config.data.phantom_patients = (6, 1, 2)
+    config.data.phantom_slices = 4
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.warmup = "200 steps"
+    config.train.duration = "6000 steps"
+    config.train.loss = "log_mse"
+    config.train.batch_size = 8
+    config.train.patches_per_slice = 2
+    config.train.patch = 96
+    config.train.shrink = 2
+    config.train.ema = 0.999
+    config.train.log = "50 steps"
+    config.train.save = "250 steps"
+    config.train.evaluate = "2000 steps"
+    config.evaluate.batch_size = 2
+    return apply_variants(config, variant, VARIANTS)

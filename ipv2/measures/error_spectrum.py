@@ -1,0 +1,61 @@
+"""The texture of what is wrong: noise power spectrum of image - truth.
+
+A denoiser that removes fine noise and leaves coarse noise makes blotches: the peak and
+the mean frequency of what is left move down.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from ipv2.measures.noise_analysis import periodograms, radial_average
+
+_PATCH_PX = 32
+
+
+def error_frequencies(
+    difference_hu: Float[Array, "*b h w"],
+    body: Bool[Array, "*b h w"],
+    pixel_mm: Float[Array, "*b"],
+) -> dict[str, Float[Array, "*b"]]:
+    """Returns where the power of the difference lies, one number per slice.
+
+    Spectra are those of 32 x 32 pixels, half a patch apart, that lie wholly in `body`
+    (tapered, without their quadratic trend), averaged over patches and over rings.
+
+    Args:
+      difference_hu: image - truth, aligned.
+      body: where to look.
+      pixel_mm: size of a pixel.
+
+    Returns:
+      'peak_per_mm': frequency of the ring of greatest power; 'mean_per_mm': mean
+      frequency, weighted by power and by the area of a ring. Cycles per mm; NaN where
+      no patch lies in the body.
+    """
+    patches = _patches(difference_hu)
+    whole = jnp.all(_patches(body), axis=(-2, -1))
+    power = periodograms(patches, 1.0, taper=True)
+    counted = jnp.where(whole[..., None, None], power, 0)
+    spectrum = jnp.sum(counted, axis=-3) / jnp.sum(whole, axis=-1)[..., None, None]
+    frequency, radial = radial_average(spectrum, 1.0)
+    # The trend took away what lies below one cycle per patch.
+    radial = radial.at[..., 0].set(0)
+    ring = jnp.asarray(frequency, jnp.float32)
+    mean = (radial @ jnp.square(ring)) / (radial @ ring)  # a ring's area grows with it
+    none = ~jnp.any(whole, axis=-1)
+    peak = ring[jnp.argmax(radial, axis=-1)]
+    return {
+        "peak_per_mm": jnp.where(none, jnp.nan, peak / pixel_mm),
+        "mean_per_mm": jnp.where(none, jnp.nan, mean / pixel_mm),
+    }
+
+
+def _patches(image: Array) -> Array:
+    """Returns (*b, p, 32, 32): patches half a patch apart."""
+    starts = [
+        np.arange(0, side - _PATCH_PX + 1, _PATCH_PX // 2) for side in image.shape[-2:]
+    ]
+    rows, columns = (start[:, None] + np.arange(_PATCH_PX) for start in starts)
+    cut = image[..., rows[:, None, :, None], columns[None, :, None, :]]
+    return cut.reshape(*image.shape[:-2], -1, _PATCH_PX, _PATCH_PX)
