@@ -18,6 +18,7 @@ import numpy as np
 import SimpleITK as sitk
 from jaxtyping import Float
 
+from common.errors import UserError
 from common.files import replacing
 from common.pipeline import Record, Source
 from common.progress import tracked
@@ -27,6 +28,8 @@ from ipv2.ct_io.volume import hu_to_int16
 _RANGE_HU = (-1000.0, 300.0)
 # Pixels: against the low dose's noise, which the demons would follow.
 _SMOOTH_PX = 2.0
+# Pixels along each axis of the coarsest level that is still registered.
+_SMALLEST = 32
 # (pixels a level's pixel is made of, iterations).
 _LEVELS = ((8, 60), (4, 60), (2, 40), (1, 20))
 # Pixels of a level, of the Gaussian that keeps the field smooth.
@@ -39,28 +42,35 @@ def register(
     gt: Float[np.ndarray, "h w"],
     spacing_mm: tuple[float, float],
 ) -> Float[np.ndarray, "h w"]:
-    """Returns gt deformed onto lq, HU, where the field leaves gt its border repeats.
+    """Returns gt deformed onto lq, HU; beyond its border gt's nearest pixel counts.
 
     Args:
       lq: low-dose slice, HU.
       gt: normal-dose slice of another breath, HU.
       spacing_mm: size of a pixel, (row, column).
+
+    Raises:
+      UserError: the slices are smaller than 32 pixels.
     """
+    if min(lq.shape) < _SMALLEST:
+        raise UserError(
+            f"slices of {lq.shape[0]} x {lq.shape[1]} pixels cannot be registered; "
+            f"accepted: at least {_SMALLEST} along each axis. Choose other pairs: "
+            "config.purify.version."
+        )
     fixed, moving = (_visible(image, spacing_mm) for image in (lq, gt))
-    field: sitk.Image | None = None
+    field = sitk.Image(fixed.GetSize(), sitk.sitkVectorFloat64)
+    field.CopyInformation(fixed)
     for shrink, iterations in _LEVELS:
-        if min(fixed.GetSize()) // shrink < 32:
+        if min(fixed.GetSize()) // shrink < _SMALLEST:
             continue
-        coarse_fixed, coarse_moving = (_coarse(x, shrink) for x in (fixed, moving))
         demons = sitk.FastSymmetricForcesDemonsRegistrationFilter()
         demons.SetNumberOfIterations(iterations)
         demons.SetSmoothDisplacementField(True)
         demons.SetStandardDeviations(_FIELD_PX)
-        if field is None:
-            field = demons.Execute(coarse_fixed, coarse_moving)
-        else:
-            start = sitk.Resample(field, coarse_fixed)
-            field = demons.Execute(coarse_fixed, coarse_moving, start)
+        level = [_coarse(image, shrink) for image in (fixed, moving)]
+        # The coarser level's field is where this one begins.
+        field = demons.Execute(*level, sitk.Resample(field, level[0]))
     return _deformed(gt, spacing_mm, field)
 
 
@@ -122,11 +132,9 @@ def _coarse(image: sitk.Image, shrink: int) -> sitk.Image:
 
 
 def _deformed(
-    image: np.ndarray, spacing_mm: tuple[float, float], field: sitk.Image | None
+    image: np.ndarray, spacing_mm: tuple[float, float], field: sitk.Image
 ) -> np.ndarray:
     """Returns the slice moved by the field, by cubic B-splines."""
-    if field is None:  # too small a slice to find anything in
-        return image
     moving = sitk.GetImageFromArray(image.astype(np.float32))
     moving.SetSpacing(spacing_mm[::-1])
     warp = sitk.ResampleImageFilter()

@@ -35,8 +35,8 @@ class ScanRanges:
       current: tube current of the slice over the series' mean, which multiplies the
         photons; None for 1.
       target_dose: the images are free of noise, and the normal-dose images that belong
-        to the low-dose ones are scans too, at this fraction of normal dose; None for
-        images that are normal-dose scans themselves.
+        to the low-dose ones are scans too, at this fraction of normal dose, which no
+        drawn dose exceeds; None for images that are normal-dose scans themselves.
 
     Raises:
       ValueError: a range that does not rise, or does not start above 0.
@@ -62,14 +62,22 @@ class ScanRanges:
         """Returns the scans at the lower and at the upper ends.
 
         Raises:
-          ValueError: an end is outside what `DoseParams` accepts.
+          ValueError: an end is outside what `DoseParams` accepts, or a drawn dose can
+            exceed that of the target.
         """
 
         def at(end: int) -> DoseParams:
             ends: dict[str, Any] = {k: v[end] for k, v in self._known.items()}
             return dataclasses.replace(params, **ends)
 
-        return at(0), at(1)
+        low, high = at(0), at(1)
+        target = self.target_dose
+        if target is not None and not high.dose <= target <= 1:
+            raise ValueError(
+                f"target_dose = {target}; a fraction of normal dose, at least the "
+                f"largest dose that is drawn, {high.dose}, and at most 1."
+            )
+        return low, high
 
     @property
     def _known(self) -> dict[str, Range]:

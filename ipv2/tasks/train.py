@@ -37,7 +37,7 @@ from ipv2.models import hash_code
 from ipv2.tasks import settings
 from ipv2.tasks.check import check_config
 from ipv2.tasks.evaluate import References, evaluate, evaluate_held_out, scalars_of
-from ipv2.tasks.references import references_of
+from ipv2.tasks.references import evenly, references_of
 from ipv2.tasks.run_data import hold_data, refuse_other_data
 from ipv2.tasks.sources import (
     Sources,
@@ -265,8 +265,8 @@ def _trained_noise_hu(config: ConfigDict, sources: Sources) -> list[float] | Non
 
     Of inputs as training makes them, from slices that are evenly spread.
     """
-    count = min(_MEASURED, len(sources.train))
-    records = [sources.train[i * len(sources.train) // count] for i in range(count)]
+    places = evenly(range(len(sources.train)), min(_MEASURED, len(sources.train)))
+    records = [sources.train[place] for place in places]
     shape = np.shape(records[0]["lq"])
     if min(shape) // config.train.shrink < SMALLEST:
         return None

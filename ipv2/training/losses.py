@@ -60,7 +60,7 @@ def mean_log_squared_error(
 
     Up to its factor, -10 / ln(10), and an offset the mean PSNR. An image of little
     noise counts as much as one of much; under `mean_squared_error` an image at 2 % of
-    the dose outweighs one at 25 % by ten times. 1 HU is what images are stored to.
+    the dose outweighs one at 25 % by 49 to 3 (1 / dose - 1). Images are stored to 1 HU.
 
     Raises:
       ValueError: If the shapes differ in any way.

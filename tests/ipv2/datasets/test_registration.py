@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from common.errors import UserError
 from ipv2.datasets import registration
 from ipv2.datasets.registration import Registered, register
 
@@ -61,6 +62,12 @@ def test_no_value_is_made_up():
     truth = _chest()
     registered = register(truth, _breath(truth), (2.0, 2.0))
     assert registered.min() >= truth.min() and registered.max() <= truth.max()
+
+
+def test_a_slice_too_small_to_be_registered_is_refused():
+    small = np.zeros((40, 24), np.float32)
+    with pytest.raises(UserError, match="40 x 24 pixels cannot be registered"):
+        register(small, small, (1.0, 1.0))
 
 
 def test_a_record_is_registered_once(tmp_path, monkeypatch):

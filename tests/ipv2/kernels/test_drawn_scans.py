@@ -127,6 +127,13 @@ def test_an_end_that_no_scan_has_is_refused(ranges):
         simulate_drawn_scans(_keys(1), _body(), 6.0, PARAMS, ScanRanges(**ranges))
 
 
+@pytest.mark.parametrize("target_dose", [0.0, 0.3, 1.5])
+def test_a_target_noisier_than_its_input_is_refused(target_dose):
+    ranges = ScanRanges(dose=(0.1, 0.5), target_dose=target_dose)
+    with pytest.raises(ValueError, match=r"target_dose = .* largest dose .* 0.5"):
+        simulate_drawn_scans(_keys(1), _body(), 6.0, PARAMS, ranges)
+
+
 def test_a_fan_beam_is_refused():
     fan = dataclasses.replace(PARAMS, source_distance_mm=600.0)
     with pytest.raises(ValueError, match="parallel"):
