@@ -28,16 +28,16 @@ from jaxtyping import Array, Bool, Float, Int32, UInt8, UInt32
 
 from ipv2.kernels import bit_mask, flood_fill, morphology
 
-# In pixels of a working grid of 256, about 1.7 mm each: the radius of wide air; the
-# half widths of the squares of a mean, and of those that tell tissue from lung; and how
-# far an airway's wall is from the core that the mean finds.
+# In pixels of a working grid of 256, about 1.7 mm each: the radius of wide air; half
+# the width of the square of a mean, and of the one that tells lung from tissue; and the
+# width of an airway's edge, around the core that has a mean.
 _WIDE = 9
 _MEAN = 2
-_AROUND = 8
+_AROUND = 10
 _RIM = 2
 # A level is a number of steps above the lowest HU; the last one marks no air.
 _LOWEST_HU, _STEP_HU, _LEVELS = -1200, 2, 256
-_NO_AIR = _LEVELS - 1
+NO_AIR = _LEVELS - 1
 _AIR_LEVEL = (-1000 - _LOWEST_HU) // _STEP_HU
 
 
@@ -72,7 +72,7 @@ def air_slices(
     total = _box_sum(jnp.where(core, hu - _LOWEST_HU, 0), half_width)
     count = _box_sum(core.astype(jnp.int32), half_width)
     steps = total // (_STEP_HU * jnp.maximum(count, 1))
-    level = jnp.where(core, jnp.clip(steps, 0, _NO_AIR - 1), _NO_AIR)
+    level = jnp.where(core, jnp.clip(steps, 0, NO_AIR - 1), NO_AIR)
     return AirSlices(inside, level.astype(jnp.uint8))
 
 
@@ -81,7 +81,7 @@ def volume_lungs(
 ) -> UInt32[Array, "z n w"]:
     """Returns the lungs of a volume on the working grid, packed.
 
-    Empty slices before the first or after the last one change nothing.
+    Slices without air before the first or after the last one change nothing.
 
     Args:
         found: all slices of the volume, in order.
@@ -114,7 +114,9 @@ def _airways(
     alone = flood_fill.flood_fill(morphology.erode(alone & gas, rows), alone)
     start = bit_mask.where(_beyond(inside, wide), narrow & alone, jnp.zeros_like(gas))
     tube = flood_fill.flood_volume(start, narrow)
-    edge = morphology.dilate_disc(tube, rows, round(_RIM * scale))
+    rim = round(_RIM * scale)
+    whole = morphology.grow(tube, gas, 2 * rim)
+    edge = morphology.dilate_disc(whole, rows, rim)
     return (edge & inside) | flood_fill.flood_fill(tube, alone)
 
 
@@ -152,26 +154,27 @@ def _median_level(
     def count(slice_: tuple[jax.Array, jax.Array]) -> jax.Array:
         one, words = slice_
         mask = bit_mask.unpack(words, one.shape[-2])
-        return jnp.bincount(jnp.where(mask, one, _NO_AIR).ravel(), length=_LEVELS)
+        return jnp.bincount(jnp.where(mask, one, NO_AIR).ravel(), length=_LEVELS)
 
-    counts = jnp.sum(lax.map(count, (level, wide)), axis=0, dtype=jnp.int32)[:_NO_AIR]
+    counts = jnp.sum(lax.map(count, (level, wide)), axis=0, dtype=jnp.int32)[:NO_AIR]
     below = jnp.cumsum(counts)
     median = jnp.sum(below < (below[-1] + 1) // 2, dtype=jnp.int32)
-    return jnp.where(below[-1] > 0, median, _NO_AIR)
+    return jnp.where(below[-1] > 0, median, NO_AIR)
 
 
 def _below(
     level: UInt8[Array, "z h w"], thresholds: Int32[Array, " k"]
 ) -> UInt32[Array, "k z n w"]:
     """Returns where the mean level of three slices is below each threshold, packed."""
-    padded = jnp.pad(level, [(1, 1), (0, 0), (0, 0)], constant_values=_NO_AIR)
+    padded = jnp.pad(level, [(1, 1), (0, 0), (0, 0)], constant_values=NO_AIR)
 
     def compare(index: jax.Array) -> jax.Array:
         three = lax.dynamic_slice_in_dim(padded, index, 3).astype(jnp.int32)
-        air = three != _NO_AIR
+        air = three != NO_AIR
         total = jnp.sum(jnp.where(air, three, 0), axis=0)
         count = jnp.sum(air, axis=0, dtype=jnp.int32)
-        return bit_mask.pack((total < thresholds[:, None, None] * count) & air[1])
+        low = total[None] < thresholds[:, None, None] * count[None]
+        return bit_mask.pack(low & air[1:2])
 
     return lax.map(compare, jnp.arange(len(level))).swapaxes(0, 1)
 
@@ -191,9 +194,7 @@ def _connected(lung: UInt32[Array, "z n w"]) -> UInt32[Array, "z n w"]:
     return flood_fill.flood_volume(seed, lung)
 
 
-def _box_sum(
-    values: Int32[Array, "*b h w"], half_width: int
-) -> Int32[Array, "*b h w"]:
+def _box_sum(values: Int32[Array, "*b h w"], half_width: int) -> Int32[Array, "*b h w"]:
     """Returns sums over squares of 2 `half_width` + 1 pixels; 0 beyond the border."""
     for axis in (values.ndim - 2, values.ndim - 1):
         edges = [(0, 0)] * values.ndim

@@ -149,12 +149,12 @@ def find_lungs(found: AirSlices, params: AnatomyParams) -> UInt32[Array, "*b z n
     """
     *batch, slices, rows, columns = found.level.shape
     missing = ((0, 0), (0, -slices % _SLICES), (0, 0), (0, 0))
-    air = AirSlices(
-        *(
-            jnp.pad(part.reshape(-1, slices, *part.shape[-2:]), missing)
-            for part in found
-        )
-    )
+
+    def filled(part: jax.Array, nothing: int) -> jax.Array:
+        volumes = part.reshape(-1, slices, *part.shape[-2:])
+        return jnp.pad(volumes, missing, constant_values=nothing)
+
+    air = AirSlices(filled(found.inside, 0), filled(found.level, airways.NO_AIR))
     lungs = _volume_lungs(air, params.gas_hu, min(rows, columns) / _GRID)
     return lungs[:, :slices].reshape(*batch, slices, *lungs.shape[-2:])
 
