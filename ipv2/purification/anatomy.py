@@ -15,8 +15,8 @@ then refined at full resolution. In 2-D, for every slice:
    neither tiny nor gas (near -1000 HU). This excludes the trachea, bronchi outside the
    lung, and bowel.
 
-With `volume`, the batch is one volume, and a lung must be connected, through
-neighbouring slices, to the lungs of the slice with the largest lung area.
+With `volume`, the batch is one volume, and step 4 is that of `airways`, which tells
+lungs from airways and bowel gas by the neighbours of a slice.
 """
 
 from dataclasses import dataclass
@@ -112,7 +112,7 @@ def segment_words(
         images_hu: the arrays, `*b h w`.
         params: thresholds. With `volume`, slices are along the axis before the rows.
         lungs: the lungs of these slices on the working grid, from `find_lungs`; the
-            others slices of their volumes need not be there.
+            other slices of their volumes need not be there.
     """
     height, width = images_hu[0].shape[-2:]
     pool = max(1, round(min(height, width) / _GRID))
