@@ -84,10 +84,10 @@ def find_extractor(name: str, key: str = "config.evaluate.features") -> Extracto
 
 def extract_features(
     extractor: Extractor,
-    batches_hu: Iterable[Float[np.ndarray, "n h w"]],
+    batches_hu: Iterable[Float[np.ndarray, "_ _ _"]],
     window: Window,
-) -> Float[np.ndarray, "n d"]:
-    """Returns the features of all images, float64.
+) -> Float[np.ndarray, "m d"]:
+    """Returns the features of all m images, float64.
 
     Args:
       extractor: see `find_extractor`.

@@ -20,6 +20,7 @@ The truth must be aligned with the image.
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
@@ -143,7 +144,8 @@ def profile_diameter(profile_hu: Float[Array, "*b k"]) -> Float[Array, "*b"]:
     """
     core = jnp.mean(profile_hu[..., PROFILE_RADII <= _CORE], axis=-1, keepdims=True)
     relative = profile_hu / jnp.where(core == 0, jnp.nan, core)
-    below = (relative < 0.5) & jnp.asarray(PROFILE_RADII > _CORE)
+    outside = jnp.broadcast_to(PROFILE_RADII > _CORE, relative.shape)
+    below = (relative < 0.5) & outside
     after = jnp.argmax(below, axis=-1, keepdims=True)
     before = jnp.maximum(after - 1, 0)
     high = jnp.take_along_axis(relative, before, axis=-1)
@@ -242,10 +244,11 @@ def _distances_px(half_px: int) -> np.ndarray:
 
 def _profile(patches: Array, distance_px: Array, radius_px: Array) -> Array:
     """Returns `*b k` means over circles, with weights that fall to 0 within a pixel."""
-    rows = []
-    for share in PROFILE_RADII:
-        weight = jnp.maximum(1 - jnp.abs(distance_px - float(share) * radius_px), 0.0)
+
+    def at(share: Array) -> Array:
+        weight = jnp.maximum(1 - jnp.abs(distance_px - share * radius_px), 0.0)
         total = jnp.sum(weight, axis=(-2, -1))
-        mean = jnp.sum(weight * patches, axis=(-2, -1)) / jnp.maximum(total, 1e-6)
-        rows.append(mean)
-    return jnp.stack(rows, axis=-1)
+        return jnp.sum(weight * patches, axis=(-2, -1)) / jnp.maximum(total, 1e-6)
+
+    rows = jax.lax.map(at, jnp.asarray(PROFILE_RADII, patches.dtype))
+    return jnp.moveaxis(rows, 0, -1)

@@ -88,7 +88,7 @@ def laguerre_gauss(
         last, before = polynomials[-1], polynomials[-2]
         polynomials.append(((2 * j + 1 - square) * last - j * before) / (j + 1))
     envelope = math.sqrt(2) / width_mm * jnp.exp(-square / 2)
-    return jnp.stack(polynomials[:channels]) * envelope
+    return jnp.stack([one * envelope for one in polynomials[:channels]])
 
 
 def channel_outputs(
@@ -111,10 +111,11 @@ def channel_outputs(
     axis = np.arange(side, dtype=np.float32) - side // 2
     distance = jnp.asarray(np.hypot(axis[:, None], axis[None]))
     distance = jnp.broadcast_to(distance, (*batch, side, side)) * spacing
-    # Sums are means over pixels of an integral.
+    # An integral over the plane is a sum over pixels times their area.
     templates = jnp.stack(
         [laguerre_gauss(distance, width, channels) for width in widths_mm]
-    ) * jnp.square(spacing)
+    )
+    templates = templates * jnp.expand_dims(jnp.square(spacing), (0, 1))
     return jnp.einsum("wc...xy,...nxy->...nwc", templates, patches_hu)
 
 

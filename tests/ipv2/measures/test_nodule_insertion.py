@@ -32,10 +32,6 @@ def _drawn(
     )
 
 
-def _small(drawn: DrawnNodules) -> DrawnNodules:
-    return drawn._replace(centre_px=jnp.full_like(drawn.centre_px, HALF))
-
-
 @pytest.mark.parametrize("sharpness", [0.3, 0.8, 1.5])
 def test_a_discs_area_is_that_of_a_circle(sharpness):
     cover = nodule_cover(_drawn(disc=True), 0.7, sharpness, HALF)
@@ -80,12 +76,13 @@ def test_the_edge_has_the_images_sharpness():
 
 def test_a_sphere_replaces_hu_and_a_disc_adds_them():
     rng = np.random.default_rng(0)
-    background = rng.normal(-850, 30, (3, SIDE, SIDE)).astype(np.float32)
+    background = jnp.asarray(rng.normal(-850, 30, (3, SIDE, SIDE)), jnp.float32)
     sphere = np.asarray(insert_nodules(background, _drawn(), 0.5, 0.8, half_px=HALF))
     assert sphere[2, 20, 24] == pytest.approx(-100, abs=0.5)
     disc = _drawn(hu=15.0, disc=True)
     added = np.asarray(insert_nodules(background, disc, 0.5, 0.8, half_px=HALF))
     assert (added - background)[2, 20, 24] == pytest.approx(15, abs=0.01)
+    background = np.asarray(background)
     far = np.hypot(*(np.mgrid[:SIDE, :SIDE] - np.array([20, 24])[:, None, None])) > 15
     np.testing.assert_array_equal(added[:, far], background[:, far])
 
@@ -108,7 +105,7 @@ def test_the_insertion_can_be_compiled_without_axes_for_slices():
     plain = insert_nodules(background, drawn, 0.7, 0.8, half_px=HALF)
     # float32 HU of 850.
     np.testing.assert_allclose(found, np.asarray(plain), atol=1e-3)
-    patches = np.asarray(cut_patches(found, drawn.centre_px, HALF))
+    patches = np.asarray(cut_patches(jnp.asarray(found), drawn.centre_px, HALF))
     np.testing.assert_array_equal(patches[0], found[4:37, 8:41])
 
 

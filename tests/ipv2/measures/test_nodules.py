@@ -90,24 +90,25 @@ def test_a_slices_draw_depends_on_its_key_alone_and_can_be_compiled():
     mask = jnp.asarray(np.stack([_mask()] * 3))
     together = draw_nodules(keys, mask, LUNG, count=6, half_px=HALF)
     compiled = jax.jit(lambda k, m: draw_nodules(k, m, LUNG, count=6, half_px=HALF))
-    alone = compiled(keys[1], mask[1])
+    alone = compiled(keys[1:2], mask[1:2])
     for a, b in zip(together, alone, strict=True):
-        np.testing.assert_array_equal(np.asarray(a)[1], np.asarray(b))
+        np.testing.assert_array_equal(np.asarray(a)[1:2], np.asarray(b))
 
 
 def test_the_place_masks_leave_out_edges_vessels_and_other_tissue():
-    y, x = np.mgrid[:128, :128] - 64.0
-    truth = np.where(np.hypot(x, y) < 60, 40.0, -1000.0)
+    y, x = np.mgrid[:192, :192] - 96.0
+    truth = np.where(np.hypot(x, y) < 90, 40.0, -1000.0)
     lung = np.hypot(x, y) < 40
     truth = np.where(lung, -850.0, truth)
-    truth[60:68, 60:68] = 40
+    truth[92:100, 92:100] = 40
     masks = place_masks(jnp.asarray(truth, jnp.float32), jnp.asarray(lung), 6)
     radius = np.hypot(x, y)
     places = np.asarray(masks["lung"])
     assert places.any() and radius[places].max() < 36
-    assert not places[58:70, 58:70].any()
+    assert not places[92:100, 92:100].any()
     soft = radius[np.asarray(masks["soft"])]
-    assert len(soft) and 44 < soft.min() and soft.max() < 56
+    # 6 pixels, and what the smoothing carries over the edge.
+    assert len(soft) and 46 < soft.min() < 58 and 72 < soft.max() < 84
 
 
 def test_a_patch_holds_the_largest_nodule_and_its_neighbourhood():

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from ipv2.measures.nodules import EMPTY, Nodule
 from ipv2.measures.observer import (
@@ -68,10 +69,9 @@ def test_d_prime_is_the_closed_form_in_gaussian_noise(coloured):
 
 
 def test_white_noise_costs_the_channels_little():
-    signal = 1.0 * (_distance() < DIAMETER / 2)
+    signal = ndimage.gaussian_filter(1.0 * (_distance() < DIAMETER / 2), 0.8)
     ideal = np.sqrt(np.sum(signal**2))
-    # Discs as sharp as an image keep 98.5 %; this one has a sharper edge.
-    assert 0.97 * ideal < _closed_form(signal, _power(False, 1)) < ideal
+    assert 0.98 * ideal < _closed_form(signal, _power(False, 1)) < ideal
 
 
 def _samples(rng, m: int, n: int, d: float, p: int = CHANNELS):
@@ -84,7 +84,7 @@ def _samples(rng, m: int, n: int, d: float, p: int = CHANNELS):
 def test_few_places_give_no_bias_and_the_interval_holds(d):
     rng = np.random.default_rng(1)
     squares, held = [], []
-    for _ in range(400):
+    for _ in range(300):
         present, absent = _samples(rng, 20, 40, d)
         found = detectability(present, absent)
         sampled = detectability_by_hand(present, absent)
@@ -93,11 +93,11 @@ def test_few_places_give_no_bias_and_the_interval_holds(d):
         )
         assert found.value == pytest.approx(np.sqrt(max(squares[-1], 0)))
         held.append(found.low <= d <= found.high)
-    assert abs(np.mean(squares) - d**2) < 3 * np.std(squares) / 20
-    # 95 % of 400, 3 standard errors of 1.1 %.
-    assert np.mean(held) > 0.917
+    assert abs(np.mean(squares) - d**2) < 3 * np.std(squares) / np.sqrt(300)
+    # 95 % of 300, 3 standard errors of 1.26 %.
+    assert np.mean(held) > 0.912
     if d == 3:
-        assert np.mean(held) < 0.983
+        assert np.mean(held) < 0.988
 
 
 def detectability_by_hand(present: np.ndarray, absent: np.ndarray) -> float:
@@ -117,7 +117,7 @@ def test_d_prime_does_not_depend_on_the_channels_units():
 
 
 def test_the_channels_are_orthonormal():
-    axis = np.arange(-60, 61) * 0.25
+    axis = np.arange(-90, 91) * 0.25
     grid = np.hypot(axis[:, None], axis[None])
     u = np.asarray(laguerre_gauss(grid, 8.0), np.float64).reshape(CHANNELS, -1)
     # A sum instead of an integral, in float32.
@@ -127,6 +127,7 @@ def test_the_channels_are_orthonormal():
 
 def test_slices_have_spacings_of_their_own_and_outputs_compile():
     patches = np.random.default_rng(3).normal(size=(2, 3, 9, 9)).astype(np.float32)
+    patches = jnp.asarray(patches)
     both = channel_outputs(patches, np.array([0.5, 0.9]), (4.0, 6.0))
     assert both.shape == (2, 3, 2, CHANNELS)
     alone = jax.jit(lambda p: channel_outputs(p, 0.9, (4.0, 6.0)))(patches[1])
