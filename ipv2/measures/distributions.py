@@ -90,7 +90,7 @@ def frechet_distance(
     difference = x.mean(0) - y.mean(0)
     roots = [(a - a.mean(0)) / math.sqrt(len(a) - 1) for a in (x, y)]
     traces = [float(np.sum(a * a)) for a in roots]
-    small = [np.linalg.qr(a, mode="r") for a in roots]
+    small = [np.asarray(np.linalg.qr(a, mode="r")) for a in roots]
     product = np.linalg.svd(small[0] @ small[1].T, compute_uv=False)
     return float(difference @ difference + sum(traces) - 2 * product.sum())
 
@@ -135,13 +135,13 @@ def kernel_distance(
         _group_sums(x, y, index_x, index_y, len(names)),
     ]
     n, m = len(x), len(y)
-    value = float(_discrepancy(*(s.sum() for s in sums), n, m))
+    value = float(_discrepancy([s.sum() for s in sums], n, m))
     # What is left without each group: the whole less its row and its column.
     left = [s.sum() - s.sum(0) - s.sum(1) + np.diag(s) for s in sums]
     left_x, left_y = n - count[0], m - count[1]
     if min(left_x.min(), left_y.min()) < 2:
         return KernelDistance(value, None, None)
-    without = _discrepancy(*left, left_x, left_y)
+    without = _discrepancy(left, left_x, left_y)
     return KernelDistance(value, *_jackknife(value, without, count))
 
 
@@ -254,8 +254,9 @@ def _group_sums(
     return sums
 
 
-def _discrepancy(xx: Any, yy: Any, xy: Any, n: Any, m: Any) -> Any:
+def _discrepancy(sums: Sequence[Any], n: Any, m: Any) -> Any:
     """Returns KID from sums over pairs of n and m images; numbers or arrays."""
+    xx, yy, xy = sums
     return xx / (n * (n - 1)) + yy / (m * (m - 1)) - 2 * xy / (n * m)
 
 

@@ -153,6 +153,15 @@ def test_each_kind_is_told_from_the_empty_places():
     assert d["10 mm of -100 HU"].low < 3 < d["10 mm of -100 HU"].high
 
 
+@pytest.mark.parametrize("d", [10.0, 100.0])
+def test_the_interval_of_a_large_d_prime_is_that_of_its_standard_error(d):
+    found = detectability(*_samples(np.random.default_rng(7), 400, 400, d))
+    # d'^2 varies by 2 d'^4 / v + 4 d'^2 (1 / m + 1 / n), to first order.
+    error = np.sqrt(2 * d**4 / 798 + 4 * d**2 / 200) / (2 * d)
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * error, rel=0.1)
+    assert found.low < found.value < found.high
+
+
 def test_too_few_places_have_no_d_prime():
     rng = np.random.default_rng(5)
     assert detectability(*_samples(rng, 4, 4, 1))[:3] == (None, None, None)
