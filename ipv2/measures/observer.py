@@ -26,8 +26,8 @@ denoiser did limit d'; without, anatomy does too. Numbers of the two cannot be c
 
 Beyond a d' of about 5 hardly anything is missed, so a difference there says little. A
 nodule of lung replaces what was there: its contrast differs from place to place, which
-bounds d' at high dose, however little noise there is. A linear filter gains nothing: its
-d' is that of its input, less what the channels no longer see.
+bounds d' at high dose, however little noise there is. A linear filter gains nothing:
+its d' is that of its input, less what the channels no longer see.
 """
 
 import math
