@@ -5,7 +5,7 @@
     m = (share of the pixel over its area and the slice's thickness) * Gaussian
 
 Smooth is a Gaussian of 1.5 pixels. A sphere so replaces the lung and most of a vessel,
-but not the truth's own noise, which is finer: a nodule without it could be told by that.
+but not the truth's own noise, which is finer: its absence would give a nodule away.
 
 The other Gaussian makes edges as sharp as those of the image, `measure_sharpness_px`.
 Blurring moves no area: the sum of m over pixels is the nodule's area (its volume over
