@@ -44,9 +44,9 @@ def noise_index_hu(image_hu: Float[Array, "*b h w"]) -> Float[Array, "*b"]:
     is within 5 % in white noise and in that of filtered backprojection; texture of a
     Gaussian with sigma 1 pixel reads up to 8 % low, 2 pixels 10 to 20 %. Coarse noise
     above 100 HU moves pixels out of range even after smoothing and reads lower still.
-    Edges raise it where a slice holds little soft tissue, or where noise is below 10 HU:
-    by 10 % at 384 pixels. Texture of the tissue itself counts as noise. Contrast agent
-    takes vessels and organs out of range.
+    Edges raise it by 10 % where a slice holds little soft tissue and noise is below 10
+    HU. Texture of the tissue itself counts as noise. Contrast agent takes vessels and
+    organs out of range.
 
     Args:
       image_hu: HU.

@@ -8,10 +8,10 @@ image r = input - output holds a copy of it, and its gradient runs along the tru
 Gradients are those of images smoothed by 1 pixel; edges are pixels where the truth is
 steeper than 50 HU a pixel.
 
-Chance is measured with r itself: 24 copies of it, shifted by 24 or 40 pixels in all
-directions, have the amplitude and the texture of r, and know nothing of the edges where
-they now lie. First the gradient of r is divided by its local deviation (Gaussian window,
-sigma 8 pixels), since noise differs from place to place. Then
+Chance is measured with r itself. 24 copies of it, shifted by 24 or 40 pixels in all
+directions, have its amplitude and texture, and know nothing of the edges where they now
+lie. First the gradient of r is divided by its local deviation (Gaussian window, sigma 8
+pixels), since noise differs from place to place. Then
 
     z = c / sqrt(mean over copies of c^2)
 

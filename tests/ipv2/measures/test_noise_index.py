@@ -51,7 +51,7 @@ def test_noise_of_filtered_backprojection_has_its_deviation(sd_hu):
     assert _index(_backprojected(), sd_hu) == pytest.approx(sd_hu, rel=0.05)
 
 
-@pytest.mark.parametrize("sigma_px", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("sigma_px", [1.0, 2.0])
 def test_coarse_noise_loses_what_a_windows_mean_holds(sigma_px):
     # Of the variance, a window's mean takes the mean correlation of its pixels.
     y, x = np.mgrid[:15, :15].reshape(2, -1).astype(float)
