@@ -25,7 +25,7 @@ _GMSD_MIN_PX = 6
 # (size, sigma) in pixels of the four scales of vifp_mscale.
 _VIF_FILTERS = tuple((size, size / 5) for size in (17, 9, 5, 3))
 _VIF_MIN_PX = 41
-# Variance of an observer's noise, in squared grey levels of 0 to 255.
+# Variance of an observer's noise, in squared grey levels.
 _VIF_NOISE = 2.0
 # Of the mean square: what float32 makes of the variance of a constant.
 _VIF_ROUNDING = 1e-6
@@ -100,9 +100,7 @@ def vif(
       ValueError: Images are smaller than 41x41.
     """
     _check_size(image, _VIF_MIN_PX, "VIF")
-    return _levels_vif(
-        *(255 * (_to_unit(a, window) - 0.5) for a in (image, reference)), _VIF_NOISE
-    )
+    return _levels_vif(*(255 * (_to_unit(a, window) - 0.5) for a in (image, reference)))
 
 
 def vif_ldct_benchmark(
@@ -119,7 +117,7 @@ def vif_ldct_benchmark(
     _check_size(image, _VIF_MIN_PX, "VIF")
     clipped = (_clip(a, LDCT_BENCHMARK) for a in (image, reference))
     # Half-way between lung and soft tissue: small squares keep digits in float32.
-    return _levels_vif(*(a + 500.0 for a in clipped), _VIF_NOISE)
+    return _levels_vif(*(a + 500.0 for a in clipped))
 
 
 def perceptual_metrics(
@@ -139,7 +137,7 @@ def perceptual_metrics(
     by_name = {
         "gmsd": _unit_gmsd(*units),
         "ms_ssim": _unit_ms_ssim(*units) if smallest >= MS_SSIM_MIN_PX else none,
-        "vif": _levels_vif(*levels, _VIF_NOISE) if smallest >= _VIF_MIN_PX else none,
+        "vif": _levels_vif(*levels) if smallest >= _VIF_MIN_PX else none,
     }
     return {
         "mae_hu": {k: mae_hu(image, reference, w) for k, w in WINDOWS.items()},
@@ -187,8 +185,8 @@ def _ssim_terms(x: Array, y: Array) -> tuple[Array, Array]:
     return luminance, (2 * xy + c2) / (xx + yy + c2)
 
 
-def _levels_vif(image: Array, reference: Array, noise: float) -> Array:
-    """Returns the VIF for an observer with noise of a variance in squared levels."""
+def _levels_vif(image: Array, reference: Array) -> Array:
+    """Returns the VIF for an observer whose noise has a variance of 2."""
     kept = jnp.zeros(image.shape[:-2], jnp.float32)
     whole = kept
     for scale, (size, sigma) in enumerate(_VIF_FILTERS):
@@ -203,8 +201,8 @@ def _levels_vif(image: Array, reference: Array, noise: float) -> Array:
         # Noise alone where the image falls as the reference rises: the gain is 0.
         gain = jnp.where(flat, 0, jnp.maximum(both, 0) / jnp.where(flat, 1, variance))
         rest = jnp.maximum(image_variance - gain * both, 0)
-        kept += _log_sum(gain**2 * variance / (rest + noise))
-        whole += _log_sum(variance / noise)
+        kept += _log_sum(gain**2 * variance / (rest + _VIF_NOISE))
+        whole += _log_sum(variance / _VIF_NOISE)
     return kept / whole
 
 

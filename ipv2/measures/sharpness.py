@@ -87,9 +87,9 @@ def edge_rises_mm(
     """
     batch, (h, w) = truth_hu.shape[:-2], truth_hu.shape[-2:]
     masks = edge_masks(truth_hu, lung)
-    flat = [a.reshape(-1, h, w) for a in (image_hu, truth_hu)]
-    smooth = gaussian(flat[1], _SMOOTH_PX)
-    normals = jnp.gradient(smooth, axis=(-2, -1))
+    image, truth = (a.reshape(-1, h, w) for a in (image_hu, truth_hu))
+    smooth = gaussian(truth, _SMOOTH_PX)
+    down, across = jnp.gradient(smooth, axis=(-2, -1))
     result = {}
     stretch = max(1.0, min(h, w) / 512)
     for name, reach in _REACHES.items():
@@ -99,7 +99,7 @@ def edge_rises_mm(
             at_px=_positions(reach.dark_px * stretch, reach.bright_px * stretch),
             end=1 + round(reach.end_px * stretch / _STEP_PX),
         )
-        rises, points = jax.vmap(measure)(*flat, smooth, *normals, mask)
+        rises, points = jax.vmap(measure)(image, truth, smooth, down, across, mask)
         result[name] = {
             "rise_mm": rises[:, 0].reshape(batch) * pixel_mm,
             "truth_rise_mm": rises[:, 1].reshape(batch) * pixel_mm,
