@@ -41,9 +41,9 @@ def _index(noise: np.ndarray, sd_hu: float) -> float:
 
 @pytest.mark.parametrize("sd_hu", [5.0, 40.0, 150.0])
 def test_white_noise_has_its_deviation(sd_hu):
-    # Some 1000 windows that overlap by half: 100 of 225 pixels each would leave 0.5 %;
-    # a mode scatters more than a mean.
-    assert _index(_white(), sd_hu) == pytest.approx(sd_hu, rel=0.04)
+    # A window of 225 pixels scatters by 5 %, and the mode of the lower half of hundreds
+    # by a part of this.
+    assert _index(_white(), sd_hu) == pytest.approx(sd_hu, rel=0.03)
 
 
 @pytest.mark.parametrize("sd_hu", [10.0, 60.0])
@@ -58,8 +58,8 @@ def test_coarse_noise_loses_what_a_windows_mean_holds(sigma_px):
     squares = (y[:, None] - y) ** 2 + (x[:, None] - x) ** 2
     lost = np.mean(np.exp(-squares / (4 * sigma_px**2)))
     found = _index(_gaussian_texture(sigma_px), 30.0)
-    # The mode of few independent values lies below their mean.
-    assert 0.9 * np.sqrt(1 - lost) * 30 < found < 1.04 * np.sqrt(1 - lost) * 30
+    # A mode of the lower half of few independent values lies below their mean.
+    assert 0.85 * np.sqrt(1 - lost) * 30 < found < 1.02 * np.sqrt(1 - lost) * 30
 
 
 def test_the_mode_is_that_of_a_plain_search():
@@ -69,8 +69,9 @@ def test_the_mode_is_that_of_a_plain_search():
     found = np.asarray(noise_index._mode(jnp.asarray(values), jnp.asarray(used)))
     for one, mask, mode in zip(values[:2], used[:2], found[:2], strict=True):
         ordered = sorted(one[mask].tolist())
-        step = int(0.25 * len(ordered))
-        pairs = zip(ordered, ordered[step:], strict=False)
+        step = int(0.1 * len(ordered))
+        lower = ordered[: int(0.5 * len(ordered))]
+        pairs = zip(lower, lower[step:], strict=False)
         low, high = min(pairs, key=lambda pair: pair[1] - pair[0])
         assert mode == pytest.approx((low + high) / 2, rel=1e-6)
     assert np.isnan(found[2])
