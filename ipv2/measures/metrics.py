@@ -251,12 +251,23 @@ def _masked_mean(values: Array, mask: Array) -> Array:
 
 
 def _masked_median(values: Array, mask: Array) -> Array:
-    """Returns the lower median over the mask; an empty mask gives NaN."""
+    """Returns the lower median over the mask of values >= 0; an empty mask gives NaN.
+
+    Positive floats are in the order of their bits, so the median is found bit by bit
+    from the number of smaller values, which is much faster than to sort a slice.
+    """
     count = region_pixels(mask)
-    flat = jnp.where(mask, values, jnp.inf).reshape(*values.shape[:-2], -1)
     middle = jnp.maximum(count - 1, 0) // 2
-    median = jnp.take_along_axis(jnp.sort(flat, axis=-1), middle[..., None], axis=-1)
-    return jnp.where(count > 0, median[..., 0], jnp.nan)
+    bits = lax.bitcast_convert_type(values, jnp.int32)
+
+    def decide(step: Array, found: Array) -> Array:
+        trial = found | jnp.left_shift(jnp.int32(1), 30 - step)
+        smaller = region_pixels(mask & (bits < trial[..., None, None]))
+        return jnp.where(smaller <= middle, trial, found)
+
+    found = lax.fori_loop(0, 31, decide, jnp.zeros_like(middle))
+    median = lax.bitcast_convert_type(found, jnp.float32)
+    return jnp.where(count > 0, median, jnp.nan)
 
 
 def _filter_separably(image: Array, weights: np.ndarray) -> Array:

@@ -213,3 +213,17 @@ def test_more_noise_lowers_every_score():
         for metric, sign in (("psnr_db", -1), ("ssim", -1), ("rmse_hu", 1)):
             values = [float(r[metric][window]) * sign for r in results]
             assert values == sorted(values), (metric, window)
+
+
+def test_the_masked_median_is_the_lower_middle_of_a_sort():
+    rng = np.random.default_rng(0)
+    # Ties, zeros, and floats of any size.
+    values = np.round(rng.exponential(2, (3, 4, 12, 9))).astype(np.float32)
+    values *= np.float32(10) ** rng.integers(-30, 30, (3, 4, 1, 1))
+    mask = rng.random(values.shape) < rng.random((3, 4, 1, 1))
+    found = jax.jit(metrics._masked_median)(jnp.asarray(values), jnp.asarray(mask))
+    for one, inside, median in zip(
+        values.reshape(12, 12, 9), mask.reshape(12, 12, 9), found.ravel(), strict=True
+    ):
+        ordered = np.sort(one[inside])
+        assert median == ordered[(len(ordered) - 1) // 2]
