@@ -15,7 +15,8 @@ is measured against a reference:
 | `error_frequencies` *        | image - reference          | peak and mean frequency |
 
 `*`: with an aligned reference only, because these compare places. A number is NaN where
-the slice has no such region or tissue (fewer than 100 pixels), edge or focus.
+the slice has no such region or tissue (fewer than 100 pixels), edge or focus. Finished
+evaluations have those of `full_measures` too.
 """
 
 import functools
@@ -31,6 +32,7 @@ from common.typing import PyTree
 from ipv2.measures.contour import contour_displacement_px
 from ipv2.measures.edges import edge_slopes
 from ipv2.measures.error_spectrum import error_frequencies
+from ipv2.measures.full_measures import full_measures, removed_measures
 from ipv2.measures.metrics import (
     MIN_REGION_PIXELS,
     REGIONS,
@@ -45,6 +47,9 @@ Prepare = Callable[[Slices], Slices]
 # From a prepared batch to images by name, each `b h w` HU.
 MakeImages = Callable[[Slices], Mapping[str, Array | np.ndarray]]
 Numbers = dict[str, Any]
+
+# The name of the image that all others are made of.
+INPUT = "input"
 
 NOISE_DESCRIPTIONS = {
     True: "sd of the difference from the reference; local: its median sd within 7x7 "
@@ -71,6 +76,7 @@ def evaluate_slices(
     *,
     batch_size: int,
     aligned: bool,
+    full: bool = False,
     prepare: Prepare | None = None,
 ) -> Measured:
     """Returns the numbers of the input and of every image, for all slices.
@@ -91,6 +97,7 @@ def evaluate_slices(
       batch_size: Slices per batch.
       aligned: Whether the reference shows the anatomy at the same place. The label
         never counts as aligned.
+      full: Whether to add `full_measures` against the reference.
       prepare: Maps a stacked batch to one with the keys above, on device, jitted;
         purification, for instance. The padding of a batch must not change the other
         slices: put one random key per slice into `slices`.
@@ -108,8 +115,8 @@ def evaluate_slices(
     measured: list[Measured] = []
     done = 0
     for batch, count in prepared_batches(slices, batch_size, prepare):
-        images = {"input": middle_slice(batch), **make_images(batch)}
-        numbers = _measure_batch(images, batch, aligned, count)
+        images = {INPUT: middle_slice(batch), **make_images(batch)}
+        numbers = _measure_batch(images, batch, aligned, full, count)
         _check_finite(numbers, start=done)
         done += count
         measured.append(numbers)
@@ -164,7 +171,11 @@ def prepared_slices(
 
 
 def _measure_batch(
-    images: Mapping[str, Array | np.ndarray], batch: Slices, aligned: bool, count: int
+    images: Mapping[str, Array | np.ndarray],
+    batch: Slices,
+    aligned: bool,
+    full: bool,
+    count: int,
 ) -> Measured:
     """Returns the numbers of the first `count` slices of a batch."""
     target = {key: batch[key] for key in ("reference", "regions", "spacing_mm")}
@@ -172,7 +183,13 @@ def _measure_batch(
     found = Measured({}, {})
     for name, image in images.items():
         hu = jnp.asarray(image, jnp.float32)
-        found.reference[name] = _first(_measure(target, hu, aligned), count)
+        numbers = _measure(target, hu, aligned)
+        if full:
+            numbers |= full_measures(target, hu, aligned)
+        if full and aligned and name != INPUT:
+            before = jnp.asarray(images[INPUT])
+            numbers["removed"] = removed_measures(before, hu, target["reference"])
+        found.reference[name] = _first(numbers, count)
         if label is not None:
             found.label[name] = _first(_measure(label, hu, False), count)
     return found

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float
 from ipv2.kernels.smoothing import gaussian
 from ipv2.measures.tissues import TISSUES
 
-_SIZE_PX = 15
+SIZE_PX = 15
 # The slice is smoothed first, so that its noise does not choose the pixels.
 _SMOOTH_PX = 3.0
 # Neighbouring windows share most of their pixels: every fourth is enough.
@@ -59,16 +59,16 @@ def noise_index_hu(image_hu: Float[Array, "*b h w"]) -> Float[Array, "*b"]:
     Raises:
       ValueError: Images are smaller than 15x15.
     """
-    if min(image_hu.shape[-2:]) < _SIZE_PX:
+    if min(image_hu.shape[-2:]) < SIZE_PX:
         raise ValueError(
-            f"the noise index needs at least {_SIZE_PX}x{_SIZE_PX}, got "
+            f"the noise index needs at least {SIZE_PX}x{SIZE_PX}, got "
             f"{image_hu.shape[-2:]}"
         )
     low, high = TISSUES["soft"]
     smooth = gaussian(image_hu, _SMOOTH_PX)
     soft = (smooth >= low) & (smooth < high)
     deviation, count = _local_deviation(image_hu, soft)
-    used = soft[..., ::_STRIDE_PX, ::_STRIDE_PX] & (count > _SIZE_PX**2 / 2)
+    used = soft[..., ::_STRIDE_PX, ::_STRIDE_PX] & (count > SIZE_PX**2 / 2)
     return _mode(
         deviation.reshape(*image_hu.shape[:-2], -1),
         used.reshape(*image_hu.shape[:-2], -1),
@@ -94,9 +94,9 @@ def _window_sums(values: Array) -> Array:
     """Returns sums over 15 x 15 pixels around every fourth pixel; zeros surround."""
     for axis in (values.ndim - 1, values.ndim - 2):
         window, stride = np.ones((2, values.ndim), int)
-        window[axis], stride[axis] = _SIZE_PX, _STRIDE_PX
+        window[axis], stride[axis] = SIZE_PX, _STRIDE_PX
         padding = [(0, 0)] * values.ndim
-        padding[axis] = (_SIZE_PX // 2,) * 2
+        padding[axis] = (SIZE_PX // 2,) * 2
         values = lax.reduce_window(
             values, 0.0, lax.add, tuple(window), tuple(stride), padding
         )

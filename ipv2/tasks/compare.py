@@ -33,6 +33,7 @@ from ipv2.tasks.check import check_config
 from ipv2.tasks.evaluate import References, evaluate_export, evaluate_filters
 from ipv2.tasks.figure import save_comparison
 from ipv2.tasks.references import KEYS, Reference, preparation, references_of
+from ipv2.tasks.result_files import write_files
 from ipv2.tasks.run_data import hold_data, refuse_other_data
 from ipv2.tasks.sources import Joined, open_sources
 from ipv2.tasks.tables import format_comparison, format_grid, has_places
@@ -223,13 +224,17 @@ def _write_outputs(
     config: ConfigDict, grid: Grid, runs: Runs, references: References, workdir: Path
 ) -> None:
     """Writes tables, pictures and results."""
-    tables = {
-        model: format_comparison(
-            {_CAPTIONS.get(pair, pair): run for pair, run in by_pair.items()},
-            title="trained on",
-        )
-        for model, by_pair in runs.items()
-    }
+    tables, full_tables = (
+        {
+            model: format_comparison(
+                {_CAPTIONS.get(pair, pair): run for pair, run in by_pair.items()},
+                title="trained on",
+                full=full,
+            )
+            for model, by_pair in runs.items()
+        }
+        for full in (False, True)
+    )
     aligned = all(has_places(run) for by in runs.values() for run in by.values())
     if config.compare.models and aligned:
         text = format_grid(runs, _CAPTIONS)
@@ -237,6 +242,13 @@ def _write_outputs(
         text = "\n\n".join(tables.values())
     print(f"\n{text}")
     write_atomically(workdir / "comparison.txt", text + "\n")
+    write_files(
+        workdir,
+        "all_numbers",
+        "\n\n".join(f"{model}\n\n{one}" for model, one in full_tables.items()),
+        {(model, p): run for model, by in runs.items() for p, run in by.items()},
+        ("network", "pairs"),
+    )
     pictures = {}
     for model, by_pair in grid.items():
         picture = workdir / model / "comparison.png"
@@ -247,7 +259,7 @@ def _write_outputs(
         title=f"{workdir.name}: {', '.join(runs)} on differently composed pairs",
         texts={
             "Results": text,
-            **tables,
+            **full_tables,
             "Config": (workdir / "config.json").read_text(encoding="utf-8"),
         },
         pictures=pictures,

@@ -21,12 +21,15 @@ from ipv2.measures.evaluation import (
 )
 from ipv2.measures.filters import check_filters
 from ipv2.measures.metrics import WINDOWS
+from ipv2.measures.perceptual import LDCT_BENCHMARK
 from ipv2.measures.summary import slice_numbers, summary_block
 from ipv2.tasks.check import check_config
 from ipv2.tasks.exported import load_exported
 from ipv2.tasks.references import KEYS, Reference, evenly, preparation, references_of
+from ipv2.tasks.result_files import SCHEMA_VERSION, write_files
 from ipv2.tasks.sources import Joined, Sources, open_sources, require_even_slices
 from ipv2.tasks.strengths import Strength, choose_strengths, make_filtered
+from ipv2.tasks.tables import format_results
 from ipv2.training.denoiser import Denoiser, make_denoise
 from ipv2.training.stacks import Stacks
 
@@ -45,6 +48,7 @@ def evaluate(
     *,
     name: str,
     strengths: Strengths | None = None,
+    full: bool = True,
 ) -> dict[str, Any]:
     """Returns the numbers of a denoiser, and of filters, on a split.
 
@@ -56,10 +60,11 @@ def evaluate(
       references: of each data set, from `references_of`.
       name: the name of the work, for the progress line.
       strengths: of each data set's filters; None for no filters.
+      full: whether to take all measures, which validations do not.
 
     Returns:
-      `n_slices`, `windows`, `datasets` (a block for each data set) and `slices`; see
-      docs/results.md.
+      `n_slices`, `windows`, `datasets` (a block for each data set), `slices` and
+      `schema_version`; see docs/evaluation.md.
     """
     denoised = network_output(make_denoise(denoiser), to_host(variables))
     chosen = strengths or {}
@@ -69,7 +74,7 @@ def evaluate(
         return lambda batch: {**filtered(batch), **denoised(batch)}
 
     stacks = Stacks(source, denoiser.slices)
-    results = _measured(stacks, source, config, references, images_of, name)
+    results = _measured(stacks, source, config, references, images_of, name, full)
     return _with_strengths(results, chosen)
 
 
@@ -101,6 +106,7 @@ def _measured(
     references: References,
     images_of: ImagesOf,
     name: str,
+    full: bool = True,
 ) -> dict[str, Any]:
     """Returns the numbers of all images on the chosen slices of a split."""
     chosen = set(evenly(range(len(source)), config.evaluate.slices))
@@ -117,16 +123,29 @@ def _measured(
                     references[dataset],
                     images_of(dataset),
                     progress,
+                    full,
                 )
                 slices += [{"dataset": dataset, **row} for row in rows]
     return {
+        "schema_version": SCHEMA_VERSION,
         "n_slices": len(slices),
-        "windows": {
-            name: {"center_hu": window.center_hu, "width_hu": window.width_hu}
-            for name, window in WINDOWS.items()
-        },
+        "windows": _windows(),
         "datasets": blocks,
         "slices": slices,
+    }
+
+
+def _windows() -> dict[str, dict[str, float]]:
+    """Returns what each number by window was clipped to, in HU."""
+    return {
+        name: {
+            "center_hu": window.center_hu,
+            "width_hu": window.width_hu,
+            "low_hu": window.low_hu,
+            "high_hu": window.high_hu,
+            "data_range_hu": window.width_hu,
+        }
+        for name, window in (*WINDOWS.items(), ("ldct_benchmark", LDCT_BENCHMARK))
     }
 
 
@@ -137,6 +156,7 @@ def _measured_dataset(
     reference: Reference,
     make_images: MakeImages,
     progress: Progress,
+    full: bool,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Returns the block of one data set, and the numbers of each of its slices."""
     identities: list[dict[str, Any]] = []
@@ -153,6 +173,7 @@ def _measured_dataset(
         records(),
         batch_size=config.evaluate.batch_size,
         aligned=reference.aligned,
+        full=full,
         prepare=preparation(reference.label, config),
     )
     patients = [one["patient"] for one in identities]
@@ -199,7 +220,8 @@ def _with_strengths(results: dict[str, Any], strengths: Strengths) -> dict[str, 
 def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Evaluates the network exported in `workdir` on the config's test split.
 
-    Writes `workdir/evaluation.json`; `results.json` stays that of the training.
+    Writes `evaluation.json`, `.txt` and `.csv` into `workdir`; `results.json` stays
+    that of the training.
 
     Args:
       config: the config of a recipe; checked here. Its network does not count.
@@ -217,6 +239,8 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         if is_first_process():
             path = workdir / "evaluation.json"
             write_atomically(path, json.dumps(results, indent=2) + "\n")
+            text = format_results(results, title=workdir.name, full=True)
+            write_files(workdir, "evaluation", text, {(): results})
     return results
 
 

@@ -3,18 +3,18 @@
 A row is an image: the input, a filter's, or a network's output.
 """
 
-import textwrap
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 from common.report import format_table
 from ipv2.measures.metrics import REGIONS, WINDOWS
 from ipv2.measures.summary import image_names
 from ipv2.measures.tissues import TISSUES
+from ipv2.tasks.full_tables import further_tables
 from ipv2.tasks.references import NO_RANKING, described_alignment
 from ipv2.tasks.strengths import described_strength
+from ipv2.tasks.table_rows import Row, Rows, at, cells, means_table, row_of, wrapped
 
-_WIDTH = 120
 # (heading, where in an image's numbers, digits)
 _HEADLINES = (
     ("PSNR dB\nlung", ("psnr_db", "lung"), 2),
@@ -49,40 +49,41 @@ _GRID = (
     ("outline\nmm", ("contour_mm",), 2),
 )
 
-Column = tuple[str, tuple[str, ...], int]
 
+def format_results(
+    results: Mapping[str, Any], *, title: str = "", full: bool = False
+) -> str:
+    """Returns the tables of one evaluation: input, filters and output.
 
-class Row(NamedTuple):
-    """An image's numbers over the slices of a data set: trees of one shape."""
-
-    mean: Mapping[str, Any]
-    sd: Mapping[str, Any]
-    interval: Mapping[str, Any]
-    n: Mapping[str, Any]
-
-
-Rows = Mapping[str, Row]
-
-
-def format_results(results: Mapping[str, Any], *, title: str = "") -> str:
-    """Returns the tables of one evaluation: input, filters and output."""
+    Args:
+      results: the content of a `results.json`.
+      title: what titles begin with.
+      full: whether to add the tables of all other measures.
+    """
     if not results["n_slices"]:
         return f"{title}: nothing was held out to measure".removeprefix(": ")
     tables = []
     for name, block in results["datasets"].items():
         head = f"{title}: {name}".removeprefix(": ")
-        tables.append(_format_block(block, _rows_of(block), head))
+        tables.append(_format_block(block, _rows_of(block), head, full))
         if "against_label" in block:
             label = block["against_label"]
-            tables.append(_format_block(label, _rows_of(label), head))
+            tables.append(_format_block(label, _rows_of(label), head, full))
     return "\n\n".join(tables)
 
 
-def format_comparison(runs: Mapping[str, Mapping[str, Any]], *, title: str = "") -> str:
+def format_comparison(
+    runs: Mapping[str, Mapping[str, Any]], *, title: str = "", full: bool = False
+) -> str:
     """Returns the outputs of several runs below their common input and filters.
 
     Input and filters are those of the first run; that the others have the same is not
     checked.
+
+    Args:
+      runs: results by the name of the run.
+      title: what titles begin with.
+      full: whether to add the tables of all other measures.
 
     Raises:
       ValueError: there is no run, or the runs differ in data sets, in the number of
@@ -95,11 +96,11 @@ def format_comparison(runs: Mapping[str, Mapping[str, Any]], *, title: str = "")
     tables = []
     for name, block in first["datasets"].items():
         rows = _without_output(block) | {
-            run_name: _row(run["datasets"][name], "output")
+            run_name: row_of(run["datasets"][name], "output")
             for run_name, run in runs.items()
         }
         head = f"{title}: {name}".removeprefix(": ")
-        tables.append(_format_block(block, rows, head))
+        tables.append(_format_block(block, rows, head, full))
     return "\n\n".join(tables)
 
 
@@ -148,13 +149,13 @@ def _format_grid_block(
     """Returns the table of one data set."""
     columns = [*_GRID]
     rows = [
-        [f"({name})", "", *_cells(row.mean, columns), None]
+        [f"({name})", "", *cells(row.mean, columns), None]
         for name, row in _without_output(block).items()
     ]
     rows += [
         [
             *(model, captions.get(pair, pair)),
-            *_cells(run["datasets"][dataset]["output"], columns),
+            *cells(run["datasets"][dataset]["output"], columns),
             run.get("seconds"),
         ]
         for model, pairs in runs.items()
@@ -164,7 +165,7 @@ def _format_grid_block(
         ["network", "trained on", *(heading for heading, _, _ in columns), "s"],
         rows,
         digits=[0, 0, *(digits for _, _, digits in columns), 0],
-        title=_wrapped(
+        title=wrapped(
             f"{_title(block, dataset)}: means; PSNR in dB; RMSE, bias and noise in HU; "
             f"slopes as shares of the reference's; {_WINDOWS}"
         ),
@@ -179,26 +180,24 @@ def has_places(results: Mapping[str, Any]) -> bool:
 
 def _rows_of(block: Mapping[str, Any]) -> dict[str, Row]:
     """Returns the rows of a block, the network's output last."""
-    output = {"output": _row(block, "output")} if "output" in block["n"] else {}
+    output = {"output": row_of(block, "output")} if "output" in block["n"] else {}
     return _without_output(block) | output
 
 
 def _without_output(block: Mapping[str, Any]) -> dict[str, Row]:
     names = [name for name in image_names(block) if name != "output"]
-    return {name: _row(block, name) for name in names}
+    return {name: row_of(block, name) for name in names}
 
 
-def _row(block: Mapping[str, Any], image: str) -> Row:
-    return Row(block[image], *(block[key][image] for key in ("sd", "interval", "n")))
-
-
-def _format_block(block: Mapping[str, Any], rows: Rows, head: str) -> str:
+def _format_block(block: Mapping[str, Any], rows: Rows, head: str, full: bool) -> str:
     """Returns the tables of a data set against one reference."""
     tables = ["\n".join([_headlines(block, rows, head), *_notes(block)])]
     if all("tissues" in row.mean for row in rows.values()):
         tables += [_tissues(rows, head), _structure(rows, head)]
     else:
         tables.append(_regions(block, rows, head))
+    if full:
+        tables += further_tables(rows, head)
     return "\n\n".join(tables)
 
 
@@ -219,11 +218,7 @@ def _notes(block: Mapping[str, Any]) -> list[str]:
     if strengths:
         told = [described_strength(name, one) for name, one in strengths.items()]
         notes.append(f"Strengths of the filters: {'; '.join(told)}.")
-    return [_wrapped(note) for note in notes if note]
-
-
-def _wrapped(text: str) -> str:
-    return textwrap.fill(text, _WIDTH)
+    return [wrapped(note) for note in notes if note]
 
 
 def _headlines(block: Mapping[str, Any], rows: Rows, head: str) -> str:
@@ -234,7 +229,7 @@ def _headlines(block: Mapping[str, Any], rows: Rows, head: str) -> str:
         digits += [places, places, 0]
     header.append("SSIM\nlung")
     cells = [
-        [name, *_headline_cells(row), _at(row.mean, ("ssim", "lung"))]
+        [name, *_headline_cells(row), at(row.mean, ("ssim", "lung"))]
         for name, row in rows.items()
     ]
     over = block["interval_over"]
@@ -243,7 +238,7 @@ def _headlines(block: Mapping[str, Any], rows: Rows, head: str) -> str:
         header,
         cells,
         digits=[*digits, 4],
-        title=_wrapped(
+        title=wrapped(
             f"{_title(block, head)}: means, sd between slices, 95 % intervals over "
             f"{over}{alone}; {_WINDOWS}"
         ),
@@ -253,11 +248,11 @@ def _headlines(block: Mapping[str, Any], rows: Rows, head: str) -> str:
 def _headline_cells(row: Row) -> list[Any]:
     cells: list[Any] = []
     for _, path, digits in _HEADLINES:
-        interval = _at(row.interval, path)
+        interval = at(row.interval, path)
         text = "-"
         if interval is not None:
             text = "..".join(f"{value:.{digits}f}" for value in interval)
-        cells += [_at(row.mean, path), _at(row.sd, path), text]
+        cells += [at(row.mean, path), at(row.sd, path), text]
     return cells
 
 
@@ -269,21 +264,21 @@ def _tissues(rows: Rows, head: str) -> str:
         for tissue in TISSUES
     ]
     count = next(iter(rows.values())).n
-    last = ["slices", *_cells(count, columns)]
+    last = ["slices", *cells(count, columns)]
     title = f"{head}: bias and noise in HU by tissue, means"
-    return _means(rows, columns, title, last)
+    return means_table(rows, columns, title, last)
 
 
 def _structure(rows: Rows, head: str) -> str:
     """Returns what happened to foci, edges, outline and texture."""
     columns = [*_STRUCTURE, *_LOCAL_NOISE]
     count = next(iter(rows.values())).n
-    last = ["slices", *_cells(count, columns)]
+    last = ["slices", *cells(count, columns)]
     title = (
         f"{head}: share of dense foci and of slopes that is kept, lungs' outline, "
         "frequency of the error, local noise in HU"
     )
-    return _means(rows, columns, title, last)
+    return means_table(rows, columns, title, last)
 
 
 def _regions(block: Mapping[str, Any], rows: Rows, head: str) -> str:
@@ -294,31 +289,4 @@ def _regions(block: Mapping[str, Any], rows: Rows, head: str) -> str:
         for region in REGIONS
     ]
     title = f"{head}: by region in HU; bias against {block['label']}; noise: "
-    return _means(rows, columns, title + block["noise"])
-
-
-def _means(
-    rows: Rows,
-    columns: Sequence[Column],
-    title: str,
-    last: Sequence[Any] | None = None,
-) -> str:
-    cells = [[name, *_cells(row.mean, columns)] for name, row in rows.items()]
-    return format_table(
-        ["image", *(heading for heading, _, _ in columns)],
-        [*cells, *([last] if last is not None else [])],
-        digits=[0, *(digits for _, _, digits in columns)],
-        title=_wrapped(title),
-    )
-
-
-def _cells(numbers: Mapping[str, Any], columns: Sequence[Column]) -> list[Any]:
-    return [_at(numbers, path) for _, path, _ in columns]
-
-
-def _at(numbers: Mapping[str, Any], path: tuple[str, ...]) -> Any:
-    """Returns the number at a path of keys."""
-    found: Any = numbers
-    for key in path:
-        found = found[key]
-    return found
+    return means_table(rows, columns, title + block["noise"])

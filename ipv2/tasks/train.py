@@ -38,6 +38,7 @@ from ipv2.tasks import settings
 from ipv2.tasks.check import check_config
 from ipv2.tasks.evaluate import References, evaluate, evaluate_held_out, scalars_of
 from ipv2.tasks.references import evenly, references_of
+from ipv2.tasks.result_files import SCHEMA_VERSION, write_files
 from ipv2.tasks.run_data import hold_data, refuse_other_data
 from ipv2.tasks.sources import (
     Sources,
@@ -114,7 +115,9 @@ def _train(run: Run, config: ConfigDict) -> dict[str, Any]:
         if (noise := _trained_noise_hu(config, sources)) is not None:
             manifest[TRAINED_NOISE] = noise
         export_variables(run.workdir / "export", variables, manifest)
-        _write_page(config.model.name, results, run.workdir)
+        text = format_results(results, title=run.workdir.name, full=True)
+        write_files(run.workdir, "results", text, {(): results})
+        _write_page(config.model.name, text, run.workdir)
         write_results(run.workdir, results)
     return results
 
@@ -188,6 +191,7 @@ def _fit(
             config,
             references,
             name="validate",
+            full=False,
         )
         return scalars_of(measured, "val")
 
@@ -288,12 +292,12 @@ def _trained_noise_hu(config: ConfigDict, sources: Sources) -> list[float] | Non
     return np.percentile(known, (5, 95)).round(1).tolist() if known else None
 
 
-def _write_page(network: str, results: Mapping[str, Any], workdir: Path) -> None:
+def _write_page(network: str, tables: str, workdir: Path) -> None:
     write_report(
         workdir / "report.html",
         title=f"{workdir.name}: {network}",
         texts={
-            "Results": format_results(results),
+            "Results": tables,
             "Data": (workdir / "data.json").read_text(encoding="utf-8"),
             "Config": (workdir / "config.json").read_text(encoding="utf-8"),
         },
@@ -345,6 +349,7 @@ def _measured(
         return evaluate_held_out(denoiser, variables, sources, config, references)
     logging.warning("nobody is held out (config.data.split): nothing is measured")
     return {
+        "schema_version": SCHEMA_VERSION,
         "n_slices": 0,
         "datasets": {},
         "slices": [],
