@@ -187,8 +187,9 @@ def _measure_batch(
         if full:
             numbers |= full_measures(target, hu, aligned)
         if full and aligned and name != INPUT:
-            before = jnp.asarray(images[INPUT])
-            numbers["removed"] = removed_measures(before, hu, target["reference"])
+            known = (images[INPUT], batch["reference"])
+            before, truth = (jnp.asarray(a, jnp.float32) for a in known)
+            numbers["removed"] = removed_measures(before, hu, truth)
         found.reference[name] = _first(numbers, count)
         if label is not None:
             found.label[name] = _first(_measure(label, hu, False), count)

@@ -22,9 +22,13 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from ipv2.measures import noise_index, removed
+from ipv2.measures.edges import EDGES
 from ipv2.measures.perceptual import perceptual_metrics
 from ipv2.measures.sharpness import edge_rises_mm
 
+# Profiles of 16 pixels across an edge meet other edges in smaller images.
+EDGES_PX = 96
+_removed_edges = jax.jit(removed.removed_edges)
 REMOVED = (
     *("slope_share", "correlation", "correlation_by_chance"),
     *("magnitude_correlation", "magnitude_correlation_by_chance", "tiles_share"),
@@ -65,20 +69,19 @@ def _full_measures(
         "noise_index_hu": noise_index.noise_index_hu(image) if large else none,
     }
     if aligned:
-        spacing = jnp.asarray(target["spacing_mm"], jnp.float32)
-        rises = edge_rises_mm(
-            image,
-            reference,
-            target["regions"]["lung"],
-            jnp.sqrt(jnp.prod(spacing, axis=-1)),
-        )
-        numbers["edge_rises"] = {
-            edge: {key: found[key] for key in ("rise_mm", "truth_rise_mm")}
-            for edge, found in rises.items()
-        }
+        numbers["edge_rises"] = _edge_rises(target, image, reference)
     return numbers
 
 
-@jax.jit
-def _removed_edges(input_hu: Array, image: Array, reference: Array) -> dict[str, Array]:
-    return removed.removed_edges(input_hu, image, jnp.asarray(reference, jnp.float32))
+def _edge_rises(
+    target: Mapping[str, Any], image: Array, reference: Array
+) -> dict[str, dict[str, Array]]:
+    keys = ("rise_mm", "truth_rise_mm")
+    if min(image.shape[-2:]) < EDGES_PX:
+        none = jnp.full(image.shape[:-2], jnp.nan)
+        return {edge: dict.fromkeys(keys, none) for edge in EDGES}
+    spacing = jnp.asarray(target["spacing_mm"], jnp.float32)
+    lung = target["regions"]["lung"]
+    pixel_mm = jnp.sqrt(jnp.prod(spacing, axis=-1))
+    rises = edge_rises_mm(image, reference, lung, pixel_mm)
+    return {edge: {key: rises[edge][key] for key in keys} for edge in EDGES}

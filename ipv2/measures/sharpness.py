@@ -27,7 +27,7 @@ image and low in noise. Limits, for images of 512 pixels or fewer, in pixels:
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -230,7 +230,7 @@ def sample_cubic(
     flat = image.reshape(-1)
 
     # A loop: sixteen gathers written out take twice as long to compile.
-    def add(tap: int, total: Array) -> Array:
+    def add(tap: Any, total: Array) -> Array:
         i, j = tap // 4, tap % 4
         pixels = flat[rows[i] * image.shape[1] + columns[j]]
         return total + down[i] * across[j] * pixels

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from ipv2.measures.full_measures import REMOVED
 from ipv2.measures.summary import summary_block
 from ipv2.measures.tissues import TISSUES
 from ipv2.tasks.references import NO_RANKING
@@ -36,6 +37,36 @@ def numbers(start, count, *, places=True):
         "contour_mm": leaf(0.26),
         "error_frequencies": {"peak_per_mm": leaf(0.1), "mean_per_mm": leaf(0.2)},
     }
+
+
+def full_numbers(start, count, *, made):
+    """The numbers of finished evaluations; what was removed is `made`'s alone."""
+
+    def leaf(value):
+        return np.arange(count, dtype=np.float32) + value
+
+    windows = ("lung", "soft_tissue", "full")
+    rises = {"rise_mm": leaf(1.5), "truth_rise_mm": leaf(1.25)}
+    removed = {"removed": {name: leaf(np.nan) for name in REMOVED}} if made else {}
+    return {
+        **numbers(start, count),
+        **{
+            name: {window: leaf(0.5) for window in windows}
+            for name in ("mae_hu", "gmsd", "ms_ssim", "vif")
+        },
+        "vif_ldct_benchmark": leaf(0.3),
+        "noise_index_hu": leaf(1000.0),
+        "edge_rises": {"vessels": rises, "pleura": rises},
+        **removed,
+    }
+
+
+def full_block():
+    images = {
+        name: full_numbers(20.0, 3, made=name != "input")
+        for name in ("input", "output")
+    }
+    return {"label": "truth", "noise": "sd", **summary_block(images, [*"abb"])}
 
 
 def block(label="truth", count=3, patients=None, names=NAMES):
@@ -135,6 +166,27 @@ def test_alignment_and_strengths_are_told_below_the_first_table():
         "tv 4 x noise (chosen on 4 validation slices, at an end of the range)" in text
     )
     assert "gaussian 1 px (default: no slices to choose on)" in text
+
+
+def test_the_full_tables_have_every_measure_and_the_main_ones_stay_short():
+    found = results(ct=full_block())
+    short, text = (format_results(found, title="run", full=f) for f in (False, True))
+    assert text.startswith(short)
+    assert max(map(len, text.split("\n"))) <= 120
+    added = text.removeprefix(short)
+    for word in ("MAE HU", "GMSD", "MS-SSIM", "VIF", "noise index", "rise mm"):
+        assert word in added and word not in short, word
+    audit = added.split("\n\n")[-1]
+    assert rows_of(audit).count("output") == 1 and "input  " not in audit
+    # Ranges of the windows, in HU.
+    assert "lung -1350..150, soft -160..240, full -1024..3072" in added
+    both = format_comparison({"none": found, "v2": found}, full=True)
+    assert rows_of(both).count("v2") == 3 + 4
+
+
+def test_results_without_the_further_measures_have_the_main_tables_alone():
+    found = results(ct=block())
+    assert format_results(found, full=True) == format_results(found)
 
 
 def test_runs_are_compared_below_their_common_input_and_filters():
