@@ -25,6 +25,7 @@ from ipv2.training.losses import create_loss
 from ipv2.training.pairs import PairParams
 from ipv2.training.train_step import create_state, make_examples, make_train_step
 from tests.ipv2.pair_folders import config_of, write_pairs, write_png
+from tests.results_schema import documented_keys, keys_of
 
 SIZE = 64
 
@@ -203,6 +204,18 @@ def test_results_hold_the_names_that_others_read(run):
     assert block["strengths"]["tv"]["chosen_on"] == "val"
     assert results["n_slices"] == 2 and results["seed"] == 0 and results["seconds"] > 0
     assert [one["slice"] for one in results["slices"]] == [0, 1]
+
+
+@pytest.mark.slow
+def test_a_training_s_results_have_documented_keys_and_their_tables(run):
+    folder, results = run
+    found = keys_of(results)
+    assert found <= documented_keys() and {"steps", "seconds"} <= found
+    assert results["schema_version"] == 2
+    work = folder / "work"
+    assert "GMSD" in (work / "results.txt").read_text()
+    # Two slices of input, gaussian, tv and output.
+    assert len((work / "results.csv").read_text().splitlines()) == 1 + 2 * 4
 
 
 @pytest.mark.slow
