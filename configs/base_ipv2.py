@@ -142,6 +142,9 @@ DEFAULTS = {
         # or v2, which ranks no networks. '': truth if known, else gt if the pairs are
         # aligned, else v2.
         "label": "",
+        # Task evaluate: a folder of outputs that other software made of data.root's
+        # lq/, instead of a network.
+        "outputs": "",
     },
     # Task denoise: applies the network exported in the workdir to your CT.
     "denoise": {

@@ -56,7 +56,13 @@ def _expanded(key):
 
 def keys_of(results):
     """All keys of real results, with placeholders for names."""
-    found = {key for key in results if key not in ("datasets", "slices", "windows")}
+    apart = ("datasets", "slices", "windows")
+    found = {
+        path
+        for key, value in results.items()
+        if key not in apart
+        for path in _paths(value, key)
+    }
     found |= {
         f"windows.WINDOW.{key}"
         for name, window in results.get("windows", {}).items()

@@ -20,7 +20,7 @@ _ROUNDING_MM = 1e-3
 
 
 def match_slices(
-    lq: Volume, gt: Volume, *, by: Match = "position"
+    lq: Volume, gt: Volume, *, by: Match = "position", other: str = "gt"
 ) -> tuple[list[tuple[int, int]], str]:
     """Matches slices of lq and gt; the volumes may differ in length.
 
@@ -33,6 +33,7 @@ def match_slices(
       lq: low-dose volume.
       gt: normal-dose volume.
       by: 'position' or 'index'.
+      other: what messages call `gt`.
 
     Returns:
       Pairs of indices (lq, gt), ascending in lq; and a text that names the slices
@@ -42,26 +43,29 @@ def match_slices(
       UserError: The grids differ in pixel count, pixel spacing, orientation or unit, no
         slices have a common position, or the fields of view are beside each other.
     """
-    _check_grids(lq, gt)
+    _check_grids(lq, gt, other)
     counts = len(lq.hu), len(gt.hu)
     if by == "index" or not (lq.positions_known and gt.positions_known):
         pairs = [(index, index) for index in range(min(counts))]
-        return pairs, _left_out(lq, gt, pairs)
+        return pairs, _left_out(lq, gt, pairs, other)
     pairs = _by_position(lq, gt)
     if not pairs:
         raise UserError(
-            f"{lq.name}: no slice of lq and gt at a common position: lq covers "
-            f"{_extent(lq)}, gt {_extent(gt)} along the normal. If the table was "
-            "moved between the scans, pair by index: --config.data.match=index"
+            f"{lq.name}: no slice of lq and {other} at a common position: lq "
+            f"covers {_extent(lq)}, {other} {_extent(gt)} along the normal. If the "
+            "table was moved between the scans, pair by index: "
+            "--config.data.match=index"
         )
-    _check_sideways(lq, gt, pairs)
-    return pairs, _left_out(lq, gt, pairs)
+    _check_sideways(lq, gt, pairs, other)
+    return pairs, _left_out(lq, gt, pairs, other)
 
 
-def _left_out(lq: Volume, gt: Volume, pairs: Sequence[tuple[int, int]]) -> str:
+def _left_out(
+    lq: Volume, gt: Volume, pairs: Sequence[tuple[int, int]], other: str
+) -> str:
     """Names the slices without a partner."""
     texts = []
-    for side, (name, volume) in enumerate((("lq", lq), ("gt", gt))):
+    for side, (name, volume) in enumerate((("lq", lq), (other, gt))):
         count = len(volume.hu)
         alone = sorted(set(range(count)) - {pair[side] for pair in pairs})
         if alone:
@@ -107,7 +111,9 @@ def _steps(where: np.ndarray, volume: Volume) -> np.ndarray:
     return np.minimum(np.append(steps, np.inf), np.append(np.inf, steps))
 
 
-def _check_sideways(lq: Volume, gt: Volume, pairs: Sequence[tuple[int, int]]) -> None:
+def _check_sideways(
+    lq: Volume, gt: Volume, pairs: Sequence[tuple[int, int]], other: str
+) -> None:
     """Raises UserError if the two fields of view are beside each other."""
     shifts = np.stack([gt.position_mm(j) - lq.position_mm(i) for i, j in pairs])
     normal = lq.normal
@@ -116,8 +122,8 @@ def _check_sideways(lq: Volume, gt: Volume, pairs: Sequence[tuple[int, int]]) ->
     if np.linalg.norm(farthest) > _SIDEWAYS_MM:
         x, y, z = farthest
         raise UserError(
-            f"{lq.name}: gt's slices lie ({x:.1f}, {y:.1f}, {z:.1f}) mm beside lq's, "
-            f"accepted are {_SIDEWAYS_MM:g} mm: the two fields of view show other "
+            f"{lq.name}: {other}'s slices lie ({x:.1f}, {y:.1f}, {z:.1f}) mm beside "
+            f"lq's, accepted are {_SIDEWAYS_MM:g} mm: the two fields of view show other "
             "places. Reconstruct both about one centre; if the table was moved, pair "
             "by index: --config.data.match=index"
         )
@@ -132,7 +138,7 @@ def _extent(volume: Volume) -> str:
     return f"{where[0]:.1f} to {where[-1]:.1f} mm"
 
 
-def _check_grids(lq: Volume, gt: Volume) -> None:
+def _check_grids(lq: Volume, gt: Volume, other: str) -> None:
     for what, a, b, near in (
         ("pixels (rows, columns)", lq.hu.shape[1:], gt.hu.shape[1:], 0.0),
         # 1 % of spacing is 2.5 pixels at the edge of a 512-pixel image.
@@ -147,11 +153,11 @@ def _check_grids(lq: Volume, gt: Volume) -> None:
     ):
         if not np.allclose(a, b, rtol=0, atol=near):
             raise UserError(
-                f"{lq.name}: lq and gt differ in {what}: {a} and {b}. Resample one to "
-                "the other's grid."
+                f"{lq.name}: lq and {other} differ in {what}: {a} and {b}. Resample "
+                "one to the other's grid."
             )
     if lq.unit != gt.unit:
         raise UserError(
-            f"{lq.name}: lq holds {lq.unit} values, gt {gt.unit}. For PNG beside "
+            f"{lq.name}: lq holds {lq.unit} values, {other} {gt.unit}. For PNG beside "
             "another format, state the window of the PNG in HU."
         )

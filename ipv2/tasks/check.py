@@ -11,7 +11,11 @@ from ipv2.tasks.rules import RULES, SIMULATE_RULES
 
 
 def check_config(
-    config: ConfigDict, *, takes_weights: bool = False, takes_volumes: bool = False
+    config: ConfigDict,
+    *,
+    takes_weights: bool = False,
+    takes_volumes: bool = False,
+    takes_outputs: bool = False,
 ) -> None:
     """Raises one error that names every problem of an IPv2 config.
 
@@ -19,6 +23,7 @@ def check_config(
       config: the config.
       takes_weights: whether the task reads `config.model.weights`.
       takes_volumes: whether the task purifies whole volumes.
+      takes_outputs: whether the task reads `config.evaluate.outputs`.
 
     Raises:
       UserError: a value is not accepted, or values do not fit together.
@@ -49,6 +54,7 @@ def check_config(
                 "export reads, into the --workdir; then --task denoise and evaluate "
                 "take that --workdir"
             )
+        problems += _evaluate_problems(config, takes_outputs=takes_outputs)
         problems += [
             f"compare.{key}: no {name!r} in config.compare.{table}; it has: "
             f"{', '.join(config.compare[table])}"
@@ -114,6 +120,19 @@ def _volume_problems(config: ConfigDict, *, takes_volumes: bool) -> list[str]:
         return [
             "purify.volume: got True, accepted: False with "
             "config.purify.variant='reference', which follows the published steps"
+        ]
+    return []
+
+
+def _evaluate_problems(config: ConfigDict, *, takes_outputs: bool) -> list[str]:
+    """Lists the keys of `config.evaluate` that do not fit together."""
+    outputs = config.evaluate.outputs
+    if outputs and not takes_outputs:
+        return [f"evaluate.outputs: got {outputs!r}, which only --task evaluate reads"]
+    if outputs and not config.data.root:
+        return [
+            f"evaluate.outputs: got {outputs!r} without config.data.root, the folder "
+            "with lq/ and gt/ whose lq/ these are outputs of"
         ]
     return []
 

@@ -25,6 +25,7 @@ from ipv2.measures.perceptual import LDCT_BENCHMARK
 from ipv2.measures.summary import slice_numbers, summary_block
 from ipv2.tasks.check import check_config
 from ipv2.tasks.exported import load_exported
+from ipv2.tasks.outputs import JudgedSlices, open_outputs
 from ipv2.tasks.references import KEYS, Reference, evenly, preparation, references_of
 from ipv2.tasks.result_files import SCHEMA_VERSION, write_files
 from ipv2.tasks.sources import Joined, Sources, open_sources, require_even_slices
@@ -99,9 +100,38 @@ def evaluate_filters(
     return _with_strengths(results, strengths)
 
 
+def evaluate_outputs(config: ConfigDict) -> dict[str, Any]:
+    """Returns the numbers of other software's outputs on the slices held out.
+
+    Args:
+      config: a checked IPv2 config with `evaluate.outputs`.
+
+    Raises:
+      UserError: see `open_outputs`.
+    """
+    sources = open_sources(config)
+    _require_held_out(sources)
+    judged = open_outputs(config, sources.held_out)
+    references = references_of(sources, config)
+    strengths = choose_strengths(sources, references, config)
+
+    def images_of(dataset: str) -> MakeImages:
+        filtered = make_filtered(strengths[dataset])
+        return lambda batch: {**filtered(batch), "output": batch["output"]}
+
+    slices = judged.slices
+    stacks = Stacks(slices, 1)
+    results = _measured(stacks, slices, config, references, images_of, "outputs")
+    return _with_strengths(results, strengths) | {
+        "dataset_names": list(sources.names),
+        "seed": config.seed,
+        "outputs": judged.report,
+    }
+
+
 def _measured(
     stacks: Stacks,
-    source: Joined,
+    source: Joined | JudgedSlices,
     config: ConfigDict,
     references: References,
     images_of: ImagesOf,
@@ -218,7 +248,10 @@ def _with_strengths(results: dict[str, Any], strengths: Strengths) -> dict[str, 
 
 
 def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
-    """Evaluates the network exported in `workdir` on the config's test split.
+    """Evaluates the network exported in `workdir`, or outputs, on the test split.
+
+    Outputs of other software are those in `config.evaluate.outputs`; then the folder
+    needs no network.
 
     Writes `evaluation.json`, `.txt` and `.csv` into `workdir`; `results.json` stays
     that of the training.
@@ -230,12 +263,18 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     Raises:
       UserError: the config is wrong, or the folder holds no exported network.
     """
-    check_config(config)
+    check_config(config, takes_outputs=True)
     check_filters(config.evaluate.filters)
-    # First, so that no folder without a run is made or locked.
-    load_manifest(workdir / "export")
+    outputs = config.evaluate.outputs
+    if not outputs:
+        # First, so that no folder without a run is made or locked.
+        load_manifest(workdir / "export")
     with hold_workdir(workdir, "task evaluate"):
-        results = evaluate_export(config, workdir / "export")
+        results = (
+            evaluate_outputs(config)
+            if outputs
+            else evaluate_export(config, workdir / "export")
+        )
         if is_first_process():
             path = workdir / "evaluation.json"
             write_atomically(path, json.dumps(results, indent=2) + "\n")
@@ -279,11 +318,7 @@ def evaluate_held_out(
     Raises:
       UserError: nothing was held out.
     """
-    if not len(sources.held_out):
-        raise UserError(
-            "config.data.split: nobody is held out, so there is nothing to evaluate "
-            "on. Give a share to test: (0.0, 0.0, 1.0) evaluates on all."
-        )
+    _require_held_out(sources)
     if references is None:
         references = references_of(sources, config)
     results = evaluate(
@@ -296,6 +331,14 @@ def evaluate_held_out(
         strengths=choose_strengths(sources, references, config),
     )
     return results | {"dataset_names": list(sources.names), "seed": config.seed}
+
+
+def _require_held_out(sources: Sources) -> None:
+    if not len(sources.held_out):
+        raise UserError(
+            "config.data.split: nobody is held out, so there is nothing to evaluate "
+            "on. Give a share to test: (0.0, 0.0, 1.0) evaluates on all."
+        )
 
 
 def scalars_of(results: Mapping[str, Any], split: str) -> dict[str, float]:

@@ -25,8 +25,8 @@ from ipv2.tasks import settings
 from ipv2.tasks.sources import Joined, Sources
 from ipv2.training.train_step import example_rngs
 
-# What a prepared slice is made of.
-KEYS = ("lq", "gt", "truth", "spacing_mm", "slice")
+# What a prepared slice is made of; `output` is that of other software.
+KEYS = ("lq", "gt", "truth", "spacing_mm", "slice", "output")
 _ALIGNED = ("truth", "gt")
 _SLICES_LOOKED_AT = 8
 
@@ -174,6 +174,8 @@ def _preparation(
         middle = stack.shape[-1] // 2
         lq, gt = stack[..., middle], batch["gt"][:, middle].astype(jnp.float32)
         images = {"lq": stack, "spacing_mm": batch["spacing_mm"]}
+        if "output" in batch:
+            images["output"] = batch["output"].astype(jnp.float32)
         if label == "gt":
             images["reference"] = gt
         else:

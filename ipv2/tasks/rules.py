@@ -221,6 +221,7 @@ RULES = {
     "evaluate.slices": c.whole(0),
     "evaluate.filters": _filters(),
     "evaluate.label": c.one_of("", *LABELS),
+    "evaluate.outputs": c.existing_path(),
     "denoise.input": c.existing_path(),
     "denoise.output": c.text(),
     "denoise.embedded": c.one_of("", *DATASETS),

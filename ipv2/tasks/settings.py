@@ -23,7 +23,7 @@ from ipv2.training.pairs import PairParams
 FREE_TO_CHANGE = (
     *("task", "strict", "data.cache", "data.multiframe"),
     *("purify.output", "purify.overwrite", "purify.volume"),
-    *("compare", "denoise"),
+    *("compare", "denoise", "evaluate.outputs"),
     *("model.weights", "model.window"),
 )
 
