@@ -160,6 +160,9 @@ DEFAULTS = {
     },
     # Task compare: trains each model on each kind of pairs, then makes one table.
     "compare": {
+        # Instead of training: folders of finished runs, ("runs/a", "runs/b"), of the
+        # same slices. Differences from the first, slice by slice.
+        "runs": (),
         "pairs": ("none", "v1", "v2"),  # names of compare.options
         "models": (),  # names of compare.zoo; (): only config.model
         "options": PAIRS,

@@ -123,9 +123,9 @@ def _check_sideways(
         x, y, z = farthest
         raise UserError(
             f"{lq.name}: {other}'s slices lie ({x:.1f}, {y:.1f}, {z:.1f}) mm beside "
-            f"lq's, accepted are {_SIDEWAYS_MM:g} mm: the two fields of view show other "
-            "places. Reconstruct both about one centre; if the table was moved, pair "
-            "by index: --config.data.match=index"
+            f"lq's, accepted are {_SIDEWAYS_MM:g} mm: the two fields of view show "
+            "other places. Reconstruct both about one centre; if the table was moved, "
+            "pair by index: --config.data.match=index"
         )
 
 

@@ -30,6 +30,7 @@ from ipv2.measures.evaluation import prepared_slices
 from ipv2.measures.filters import check_filters
 from ipv2.tasks import settings
 from ipv2.tasks.check import check_config
+from ipv2.tasks.compare_runs import compare_runs
 from ipv2.tasks.evaluate import References, evaluate_export, evaluate_filters
 from ipv2.tasks.figure import save_comparison
 from ipv2.tasks.references import KEYS, Reference, preparation, references_of
@@ -65,6 +66,8 @@ Runs = dict[str, dict[str, dict[str, Any]]]
 def compare(config: ConfigDict, workdir: Path) -> None:
     """Trains the grid of `config.compare`; writes tables, pictures and a page.
 
+    With `config.compare.runs` it trains nothing: see `compare_runs`.
+
     Args:
       config: the config of a recipe; checked here.
       workdir: the run's folder.
@@ -73,6 +76,8 @@ def compare(config: ConfigDict, workdir: Path) -> None:
       UserError, RunFailed, Interrupted: as `train`.
     """
     check_config(config)
+    if config.compare.runs:
+        return compare_runs(config, workdir)
     check_filters(config.evaluate.filters)
     grid = configs_of(config)
     configs = [one for by_pair in grid.values() for one in by_pair.values()]

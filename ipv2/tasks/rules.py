@@ -222,6 +222,10 @@ RULES = {
     "evaluate.filters": _filters(),
     "evaluate.label": c.one_of("", *LABELS),
     "evaluate.outputs": c.existing_path(),
+    "compare.runs": c.Rule(
+        lambda v: v == () or (_names().accepts(v) and len(v) > 1),
+        "the folders of two finished runs or more, each once, or ()",
+    ),
     "denoise.input": c.existing_path(),
     "denoise.output": c.text(),
     "denoise.embedded": c.one_of("", *DATASETS),
