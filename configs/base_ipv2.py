@@ -142,6 +142,11 @@ DEFAULTS = {
         # or v2, which ranks no networks. '': truth if known, else gt if the pairs are
         # aligned, else v2.
         "label": "",
+        # Inserts nodules into a known truth and simulates its low dose anew.
+        "detail": False,
+        # FID and KID by features: inception, clip (requirements-metrics.txt), or your
+        # own, ("package.module:function",).
+        "features": (),
         # Task evaluate: a folder of outputs that other software made of data.root's
         # lq/, instead of a network.
         "outputs": "",

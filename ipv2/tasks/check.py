@@ -134,6 +134,14 @@ def _evaluate_problems(config: ConfigDict, *, takes_outputs: bool) -> list[str]:
             f"evaluate.outputs: got {outputs!r} without config.data.root, the folder "
             "with lq/ and gt/ whose lq/ these are outputs of"
         ]
+    if not config.evaluate.detail:
+        return []
+    if config.data.root:
+        return [
+            "evaluate.detail: got True with config.data.root, whose pairs have no "
+            "known truth to insert nodules into; accepted: with config.data.normal_dose or "
+            "the embedded data"
+        ]
     return []
 
 

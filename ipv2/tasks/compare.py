@@ -31,6 +31,7 @@ from ipv2.measures.filters import check_filters
 from ipv2.tasks import settings
 from ipv2.tasks.check import check_config
 from ipv2.tasks.compare_runs import compare_runs
+from ipv2.tasks.distances import check_features
 from ipv2.tasks.evaluate import References, evaluate_export, evaluate_filters
 from ipv2.tasks.figure import save_comparison
 from ipv2.tasks.references import KEYS, Reference, preparation, references_of
@@ -79,6 +80,7 @@ def compare(config: ConfigDict, workdir: Path) -> None:
     if config.compare.runs:
         return compare_runs(config, workdir)
     check_filters(config.evaluate.filters)
+    check_features(config.evaluate.features)
     grid = configs_of(config)
     configs = [one for by_pair in grid.values() for one in by_pair.values()]
     for one in configs:
@@ -143,7 +145,9 @@ def _whatever_the_label(filters: Mapping[str, Any]) -> dict[str, Any]:
         if Reference(block["label"]).aligned
     }
     rows = [row if row["dataset"] in blocks else {} for row in filters["slices"]]
-    return {"datasets": blocks, "slices": rows}
+    # Nodules are measured against a truth, never against a label.
+    detail = {"detail": filters["detail"]} if "detail" in filters else {}
+    return {"datasets": blocks, "slices": rows, **detail}
 
 
 def _joined(ours: Any, others: Any) -> Any:

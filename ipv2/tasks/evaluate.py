@@ -18,12 +18,15 @@ from ipv2.measures.evaluation import (
     MakeImages,
     evaluate_slices,
     network_output,
+    prepared_batches,
 )
 from ipv2.measures.filters import check_filters
 from ipv2.measures.metrics import WINDOWS
 from ipv2.measures.perceptual import LDCT_BENCHMARK
 from ipv2.measures.summary import slice_numbers, summary_block
 from ipv2.tasks.check import check_config
+from ipv2.tasks.detail import measure_detail, require_single_slices
+from ipv2.tasks.distances import check_features, measure_distances
 from ipv2.tasks.exported import load_exported
 from ipv2.tasks.outputs import JudgedSlices, open_outputs
 from ipv2.tasks.references import KEYS, Reference, evenly, preparation, references_of
@@ -76,6 +79,8 @@ def evaluate(
 
     stacks = Stacks(source, denoiser.slices)
     results = _measured(stacks, source, config, references, images_of, name, full)
+    if full and config.evaluate.detail:
+        results["detail"] = measure_detail(source, config, images_of)
     return _with_strengths(results, chosen)
 
 
@@ -97,6 +102,8 @@ def evaluate_filters(
 
     stacks = Stacks(source, 1)
     results = _measured(stacks, source, config, references, images_of, "filters")
+    if config.evaluate.detail:
+        results["detail"] = measure_detail(source, config, images_of)
     return _with_strengths(results, strengths)
 
 
@@ -142,7 +149,9 @@ def _measured(
     chosen = set(evenly(range(len(source)), config.evaluate.slices))
     blocks: dict[str, Any] = {}
     slices: list[dict[str, Any]] = []
-    with Progress(name, len(chosen), "slices") as progress:
+    # Distances take a second look at every slice.
+    looks = 1 + bool(full and config.evaluate.features)
+    with Progress(name, looks * len(chosen), "slices") as progress:
         for dataset, all_places in source.places_by_dataset().items():
             places = [place for place in all_places if place in chosen]
             if places:
@@ -190,21 +199,23 @@ def _measured_dataset(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Returns the block of one data set, and the numbers of each of its slices."""
     identities: list[dict[str, Any]] = []
+    prepare = preparation(reference.label, config)
+    batch_size = config.evaluate.batch_size
 
-    def records() -> Iterator[dict[str, Any]]:
+    def records(kept: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         for place in places:
             record = stacks[place]
-            identities.append(_identity(record))
+            kept.append(_identity(record))
             yield {key: record[key] for key in KEYS if key in record}
             progress.update()
 
     measured = evaluate_slices(
         make_images,
-        records(),
-        batch_size=config.evaluate.batch_size,
+        records(identities),
+        batch_size=batch_size,
         aligned=reference.aligned,
         full=full,
-        prepare=preparation(reference.label, config),
+        prepare=prepare,
     )
     patients = [one["patient"] for one in identities]
     block = {
@@ -212,6 +223,10 @@ def _measured_dataset(
         "noise": NOISE_DESCRIPTIONS[reference.aligned],
         **summary_block(measured.reference, patients),
     }
+    if full and config.evaluate.features:
+        batches = prepared_batches(records([]), batch_size, prepare)
+        names = config.evaluate.features
+        block["distances"] = measure_distances(names, batches, make_images, patients)
     if measured.label:
         block["against_label"] = {
             "label": "v2",
@@ -265,6 +280,7 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """
     check_config(config, takes_outputs=True)
     check_filters(config.evaluate.filters)
+    check_features(config.evaluate.features)
     outputs = config.evaluate.outputs
     if not outputs:
         # First, so that no folder without a run is made or locked.
@@ -295,6 +311,7 @@ def evaluate_export(config: ConfigDict, export: Path) -> dict[str, Any]:
     """
     trained = load_exported(config, export)
     require_even_slices(config, trained.denoiser.slices)
+    require_single_slices(config, trained.denoiser.slices)
     sources = open_sources(config)
     return evaluate_held_out(trained.denoiser, trained.variables, sources, config)
 

@@ -222,6 +222,8 @@ RULES = {
     "evaluate.filters": _filters(),
     "evaluate.label": c.one_of("", *LABELS),
     "evaluate.outputs": c.existing_path(),
+    "evaluate.detail": c.boolean(),
+    "evaluate.features": _names(),
     "compare.runs": c.Rule(
         lambda v: v == () or (_names().accepts(v) and len(v) > 1),
         "the folders of two finished runs or more, each once, or ()",

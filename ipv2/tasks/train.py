@@ -36,6 +36,8 @@ from ipv2.measures.noise_level import soft_tissue_noise_hu
 from ipv2.models import hash_code
 from ipv2.tasks import settings
 from ipv2.tasks.check import check_config
+from ipv2.tasks.detail import require_single_slices
+from ipv2.tasks.distances import check_features
 from ipv2.tasks.evaluate import References, evaluate, evaluate_held_out, scalars_of
 from ipv2.tasks.references import evenly, references_of
 from ipv2.tasks.result_files import SCHEMA_VERSION, write_files
@@ -80,6 +82,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """
     check_config(config)
     check_filters(config.evaluate.filters)
+    check_features(config.evaluate.features)
     run = Run(config=as_json(config), workdir=workdir, free=settings.FREE_TO_CHANGE)
     with run.hold("train", is_measured) as finished:
         if finished is not None:
@@ -316,6 +319,7 @@ def _open_sources(config: ConfigDict) -> Sources:
       UserError: they hold nothing to train on.
     """
     require_even_slices(config, config.model.channels)
+    require_single_slices(config, config.model.channels)
     named = config.data.val_patients or config.data.test_patients
     given = config.data.root or config.data.normal_dose
     # Before a long build.
