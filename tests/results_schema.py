@@ -8,6 +8,7 @@ _SECTION = "## The keys of `results.json`"
 # What the first row of a table's section stands for, by the words before the table.
 _TABLES = (
     ("A block, `datasets.NAME`", "datasets.NAME."),
+    ("With `config.evaluate.detail`", "detail.NAME."),
     ("The numbers of an image, `IMAGE`", "IMAGE."),
 )
 _PLACEHOLDERS = {
@@ -50,13 +51,15 @@ def _expanded(key):
     match = re.search(r"\{([^}]*)\}", key)
     if match is None:
         return {key}
-    parts = match[1].split(",")
-    return {key[: match.start()] + part + key[match.end() :] for part in parts}
+    before, after = key[: match.start()], key[match.end() :]
+    return {
+        one for part in match[1].split(",") for one in _expanded(before + part + after)
+    }
 
 
 def keys_of(results):
     """All keys of real results, with placeholders for names."""
-    apart = ("datasets", "slices", "windows")
+    apart = ("datasets", "slices", "windows", "detail")
     found = {
         path
         for key, value in results.items()
@@ -71,6 +74,8 @@ def keys_of(results):
     }
     for block in results["datasets"].values():
         found |= {f"datasets.NAME.{key}" for key in _of_block(block)}
+    for block in results.get("detail", {}).values():
+        found |= {f"detail.NAME.{key}" for key in _of_detail(block)}
     for entry in results["slices"]:
         for key, value in entry.items():
             if isinstance(value, dict):
@@ -92,10 +97,25 @@ def _of_block(block):
         elif key == "against_label":
             yield key
             yield from _of_block(value)
+        elif key == "distances":
+            for images in value.values():
+                for one in images.values():
+                    yield from _paths(one, f"{key}.EXTRACTOR.IMAGE")
         elif isinstance(value, dict):
             yield from _paths(value, key)
         else:
             yield key
+
+
+def _of_detail(block):
+    for key, value in block.items():
+        if key != "nodules":
+            yield key
+            continue
+        for images in value.values():
+            for kinds in images.values():
+                for one in kinds.values():
+                    yield from _paths(one, "nodules.TISSUE.IMAGE.KIND")
 
 
 def _of_image(numbers):

@@ -139,8 +139,8 @@ def _evaluate_problems(config: ConfigDict, *, takes_outputs: bool) -> list[str]:
     if config.data.root:
         return [
             "evaluate.detail: got True with config.data.root, whose pairs have no "
-            "known truth to insert nodules into; accepted: with config.data.normal_dose or "
-            "the embedded data"
+            "known truth to insert nodules into; accepted: with "
+            "config.data.normal_dose or the embedded data"
         ]
     return []
 

@@ -22,7 +22,7 @@ from common.report import format_table
 from common.workdir import hold_workdir
 from ipv2.measures.intervals import Summary, resampled_groups, summarise
 from ipv2.tasks.result_files import IDENTITY, SCHEMA_VERSION, leaves
-from ipv2.tasks.table_rows import wrapped
+from ipv2.tasks.table_rows import sample_text, wrapped
 
 _KEY = "config.compare.runs"
 _FILES = ("results.json", "evaluation.json")
@@ -248,11 +248,10 @@ def _table(
 ) -> str:
     names = [key for key in _SHORT if key in measures] if short else list(measures)
     rows = [[name, *_cells(measures[name])] for name in names]
-    over, patients = block["interval_over"], block["n_patients"]
+    over = block["interval_over"]
     alone = " (of one patient: they say nothing of others)" if over == "slices" else ""
     title = (
-        f"{dataset} against {block['label']}, {block['n_slices']} slices of {patients} "
-        f"patient{'s' * (patients != 1)}: {run} less {first}, paired; 95 % intervals "
+        f"{dataset} against {block['label']}, {sample_text(block)}: {run} less {first}, paired; 95 % intervals "
         f"over {over}{alone}"
     )
     head = ["measure", "first", "other", "difference", "95 % interval", "slices"]

@@ -165,6 +165,11 @@ def _setting(
     sharpness, spacing = [], []
     for place in places:
         record = source[place]
+        if "truth" not in record:
+            raise UserError(
+                f"config.evaluate.detail: {name} has no known truth to insert nodules "
+                "into. Leave it out, or evaluate on data with a known truth."
+            )
         truth = jnp.asarray(record["truth"], jnp.float32)[None]
         sharpness.append(float(_sharpness(truth)[0]))
         spacing.append(float(np.min(record["spacing_mm"])))

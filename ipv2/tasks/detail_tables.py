@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from common.report import format_table
-from ipv2.tasks.table_rows import wrapped
+from ipv2.tasks.table_rows import sample_text, wrapped
 
 
 def detail_tables(dataset: str, block: Mapping[str, Any], head: str) -> list[str]:
@@ -37,8 +37,7 @@ def _detail_table(
         *("density\nHU", "diameter\nmm", "d'", "95 %\ninterval", "worth\ndose"),
     ]
     title = (
-        f"{head}: nodules in {tissue}, {block['n_slices']} slices of "
-        f"{block['n_patients']} patients, at a dose of {block['dose']:g}: share of "
+        f"{head}: nodules in {tissue}, {sample_text(block)}, at a dose of {block['dose']:g}: share of "
         "contrast, errors of density and diameter; d' of an observer who "
         f"{block['observer']}; the dose whose scan shows a nodule as well"
     )

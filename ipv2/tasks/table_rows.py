@@ -64,6 +64,13 @@ def at(numbers: Mapping[str, Any], path: tuple[str, ...]) -> Any:
     return found
 
 
+def sample_text(block: Mapping[str, Any]) -> str:
+    """Returns how many slices of how many patients were measured, in words."""
+    patients = block["n_patients"]
+    many = "s" * (patients != 1)
+    return f"{block['n_slices']} slices of {patients} patient{many}"
+
+
 def wrapped(text: str) -> str:
     """Returns a text in lines of at most 120 columns."""
     return textwrap.fill(text, _WIDTH)

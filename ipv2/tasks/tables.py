@@ -14,7 +14,16 @@ from ipv2.tasks.detail_tables import detail_tables, distances_table
 from ipv2.tasks.full_tables import further_tables
 from ipv2.tasks.references import NO_RANKING, described_alignment
 from ipv2.tasks.strengths import described_strength
-from ipv2.tasks.table_rows import Row, Rows, at, cells, means_table, row_of, wrapped
+from ipv2.tasks.table_rows import (
+    Row,
+    Rows,
+    at,
+    cells,
+    means_table,
+    row_of,
+    sample_text,
+    wrapped,
+)
 
 # (heading, where in an image's numbers, digits)
 _HEADLINES = (
@@ -206,11 +215,7 @@ def _format_block(block: Mapping[str, Any], rows: Rows, head: str, full: bool) -
 
 
 def _title(block: Mapping[str, Any], head: str) -> str:
-    patients = block["n_patients"]
-    return (
-        f"{head} against {block['label']}, {block['n_slices']} slices of {patients} "
-        f"patient{'s' * (patients != 1)}"
-    )
+    return f"{head} against {block['label']}, {sample_text(block)}"
 
 
 def _notes(block: Mapping[str, Any]) -> list[str]:

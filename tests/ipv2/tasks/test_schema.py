@@ -3,10 +3,12 @@
 import json
 
 import jax
+import numpy as np
 import pytest
 
 from ipv2.tasks import settings
 from ipv2.tasks.evaluate import evaluate_held_out
+from ipv2.tasks.tables import format_results
 from tests.ipv2.tasks.test_references import config, records, sources
 from tests.results_schema import documented_keys, keys_of
 
@@ -15,37 +17,79 @@ OF_TRAINING = {"steps", "seconds"}
 OF_OUTPUTS = {key for key in documented_keys() if key.startswith("outputs.")}
 
 
-@pytest.fixture(scope="module")
-def results():
-    """A data set of each kind of reference."""
-    made = config()
+def bands(images):
+    """An extractor of features."""
+    return np.stack([images.mean((1, 2)), images.std((1, 2))], axis=1)
+
+
+def evaluated(test, **keys):
+    made = config(**keys)
     made.model.name = "cnn10"
-    found = sources(
-        train={"known": records(1, truth=True)},
-        test={
-            "known": records(2, truth=True),
-            "fixed": records(1),
-            "breath": records(1, shift=0.1),
-        },
-    )
+    made.noise.views = 48
+    found = sources(train={"known": records(1, truth=True)}, test=test)
     denoiser = settings.denoiser(made)
     variables = denoiser.init(jax.random.key(0))
     return evaluate_held_out(denoiser, variables, found, made)
 
 
+@pytest.fixture(scope="module")
+def results():
+    """A data set of each kind of reference."""
+    return evaluated(
+        {
+            "known": records(2, truth=True),
+            "fixed": records(1),
+            "breath": records(1, shift=0.1),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def on_request():
+    """What the config has to ask for."""
+    test = {"known": records(4, truth=True)}
+    return evaluated(test, detail=True, features=(f"{__name__}:bands",))
+
+
 @pytest.mark.slow
-def test_every_key_of_results_is_documented_and_every_documented_key_is_there(results):
+def test_every_key_of_results_is_documented_and_every_documented_key_is_there(
+    results, on_request
+):
     assert {one["label"] for one in results["datasets"].values()} == {
         *("truth", "gt", "v2")
     }
-    found, documented = keys_of(results), documented_keys() - OF_TRAINING - OF_OUTPUTS
+    found = keys_of(results) | keys_of(on_request)
+    documented = documented_keys() - OF_TRAINING - OF_OUTPUTS
     assert found - documented == set(), "not documented"
     assert documented - found == set(), "documented, but not there"
 
 
 @pytest.mark.slow
-def test_results_are_json_without_nan(results):
-    assert json.loads(json.dumps(results, allow_nan=False)) == results
+def test_results_are_json_without_nan(results, on_request):
+    for one in (results, on_request):
+        assert json.loads(json.dumps(one, allow_nan=False)) == one
+
+
+@pytest.mark.slow
+def test_what_was_asked_for_has_tables(on_request):
+    text = format_results(on_request, title="run")
+    assert "run: known: nodules in lung, 4 slices of 1 patient," in text
+    assert "6 mm of -100 HU" in text and "FID" in text and "floor" in text
+    assert max(map(len, text.split("\n"))) <= 120
+    one = on_request["datasets"]["known"]["distances"][f"{__name__}:bands"]
+    assert list(one) == ["input", "gaussian", "tv", "output"]
+    assert one["input"]["images"] == 4 and one["input"]["fid"] > 0
+    assert "groups: an interval from so few" in one["input"]["note"]
+
+
+@pytest.mark.slow
+def test_too_few_slices_for_distances_are_told():
+    found = evaluated(
+        {"known": records(1, truth=True)}, features=(f"{__name__}:bands",)
+    )
+    one = found["datasets"]["known"]["distances"][f"{__name__}:bands"]["output"]
+    assert one["fid"] is None and one["kid"]["value"] is None
+    assert "at least 2 are needed" in one["note"]
 
 
 def test_the_check_sees_what_is_missing():
