@@ -251,8 +251,8 @@ def _table(
     over = block["interval_over"]
     alone = " (of one patient: they say nothing of others)" if over == "slices" else ""
     title = (
-        f"{dataset} against {block['label']}, {sample_text(block)}: {run} less {first}, paired; 95 % intervals "
-        f"over {over}{alone}"
+        f"{dataset} against {block['label']}, {sample_text(block)}: {run} "
+        f"less {first}, paired; 95 % intervals over {over}{alone}"
     )
     head = ["measure", "first", "other", "difference", "95 % interval", "slices"]
     return format_table(head, rows, digits=0, title=wrapped(title))

@@ -37,9 +37,10 @@ def _detail_table(
         *("density\nHU", "diameter\nmm", "d'", "95 %\ninterval", "worth\ndose"),
     ]
     title = (
-        f"{head}: nodules in {tissue}, {sample_text(block)}, at a dose of {block['dose']:g}: share of "
-        "contrast, errors of density and diameter; d' of an observer who "
-        f"{block['observer']}; the dose whose scan shows a nodule as well"
+        f"{head}: nodules in {tissue}, {sample_text(block)}, at a dose of "
+        f"{block['dose']:g}: share of contrast, errors of density and diameter; "
+        f"d' of an observer who {block['observer']}; the dose whose scan shows a "
+        "nodule as well"
     )
     digits = [0, 0, 0, 2, 0, 1, 2, 1, 0, 0]
     return format_table(header, rows, digits=digits, title=wrapped(title))
@@ -75,27 +76,27 @@ def _span(one: Mapping[str, Any], digits: int) -> str:
     return f"{one['low']:.{digits}f}..{one['high']:.{digits}f}"
 
 
-def distances_table(block: Mapping[str, Any], head: str) -> list[str]:
-    """Returns FID and KID of a data set; [] where none were measured."""
-    rows = [
-        [
-            *(extractor, image, one["images"], one["fid"], one["fid_held_out"]),
-            *(one["fid_floor"], one["kid"]["value"], _span(one["kid"], 4)),
-            *(one["kid_held_out"], one["kid_floor"]["value"]),
-        ]
-        for extractor, images in block.get("distances", {}).items()
-        for image, one in images.items()
-    ]
-    if not rows:
-        return []
+def distances_tables(block: Mapping[str, Any], head: str) -> list[str]:
+    """Returns FID and KID of a data set, a table for each extractor of features."""
     header = [
-        *("features", "image", "slices", "FID", "FID\nheld out", "FID\nfloor"),
-        *("KID", "95 %\ninterval", "KID\nheld out", "KID\nfloor"),
+        *("image", "slices", "FID", "FID\nheld out", "FID\nfloor", "KID"),
+        *("95 %\ninterval", "KID\nheld out", "KID\nfloor"),
     ]
-    title = (
-        f"{head}: distances from {block['label']} in the lung window; held out: from "
-        "that of the other half of the patients, to be compared with the floor, which "
-        "a perfect image reaches"
-    )
-    digits = [0, 0, 0, 2, 2, 2, 4, 0, 4, 4]
-    return [format_table(header, rows, digits=digits, title=wrapped(title))]
+    tables = []
+    for extractor, images in block.get("distances", {}).items():
+        rows = [
+            [
+                *(image, one["images"], one["fid"], one["fid_held_out"]),
+                *(one["fid_floor"], one["kid"]["value"], _span(one["kid"], 4)),
+                *(one["kid_held_out"], one["kid_floor"]["value"]),
+            ]
+            for image, one in images.items()
+        ]
+        title = (
+            f"{head}: distances of {extractor} from {block['label']} in the lung "
+            "window; held out: from that of the other half of the patients, to be "
+            "compared with the floor, which a perfect image reaches"
+        )
+        digits = [0, 0, 2, 2, 2, 4, 0, 4, 4]
+        tables.append(format_table(header, rows, digits=digits, title=wrapped(title)))
+    return tables

@@ -10,7 +10,7 @@ from common.report import format_table
 from ipv2.measures.metrics import REGIONS, WINDOWS
 from ipv2.measures.summary import image_names
 from ipv2.measures.tissues import TISSUES
-from ipv2.tasks.detail_tables import detail_tables, distances_table
+from ipv2.tasks.detail_tables import detail_tables, distances_tables
 from ipv2.tasks.full_tables import further_tables
 from ipv2.tasks.references import NO_RANKING, described_alignment
 from ipv2.tasks.strengths import described_strength
@@ -76,7 +76,7 @@ def format_results(
     for name, block in results["datasets"].items():
         head = f"{title}: {name}".removeprefix(": ")
         tables.append(_format_block(block, _rows_of(block), head, full))
-        tables += distances_table(block, head)
+        tables += distances_tables(block, head)
         if name in (detail := results.get("detail", {})):
             tables += detail_tables(name, detail[name], title)
         if "against_label" in block:
