@@ -8,7 +8,7 @@ from typing import Any
 from common.checkpoint import load_manifest
 from common.config import ConfigDict
 from common.devices import is_first_process, to_host
-from common.errors import UserError
+from common.errors import RunFailed, UserError
 from common.files import write_atomically
 from common.progress import Progress
 from common.typing import PyTree
@@ -209,14 +209,17 @@ def _measured_dataset(
             yield {key: record[key] for key in KEYS if key in record}
             progress.update()
 
-    measured = evaluate_slices(
-        make_images,
-        records(identities),
-        batch_size=batch_size,
-        aligned=reference.aligned,
-        full=full,
-        prepare=prepare,
-    )
+    try:
+        measured = evaluate_slices(
+            make_images,
+            records(identities),
+            batch_size=batch_size,
+            aligned=reference.aligned,
+            full=full,
+            prepare=prepare,
+        )
+    except FloatingPointError as error:
+        raise RunFailed(f"evaluation: {error}") from error
     patients = [one["patient"] for one in identities]
     block = {
         **reference.described(),

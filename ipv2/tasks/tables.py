@@ -114,6 +114,11 @@ def format_comparison(
         }
         head = f"{title}: {name}".removeprefix(": ")
         tables.append(_format_block(block, rows, head, full))
+        for run_name, run in runs.items() if full else ():
+            own = f"{title}: {run_name}".removeprefix(": ")
+            tables += distances_tables(run["datasets"][name], f"{own}: {name}")
+            if name in (detail := run.get("detail", {})):
+                tables += detail_tables(name, detail[name], own)
     return "\n\n".join(tables)
 
 
