@@ -142,11 +142,11 @@ DEFAULTS = {
         # or v2, which ranks no networks. '': truth if known, else gt if the pairs are
         # aligned, else v2.
         "label": "",
-        # Inserts nodules into a known truth and simulates its low dose anew.
-        "detail": False,
+        # True: inserts nodules into a known truth and simulates its low dose anew.
+        "detail": None,
         # FID and KID by features: inception, clip (requirements-metrics.txt), or your
-        # own, ("package.module:function",).
-        "features": (),
+        # own, ("package.module:function",). None: none.
+        "features": None,
         # Task evaluate: a folder of outputs that other software made of data.root's
         # lq/, instead of a network.
         "outputs": "",
@@ -179,6 +179,9 @@ DEFAULTS = {
 def get_base() -> ConfigDict:
     """Returns the defaults: IPv2 on embedded data with RED-CNN."""
     config = ConfigDict(DEFAULTS)
-    # Made here, because ConfigDict would share one placeholder between configs.
+    # Made here, because ConfigDict would share one placeholder between configs. None is
+    # also what a run of before these keys has.
     config.purify.volume = config_dict.placeholder(bool)
+    config.evaluate.detail = config_dict.placeholder(bool)
+    config.evaluate.features = config_dict.placeholder(tuple)
     return config

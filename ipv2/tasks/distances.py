@@ -21,14 +21,17 @@ _REFERENCE = "reference"
 _TRIED_PX = 64
 
 
-def check_features(names: Sequence[str]) -> None:
+def check_features(names: Sequence[str] | None) -> None:
     """Tries every extractor on an image, before any work.
+
+    Args:
+      names: of extractors; None for none.
 
     Raises:
       UserError: it is not known, its package or weights are missing, or it raises.
     """
     black = np.full((1, _TRIED_PX, _TRIED_PX), -1024, np.float32)
-    for name in names:
+    for name in names or ():
         extract_features(find_extractor(name), [black], WINDOWS[WINDOW])
 
 

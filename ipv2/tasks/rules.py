@@ -56,6 +56,11 @@ def _names() -> c.Rule:
     )
 
 
+def _or_none(rule: c.Rule) -> c.Rule:
+    """A key that may be left out."""
+    return c.Rule(lambda v: v is None or rule.accepts(v), rule.words)
+
+
 def _filters() -> c.Rule:
     return c.Rule(
         lambda v: (
@@ -178,9 +183,7 @@ RULES = {
     "purify.align_contour": c.boolean(),
     "purify.add_noise": c.one_of("none", "reference", "physical"),
     "purify.remove_noise": c.one_of("none", "tv", "gaussian", "median"),
-    "purify.volume": c.Rule(
-        lambda v: v is None or isinstance(v, bool), "True or False"
-    ),
+    "purify.volume": _or_none(c.boolean()),
     "purify.overwrite": c.boolean(),
     "noise.dose": c.number(above=0, at_most=1),
     "noise.input_dose": c.number(above=0, at_most=1),
@@ -222,8 +225,8 @@ RULES = {
     "evaluate.filters": _filters(),
     "evaluate.label": c.one_of("", *LABELS),
     "evaluate.outputs": c.existing_path(),
-    "evaluate.detail": c.boolean(),
-    "evaluate.features": _names(),
+    "evaluate.detail": _or_none(c.boolean()),
+    "evaluate.features": _or_none(_names()),
     "compare.runs": c.Rule(
         lambda v: v == () or (_names().accepts(v) and len(v) > 1),
         "the folders of two finished runs or more, each once, or ()",

@@ -27,7 +27,7 @@ from ipv2.measures.edges import edge_slopes
 from ipv2.measures.error_spectrum import error_frequencies
 from ipv2.measures.metrics import image_metrics, region_metrics
 from ipv2.measures.noise_index import noise_index_hu
-from ipv2.measures.perceptual import perceptual_metrics, vif_ldct_benchmark
+from ipv2.measures.perceptual import perceptual_metrics
 from ipv2.measures.removed import removed_edges, removed_map
 from ipv2.measures.sharpness import edge_rises_mm
 from ipv2.measures.tissues import dense_foci_metrics, tissue_metrics
@@ -39,7 +39,6 @@ _NOISE_HU, _BLUR_PX, _WIDTH_MM = 60.0, 0.7, 400.0
 AGAINST_REFERENCE: Mapping[str, Callable[[Batch], Any]] = {
     "PSNR, SSIM, RMSE": lambda b: image_metrics(b["output"], b["truth"]),
     "MAE, GMSD, MS-SSIM, VIF": lambda b: perceptual_metrics(b["output"], b["truth"]),
-    "VIF of ldct-benchmark": lambda b: vif_ldct_benchmark(b["output"], b["truth"]),
     "regions": lambda b: region_metrics(
         b["output"],
         b["truth"],

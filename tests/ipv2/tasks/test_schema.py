@@ -6,8 +6,10 @@ import jax
 import numpy as np
 import pytest
 
+from common.errors import RunFailed
 from ipv2.tasks import settings
-from ipv2.tasks.evaluate import evaluate_held_out
+from ipv2.tasks.evaluate import evaluate, evaluate_held_out
+from ipv2.tasks.references import references_of
 from ipv2.tasks.tables import format_results
 from tests.ipv2.tasks.test_references import config, records, sources
 from tests.results_schema import documented_keys, keys_of
@@ -100,3 +102,21 @@ def test_the_check_sees_what_is_missing():
     assert "windows.WINDOW.low_hu" in documented and OF_TRAINING <= documented
     one = {"n_slices": 1, "datasets": {}, "slices": [{"patient": "p", "odd": 1}]}
     assert keys_of(one) - documented == {"slices[].odd"}
+
+
+def test_an_output_that_is_not_finite_ends_the_run_with_a_message():
+    made = config(filters=())
+    found = sources(test={"known": records(1, truth=True)})
+    references = references_of(found, made)
+    denoiser = settings.denoiser(made)
+    broken = jax.tree.map(lambda leaf: leaf * np.nan, denoiser.init(jax.random.key(0)))
+    with pytest.raises(RunFailed, match=r"evaluation: slice 0: .*output.* not finite"):
+        evaluate(
+            denoiser,
+            broken,
+            found.test,
+            made,
+            references,
+            name="test",
+            full=False,
+        )
