@@ -33,24 +33,24 @@ VARIANTS: Variants = {"smoke": _smoke}
 def get_config(variant: str = "default") -> ConfigDict:
     """Returns the recipe's config, changed by the variants named."""
     config = get_base()
-    config.model.update({"name": "unet", "width": 24})
+    config.model.update({"name": "unet", "width": 16})
     with config.unlocked():
         config.model.levels = 3
     config.purify.version = "simulated"
     config.noise.dose_range = (0.01, 0.5)
-    config.noise.photons_range = (1e5, 2e6)
-    config.noise.cutoff_range = (0.6, 2.5)
-    config.noise.target_dose = 1.0
-    config.data.phantom_patients = (6, 1, 2)
-    config.data.phantom_slices = 4
+    config.noise.photons_range = (1e5, 6e5)
+    config.noise.cutoff_range = (0.5, 2.5)
+    config.noise.target_dose = (0.0, 1.0)
+    config.data.phantom_patients = (8, 1, 2)
+    config.data.phantom_slices = 2
     config.optimizer.learning_rate = 1e-3
     config.optimizer.warmup = "200 steps"
     config.train.duration = "6000 steps"
     config.train.loss = "log_mse"
     config.train.batch_size = 8
-    config.train.patches_per_slice = 2
+    config.train.patches_per_slice = 4
     config.train.patch = 96
-    config.train.shrink = 2
+    config.train.shrink = (1, 2)
     config.train.ema = 0.999
     config.train.log = "50 steps"
     config.train.save = "250 steps"

@@ -111,6 +111,13 @@ def _factors() -> c.Rule:
     )
 
 
+def _tuple_of(one: c.Rule) -> c.Rule:
+    return c.Rule(
+        lambda v: isinstance(v, tuple) and bool(v) and all(map(one.accepts, v)),
+        f"a tuple such as (1,), each of it {one.words}",
+    )
+
+
 def _range(at_most: float = math.inf) -> c.Rule:
     number = c.number(above=0, at_most=at_most)
     most = f", at most {at_most}" if math.isfinite(at_most) else ""
@@ -186,7 +193,7 @@ RULES = {
     "noise.photons_range": _range(),
     "noise.cutoff_range": _range(at_most=LARGEST_CUTOFF),
     "noise.current_range": _range(),
-    "noise.target_dose": c.number(at_least=0, at_most=1),
+    "noise.target_dose": _tuple_of(c.number(at_least=0, at_most=1)),
     "model.name": _network_name(),
     "model.dtype": c.one_of(*DTYPES),
     "model.channels": c.Rule(
@@ -209,7 +216,7 @@ RULES = {
     "train.loss": c.one_of(*LOSSES),
     "train.patch": c.whole(16),
     "train.patches_per_slice": c.whole(1),
-    "train.shrink": c.whole(1, 8),
+    "train.shrink": _tuple_of(c.whole(1, 8)),
     "train.accumulate": c.whole(1),
     "train.ema": c.Rule(
         lambda v: c.number(at_least=0).accepts(v) and v < 1, "0 or a decay below 1"
