@@ -42,6 +42,7 @@ from ipv2.tasks.check import check_config
 from ipv2.tasks.embedded_scans import write_embedded
 from ipv2.tasks.exported import load_exported
 from ipv2.tasks.job_settings import FileSettings, file_settings
+from ipv2.tasks.rules import SHIPPED
 from ipv2.tasks.scans import check_slices, list_jobs
 from ipv2.tasks.terms import job_terms
 from ipv2.training.denoiser import make_denoise
@@ -52,8 +53,6 @@ from ipv2.volumes.denoised import (
     derivation_description,
     series_description,
 )
-
-_SHIPPED = "shipped"
 
 
 def denoise(config: ConfigDict, workdir: Path) -> None:
@@ -88,7 +87,7 @@ def denoise(config: ConfigDict, workdir: Path) -> None:
         source = write_embedded(section.embedded, config.data, workdir / "input")
     output = Path(section.output) if section.output else workdir / "denoised"
     jobs, unused = list_jobs(source, output, key="config.denoise.output")
-    if section.model == _SHIPPED:
+    if section.model == SHIPPED:
         export = shipped_export()
     else:
         export = find_export(section.model or workdir)

@@ -18,6 +18,8 @@ from ipv2.training.losses import LOSSES
 
 DATASETS = ("sample_ct", "phantom")
 # What images are measured against, see `references`.
+# The value of `denoise.model` for the network in `weights`.
+SHIPPED = "shipped"
 LABELS = ("truth", "gt", "v1", "v2")
 PAIR_VERSIONS = ("none", *VERSIONS, "registered", "simulated", "gated", "weighted")
 
@@ -131,6 +133,14 @@ def _range(at_most: float = math.inf) -> c.Rule:
     )
 
 
+def _network_folder() -> c.Rule:
+    path = c.existing_path()
+    return c.Rule(
+        lambda v: v == SHIPPED or path.accepts(v),
+        f"{path.words}, or {SHIPPED!r} for the network that comes with this software",
+    )
+
+
 def _network_name() -> c.Rule:
     ours = c.one_of(*MODELS)
     return c.Rule(
@@ -228,7 +238,7 @@ RULES = {
     "denoise.input": c.existing_path(),
     "denoise.output": c.text(),
     "denoise.embedded": c.one_of("", *DATASETS),
-    "denoise.model": c.existing_path(),
+    "denoise.model": _network_folder(),
     "denoise.overwrite": c.boolean(),
     "denoise.batch_size": c.whole(1),
     "denoise.tile": c.whole(-1),
