@@ -1,5 +1,7 @@
 """The defaults of every IPv2 recipe: each key, its meaning and its unit."""
 
+from ml_collections import config_dict
+
 from common.config import ConfigDict
 
 # The kinds of training pairs, as overrides of `purify`: the two methods, IPv2's
@@ -74,6 +76,9 @@ DEFAULTS = {
         "align_contour": False,  # also align the body's outline; not published
         "add_noise": "physical",  # none, reference, physical
         "remove_noise": "tv",  # none, tv, gaussian, median
+        # Task purify: whether masks use the order of the slices, to leave airways and
+        # bowel gas out of the lungs. None: where slices have positions.
+        "volume": None,
         "output": "",  # task purify: folder to write
         "overwrite": False,
     },
@@ -164,4 +169,7 @@ DEFAULTS = {
 
 def get_base() -> ConfigDict:
     """Returns the defaults: IPv2 on embedded data with RED-CNN."""
-    return ConfigDict(DEFAULTS)
+    config = ConfigDict(DEFAULTS)
+    # Made here, because ConfigDict would share one placeholder between configs.
+    config.purify.volume = config_dict.placeholder(bool)
+    return config

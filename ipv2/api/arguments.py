@@ -24,7 +24,8 @@ Back: TypeAlias = Callable[[Scan], Any]
 
 # Keys of the command line that are arguments of a call.
 _KEY = re.compile(
-    r"(?:--)?config\.data\.(series|window|pixel_mm|gaps|trust_hu|match)\b"
+    r"(?:--)?config\.(?:data|purify)"
+    r"\.(series|window|pixel_mm|gaps|trust_hu|match|volume)\b"
 )
 
 

@@ -19,6 +19,7 @@ from ipv2.ct_io import match_slices
 from ipv2.kernels.photon_noise import DoseParams
 from ipv2.purification.purify import PurifyParams
 from ipv2.volumes.checks import check_square
+from ipv2.volumes.order import with_volume
 from ipv2.volumes.pairs import purified_pair
 from ipv2.volumes.scan import Scan
 
@@ -46,6 +47,7 @@ def purify(
     spacing_mm: SpacingMm = None,
     name: str | None = None,
     match: str = "position",
+    volume: bool | None = None,
     batch_size: int = 4,
     **options: Any,
 ) -> PurifiedPair:
@@ -64,6 +66,9 @@ def purify(
         The default is the name of `low`, or 'array' for arrays.
       match: whether slices of scans belong together by 'position' or by 'index'. Slices
         without a partner are left out, and a line in the log names them.
+      volume: whether the masks use the order of the slices, which keeps airways and
+        bowel gas out of the lungs; for arrays (slices, rows, columns) too. None: for
+        scans whose slices have positions.
       batch_size: slices at once; changes memory, and last bits.
       **options: other fields of `PurifyParams`: variant, window, t, remove_background,
         align_contour, add_noise, remove_noise, ...; and `dose`, the dose of the noise
@@ -92,6 +97,12 @@ def purify(
     if isinstance(options.get("dose"), int | float):
         options["dose"] = DoseParams(dose=options["dose"])
     params = fields_of(PurifyParams, "purify", options, version=version)
+    volume = True if volume is None and params.anatomy.volume else volume
+    if volume and params.variant == "reference":
+        raise ValueError(
+            "volume: got True, accepted: False with variant='reference', which follows "
+            "the published steps"
+        )
     require_whole("seed", seed, 0)
     require_whole("batch_size", batch_size, 1)
     if params.version == "v2" and params.add_noise == "physical":
@@ -101,6 +112,10 @@ def purify(
         matches, left_out = match_slices(lq, gt, by=match)
         lq = _plain(lq).take([i for i, _ in matches])
         gt = _plain(gt).take([j for _, j in matches])
+        if volume and not isinstance(low, Scan):
+            # The first axis of an array is the order of its slices.
+            lq, gt = (dataclasses.replace(s, positions_known=True) for s in (lq, gt))
+        params, _ = with_volume(params, lq, gt, volume)
     if left_out:
         logging.warning("%s: %s", lq.name, left_out)
     pair = purified_pair(

@@ -15,8 +15,8 @@ then refined at full resolution. In 2-D, for every slice:
    neither tiny nor gas (near -1000 HU). This excludes the trachea, bronchi outside the
    lung, and bowel.
 
-With `volume`, the batch is one volume, and a lung must be connected, through
-neighbouring slices, to the lungs of the slice with the largest lung area.
+With `volume`, the batch is one volume, and step 4 is that of `airways`, which tells
+lungs from airways and bowel gas by the neighbours of a slice.
 """
 
 from dataclasses import dataclass
@@ -29,11 +29,15 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, UInt32
 
 from ipv2.kernels import bit_mask, flood_fill, morphology
+from ipv2.purification import airways
+from ipv2.purification.airways import AirSlices
 
 # Width of the working grid in pixels. The radii below hold for it and scale with it.
 _GRID = 256
 _CLOSING = 4
 _OPENING = 1
+# Volumes are filled up to a multiple of so many slices: few lengths are compiled.
+_SLICES = 32
 # The smallest core of a lung, and the core that only a lung has: mattresses are as
 # dark, but thinner.
 _LUNG_CORE = 2
@@ -94,19 +98,78 @@ def segment(
     return Anatomy(*(bit_mask.unpack(mask[0], height) for mask in words))
 
 
-def segment_words(images_hu: tuple[jax.Array, ...], params: AnatomyParams) -> Words:
+def segment_words(
+    images_hu: tuple[jax.Array, ...],
+    params: AnatomyParams,
+    lungs: UInt32[Array, "k *b n w"] | None = None,
+) -> Words:
     """Segments several arrays of one shape, stacked along a new axis 0; packed masks.
 
     The stages are compiled separately: in one piece, XLA:CPU fuses the pooling into
     each of its consumers and recomputes it there, which doubles the time.
+
+    Args:
+        images_hu: the arrays, `*b h w`.
+        params: thresholds. With `volume`, slices are along the axis before the rows.
+        lungs: the lungs of these slices on the working grid, from `find_lungs`; the
+            other slices of their volumes need not be there.
     """
     height, width = images_hu[0].shape[-2:]
     pool = max(1, round(min(height, width) / _GRID))
     coarse = _stack_pooled(images_hu, pool)
-    outside, lung, air_hu = _coarse_masks(coarse, params)
+    outside, lung, inside, air_hu = _coarse_masks(coarse, params)
+    if lungs is not None:
+        lung = lungs
+    elif params.volume:
+        lung = find_lungs(_air_slices(coarse, inside), params)
     dark = _stack_dark(images_hu, air_hu)
     clipped = air_hu > params.air_hu
     return _refine(outside, lung, dark, clipped, coarse.shape[-2], height, pool)
+
+
+def find_air(images_hu: tuple[jax.Array, ...], params: AnatomyParams) -> AirSlices:
+    """Returns what `find_lungs` needs of slices, which can be a part of a volume.
+
+    Args:
+        images_hu: arrays `*b h w`, stacked along a new axis 0.
+        params: thresholds.
+    """
+    height, width = images_hu[0].shape[-2:]
+    coarse = _stack_pooled(images_hu, max(1, round(min(height, width) / _GRID)))
+    inside = _coarse_masks(coarse, params)[2]
+    return _air_slices(coarse, inside)
+
+
+def find_lungs(found: AirSlices, params: AnatomyParams) -> UInt32[Array, "*b z n w"]:
+    """Returns the lungs of whole volumes on the working grid, packed.
+
+    Args:
+        found: all slices `*b z` of the volumes, in order.
+        params: thresholds.
+    """
+    *batch, slices, rows, columns = found.level.shape
+    missing = ((0, 0), (0, -slices % _SLICES), (0, 0), (0, 0))
+
+    def filled(part: jax.Array, nothing: int) -> jax.Array:
+        volumes = part.reshape(-1, slices, *part.shape[-2:])
+        return jnp.pad(volumes, missing, constant_values=nothing)
+
+    air = AirSlices(filled(found.inside, 0), filled(found.level, airways.NO_AIR))
+    lungs = _volume_lungs(air, params.gas_hu, min(rows, columns) / _GRID)
+    return lungs[:, :slices].reshape(*batch, slices, *lungs.shape[-2:])
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _volume_lungs(found: AirSlices, gas_hu: float, scale: float) -> jax.Array:
+    """Returns the lungs of one volume after another."""
+    return lax.map(
+        lambda one: airways.volume_lungs(AirSlices(*one), gas_hu, scale), tuple(found)
+    )
+
+
+@jax.jit
+def _air_slices(coarse: jax.Array, inside: jax.Array) -> AirSlices:
+    return airways.air_slices(coarse, inside, min(coarse.shape[-2:]) / _GRID)
 
 
 @partial(jax.jit, static_argnums=1)
@@ -118,8 +181,11 @@ def _stack_pooled(images_hu: tuple[jax.Array, ...], pool: int) -> jax.Array:
 @partial(jax.jit, static_argnums=1)
 def _coarse_masks(
     coarse: jax.Array, params: AnatomyParams
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns outside and lungs on the working grid, packed, and the air thresholds."""
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Returns outside, lungs and air inside the body on the working grid, packed.
+
+    Also returns the air thresholds.
+    """
     rows, columns = coarse.shape[-2:]
     side = min(rows, columns)
     dark, air_hu = _dark(coarse, params.air_hu)
@@ -142,10 +208,9 @@ def _coarse_masks(
 
     # The second fill costs as much as the first, and few images need it.
     outside = lax.cond(jnp.any(drowned != 0), rescue, lambda same: same, outside)
-    lung = _lungs(dark & ~outside, gas, rows, side)
-    if params.volume:
-        lung = _connected_through_slices(lung)
-    return outside, lung, air_hu
+    inside = _inside(dark & ~outside, rows, side)
+    core = _parenchyma_core(inside, gas, rows, _radius(_LUNG_CORE, side))
+    return outside, flood_fill.flood_fill(core, inside), inside, air_hu
 
 
 @jax.jit
@@ -218,13 +283,11 @@ def _outside(body: jax.Array, rows: int, columns: int, side: int) -> jax.Array:
     return morphology.grow(reached, around, 2 * radius)
 
 
-def _lungs(dark_inside: jax.Array, gas: jax.Array, rows: int, side: int) -> jax.Array:
-    """Returns the dark components inside the body that have a core of parenchyma."""
-    if side >= _GRID // 4:
-        dark_inside = morphology.majority(dark_inside, rows)
-        dark_inside = morphology.opening(dark_inside, rows)
-    core = _parenchyma_core(dark_inside, gas, rows, _radius(_LUNG_CORE, side))
-    return flood_fill.flood_fill(core, dark_inside)
+def _inside(dark_inside: jax.Array, rows: int, side: int) -> jax.Array:
+    """Returns the air inside the body, without single pixels and thin lines."""
+    if side < _GRID // 4:
+        return dark_inside
+    return morphology.opening(morphology.majority(dark_inside, rows), rows)
 
 
 def _parenchyma_core(
@@ -235,25 +298,6 @@ def _parenchyma_core(
     for _ in range(2):  # 250 HU of noise puts 3 of 10 pixels on the wrong side
         lung = morphology.majority(lung, rows)
     return morphology.erode_disc(lung, rows, radius)
-
-
-def _connected_through_slices(lung: jax.Array) -> jax.Array:
-    """Returns the part of `lung` (*b z n w) connected to the slice with the most lung.
-
-    Pixels of that slice that no neighbour shares are no seed: they may be gas.
-    """
-    if lung.shape[-3] == 1:
-        return lung
-    area = bit_mask.area(lung)
-    largest = jnp.argmax(area, axis=-1, keepdims=True)
-    index = jnp.arange(area.shape[-1], dtype=largest.dtype)
-    index = index.reshape((1,) * (area.ndim - 1) + (-1,))
-    nothing = jnp.zeros_like(lung[..., :1, :, :])
-    before = jnp.concatenate([nothing, lung[..., :-1, :, :]], axis=-3)
-    after = jnp.concatenate([lung[..., 1:, :, :], nothing], axis=-3)
-    shared = lung & (before | after)
-    seed = bit_mask.where(index == largest, shared, jnp.zeros_like(lung))
-    return flood_fill.flood_volume(seed, lung)
 
 
 @partial(jax.jit, static_argnums=(4, 5, 6))

@@ -23,13 +23,18 @@ gt. So vessels wider than the mask's grain, the mediastinum and, unlike in IPv1,
 body's outer contour keep their place in each breath. `align_contour` adds the pixels
 that are outside air in only one breath to CM_lung, which aligns the contour too.
 
+With `anatomy.volume`, robust masks need all slices of a volume. Where these do not fit
+in one batch, `air_of_pair` takes the slices batch by batch, `lungs_of_pair` takes what
+it returned, joined, and `purify` takes the lungs of its batch: the same masks, bit for
+bit.
+
 Masks are constants: gradients flow only through the blends, N and W.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -40,13 +45,23 @@ from ipv2.kernels import bit_mask, flood_fill, morphology, otsu, photon_noise
 from ipv2.kernels.reference_noise import simulate_reference_noise
 from ipv2.kernels.smoothing import gaussian, median
 from ipv2.kernels.total_variation import total_variation
-from ipv2.purification.anatomy import AnatomyParams, Words, segment_words
+from ipv2.purification.airways import AirSlices
+from ipv2.purification.anatomy import (
+    AnatomyParams,
+    Words,
+    find_air,
+    find_lungs,
+    segment_words,
+)
 
 VERSIONS = ("v1", "v2")
 VARIANTS = ("robust", "reference")
 UNITS = ("hu", "grey")
 ADD_NOISE = ("none", "reference", "physical")
 REMOVE_NOISE = ("none", "tv", "gaussian", "median")
+
+# Lungs on the working grid, packed, of lq and gt.
+Lungs: TypeAlias = UInt32[Array, "2 *b n w"]
 
 # Background pixels are below this value; table foam and clothes are above it.
 _CLEAR_AIR_HU = -850.0
@@ -161,12 +176,33 @@ def purify(
     gt: Num[Array, "..."],
     spacing_mm: Any,
     params: PurifyParams | None = None,
+    lungs: Lungs | None = None,
 ) -> Purified:
     """Runs `purify_v1` (with `params.t`) or `purify_v2`, by `params.version`."""
     params = params or PurifyParams()
     if params.version == "v1":
-        return purify_v1(lq, gt, t=params.t, params=params)
-    return purify_v2(rng, lq, gt, spacing_mm, params)
+        return purify_v1(lq, gt, t=params.t, params=params, lungs=lungs)
+    return purify_v2(rng, lq, gt, spacing_mm, params, lungs)
+
+
+def air_of_pair(
+    lq: Num[Array, "*b h w"], gt: Num[Array, "*b h w"], params: PurifyParams
+) -> AirSlices:
+    """Returns what `lungs_of_pair` needs of slices, along a new leading axis: lq, gt.
+
+    The slices can be a part of a volume: each one's result depends on itself alone.
+    """
+    return find_air((_to_hu(lq, params), _to_hu(gt, params)), params.anatomy)
+
+
+def lungs_of_pair(found: AirSlices, params: PurifyParams) -> Lungs:
+    """Returns the lungs of both volumes, packed, on the working grid of `anatomy`.
+
+    Args:
+        found: from `air_of_pair`, for all slices of the volumes, in order.
+        params: how to purify.
+    """
+    return find_lungs(found, params.anatomy)
 
 
 def purify_v1(
@@ -175,6 +211,7 @@ def purify_v1(
     *,
     t: float | int = 0.1,
     params: PurifyParams | None = None,
+    lungs: Lungs | None = None,
 ) -> Purified:
     """Purifies by IPv1: exchanges the dark regions of input and label.
 
@@ -184,6 +221,7 @@ def purify_v1(
         gt: normal-dose images of the other breath, same shape and dtype.
         t: share of gt blended into lq outside the dark regions, 0 ... 1.
         params: parameters of the masks; noise options do not apply.
+        lungs: from `lungs_of_pair`, of these slices, if they are a part of a volume.
 
     Returns:
         lq_bar, gt_bar and CM.
@@ -192,7 +230,7 @@ def purify_v1(
     _check_pair(lq, gt, params)
     _check_t(t)
     x, y = _published_levels(lq, params), _published_levels(gt, params)
-    mask = common_mask(x, y, params)
+    mask = common_mask(x, y, params, lungs)
     if x.dtype != jnp.uint8:
         return _blend_v1(mask, x, y, t)
     found = _look_up_v1(mask, x, y, _blended_levels(float(t)))
@@ -205,6 +243,7 @@ def purify_v2(
     gt: Num[Array, "..."],
     spacing_mm: Any,
     params: PurifyParams | None = None,
+    lungs: Lungs | None = None,
 ) -> Purified:
     """Purifies by IPv2: realistic noise in the input's lungs, less in the label's.
 
@@ -217,6 +256,7 @@ def purify_v2(
         spacing_mm: pixel size, read only by the physical N: one number, one per slice,
             or (row, column).
         params: how to purify.
+        lungs: from `lungs_of_pair`, of these slices, if they are a part of a volume.
 
     Returns:
         lq_bar (training input, its target is gt), gt_bar (test label of lq), CM_lung.
@@ -225,9 +265,9 @@ def purify_v2(
     _check_pair(lq, gt, params)
     x, y = _published_levels(lq, params), _published_levels(gt, params)
     if params.remove_background:
-        mask = remove_background(x, y, params)
+        mask = remove_background(x, y, params, lungs)
     else:
-        mask = common_mask(x, y, params)
+        mask = common_mask(x, y, params, lungs)
     noisy_gt = add_noise(rng, y, spacing_mm, params)
     quiet_lq = remove_noise(x, params)
     return _in_dtype(_blend_v2(mask, x, y, noisy_gt, quiet_lq), lq.dtype)
@@ -237,6 +277,7 @@ def common_mask(
     lq: Num[Array, "*b h w"],
     gt: Num[Array, "*b h w"],
     params: PurifyParams,
+    lungs: Lungs | None = None,
 ) -> Float32[Array, "*b h w"]:
     """Returns ``CM = D(lq) or D(gt)`` as a weight.
 
@@ -246,7 +287,7 @@ def common_mask(
     if params.variant == "reference":
         both, one = _added_masks(lq, gt, params)
         return _wrapped_weight(both, one, height)
-    found = _anatomies(lq, gt, params)
+    found = _anatomies(lq, gt, params, lungs)
     dark = found.outside | found.lung
     return _weight(dark[0] | dark[1], height)
 
@@ -255,6 +296,7 @@ def remove_background(
     lq: Num[Array, "*b h w"],
     gt: Num[Array, "*b h w"],
     params: PurifyParams,
+    lungs: Lungs | None = None,
 ) -> Float32[Array, "*b h w"]:
     """Returns ``CM_lung``, the common mask without the outside air, as a weight.
 
@@ -270,7 +312,7 @@ def remove_background(
     if params.variant == "reference":
         both, one = _added_masks(lq, gt, params)
         return _wrapped_weight(*_reference_fill(both, one, height), height)
-    found = _anatomies(lq, gt, params)
+    found = _anatomies(lq, gt, params, lungs)
     mask = found.lung[0] | found.lung[1]
     if params.align_contour:
         mask = mask | (found.outside[0] ^ found.outside[1])
@@ -427,9 +469,12 @@ def _added_masks(lq: Array, gt: Array, params: PurifyParams) -> tuple[Array, Arr
     return dark[0] & dark[1], dark[0] ^ dark[1]
 
 
-def _anatomies(lq: Array, gt: Array, params: PurifyParams) -> Words:
+def _anatomies(
+    lq: Array, gt: Array, params: PurifyParams, lungs: Array | None
+) -> Words:
     """Returns packed masks of both breaths along a new leading axis: lq, gt."""
-    return segment_words((_to_hu(lq, params), _to_hu(gt, params)), params.anatomy)
+    images = (_to_hu(lq, params), _to_hu(gt, params))
+    return segment_words(images, params.anatomy, lungs)
 
 
 @partial(jax.jit, static_argnums=1)

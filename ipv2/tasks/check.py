@@ -10,12 +10,15 @@ from ipv2.tasks import settings
 from ipv2.tasks.rules import RULES, SIMULATE_RULES
 
 
-def check_config(config: ConfigDict, *, takes_weights: bool = False) -> None:
+def check_config(
+    config: ConfigDict, *, takes_weights: bool = False, takes_volumes: bool = False
+) -> None:
     """Raises one error that names every problem of an IPv2 config.
 
     Args:
       config: the config.
       takes_weights: whether the task reads `config.model.weights`.
+      takes_volumes: whether the task purifies whole volumes.
 
     Raises:
       UserError: a value is not accepted, or values do not fit together.
@@ -38,6 +41,7 @@ def check_config(config: ConfigDict, *, takes_weights: bool = False) -> None:
                 "purify.align_contour: got True, accepted: False with "
                 "config.purify.variant='reference', which follows the published steps"
             )
+        problems += _volume_problems(config, takes_volumes=takes_volumes)
         problems += _model_problems(config)
         if config.model.weights and not takes_weights:
             problems.append(
@@ -105,6 +109,23 @@ def _pair_problems(config: ConfigDict) -> list[str]:
         except ValueError as error:
             problems.append(f"noise: {error}")
     return problems
+
+
+def _volume_problems(config: ConfigDict, *, takes_volumes: bool) -> list[str]:
+    """Problems of `purify.volume=True`; None and False fit everywhere."""
+    if not config.purify.volume:
+        return []
+    if not takes_volumes:
+        return [
+            "purify.volume: got True, which only --task purify reads: all other tasks "
+            "draw single slices, whose masks are in 2-D. Leave it out"
+        ]
+    if config.purify.variant == "reference":
+        return [
+            "purify.volume: got True, accepted: False with "
+            "config.purify.variant='reference', which follows the published steps"
+        ]
+    return []
 
 
 def _model_problems(config: ConfigDict) -> list[str]:

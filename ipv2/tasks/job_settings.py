@@ -62,17 +62,21 @@ class PurifySettings:
       seed: seed of the noise.
       match: which slices belong together, by 'position' or by 'index'.
       purify: the purification.
+      volume: whether its masks use the order of the slices; None: where slices have
+        positions.
       files: how volumes are read and written.
     """
 
     seed: int
     match: Match
     purify: PurifyParams
+    volume: bool | None
     files: FileSettings
 
     def by_key(self) -> dict[str, Any]:
         """Returns all but `files` by config key, as records hold it."""
-        return _by_key(self, RULES, {"match": "data.match", "purify.dose": "noise"})
+        found = _by_key(self, RULES, {"match": "data.match", "purify.dose": "noise"})
+        return found | {"config.purify.volume": self.volume}
 
 
 def _by_key(
@@ -121,6 +125,7 @@ def purify_settings(config: ConfigDict) -> PurifySettings:
         seed=config.seed,
         match=config.data.match,
         purify=purify_params(config),
+        volume=config.purify.volume,
         files=file_settings(config),
     )
 

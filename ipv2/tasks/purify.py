@@ -34,10 +34,11 @@ from ipv2.tasks.check import check_config
 from ipv2.tasks.job_settings import PurifySettings, purify_settings
 from ipv2.tasks.scans import require_apart, require_jobs_apart, require_spacing
 from ipv2.tasks.terms import job_terms
+from ipv2.volumes.order import with_volume
 from ipv2.volumes.pairs import purified_pair
 
 # To be raised when the same pair gives other results, so that the two are not mixed.
-MODEL = "ipv2 purification 1"
+MODEL = "ipv2 purification 2"
 
 _SIDES = ("lq_bar", "gt_bar", "lung_mask")
 _KEY = "config.purify.output"
@@ -56,7 +57,7 @@ def purify_folder(config: ConfigDict, workdir: Path) -> None:
       Incomplete: `config.strict`, and a pair or a volume without partner was skipped.
     """
     del workdir
-    check_config(config)
+    check_config(config, takes_volumes=True)
     root, output = _folders(config)
     require_apart(output, [root, root / "lq", root / "gt"], key=_KEY)
     output = output.resolve()
@@ -102,7 +103,7 @@ def _purify_one(
     lq, gt = (read_volume(source, files.reading) for source in job.sources)
     for volume in (lq, gt):
         work.leave_out(volume.left_out)
-    results, left_out = _purify_pair(
+    results, left_out, masks = _purify_pair(
         lq, gt, settings, name=job.name, batch_size=batch_size, on_slices=work.count
     )
     if left_out:
@@ -119,7 +120,7 @@ def _purify_one(
                 f"version {STATED}"
             ),
         )
-    return {"sources": [str(source) for source in job.sources]}
+    return {"sources": [str(source) for source in job.sources], "masks": masks}
 
 
 def _purify_pair(
@@ -130,10 +131,11 @@ def _purify_pair(
     name: str,
     batch_size: int,
     on_slices: Callable[[int], None],
-) -> tuple[dict[str, Volume], str]:
+) -> tuple[dict[str, Volume], str, str]:
     """Returns `lq_bar`, `gt_bar` and `lung_mask` of two volumes, by name.
 
-    Also returns a text with the number of slices that have no partner; '' if none.
+    Also returns a text with the number of slices that have no partner, '' if none; and
+    how the masks were made.
 
     Args:
       lq: low-dose volume.
@@ -151,6 +153,7 @@ def _purify_pair(
     lq = lq.take([i for i, _ in matches])
     gt = gt.take([j for _, j in matches])
     params = _for_unit(settings.purify, lq, gt)
+    params, masks = with_volume(params, lq, gt, settings.volume)
     if params.needs_spacing:
         require_spacing(lq)
     pair = purified_pair(
@@ -163,7 +166,7 @@ def _purify_pair(
         batch_size=batch_size,
         on_slices=on_slices,
     )
-    return pair._asdict(), left_out
+    return pair._asdict(), left_out, masks
 
 
 def _for_unit(params: PurifyParams, lq: Volume, gt: Volume) -> PurifyParams:

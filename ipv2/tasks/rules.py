@@ -195,6 +195,9 @@ RULES = {
     "purify.align_contour": c.boolean(),
     "purify.add_noise": c.one_of("none", "reference", "physical"),
     "purify.remove_noise": c.one_of("none", "tv", "gaussian", "median"),
+    "purify.volume": c.Rule(
+        lambda v: v is None or isinstance(v, bool), "True or False"
+    ),
     "purify.overwrite": c.boolean(),
     "noise.dose": c.number(above=0, at_most=1),
     "noise.input_dose": c.number(above=0, at_most=1),

@@ -22,7 +22,7 @@ from ipv2.training.pairs import PairParams
 # Keys that decide no result of a training. A resumed run may change them.
 FREE_TO_CHANGE = (
     *("task", "strict", "data.cache", "data.multiframe"),
-    *("purify.output", "purify.overwrite"),
+    *("purify.output", "purify.overwrite", "purify.volume"),
     *("compare", "denoise"),
     *("model.weights", "model.window"),
 )

@@ -10,7 +10,13 @@ import numpy as np
 
 from common.errors import UserError
 from ipv2.ct_io import Volume, with_hu
-from ipv2.purification.purify import PurifyParams, purify
+from ipv2.purification.airways import AirSlices
+from ipv2.purification.purify import (
+    PurifyParams,
+    air_of_pair,
+    lungs_of_pair,
+    purify,
+)
 from ipv2.training.train_step import example_rngs
 
 
@@ -44,7 +50,8 @@ def purified_pair(
     Args:
       lq: low-dose volume.
       gt: normal-dose volume with the same number of slices.
-      params: parameters of the purification, in the volumes' unit.
+      params: parameters of the purification, in the volumes' unit. With
+        `anatomy.volume` the slices must be in order.
       name: name of the pair. A slice's noise follows from seed, name and number alone.
       seed: seed of the noise.
       numbers: a number for each slice, for its noise.
@@ -83,12 +90,33 @@ def _batches(
     size: int,
 ) -> Iterator[tuple[np.ndarray, ...]]:
     """Yields purified batches without their padding; all have one compiled size."""
-    count = len(lq.hu)
     spacing_mm = jnp.asarray(lq.spacing_mm[1:], jnp.float32)
-    for start in range(0, count, size):
-        real = min(size, count - start)
-        places = np.minimum(np.arange(start, start + size), count - 1)
+    in_volume = params.anatomy.volume and params.variant == "robust"
+    lungs = _lungs(lq, gt, params, size) if in_volume else None
+    for places, real in _places(len(lq.hu), size):
         low, normal = (jnp.asarray(volume.hu[places]) for volume in (lq, gt))
         rngs = example_rngs(seed, jnp.asarray(draws[places]))
-        pair = purify(rngs, low, normal, spacing_mm, params)
+        own = None if lungs is None else jnp.asarray(lungs[:, places])
+        pair = purify(rngs, low, normal, spacing_mm, params, own)
         yield tuple(np.asarray(array)[:real] for array in pair)
+
+
+def _lungs(lq: Volume, gt: Volume, params: PurifyParams, size: int) -> np.ndarray:
+    """Returns the lungs of both volumes, from batches of `size` slices.
+
+    What it keeps of a slice of 512 x 512 pixels takes 72 KB, a fourteenth of its HU.
+    """
+    parts = []
+    for places, real in _places(len(lq.hu), size):
+        low, normal = (jnp.asarray(volume.hu[places]) for volume in (lq, gt))
+        found = air_of_pair(low, normal, params)
+        parts.append(tuple(np.asarray(array)[:, :real] for array in found))
+    joined = (jnp.asarray(np.concatenate(p, axis=1)) for p in zip(*parts, strict=True))
+    return np.asarray(lungs_of_pair(AirSlices(*joined), params))
+
+
+def _places(count: int, size: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Yields the slices of each batch, the last one repeated, and how many are real."""
+    for start in range(0, count, size):
+        places = np.minimum(np.arange(start, start + size), count - 1)
+        yield places, min(size, count - start)

@@ -7,7 +7,8 @@ The images are the phantom, whose lungs are known, and the sample CT, which is f
 into CACHE (default: runs/datasets) and whose reference is
 `tests.oracles.lung_reference`; both clean and at a physical 2 % dose. The columns are
 false lung in % of all pixels, mean over slices and worst slice, and lost lung in % of
-the lung. Large vessels and airways in the lung count as neither.
+the lung. Large vessels and airways in the lung count as neither. Rows "in 3-D" have the
+masks of whole volumes, the others those of single slices.
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from common.dataset import load_split
 from ipv2 import phantom
 from ipv2.datasets.sample_ct import SampleCt
 from ipv2.kernels.photon_noise import DoseParams, simulate_low_dose
-from ipv2.purification.anatomy import segment
+from ipv2.purification.anatomy import AnatomyParams, segment
 from tests.benchmarks.shared.arguments import create_parser, parse
 from tests.oracles.lung_reference import lung_reference
 
@@ -47,15 +48,13 @@ def main(command_line: Sequence[str] | None = None) -> None:
         made.append(_sample_ct(options.cache))
     head = f"{'lung masks, robust':52s} {'false mean':>10s} {'worst':>6s} {'lost':>6s}"
     print(head)
-    for name, hu, lung, spacing_mm in made:
+    for name, volumes, hu, lung, spacing_mm in made:
         noisy = _low_dose(hu, spacing_mm)
         for dose, image in (("clean", hu), ("2 % dose", noisy)):
+            deep = np.concatenate([_deep(part) for part in np.split(image, volumes)])
+            _print_row(f"{name}, {dose}, as it is, in 3-D", deep, lung)
             for case, broken, truth in _failures(image, lung, is_clean=image is hu):
-                false, worst, lost = _score(broken, truth)
-                print(
-                    f"{f'{name}, {dose}, {case}':52s} {false:10.3f} {worst:6.2f} "
-                    f"{lost:6.2f}"
-                )
+                _print_row(f"{name}, {dose}, {case}", _flat(broken), truth)
 
 
 def _failures(hu, lung, *, is_clean):
@@ -90,19 +89,24 @@ def _thin_wall(hu, lung, rng):
     return (thin + rng.normal(0, 250, hu.shape)).astype(np.float32), lung
 
 
-def _score(hu, lung):
-    found = np.concatenate(
-        [
-            np.asarray(segment(jnp.asarray(hu[i : i + BATCH])).lung)
-            for i in range(0, len(hu), BATCH)
-        ]
-    )
+def _flat(hu):
+    """Lungs of single slices."""
+    batches = [jnp.asarray(hu[i : i + BATCH]) for i in range(0, len(hu), BATCH)]
+    return np.concatenate([np.asarray(segment(batch).lung) for batch in batches])
+
+
+def _deep(hu):
+    """Lungs of a volume."""
+    return np.asarray(segment(jnp.asarray(hu), AnatomyParams(volume=True)).lung)
+
+
+def _print_row(name, found, lung):
     # A vessel that a lung encloses in its slice is not false lung.
     near = np.stack([ndimage.binary_fill_holes(m) for m in lung])
     near = ndimage.binary_dilation(near, ndimage.generate_binary_structure(3, 1)[1:2])
     false = 100 * (found & ~near).mean((1, 2))
     lost = 100 * (lung & ~found).sum() / lung.sum()
-    return false.mean(), false.max(), lost
+    print(f"{name:52s} {false.mean():10.3f} {false.max():6.2f} {lost:6.2f}")
 
 
 def _low_dose(hu, spacing_mm):
@@ -128,7 +132,7 @@ def _phantom(size, slices):
     lung = np.concatenate([np.asarray(p.lung) for p in patients])
     # Slices are 400 mm across.
     lung = lung & (hu < -500)
-    return "phantom", hu, lung, 400 / size
+    return "phantom", len(patients), hu, lung, 400 / size
 
 
 def _sample_ct(cache):
@@ -137,7 +141,7 @@ def _sample_ct(cache):
     hu = np.stack([record["hu"] for record in records]).astype(np.float32)
     lung = lung_reference(hu)
     spacing_mm = float(records[0]["spacing_mm"][0])
-    return "sample CT", hu, lung, spacing_mm
+    return "sample CT", 1, hu, lung, spacing_mm
 
 
 if __name__ == "__main__":

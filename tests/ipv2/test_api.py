@@ -206,12 +206,24 @@ def test_a_purified_pair_is_the_task_s(files, tmp_path, version):
         scan = getattr(pair, side)
         ipv2.write_scan(tmp_path / side, scan)
         same_series(tmp_path / "task" / side / "a", tmp_path / side)
-    arrays = ipv2.purify(
-        low.hu, normal.hu, version=version, seed=5, dose=dose, spacing_mm=MM, name="a"
-    )
+    options = {"seed": 5, "dose": dose, "spacing_mm": MM, "name": "a"}
+    arrays = ipv2.purify(low.hu, normal.hu, version=version, volume=True, **options)
     assert arrays.lung_mask.dtype == np.bool_ and arrays.lung_mask.any()
     np.testing.assert_array_equal(arrays.lq_bar, pair.lq_bar.hu)
     np.testing.assert_array_equal(arrays.lung_mask, pair.lung_mask.hu > 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, r"array: a single slice; volume=True needs slices with positions"),
+        ({"variant": "reference"}, "volume: got True, accepted: False with variant="),
+    ],
+)
+def test_arrays_that_are_no_volume_are_refused(options, said):
+    image = chest(1)[:1]
+    with pytest.raises(ValueError, match=said):
+        ipv2.purify(image, image, volume=True, add_noise="none", **options)
 
 
 _EVENTS = []

@@ -37,6 +37,7 @@ PURIFY_CHANGES = {
     "purify.align_contour": True,
     "purify.add_noise": "none",
     "purify.remove_noise": "median",
+    "purify.volume": True,
     "noise.dose": 0.1,
     "noise.input_dose": 0.5,
     **{key: v for key, v in SIMULATE_CHANGES.items() if key.startswith("noise.")},

@@ -17,6 +17,7 @@ from configs import ipv2_redcnn
 from ipv2.ct_io import ReadOptions, Volume, read_volume, write_volume
 from ipv2.purification.purify import purify_v2
 from ipv2.tasks import settings
+from ipv2.tasks.check import check_config
 from ipv2.tasks.purify import purify_folder
 from ipv2.training.train_step import example_rngs
 from tests.oracles import purification_opencv as oracle
@@ -419,6 +420,60 @@ def test_grey_png_without_a_window_need_the_reference_variant(tmp_path, caplog):
 def test_what_is_missing_is_named(tmp_path, changes, said):
     with pytest.raises(UserError, match=said):
         purify_folder(_config(tmp_path, tmp_path / "out", **changes), tmp_path)
+
+
+def test_png_slices_are_no_volume(tmp_path, caplog):
+    _grey_pairs(tmp_path / "in", "p1_1.png", "p1_2.png")
+    changes = {
+        "data.window": (-600.0, 1500.0),
+        "data.pixel_mm": 2.0,
+        "purify.volume": True,
+    }
+    with pytest.raises(UserError, match="no pair could be purified"):
+        purify_folder(_config(tmp_path / "in", tmp_path / "out", **changes), tmp_path)
+    assert "p1_1: a single slice; --config.purify.volume=True needs" in caplog.text
+
+
+def test_published_masks_have_no_third_dimension(quick, tmp_path):
+    _write(tmp_path / "in", "p1.mha")
+    with pytest.raises(UserError, match=r"purify\.volume: got True, accepted: False"):
+        quick(**{"purify.volume": True})
+    quick()
+    record = json.loads((tmp_path / "out/records/p1.json").read_text())
+    assert record["made"]["masks"] == "2-D, as published"
+    with pytest.raises(UserError, match=r"purify\.volume: None there, False asked"):
+        quick(**{"purify.volume": False})
+
+
+def test_other_tasks_refuse_volumes():
+    config = ipv2_redcnn.get_config("smoke")
+    config.purify.volume = True
+    with pytest.raises(UserError, match="which only --task purify reads"):
+        check_config(config)
+    config.purify.volume = False
+    check_config(config)
+
+
+@pytest.mark.slow
+def test_a_series_gets_3d_masks_unless_asked_otherwise(tmp_path):
+    """The first slice has gas in the abdomen that its neighbour does not share."""
+    lq, gt = _pair(3)
+    gt[0, 17:21, 28:36] = -880.0
+    for side, hu in (("lq", lq), ("gt", gt)):
+        volume = Volume(hu=hu, spacing_mm=(5.0, 2.0, 2.0), integer=True)
+        write_volume(volume, tmp_path / "in" / side / "p1.mha")
+    masks = {}
+    for name, asked in (("default", None), ("deep", True), ("flat", False)):
+        config = _config(tmp_path / "in", tmp_path / name)
+        config.purify.volume = asked
+        purify_folder(config, tmp_path / "work")
+        found = tmp_path / name / "lung_mask/p1.mha"
+        masks[name] = read_volume(found, ReadOptions(trust_hu=True)).hu
+        record = json.loads((tmp_path / name / "records/p1.json").read_text())
+        assert record["made"]["masks"] == ("2-D" if name == "flat" else "3-D")
+        assert record["asked"]["config.purify.volume"] is asked
+    np.testing.assert_array_equal(masks["default"], masks["deep"])
+    assert masks["flat"][0, 19, 32] == 1 and masks["deep"][0, 19, 32] == 0
 
 
 @pytest.mark.slow
