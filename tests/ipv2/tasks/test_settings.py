@@ -108,7 +108,7 @@ def test_ranges_are_drawn_where_they_are_given():
         ("v2", {"noise.current_range": (0.5, 2.0)}, "noise.current_range: got"),
         ("simulated", {"noise.current_range": (2.0, 0.5)}, "noise.current_range: got"),
         ("gated", {"noise.target_dose": (0.5,)}, "noise.target_dose: got"),
-        ("v2", {"train.shrink": (2,)}, "train.shrink: got (2,)"),
+        ("v2", {"train.shrink": (2,)}, r"train.shrink: got \(2,\)"),
         ("simulated", {"train.shrink": (1, 2)}, "one for each of config.train.shrink"),
         (
             "simulated",
