@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import ipv2
@@ -45,7 +46,7 @@ def main() -> None:
     params = DoseParams(dose=options.dose)
     low = simulate_low_dose(jax.random.key(0), truth, record["spacing_mm"], params)
     low = np.clip(np.asarray(low), -1024, 3071)
-    noise_hu = noise_sd_hu(low, regions(truth).body)[None]
+    noise_hu = noise_sd_hu(low, regions(jnp.asarray(truth)).body)[None]
     filtered = FILTERS["tv"].apply(low[None], STRENGTH[options.dose], noise_hu)[0]
     save_comparison(
         options.output,
