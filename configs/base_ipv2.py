@@ -30,7 +30,7 @@ DRAWN = {
     "current_range": (0.0, 0.0),  # of a slice, over the series' mean
     # Dose of the noise that `simulated` adds to its targets, for images without
     # noise; 0: targets are the images.
-    "target_dose": 0.0,
+    "target_dose": (0.0,),
 }
 
 DEFAULTS = {
@@ -126,7 +126,7 @@ DEFAULTS = {
         "loss": "mse",  # mse, l1
         "patch": 64,  # pixels
         "patches_per_slice": 4,
-        "shrink": 1,  # simulated: mean of n x n pixels, for targets of little noise
+        "shrink": (1,),  # simulated: means of n x n pixels; steps take these n in turn
         "accumulate": 1,  # parts of a batch, run in turn to save memory
         "ema": 0.0,  # decay of averaged parameters, such as 0.999; 0: none
         "log": "50 steps",
@@ -156,7 +156,9 @@ DEFAULTS = {
         "input": "",  # a file, or a folder of one series or many volumes
         "output": "",  # folder to write; '': `denoised` in the workdir
         "embedded": "",  # instead of input: phantom, sample_ct
-        "model": "",  # an export, or the folder of a run; '': the workdir's
+        # An export, or the folder of a run; shipped: the network of weights/README.md;
+        # '': the workdir's.
+        "model": "",
         "overwrite": False,  # whether to replace existing results
         "batch_size": 1,  # slices or tiles at once, rounded up to the devices
         # Pixels; 0: whole slices; -1: 256 if results depend on the whole slice, else 0.

@@ -10,7 +10,10 @@ import pytest
 from common.version import VERSION
 
 ROOT = Path(__file__).parents[1]
-NEEDED = ("acq", "common", "ipv2", "LICENSE", "README.md", "pyproject.toml")
+NEEDED = (
+    *("acq", "common", "ipv2", "weights"),
+    *("LICENSE", "README.md", "pyproject.toml", "setup.py"),
+)
 
 
 @pytest.mark.slow
@@ -29,7 +32,8 @@ def test_the_package_is_imported_from_another_folder(tmp_path):
             "import acq, common.version, ipv2, ipv2.kernels.photon_noise\n"
             "from importlib.metadata import requires, version\n"
             "print(ipv2.__file__, version('ipv2-acq'), common.version.STATED)\n"
-            "print(requires('ipv2-acq'))",
+            "print(requires('ipv2-acq'))\n"
+            "print(ipv2.load_denoiser())",
         ],
         check=True,
         capture_output=True,
@@ -41,3 +45,4 @@ def test_the_package_is_imported_from_another_folder(tmp_path):
     # Built without git: the fallback, and no commit.
     assert said.startswith(f"{site}/ipv2/__init__.py {VERSION} {VERSION}\n")
     assert "jax>=" in said
+    assert "TrainedDenoiser(network unet" in said

@@ -17,7 +17,7 @@ PAGES = sorted(
         *ROOT.glob("*.md"),
         *(
             p
-            for d in ("acq", "docs", "ipv2", "tests")
+            for d in ("acq", "docs", "ipv2", "tests", "weights")
             for p in ROOT.glob(f"{d}/**/*.md")
         ),
     ]

@@ -10,6 +10,7 @@ from common.devices import replicate
 from common.typing import PyTree
 from ipv2.api.arguments import Image, after, require_whole, take_image
 from ipv2.inference.apply import Applier
+from ipv2.inference.shipped import shipped_export
 from ipv2.inference.tiling import create_tiling
 from ipv2.inference.trained import Trained, find_export, load_trained
 from ipv2.training.denoiser import make_denoise
@@ -129,16 +130,18 @@ class TrainedDenoiser:
         return replicate(self.trained.variables)
 
 
-def load_denoiser(export: str | os.PathLike[str]) -> TrainedDenoiser:
-    """Returns the network that a training run or task export wrote; needs no recipe.
+def load_denoiser(export: str | os.PathLike[str] | None = None) -> TrainedDenoiser:
+    """Returns an exported network; needs no recipe.
 
     A flow has the sampler of its export. Older exports do not state one; their flows
     have that of this project's recipes, and a line in the log says so.
 
     Args:
-      export: the folder `export` of a run, or the folder of the run.
+      export: the folder `export` of a run or of task export, or the folder of the run;
+        None: the network that comes with this software, see weights/README.md.
 
     Raises:
       UserError: there is no export, it is damaged, or its network cannot be imported.
     """
-    return TrainedDenoiser(trained=load_trained(find_export(export)))
+    folder = shipped_export() if export is None else find_export(export)
+    return TrainedDenoiser(trained=load_trained(folder))

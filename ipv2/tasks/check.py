@@ -86,10 +86,10 @@ def _pair_problems(config: ConfigDict) -> list[str]:
             "accepted: with 'simulated', which draws scans"
             for key in drawn
         ]
-        if config.train.shrink > 1:
+        if config.train.shrink != (1,):
             problems.append(
                 f"train.shrink: got {config.train.shrink} with config.purify.version="
-                f"{version!r}, accepted: 1; means of pixels have less noise than a "
+                f"{version!r}, accepted: (1,); means of pixels have less noise than a "
                 "scan, so that only 'simulated' noise fits them"
             )
     elif drawn and noise.source_distance_mm:
@@ -97,11 +97,21 @@ def _pair_problems(config: ConfigDict) -> list[str]:
             f"noise.source_distance_mm: given with config.noise.{drawn[0]}, which "
             "takes parallel beams only; give one"
         )
+    if len(noise.target_dose) != len(config.train.shrink):
+        problems.append(
+            f"noise.target_dose: got {noise.target_dose}, accepted: one for each of "
+            f"config.train.shrink={config.train.shrink}"
+        )
+    if sorted(set(config.train.shrink)) != list(config.train.shrink):
+        problems.append(
+            f"train.shrink: got {config.train.shrink}, accepted: numbers that rise"
+        )
     if not problems:
         try:
-            params = settings.pair_params(config)
-            if params.ranges is not None:
-                params.ranges.extremes(params.dose)
+            for target_dose in noise.target_dose:
+                params = settings.pair_params(config, target_dose)
+                if params.ranges is not None:
+                    params.ranges.extremes(params.dose)
         except ValueError as error:
             problems.append(f"noise: {error}")
     return problems

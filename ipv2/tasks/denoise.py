@@ -6,9 +6,9 @@ NAME.json beside it, which says how it was made. A volume that was already made 
 same settings is not made again, so an interrupted command goes on. `jobs` says what
 happens with other files there.
 
-The network is the export in `config.denoise.model` or, without it, in `workdir/export`.
-A flow is followed as `config.flow` says,
-whatever its export says. A slice of the result:
+The network is the export in `config.denoise.model`, the one that comes with this
+software if that is 'shipped', or that in `workdir/export` if it is ''. A flow is
+followed as `config.flow` says, whatever its export says. A slice of the result:
 - It has the network's HU, rounded to 1 HU where the input holds integers.
 - Padding stays padding, see `stored_hu.restored`; the network sees it at -1024 HU, as
   air.
@@ -33,6 +33,7 @@ from common.devices import is_single_process
 from common.errors import UserError
 from ipv2.ct_io import open_volume, slice_writer
 from ipv2.inference.apply import Applier
+from ipv2.inference.shipped import shipped_export
 from ipv2.inference.tiling import create_tiling
 from ipv2.inference.trained import Trained, find_export
 from ipv2.jobs.job import Job
@@ -41,6 +42,7 @@ from ipv2.tasks.check import check_config
 from ipv2.tasks.embedded_scans import write_embedded
 from ipv2.tasks.exported import load_exported
 from ipv2.tasks.job_settings import FileSettings, file_settings
+from ipv2.tasks.rules import SHIPPED
 from ipv2.tasks.scans import check_slices, list_jobs
 from ipv2.tasks.terms import job_terms
 from ipv2.training.denoiser import make_denoise
@@ -85,7 +87,11 @@ def denoise(config: ConfigDict, workdir: Path) -> None:
         source = write_embedded(section.embedded, config.data, workdir / "input")
     output = Path(section.output) if section.output else workdir / "denoised"
     jobs, unused = list_jobs(source, output, key="config.denoise.output")
-    trained = load_exported(config, find_export(section.model or workdir))
+    if section.model == SHIPPED:
+        export = shipped_export()
+    else:
+        export = find_export(section.model or workdir)
+    trained = load_exported(config, export)
     tiling = create_tiling(
         tile=section.tile,
         overlap=section.overlap,

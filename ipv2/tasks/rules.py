@@ -18,6 +18,8 @@ from ipv2.training.losses import LOSSES
 
 DATASETS = ("sample_ct", "phantom")
 # What images are measured against, see `references`.
+# The value of `denoise.model` for the network in `weights`.
+SHIPPED = "shipped"
 LABELS = ("truth", "gt", "v1", "v2")
 PAIR_VERSIONS = ("none", *VERSIONS, "registered", "simulated", "gated", "weighted")
 
@@ -116,6 +118,13 @@ def _factors() -> c.Rule:
     )
 
 
+def _tuple_of(one: c.Rule) -> c.Rule:
+    return c.Rule(
+        lambda v: isinstance(v, tuple) and bool(v) and all(map(one.accepts, v)),
+        f"a tuple such as (1,), each of it {one.words}",
+    )
+
+
 def _range(at_most: float = math.inf) -> c.Rule:
     number = c.number(above=0, at_most=at_most)
     most = f", at most {at_most}" if math.isfinite(at_most) else ""
@@ -126,6 +135,14 @@ def _range(at_most: float = math.inf) -> c.Rule:
             and (v == (0.0, 0.0) or (all(map(number.accepts, v)) and v[0] <= v[1]))
         ),
         f"(low, high) with 0 < low <= high{most}, or (0, 0) to draw nothing",
+    )
+
+
+def _network_folder() -> c.Rule:
+    path = c.existing_path()
+    return c.Rule(
+        lambda v: v == SHIPPED or path.accepts(v),
+        f"{path.words}, or {SHIPPED!r} for the network that comes with this software",
     )
 
 
@@ -192,7 +209,7 @@ RULES = {
     "noise.photons_range": _range(),
     "noise.cutoff_range": _range(at_most=LARGEST_CUTOFF),
     "noise.current_range": _range(),
-    "noise.target_dose": c.number(at_least=0, at_most=1),
+    "noise.target_dose": _tuple_of(c.number(at_least=0, at_most=1)),
     "model.name": _network_name(),
     "model.dtype": c.one_of(*DTYPES),
     "model.channels": c.Rule(
@@ -215,7 +232,7 @@ RULES = {
     "train.loss": c.one_of(*LOSSES),
     "train.patch": c.whole(16),
     "train.patches_per_slice": c.whole(1),
-    "train.shrink": c.whole(1, 8),
+    "train.shrink": _tuple_of(c.whole(1, 8)),
     "train.accumulate": c.whole(1),
     "train.ema": c.Rule(
         lambda v: c.number(at_least=0).accepts(v) and v < 1, "0 or a decay below 1"
@@ -234,7 +251,7 @@ RULES = {
     "denoise.input": c.existing_path(),
     "denoise.output": c.text(),
     "denoise.embedded": c.one_of("", *DATASETS),
-    "denoise.model": c.existing_path(),
+    "denoise.model": _network_folder(),
     "denoise.overwrite": c.boolean(),
     "denoise.batch_size": c.whole(1),
     "denoise.tile": c.whole(-1),

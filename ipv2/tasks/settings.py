@@ -72,29 +72,33 @@ def scanner_of(config: ConfigDict) -> dict[str, Any]:
     return noise | {key: noise[key] or None for key in ("views", "source_distance_mm")}
 
 
-def pair_params(config: ConfigDict) -> PairParams:
+def pair_params(config: ConfigDict, target_dose: float = 0.0) -> PairParams:
     """Returns how `config.purify` and `config.noise` make training pairs."""
     version = config.purify.version
     if version in purify.VERSIONS:
         return PairParams(kind="purified", purification=purify_params(config))
     if version in ("none", "registered"):  # the data are registered before
         return PairParams(kind="none")
-    ranges = scan_ranges(config) if version == "simulated" else None
+    ranges = scan_ranges(config, target_dose) if version == "simulated" else None
     return PairParams(kind=version, dose=dose_params(config), ranges=ranges)
 
 
-def scan_ranges(config: ConfigDict) -> ScanRanges | None:
-    """Returns what `config.noise` draws scans from; None if it draws nothing."""
+def scan_ranges(config: ConfigDict, target_dose: float) -> ScanRanges | None:
+    """Returns what `config.noise` draws scans from; None if it draws nothing.
+
+    Args:
+      config: the whole config.
+      target_dose: one of `config.noise.target_dose`.
+    """
     noise = config.noise
     ranges = {
         name: tuple(noise[f"{name}_range"])
         for name in ("dose", "photons", "cutoff", "current")
         if any(noise[f"{name}_range"])
     }
-    target_dose = noise.target_dose or None
-    if not ranges and target_dose is None:
+    if not ranges and not target_dose:
         return None
-    return ScanRanges(**ranges, target_dose=target_dose)
+    return ScanRanges(**ranges, target_dose=target_dose or None)
 
 
 def purify_params(config: ConfigDict) -> PurifyParams:

@@ -300,14 +300,16 @@ def require_even_slices(config: ConfigDict, channels: int) -> None:
 
 
 def training_record(
-    shape: tuple[int, ...], shrink: int = 1
+    shape: tuple[int, ...], shrink: Sequence[int] = (1,), slices: int = 1
 ) -> Callable[[dict[str, Any]], dict]:
     """Returns a function from a record to the arrays of a training example.
 
     Args:
       shape: (c, h, w) that every stack must have; the function raises UserError on
         another one.
-      shrink: n for means of n x n pixels, which have less noise.
+      shrink: n for means of n x n pixels, which have less noise. Steps take them in
+        turn.
+      slices: of a step, over all processes.
     """
 
     def transform(record: dict[str, Any]) -> dict[str, Any]:
@@ -317,8 +319,9 @@ def training_record(
                 f"others are {shape[1:]}; all slices of a training set have one size. "
                 "Resample these, or train on them alone."
             )
-        images = {key: _shrunk(record[key], shrink) for key in ("lq", "gt")}
-        spacing_mm = record["spacing_mm"] * np.float32(shrink)
+        n = shrink[int(record["draw"]) // slices % len(shrink)]
+        images = {key: _shrunk(record[key], n) for key in ("lq", "gt")}
+        spacing_mm = record["spacing_mm"] * np.float32(n)
         return images | {"spacing_mm": spacing_mm, "draw": record["draw"]}
 
     return transform

@@ -1,5 +1,6 @@
 """Task train: a denoiser on purified pairs, from a config to its results."""
 
+import functools
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -50,6 +51,7 @@ from ipv2.tasks.sources import (
 )
 from ipv2.tasks.tables import format_results
 from ipv2.training.denoiser import Denoiser
+from ipv2.training.pairs import PairParams
 from ipv2.training.stacks import Stacks
 from ipv2.training.train_step import (
     TrainState,
@@ -185,6 +187,7 @@ def _fit(
         jax.default_backend(),
     )
     stacks = Stacks(_training_source(config, sources), denoiser.slices)
+    shape = np.shape(stacks[0]["lq"])
 
     def validate(state: TrainState) -> dict[str, float]:
         measured = evaluate(
@@ -201,13 +204,13 @@ def _fit(
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         return fit(
             state,
-            _make_p_step(config, denoiser, optimizer),
+            _make_p_step(config, denoiser, optimizer, height=shape[1]),
             train_batches(
                 stacks,
                 seed=config.seed,
                 batch_size=share,
                 transform=training_record(
-                    np.shape(stacks[0]["lq"]), config.train.shrink
+                    shape, config.train.shrink, share * jax.process_count()
                 ),
             ),
             plan,
@@ -230,24 +233,39 @@ def _training_source(config: ConfigDict, sources: Sources) -> Source:
 
 
 def _make_p_step(
-    config: ConfigDict, denoiser: Denoiser, optimizer: optax.GradientTransformation
+    config: ConfigDict,
+    denoiser: Denoiser,
+    optimizer: optax.GradientTransformation,
+    *,
+    height: int,
 ) -> Callable[[PyTree, PyTree], tuple[PyTree, Metrics]]:
-    """The step over all devices: from slices to examples, from examples to a state."""
+    """The step over all devices: from slices to examples, from examples to a state.
+
+    Slices of `height` pixels that were shrunk have pairs of their own.
+    """
     train = config.train
-    make = pmap_input(
-        make_examples(
-            settings.pair_params(config),
-            patch=train.patch,
-            patches_per_slice=train.patches_per_slice,
-            seed=config.seed,
+    make = {
+        height // shrink: pmap_input(
+            make_examples(
+                settings.pair_params(config, target_dose),
+                patch=train.patch,
+                patches_per_slice=train.patches_per_slice,
+                seed=config.seed,
+            )
         )
-    )
+        for shrink, target_dose in _sizes(config)
+    }
     step = pmap_step(
         make_train_step(
             denoiser, optimizer, accumulate=train.accumulate, ema_decay=train.ema
         )
     )
-    return lambda state, shard: step(state, make(shard))
+    return lambda state, shard: step(state, make[shard["lq"].shape[-2]](shard))
+
+
+def _sizes(config: ConfigDict) -> list[tuple[int, float]]:
+    """How slices are shrunk, with the dose of the targets of each."""
+    return list(zip(config.train.shrink, config.noise.target_dose, strict=True))
 
 
 def _manifest(config: ConfigDict, sources: Sources, plan: Plan) -> dict[str, Any]:
@@ -275,24 +293,38 @@ def _trained_noise_hu(config: ConfigDict, sources: Sources) -> list[float] | Non
     places = evenly(range(len(sources.train)), min(_MEASURED, len(sources.train)))
     records = [sources.train[place] for place in places]
     shape = np.shape(records[0]["lq"])
-    if min(shape) // config.train.shrink < SMALLEST:
-        return None
-    shrink = training_record((1, *shape), config.train.shrink)
-    params = settings.pair_params(config)
-
-    @jax.jit
-    def measure(draw: Array, example: PyTree) -> Array:
-        shard = jax.tree.map(lambda leaf: leaf[None], example)
-        rngs = example_rngs(config.seed, draw[None])
-        return soft_tissue_noise_hu(training_stacks(rngs, shard, params)[0][..., 0])[0]
-
-    found = []
-    for draw, record in enumerate(records):
-        single = record | {"lq": record["lq"][None], "gt": record["gt"][None]}
-        example = shrink(single | {"draw": np.uint32(draw)})
-        found.append(float(measure(example.pop("draw"), example)))
+    found = [
+        _input_noise_hu(config, record, draw, shrink, target_dose)
+        for shrink, target_dose in _sizes(config)
+        if min(shape) // shrink >= SMALLEST
+        for draw, record in enumerate(records)
+    ]
     known = [noise for noise in found if math.isfinite(noise)]
     return np.percentile(known, (5, 95)).round(1).tolist() if known else None
+
+
+def _input_noise_hu(
+    config: ConfigDict,
+    record: Mapping[str, Any],
+    draw: int,
+    shrink: int,
+    target_dose: float,
+) -> float:
+    """The noise of one input; nan if it cannot be measured."""
+    stack = {**record, **{key: record[key][None] for key in ("lq", "gt")}}
+    as_example = training_record(np.shape(stack["lq"]), (shrink,))
+    example = as_example(stack | {"draw": np.uint32(draw)})
+    params = settings.pair_params(config, target_dose)
+    return float(_soft_tissue_noise_hu(config.seed, example, params))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _soft_tissue_noise_hu(seed: int, example: PyTree, params: PairParams) -> Array:
+    """The noise of the input that training makes of one example."""
+    shard = jax.tree.map(lambda leaf: leaf[None], example)
+    rngs = example_rngs(seed, shard.pop("draw"))
+    inputs, *_ = training_stacks(rngs, shard, params)
+    return soft_tissue_noise_hu(inputs[..., 0])[0]
 
 
 def _write_page(network: str, tables: str, workdir: Path) -> None:

@@ -93,8 +93,8 @@ def test_ranges_are_drawn_where_they_are_given():
     assert settings.pair_params(config).ranges is None
     config.noise.dose_range = (0.01, 0.5)
     config.noise.current_range = (0.4, 2.5)
-    config.noise.target_dose = 1.0
-    params = settings.pair_params(config)
+    config.noise.target_dose = (1.0,)
+    params = settings.pair_params(config, 1.0)
     assert params.ranges == ScanRanges(
         dose=(0.01, 0.5), current=(0.4, 2.5), target_dose=1.0
     )
@@ -107,8 +107,14 @@ def test_ranges_are_drawn_where_they_are_given():
         ("v2", {"noise.dose_range": (0.01, 0.5)}, "noise.dose_range: got"),
         ("v2", {"noise.current_range": (0.5, 2.0)}, "noise.current_range: got"),
         ("simulated", {"noise.current_range": (2.0, 0.5)}, "noise.current_range: got"),
-        ("gated", {"noise.target_dose": 0.5}, "noise.target_dose: got"),
-        ("v2", {"train.shrink": 2}, "train.shrink: got 2"),
+        ("gated", {"noise.target_dose": (0.5,)}, "noise.target_dose: got"),
+        ("v2", {"train.shrink": (2,)}, r"train.shrink: got \(2,\)"),
+        ("simulated", {"train.shrink": (1, 2)}, "one for each of config.train.shrink"),
+        (
+            "simulated",
+            {"train.shrink": (2, 1), "noise.target_dose": (1.0, 0.0)},
+            "numbers that rise",
+        ),
         ("simulated", {"noise.dose_range": (0.5, 0.1)}, "noise.dose_range: got"),
         ("simulated", {"noise.cutoff_range": (1.0, 9.0)}, "noise.cutoff_range: got"),
         (
