@@ -103,7 +103,9 @@ def open_outputs(config: ConfigDict, held_out: Joined) -> Judged:
     pairs = paired_paths(config.data.root, name_pattern=pattern).pairs
     volumes = {pair.name: pair.lq for pair in pairs}
     matched = find_counterparts(volumes, found.items, name_pattern=pattern)
-    skipped = [*found.unused, *matched.skipped]
+    if found.unused:  # records of task denoise, for instance
+        logging.info("%s: %s", folder, describe_skipped(found.unused, word="unused"))
+    skipped = list(matched.skipped)
     records = _places_by_volume(held_out)
     # A series in lq/ itself has no name; its records have the folder's.
     of_volume = {
