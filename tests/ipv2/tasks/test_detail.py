@@ -134,6 +134,7 @@ def test_networks_that_see_neighbours_are_refused():
         require_single_slices(config_of(), 3)
 
 
+@pytest.mark.slow
 def test_slices_that_hold_no_nodule_are_refused(held_out):
     small = [dict(held_out[0], truth=held_out[0]["truth"][60:80, 60:80])]
     with pytest.raises(UserError, match=r"has slices of 20 x 20 pixels|no slice of"):

@@ -158,7 +158,7 @@ def test_outputs_of_patients_in_training_are_counted_but_not_judged(config):
     config.data.test_patients = ("p1",)
     for patient in PATIENTS:
         write_output(config, patient, gt_of(config, patient))
-    # Files that are no images are nobody's outputs, such as the records of task denoise.
+    # Files that are no images are nobody's outputs: the records of task denoise.
     (Path(config.evaluate.outputs) / "p1" / "scan.nii.gz.json").write_text("{}")
     config.strict = True
     report = judged(config).report

@@ -104,6 +104,7 @@ def test_the_check_sees_what_is_missing():
     assert keys_of(one) - documented == {"slices[].odd"}
 
 
+@pytest.mark.slow
 def test_an_output_that_is_not_finite_ends_the_run_with_a_message():
     made = config(filters=())
     found = sources(test={"known": records(1, truth=True)})
