@@ -60,6 +60,10 @@ DEFAULTS = {
         # Two names pair if the groups match equal text: "(?:quarter|full)_(.+)".
         "name_pattern": "",
         "match": "position",  # how slices of lq and gt are matched: position, index
+        "sample_slices": (12, 50),  # of the sample CT: (first, end); lungs are in these
+        # Numbers of its slices to hold out, in place of `split`: (40, 41).
+        "sample_val": (),
+        "sample_test": (),
         "phantom_size": 512,
         "phantom_patients": (6, 1, 2),
         "phantom_slices": 8,  # of each patient

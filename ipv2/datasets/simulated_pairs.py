@@ -70,6 +70,8 @@ class SimulatedPairsConfig(tfds.core.BuilderConfig):
     reading: ReadOptions = _DEFAULT
     slices: tuple[int, int] | None = None
     gap_slices: int = 2
+    val_slices: tuple[int, ...] = ()
+    test_slices: tuple[int, ...] = ()
     deal: Deal = _DEAL
     seed: int = 0
     noise: DoseParams = _NOISE
@@ -85,6 +87,8 @@ def simulated_pairs_config(
     reading: ReadOptions = _DEFAULT,
     slices: tuple[int, int] | None = None,
     gap_slices: int = 2,
+    val_slices: Sequence[int] = (),
+    test_slices: Sequence[int] = (),
     deal: Deal = _DEAL,
     seed: int = 0,
     noise: DoseParams = _NOISE,
@@ -100,7 +104,10 @@ def simulated_pairs_config(
       wheel: for 'sample_ct': path of a copy of its file; None downloads it.
       reading: how the files are read.
       slices: (first, end) of each volume; None takes all.
-      gap_slices: slices left out between the slabs of a single patient.
+      gap_slices: slices left out between the splits of a single patient.
+      val_slices: numbers of the slices of a single patient for validation. With these
+        or `test_slices`, all others are for training; () for slabs by `deal`.
+      test_slices: likewise for the test.
       deal: how patients are dealt to the splits; its fractions also apply to the
         slices of a single patient.
       seed: seed of breaths and noise.
@@ -116,6 +123,8 @@ def simulated_pairs_config(
         raise UserError(f"slices = {slices}; give (first, end) with 0 <= first < end.")
     if gap_slices < 0 or seed < 0:
         raise UserError(f"gap_slices = {gap_slices}, seed = {seed}; each at least 0.")
+    if both := sorted(set(val_slices) & set(test_slices)):
+        raise UserError(f"val_slices, test_slices: {both} are in both; each in one.")
     try:
         breath.MotionParams(
             chest_mm=chest_mm, lung_mm=lung_mm, through_slices=through_slices
@@ -138,6 +147,8 @@ def simulated_pairs_config(
         reading=reading,
         slices=None if slices is None else (int(slices[0]), int(slices[1])),
         gap_slices=gap_slices,
+        val_slices=tuple(map(int, val_slices)),
+        test_slices=tuple(map(int, test_slices)),
         deal=deal,
         seed=seed,
         noise=noise,
@@ -153,6 +164,9 @@ def fingerprint(config: SimulatedPairsConfig) -> str:
     options = options_of(config)
     # The path of the sample's file does not matter: its content is checked by a hash.
     del options["source"], options["wheel"]
+    for key in ("val_slices", "test_slices"):
+        if not options[key]:
+            del options[key]  # data sets from before these options stay valid
     files = [] if config.source == SAMPLE_CT else [Path(config.source)]
     return fingerprint_of(options, *files)
 
@@ -235,16 +249,27 @@ class SimulatedPairs(PairBuilder[SimulatedPairsConfig]):
         return list_volumes(path)
 
     def _slabs(self, parts: Sequence[_Part]) -> dict[str, list[_Part]]:
+        config = self._config
         plan: dict[str, list[_Part]] = {}
         for part in parts:
-            ranges = slabs(
-                len(part.slices), self._config.deal.fractions, self._config.gap_slices
-            )
-            for split, own in ranges.items():
-                slab = dataclasses.replace(
-                    part, slices=part.slices[own.start : own.stop]
+            if config.val_slices or config.test_slices:
+                dealt = runs(
+                    part.slices,
+                    {"val": config.val_slices, "test": config.test_slices},
+                    config.gap_slices,
                 )
-                plan.setdefault(split, []).append(slab)
+            else:
+                count = len(part.slices)
+                dealt = {
+                    split: [part.slices[own.start : own.stop]]
+                    for split, own in slabs(
+                        count, config.deal.fractions, config.gap_slices
+                    ).items()
+                }
+            for split, own in dealt.items():
+                plan.setdefault(split, []).extend(
+                    dataclasses.replace(part, slices=run) for run in own
+                )
         return plan
 
     def _chosen(self, volume: Volume) -> range:
@@ -361,6 +386,46 @@ def check_axial(volume: Volume) -> None:
             f"{column} mm; accepted: at least 16 x 16 square pixels. Resample the "
             "volume."
         )
+
+
+def runs(
+    slices: range, held_out: Mapping[str, Sequence[int]], gap_slices: int
+) -> dict[str, list[range]]:
+    """Returns the runs of consecutive slices of each split; others are for training.
+
+    Args:
+      slices: all that there are.
+      held_out: numbers of slices by split.
+      gap_slices: how many slices next to those held out are left out of the training.
+
+    Raises:
+      UserError: A number is not among the slices, or none are left for training.
+    """
+    held = sorted(number for numbers in held_out.values() for number in numbers)
+    if missing := [number for number in held if number not in slices]:
+        raise UserError(
+            f"slices held out: got {missing}, accepted: {slices.start} to "
+            f"{slices.stop - 1}."
+        )
+    train = [n for n in slices if all(abs(n - other) > gap_slices for other in held)]
+    if not train:
+        raise UserError(
+            f"slices held out: of {slices.start} to {slices.stop - 1} none is left for "
+            f"training, more than {gap_slices} slices from all of {held}."
+        )
+    named = {"train": train} | {k: sorted(v) for k, v in held_out.items() if v}
+    return {split: _consecutive(numbers) for split, numbers in named.items()}
+
+
+def _consecutive(numbers: Sequence[int]) -> list[range]:
+    """Returns numbers that rise as ranges."""
+    found: list[range] = []
+    for number in numbers:
+        if found and found[-1].stop == number:
+            found[-1] = range(found[-1].start, number + 1)
+        else:
+            found.append(range(number, number + 1))
+    return found
 
 
 def slabs(count: int, fractions: Sequence[float], gap_slices: int) -> dict[str, range]:

@@ -125,6 +125,27 @@ def _tuple_of(one: c.Rule) -> c.Rule:
     )
 
 
+def _slice_numbers() -> c.Rule:
+    number = c.whole(0)
+    return c.Rule(
+        lambda v: isinstance(v, tuple) and all(map(number.accepts, v)),
+        "numbers of slices such as (40, 41), or () for those of config.data.split",
+    )
+
+
+def _first_end() -> c.Rule:
+    number = c.whole(0)
+    return c.Rule(
+        lambda v: (
+            isinstance(v, tuple)
+            and len(v) == 2
+            and all(map(number.accepts, v))
+            and v[0] < v[1]
+        ),
+        "(first, end) with 0 <= first < end",
+    )
+
+
 def _range(at_most: float = math.inf) -> c.Rule:
     number = c.number(above=0, at_most=at_most)
     most = f", at most {at_most}" if math.isfinite(at_most) else ""
@@ -189,6 +210,9 @@ RULES = {
     "data.test_patients": _names(),
     "data.match": c.one_of("position", "index"),
     "data.name_pattern": _name_pattern(),
+    "data.sample_slices": _first_end(),
+    "data.sample_val": _slice_numbers(),
+    "data.sample_test": _slice_numbers(),
     "data.phantom_size": c.whole(32, 4096),
     "data.phantom_patients": _sizes(3, 1),
     "data.phantom_slices": c.whole(1, 512),

@@ -262,9 +262,12 @@ def _simulated_pairs(config: ConfigDict) -> Builder:
 
 
 def _sample_ct(config: ConfigDict) -> Builder:
+    data = config.data
     pairs = simulated_pairs_config(
         "sample_ct",
-        slices=LUNG_SLICES,
+        slices=tuple(data.sample_slices),
+        val_slices=data.sample_val,
+        test_slices=data.sample_test,
         deal=settings.deal(config),
         noise=settings.dose_params(config),
         seed=config.seed,

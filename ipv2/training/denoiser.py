@@ -113,7 +113,8 @@ class Regression:
         del rngs
         output, changed = self.model.apply(variables, x, train=True, mutable=MUTABLE)
         counts = None if weight is None else _centre(weight)
-        return self.loss(cast(Array, output), _centre(y), counts), changed
+        loss = self.loss(cast(Array, output), _centre(y), counts, _centre(x))
+        return loss, changed
 
     def denoise(self, variables: PyTree, x: Stack) -> Image:
         """Returns the network's output."""

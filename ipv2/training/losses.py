@@ -1,7 +1,8 @@
 """Training losses in network units, one number per batch.
 
 They average over every pixel of every image. A `weight` of 0 ... 1 per pixel multiplies
-the difference first, so that pixels of weight 0 do not count. Shapes must agree
+the difference first, so that pixels of weight 0 do not count. `noisy`, the network's
+input, is read by `relative_squared_error` alone. Shapes must agree
 exactly: a target of shape (n, h, w) with a prediction of (n, h, w, 1) would broadcast
 to (n, h, w, w), and training would silently use nonsense.
 """
@@ -17,12 +18,14 @@ from jaxtyping import Array, Float
 _ONE_HU = 1e-3
 
 Weight = Float[Array, "*weight_shape"] | None
+Noisy = Float[Array, "*noisy_shape"] | None
 
 
 def mean_squared_error(
     prediction: Float[Array, "*shape"],
     target: Float[Array, "*target_shape"],
     weight: Weight = None,
+    noisy: Noisy = None,
 ) -> Float[Array, ""]:
     """mean((prediction - target)^2), in float32.
 
@@ -31,6 +34,7 @@ def mean_squared_error(
     Raises:
       ValueError: If the shapes differ in any way.
     """
+    del noisy
     return jnp.mean(jnp.square(_difference(prediction, target, weight)))
 
 
@@ -38,6 +42,7 @@ def mean_absolute_error(
     prediction: Float[Array, "*shape"],
     target: Float[Array, "*target_shape"],
     weight: Weight = None,
+    noisy: Noisy = None,
 ) -> Float[Array, ""]:
     """mean(|prediction - target|), in float32.
 
@@ -46,6 +51,7 @@ def mean_absolute_error(
     Raises:
       ValueError: If the shapes differ in any way.
     """
+    del noisy
     difference = _difference(prediction, target, weight)
     # JAX's gradient of |0| is 1, which would push pixels that already agree.
     return jnp.mean(difference * lax.stop_gradient(jnp.sign(difference)))
@@ -55,6 +61,7 @@ def mean_log_squared_error(
     prediction: Float[Array, "n *shape"],
     target: Float[Array, "n *target_shape"],
     weight: Weight = None,
+    noisy: Noisy = None,
 ) -> Float[Array, ""]:
     """Mean over images of ln(mean((prediction - target)^2) + (1 HU)^2).
 
@@ -65,23 +72,47 @@ def mean_log_squared_error(
     Raises:
       ValueError: If the shapes differ in any way.
     """
-    squared = jnp.square(_difference(prediction, target, weight))
-    error = jnp.mean(squared, axis=tuple(range(1, squared.ndim)))
+    del noisy
+    error = _mean_squares(_difference(prediction, target, weight))
     return jnp.mean(jnp.log(error + _ONE_HU**2))
 
 
-Loss = Callable[[Array, Array, Weight], Array]
+def relative_squared_error(
+    prediction: Float[Array, "n *shape"],
+    target: Float[Array, "n *target_shape"],
+    weight: Weight = None,
+    noisy: Noisy = None,
+) -> Float[Array, ""]:
+    """Mean over images of mean((prediction - target)^2) over that of the input.
+
+    That is mean((noisy - target)^2) + (1 HU)^2. Every noise level counts alike, as in
+    `mean_log_squared_error`, whose scale depends on the prediction's own error, so that
+    it favours the images of a kind that are easy. This scale does not, so the best
+    prediction is the mean of all targets that the input could have.
+
+    Raises:
+      ValueError: If the shapes differ in any way, or `noisy` is missing.
+    """
+    if noisy is None:
+        raise ValueError("relative_mse compares with the input: noisy is missing")
+    error = _mean_squares(_difference(prediction, target, weight))
+    before = _mean_squares(_difference(noisy, target, weight))
+    return jnp.mean(error / (before + _ONE_HU**2))
+
+
+Loss = Callable[[Array, Array, Weight, Noisy], Array]
 LOSSES: Mapping[str, Loss] = MappingProxyType(
     {
         "mse": mean_squared_error,
         "l1": mean_absolute_error,
         "log_mse": mean_log_squared_error,
+        "relative_mse": relative_squared_error,
     }
 )
 
 
 def create_loss(name: str) -> Loss:
-    """Returns the loss called `name`: 'mse', 'l1' or 'log_mse'.
+    """Returns the loss called `name`, one of `LOSSES`.
 
     Raises:
       ValueError: No loss has that name.
@@ -89,6 +120,11 @@ def create_loss(name: str) -> Loss:
     if name not in LOSSES:
         raise ValueError(f"no loss is called {name!r}; accepted: {sorted(LOSSES)}")
     return LOSSES[name]
+
+
+def _mean_squares(difference: Float[Array, "n *shape"]) -> Float[Array, " n"]:
+    """The mean of the squares of each image."""
+    return jnp.mean(jnp.square(difference), axis=tuple(range(1, difference.ndim)))
 
 
 def _difference(prediction: Array, target: Array, weight: Weight) -> Array:

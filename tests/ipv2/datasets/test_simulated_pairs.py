@@ -16,6 +16,7 @@ from ipv2.datasets.simulated_pairs import (
     SimulatedPairs,
     SimulatedPairsConfig,
     fingerprint,
+    runs,
     simulated_pairs_config,
     slabs,
 )
@@ -238,9 +239,27 @@ def test_slabs_cover_the_slices(count, fractions, gap, expected):
     assert [(part.start, part.stop) for part in result.values()] == expected
 
 
+def test_named_slices_are_held_out_with_gaps_around_them():
+    found = runs(range(2, 20), {"val": (6,), "test": (12, 11, 17)}, 1)
+    assert found == {
+        "train": [range(2, 5), range(8, 10), range(14, 16), range(19, 20)],
+        "val": [range(6, 7)],
+        "test": [range(11, 13), range(17, 18)],
+    }
+    assert runs(range(4), {"val": (), "test": (3,)}, 0) == {
+        "train": [range(3)],
+        "test": [range(3, 4)],
+    }
+    with pytest.raises(UserError, match=r"got \[20\], accepted: 2 to 19"):
+        runs(range(2, 20), {"test": (20,)}, 1)
+    with pytest.raises(UserError, match="none is left for training"):
+        runs(range(2, 5), {"test": (3,)}, 2)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"val_slices": (3,), "test_slices": (2, 3)}, r"\[3\] are in both"),
         ({"slices": (4, 2)}, "first < end"),
         ({"gap_slices": -1}, "gap_slices = -1"),
         ({"lung_mm": 99}, "lung_mm = 99"),

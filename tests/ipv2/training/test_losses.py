@@ -40,13 +40,31 @@ def test_the_logarithm_is_that_of_each_image():
     np.testing.assert_allclose(gradient, [[0, -0.5], [1, 0]], rtol=1e-5)
 
 
+def test_the_relative_error_is_that_of_each_image_over_its_noise():
+    loss = create_loss("relative_mse")
+    noisy = TARGET + jnp.asarray([[2.0, 2.0], [10.0, 0.0]])
+    one = 1e-6
+    expected = np.mean([(4 / 2) / (4 + one), (1 / 2) / (50 + one)])
+    assert float(loss(PREDICTION, TARGET, None, noisy)) == pytest.approx(expected)
+    # All input is as good as nothing, and the scale is no function of the prediction.
+    assert float(loss(noisy, TARGET, None, noisy)) == pytest.approx(1, abs=1e-6)
+    gradient = jax.grad(loss)(PREDICTION, TARGET, None, noisy)
+    np.testing.assert_allclose(gradient, [[0, -0.25], [0.01, 0]], rtol=1e-5)
+    with pytest.raises(ValueError, match="noisy is missing"):
+        loss(PREDICTION, TARGET)
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_pixel_of_weight_zero_does_not_count(name):
-    loss = create_loss(name)
+    noisy = jnp.full((2, 2), 5.0)
+
+    def loss(prediction, target, weight):
+        return create_loss(name)(prediction, target, weight, noisy)
+
     weight = jnp.asarray([[1.0, 0.0], [1.0, 1.0]])
     changed = TARGET.at[0, 1].set(99.0)
     assert float(loss(PREDICTION, changed, weight)) == float(
-        loss(PREDICTION, TARGET.at[0, 1].set(1.0))
+        loss(PREDICTION, TARGET, weight)
     )
     assert jax.grad(loss)(PREDICTION, changed, weight)[0, 1] == 0
     with pytest.raises(ValueError, match="weight must have one shape"):
@@ -69,7 +87,6 @@ def test_loss_of_bfloat16_is_averaged_in_float32(loss):
 
 
 def test_create_loss_names_what_is_accepted():
-    with pytest.raises(
-        ValueError, match=r"'huber'; accepted: \['l1', 'log_mse', 'mse'\]"
-    ):
+    accepted = r"accepted: \['l1', 'log_mse', 'mse', 'relative_mse'\]"
+    with pytest.raises(ValueError, match=f"'huber'; {accepted}"):
         create_loss("huber")
