@@ -29,7 +29,7 @@ DRAWN = {
     "cutoff_range": (0.0, 0.0),
     "current_range": (0.0, 0.0),  # of a slice, over the series' mean
     # Dose of the noise that `simulated` adds to its targets, for images without
-    # noise; 0: targets are the images.
+    # noise; 0: targets are the images. One for each of `train.shrink`.
     "target_dose": (0.0,),
 }
 
@@ -127,7 +127,7 @@ DEFAULTS = {
     "train": {
         "duration": "200 epochs",  # or "5000 steps"
         "batch_size": 8,  # patches a step, over all devices
-        "loss": "mse",  # mse, l1
+        "loss": "mse",  # mse, l1, log_mse
         "patch": 64,  # pixels
         "patches_per_slice": 4,
         "shrink": (1,),  # simulated: means of n x n pixels; steps take these n in turn

@@ -12,7 +12,7 @@ chest CT, and a few slices of the phantom. docs/denoising.md says what each brin
 
 Variants, joined by commas: `smoke` takes seconds.
 
-Hardware and time: about 50 minutes on two CPU cores.
+Hardware and time: 40 minutes on two CPU cores, with other work beside it.
 """
 
 from common.config import ConfigDict

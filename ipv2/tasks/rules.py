@@ -17,9 +17,9 @@ from ipv2.training.flow import SAMPLERS
 from ipv2.training.losses import LOSSES
 
 DATASETS = ("sample_ct", "phantom")
-# What images are measured against, see `references`.
 # The value of `denoise.model` for the network in `weights`.
 SHIPPED = "shipped"
+# What images are measured against, see `references`.
 LABELS = ("truth", "gt", "v1", "v2")
 PAIR_VERSIONS = ("none", *VERSIONS, "registered", "simulated", "gated", "weighted")
 

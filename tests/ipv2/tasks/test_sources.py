@@ -69,6 +69,21 @@ def test_physical_noise_needs_the_size_of_a_pixel(tmp_path):
         assert len(open_sources(other).train) > 0
 
 
+def test_steps_take_the_sizes_in_turn():
+    lq = np.arange(60, dtype=np.float32).reshape(1, 6, 10)
+    record = {"lq": lq, "gt": lq + 1, "spacing_mm": np.float32([0.5, 0.5])}
+    made = training_record(lq.shape, (1, 2, 4), slices=2)
+    for draw, n in enumerate((1, 1, 2, 2, 4, 4, 1, 1)):
+        found = made(record | {"draw": np.uint32(draw)})
+        rows, columns = 6 // n, 10 // n
+        for key in ("lq", "gt"):
+            blocks = record[key][0, : rows * n, : columns * n]
+            blocks = blocks.reshape(rows, n, columns, n).mean(axis=(1, 3))
+            np.testing.assert_allclose(found[key][0], blocks, rtol=1e-6)
+        np.testing.assert_array_equal(found["spacing_mm"], np.float32([0.5, 0.5]) * n)
+        assert found["draw"] == draw
+
+
 def test_those_of_unknown_pixel_size_are_left_out_among_others(root, tmp_path, caplog):
     write_png(root, "E")
     changes = {"data__window": (-600.0, 1500.0), "data__test_patients": ("A",)}
