@@ -31,7 +31,7 @@ from acq.tasks.settings import TaskSettings
 from acq.tasks.tables import format_results
 from acq.teacher.evaluation import TeacherEvaluation
 from acq.training.step_parts import QuantizeState
-from common.html_report import curves_png, write_report
+from common.report.html_report import curves_png, write_report
 from common.results import write_results
 from common.typing import PyTree
 

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from common.report import format_table
+from common.text_table import format_table
 
 ROW_NAMES = {
     "noise": "rounded, ranges from noise",

@@ -22,7 +22,7 @@ from common.config import ConfigDict, as_json
 from common.devices import is_first_process
 from common.errors import UserError
 from common.files import write_atomically
-from common.html_report import write_report
+from common.report.html_report import write_report
 from common.results import finished_results, write_results
 from common.run import Run
 from ipv2.inference.trained import load_trained

@@ -18,7 +18,7 @@ from common.config import ConfigDict
 from common.devices import is_first_process
 from common.errors import UserError
 from common.files import write_atomically
-from common.report import format_table
+from common.text_table import format_table
 from common.workdir import hold_workdir
 from ipv2.measures.intervals import Summary, resampled_groups, summarise
 from ipv2.tasks.result_files import IDENTITY, SCHEMA_VERSION, leaves

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from common.report import format_table
+from common.text_table import format_table
 from ipv2.tasks.table_rows import sample_text, wrapped
 
 

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from common.report import format_table
+from common.text_table import format_table
 
 _WIDTH = 120
 # (heading, where in an image's numbers, digits)

@@ -6,7 +6,7 @@ A row is an image: the input, a filter's, or a network's output.
 from collections.abc import Mapping
 from typing import Any
 
-from common.report import format_table
+from common.text_table import format_table
 from ipv2.measures.metrics import REGIONS, WINDOWS
 from ipv2.measures.summary import image_names
 from ipv2.measures.tissues import TISSUES

@@ -24,9 +24,9 @@ from common.devices import (
     wait_for_all,
 )
 from common.errors import UserError
-from common.html_report import curves_png, write_report
 from common.loop import Plan, fit
 from common.pipeline import Source, train_batches
+from common.report.html_report import curves_png, write_report
 from common.results import write_results
 from common.run import Run
 from common.typing import Metrics, PyTree

@@ -24,7 +24,7 @@ from acq.accuracy import (
     predict,
 )
 from acq.export import load_quantized
-from common.report import format_table
+from common.text_table import format_table
 from tests.benchmarks.shared.arguments import create_parser, parse
 from tests.benchmarks.shared.stand_ins import write_images, write_quantized
 

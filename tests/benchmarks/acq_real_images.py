@@ -49,7 +49,7 @@ from acq.training.losses import attention_cosine, entropy
 from acq.training.train_step import make_quantize_step
 from common.devices import pmap_frozen_step, replicate, shard_batch, to_host
 from common.progress import Progress
-from common.report import format_table
+from common.text_table import format_table
 from common.typing import PyTree
 from configs.acq_r20_cifar10 import get_config
 from tests.benchmarks.shared.arguments import create_parser, parse

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from acq.tasks.tables import ROW_NAMES, format_runs
-from common.report import format_table
+from common.text_table import format_table
 from tests.benchmarks.shared.arguments import create_parser, parse
 from tests.benchmarks.shared.stand_ins import write_images, write_weights
 

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from common.checkpoint import load_manifest, load_variables
 from common.config import ConfigDict
 from common.errors import UserError
-from common.report import format_table
+from common.text_table import format_table
 from ipv2.measures.metrics import WINDOWS
 from ipv2.models import FLOWS
 from ipv2.tasks import settings

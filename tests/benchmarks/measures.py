@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from common.report import format_table
+from common.text_table import format_table
 from ipv2 import phantom
 from ipv2.kernels.smoothing import gaussian
 from ipv2.measures.contour import contour_displacement_px

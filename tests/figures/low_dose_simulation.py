@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from common.dataset import load_split
-from common.report import format_table
+from common.text_table import format_table
 from ipv2.calibration import Calibration, calibrate
 from ipv2.datasets.sample_ct import SampleCt
 from ipv2.kernels.photon_noise import DoseParams, scan_geometry, simulate_low_dose

@@ -6,7 +6,7 @@ import numpy as np
 import PIL.Image
 from matplotlib.figure import Figure
 
-from common.html_report import curves_png, write_report
+from common.report.html_report import curves_png, write_report
 
 
 def test_a_page_holds_its_texts_and_pictures(tmp_path):
@@ -48,6 +48,6 @@ def test_percentages_are_drawn_on_a_linear_axis(tmp_path, monkeypatch):
             drawn.extend((a.get_title(), a.get_yscale()) for a in self.axes)
             super().savefig(*args, **kwargs)
 
-    monkeypatch.setattr("common.html_report.Figure", Seen)
+    monkeypatch.setattr("common.report.html_report.Figure", Seen)
     curves_png(path, ("loss", "val/top1"), linear=("val/top1",))
     assert drawn == [("loss", "log"), ("val/top1", "linear")]

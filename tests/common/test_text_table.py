@@ -1,6 +1,6 @@
 import pytest
 
-from common.report import format_table
+from common.text_table import format_table
 
 
 def test_table_aligns_text_left_and_numbers_right():

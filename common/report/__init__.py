@@ -1,0 +1,1 @@
+"""A run on one page: `parts` says what it consists of, `page` renders it."""
