@@ -23,7 +23,7 @@ from ipv2.measures.evaluation import (
 from ipv2.measures.filters import check_filters
 from ipv2.measures.metrics import WINDOWS
 from ipv2.measures.perceptual import LDCT_BENCHMARK
-from ipv2.measures.summary import slice_numbers, summary_block
+from ipv2.measures.summary import mean_spectra, slice_numbers, summary_block
 from ipv2.tasks.check import check_config
 from ipv2.tasks.detail import measure_detail, require_single_slices
 from ipv2.tasks.distances import check_features, measure_distances
@@ -226,6 +226,8 @@ def _measured_dataset(
         "noise": NOISE_DESCRIPTIONS[reference.aligned],
         **summary_block(measured.reference, patients),
     }
+    if measured.spectra:
+        block["error_nps"] = mean_spectra(measured.spectra)
     if full and config.evaluate.features:
         batches = prepared_batches(records([]), batch_size, prepare)
         names = config.evaluate.features
