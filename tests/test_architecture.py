@@ -39,6 +39,7 @@ ALLOWED = {
     },
     "ipv2/purification": {"ipv2.kernels", "ipv2.purification"},
     "ipv2/measures": {"common", "ipv2.kernels", "ipv2.measures"},
+    "ipv2/report": {"common", "ipv2.measures", "ipv2.report"},
     "ipv2/phantom": {"ipv2.phantom"},
     "ipv2/jobs": {"common", "ipv2.ct_io", "ipv2.jobs"},
     "ipv2/training/losses.py": {"ipv2.kernels"},

@@ -72,6 +72,8 @@ def test_frequencies_are_those_of_the_spectrum():
     numbers = error_frequencies(jnp.asarray(noise), body, pixel)
     found = error_spectrum(jnp.asarray(noise), body, pixel)
     frequency, power = (np.asarray(found[key])[0] for key in found)
-    assert frequency[np.argmax(power)] == pytest.approx(float(numbers["peak_per_mm"][0]))
+    assert frequency[np.argmax(power)] == pytest.approx(
+        float(numbers["peak_per_mm"][0])
+    )
     mean = power @ frequency**2 / (power @ frequency)
     assert mean == pytest.approx(float(numbers["mean_per_mm"][0]), rel=1e-5)
