@@ -22,41 +22,29 @@ from common.config import ConfigDict, as_json
 from common.devices import is_first_process
 from common.errors import UserError
 from common.files import write_atomically
-from common.report.html_report import write_report
 from common.results import finished_results, write_results
 from common.run import Run
 from ipv2.inference.trained import load_trained
-from ipv2.measures.evaluation import prepared_slices
+from ipv2.measures.evaluation import network_output, prepared_slices
 from ipv2.measures.filters import check_filters
 from ipv2.tasks import settings
 from ipv2.tasks.check import check_config
 from ipv2.tasks.compare_runs import compare_runs
 from ipv2.tasks.distances import check_features
 from ipv2.tasks.evaluate import References, evaluate_export, evaluate_filters
+from ipv2.tasks.facts import CAPTIONS
 from ipv2.tasks.figure import save_comparison
+from ipv2.tasks.pages import write_comparison_page
 from ipv2.tasks.references import KEYS, Reference, preparation, references_of
 from ipv2.tasks.result_files import write_files
 from ipv2.tasks.run_data import hold_data, refuse_other_data
-from ipv2.tasks.sources import Joined, open_sources
+from ipv2.tasks.sources import Joined, Sources, open_sources
 from ipv2.tasks.tables import format_comparison, format_grid, has_places
 from ipv2.tasks.train import is_measured, train
+from ipv2.tasks.views import Shown
 from ipv2.training.denoiser import make_denoise
 from ipv2.training.stacks import Stacks
 
-# What tables and pictures call the pairs.
-_CAPTIONS = {
-    "none": "pairs as they are",
-    "v1": "IPv1",
-    "v2": "IPv2",
-    "no_background": "IPv2 - Background",
-    "no_add": "IPv2 - Add noise",
-    "no_remove": "IPv2 - Remove noise",
-    "aligned": "IPv2, aligned",
-    "registered": "registered",
-    "simulated": "simulated",
-    "gated": "gated",
-    "weighted": "weighted",
-}
 # As of a training, but `config.compare` decides which trainings are compared.
 _FREE_TO_CHANGE = tuple(key for key in settings.FREE_TO_CHANGE if key != "compare")
 # The config and the results of every training, by network and by pairs.
@@ -106,7 +94,7 @@ def compare(config: ConfigDict, workdir: Path) -> None:
         filters = evaluate_filters(sources, config, references)
         runs = _with_filters(runs, filters, grid, config)
         if is_first_process():
-            _write_outputs(config, grid, runs, references, workdir)
+            _write_outputs(config, grid, runs, sources, references, workdir)
 
 
 def _train_all(grid: Grid, workdir: Path) -> Runs:
@@ -115,7 +103,7 @@ def _train_all(grid: Grid, workdir: Path) -> Runs:
     for model, by_pair in grid.items():
         runs[model] = {}
         for pair in by_pair:
-            logging.info("%s, %s", model, _CAPTIONS.get(pair, pair))
+            logging.info("%s, %s", model, CAPTIONS.get(pair, pair))
             runs[model][pair] = _train_one(by_pair, pair, workdir / model)
     return runs
 
@@ -230,13 +218,18 @@ def _same_training(a: ConfigDict, b: ConfigDict) -> bool:
 
 
 def _write_outputs(
-    config: ConfigDict, grid: Grid, runs: Runs, references: References, workdir: Path
+    config: ConfigDict,
+    grid: Grid,
+    runs: Runs,
+    sources: Sources,
+    references: References,
+    workdir: Path,
 ) -> None:
-    """Writes tables, pictures and results."""
+    """Writes tables, pictures, the page and results."""
     tables, full_tables = (
         {
             model: format_comparison(
-                {_CAPTIONS.get(pair, pair): run for pair, run in by_pair.items()},
+                {CAPTIONS.get(pair, pair): run for pair, run in by_pair.items()},
                 title="trained on",
                 full=full,
             )
@@ -246,7 +239,7 @@ def _write_outputs(
     )
     aligned = all(has_places(run) for by in runs.values() for run in by.values())
     if config.compare.models and aligned:
-        text = format_grid(runs, _CAPTIONS)
+        text = format_grid(runs, CAPTIONS)
     else:
         text = "\n\n".join(tables.values())
     print(f"\n{text}")
@@ -258,27 +251,86 @@ def _write_outputs(
         {(model, p): run for model, by in runs.items() for p, run in by.items()},
         ("network", "pairs"),
     )
-    pictures = {}
     for model, by_pair in grid.items():
-        picture = workdir / model / "comparison.png"
-        draw(by_pair, references, workdir / model, picture)
-        pictures[f"{model}, a test slice"] = picture.read_bytes()
-    write_report(
-        workdir / "report.html",
-        title=f"{workdir.name}: {', '.join(runs)} on differently composed pairs",
-        texts={
-            "Results": text,
-            **full_tables,
-            "Config": (workdir / "config.json").read_text(encoding="utf-8"),
-        },
-        pictures=pictures,
-    )
+        folder = workdir / model
+        draw(by_pair, sources.held_out, references, folder, folder / "comparison.png")
+    _write_page(config, grid, runs, sources, workdir)
     write_results(workdir, runs)
     print(f"\n{workdir / 'report.html'}")
 
 
+def _write_page(
+    config: ConfigDict, grid: Grid, runs: Runs, sources: Sources, workdir: Path
+) -> None:
+    """Writes the page of all trainings."""
+    several = len(grid) > 1
+    folders = {
+        _run_name(model, pair, several): workdir / model / pair
+        for model, by_pair in grid.items()
+        for pair in by_pair
+    }
+    train = config.train
+    write_comparison_page(
+        workdir / "report.html",
+        {
+            _run_name(model, pair, several): run
+            for model, by_pair in runs.items()
+            for pair, run in by_pair.items()
+        },
+        config=config,
+        sources=sources,
+        shown=[
+            _shown(by_pair, runs[model], sources, workdir / model, several)
+            for model, by_pair in grid.items()
+        ],
+        told={
+            "Networks": ", ".join(grid),
+            "Pairs": ", ".join(CAPTIONS.get(one, one) for one in config.compare.pairs),
+            "Training": f"{train.duration} each, of {train.batch_size} patches of "
+            f"{train.patch} pixels",
+        },
+        title=f"{workdir.name}: {', '.join(grid)} on differently composed pairs",
+        metrics={name: folder / "metrics.jsonl" for name, folder in folders.items()},
+    )
+
+
+def _run_name(model: str, pair: str, several: bool) -> str:
+    """Returns what the page calls a training."""
+    caption = CAPTIONS.get(pair, pair)
+    return f"{model}, {caption}" if several else caption
+
+
+def _shown(
+    by_pair: Mapping[str, ConfigDict],
+    runs: Mapping[str, dict[str, Any]],
+    sources: Sources,
+    folder: Path,
+    several: bool,
+) -> Shown:
+    """Returns the outputs of a network's trainings."""
+    denoiser = settings.denoiser(next(iter(by_pair.values())))
+    # Trainings that differ in the label alone have one export.
+    trained = [pair for pair in by_pair if (folder / pair / "export").exists()]
+    makers = {
+        _run_name(folder.name, pair, several): network_output(
+            make_denoise(denoiser), load_trained(folder / pair / "export").variables
+        )
+        for pair in trained
+    }
+    return Shown(
+        name=folder.name if several else "",
+        runs={_run_name(folder.name, pair, several): runs[pair] for pair in trained},
+        source=sources.held_out,
+        channels=denoiser.slices,
+        make_outputs=lambda batch: {
+            name: make(batch)["output"] for name, make in makers.items()
+        },
+    )
+
+
 def draw(
     by_pair: Mapping[str, ConfigDict],
+    test: Joined,
     references: References,
     folder: Path,
     path: Path,
@@ -287,13 +339,13 @@ def draw(
 
     Args:
       by_pair: the configs of the trainings of one network, by their pairs.
+      test: the slices held out.
       references: of each data set.
       folder: the folder of these trainings; each has an export there.
       path: where to write the PNG.
     """
     config = next(iter(by_pair.values()))
     denoiser = settings.denoiser(config)
-    test = open_sources(config).held_out
     # The slices of one data set are images of one kind; those of several may not be.
     dataset = next(iter(test.places_by_dataset()))
     label = references[dataset].label
@@ -307,7 +359,7 @@ def draw(
         export = folder / pair / "export"
         if export.exists():  # trainings that differ in the label alone have none
             variables = load_trained(export).variables
-            images[_CAPTIONS.get(pair, pair)] = np.asarray(denoise(variables, stack)[0])
+            images[CAPTIONS.get(pair, pair)] = np.asarray(denoise(variables, stack)[0])
     if "label" in chosen:
         images["IPv2's test label"] = chosen["label"]
     images[label] = chosen["reference"]

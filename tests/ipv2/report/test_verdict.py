@@ -5,7 +5,14 @@ import pytest
 from ipv2.report.numbers import dataset_numbers, joined_numbers
 from ipv2.report.verdict import paired_verdict, verdict
 from ipv2.tasks.compare_runs import differences_of
-from tests.ipv2.report.made import NOTHING, dataset, numbers, of_psnr, results, undefined
+from tests.ipv2.report.made import (
+    NOTHING,
+    dataset,
+    numbers,
+    of_psnr,
+    results,
+    undefined,
+)
 
 PATIENTS = [*"abcdef"]
 INPUT = [20.0, 21.0, 22.0, 23.0, 24.0, 25.0]
@@ -17,9 +24,7 @@ def said(found, network="cnn10", **doses):
 
 def plus(values, *differences):
     """The values, with these differences in turn."""
-    return [
-        value + differences[i % len(differences)] for i, value in enumerate(values)
-    ]
+    return [value + differences[i % len(differences)] for i, value in enumerate(values)]
 
 
 def test_a_network_that_beats_filter_and_input():
@@ -94,9 +99,7 @@ def test_slices_of_one_patient_say_nothing_of_others():
     ],
 )
 def test_few_patients_or_slices_allow_no_conclusion(patients, ending):
-    found = of_psnr(
-        patients=[*patients], input=INPUT[:3], output=plus(INPUT[:3], 1.0)
-    )
+    found = of_psnr(patients=[*patients], input=INPUT[:3], output=plus(INPUT[:3], 1.0))
     text = said(found)
     assert "better than the input by 1.00 dB" in text and text.endswith(ending)
 
