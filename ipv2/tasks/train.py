@@ -353,7 +353,7 @@ def _write_page(
         network=config.model.name,
         told={
             "Network": facts.network_words(config, variables),
-            "Pairs": facts.pairs_words(config.purify),
+            "Pairs": facts.pairs_words(as_json(config)["purify"]),
             "Training": f"{results['steps']:,} steps of {train.batch_size} patches of "
             f"{train.patch} pixels, loss {train.loss}, rate "
             f"{config.optimizer.learning_rate:g} ({config.optimizer.schedule})",

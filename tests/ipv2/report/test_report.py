@@ -5,7 +5,6 @@ import json
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
-import pytest
 
 from common.report.parts import Estimate, Plot, Table, Text, Viewer
 from ipv2.report.about import About
@@ -61,7 +60,7 @@ def checked(report):
     """The report, whose drawings are well-formed, and whose columns are explained."""
     for plot in parts(report, Plot):
         assert ElementTree.fromstring(plot.svg).tag.endswith("svg")
-        assert "nan" not in plot.svg.lower().replace("nanometer", "")
+        assert "nan" not in plot.svg.lower()
     explained = {one.name for one in report.glossary}
     for table in [report.headline, *parts(report, Table)]:
         assert {one.measure for one in table.columns} - {""} <= explained
@@ -280,12 +279,8 @@ def test_viewed_slices_come_first_and_have_profiles_across_edges():
     assert "mm from the edge" in plot.svg and "output" in plot.svg
 
 
-@pytest.mark.parametrize("size", [32, 64])
-def test_small_or_constant_slices_have_no_profiles(size):
+def test_small_and_constant_slices_have_no_profiles():
     found = full()
-    one = _seen(0, "only slice", size)
-    report = checked(run_report(found, ABOUT, [view(found, [one])]))
-    assert not [one for one in parts(report, Plot) if "Profiles" in one.title]
     flat = np.full((128, 128), -1000.0)
     constant = SeenSlice(
         index=0,
@@ -295,8 +290,9 @@ def test_small_or_constant_slices_have_no_profiles(size):
         lung=np.zeros(flat.shape, bool),
         pixel_mm=None,
     )
-    report = checked(run_report(found, ABOUT, [view(found, [constant])]))
-    assert not [one for one in parts(report, Plot) if "Profiles" in one.title]
+    for one in (_seen(0, "only slice", 64), constant):
+        report = checked(run_report(found, ABOUT, [view(found, [one])]))
+        assert not [one for one in parts(report, Plot) if "Profiles" in one.title]
 
 
 def test_runs_share_input_and_filters_and_have_an_output_each():

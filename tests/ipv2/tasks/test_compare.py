@@ -174,3 +174,6 @@ def test_ipv2_helps_on_the_phantom(tmp_path):
             assert noise[1] < 0.96 * noise[0], (model, region, noise)
         assert (tmp_path / "zoo" / model / "comparison.png").stat().st_size > 10_000
         assert f"{v2['psnr_db']['lung']:.2f}" in done.stdout
+    page = tmp_path / "zoo" / "report.html"
+    assert page.stat().st_size < 15e6
+    assert "the best of 3 by these numbers" in page.read_text()
