@@ -85,7 +85,7 @@ def smoke(folder: Path) -> list[str]:
     )
     return [
         *(f"--weights={weights}", f"--images={images}", f"--folder={folder}"),
-        *("--seeds=1", "--methods=acq", "--bits", "3", "4", "--set", *changes),
+        *("--seeds=1", "--methods=acq", "--bits", "4", "--set", *changes),
     ]
 
 
