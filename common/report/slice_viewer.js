@@ -559,12 +559,8 @@
       );
       this.windowText = element("p", { class: "print-only" });
       this.root.replaceChildren(
-        element("div", { class: "bar" }, [
-          this.sliceControls(),
-          this.windowControls(),
-          this.modeControls(),
-        ]),
-        element("div", { class: "line" }, [this.title, this.readout]),
+        element("div", { class: "line" }, [this.sliceControls(), this.title, this.readout]),
+        element("div", { class: "bar" }, [this.windowControls(), this.modeControls()]),
         this.windowText,
         this.problem,
         this.area,

@@ -57,8 +57,7 @@ class Glossary:
 def table_html(table: Table, glossary: Glossary, *, heading: str = "h3") -> str:
     """Returns a table with its title, a button that copies it, and its notes.
 
-    A row that has no cells in common with another column sorts last. Numbers keep all
-    their digits in the attribute `data-value`.
+    Numbers keep all their digits in the attribute `data-value`.
 
     Args:
       table: with any number of rows.
@@ -99,12 +98,15 @@ def table_html(table: Table, glossary: Glossary, *, heading: str = "h3") -> str:
 def _head(column: Column, is_text: bool, glossary: Glossary) -> str:
     title = escape(column.title)
     shown = glossary.linked(column.title, column.measure) if column.measure else title
-    kind = "" if is_text else ' class="number"'
-    return (
-        f'<th scope="col" aria-sort="none"{kind}><span class="title">{shown}</span>'
+    label = f'<span class="title">{shown}</span>'
+    button = (
         f'<button type="button" class="sort" aria-label="Sort by {title}"></button>'
-        "</th>"
     )
+    # The title ends where the numbers end.
+    kind, content = (
+        ("", label + button) if is_text else (' class="number"', button + label)
+    )
+    return f'<th scope="col" aria-sort="none"{kind}>{content}</th>'
 
 
 def _cell(
@@ -164,7 +166,7 @@ def _interval(cell: Estimate, column: Column) -> str:
 
 def _exact_interval(cell: Estimate) -> str:
     """Returns attributes with what an estimate has beside its mean."""
-    texts = []
+    texts: list[str] = []
     if cell.low is not None and cell.high is not None and _has_interval(cell):
         texts += [f' data-low="{_exact(cell.low)}" data-high="{_exact(cell.high)}"']
     if cell.n is not None:

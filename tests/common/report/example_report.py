@@ -81,7 +81,7 @@ def viewed_slice(side, number, role):
 def viewer(side=512):
     roles = ("worst", "median", "best")
     return Viewer(
-        title="Slices",
+        title="Worst, median and best slice",
         slices=[viewed_slice(side, number, role) for number, role in enumerate(roles)],
         note="Ordered by the PSNR of the network in the lung, worst first.",
     )
