@@ -652,6 +652,7 @@
 
     place(slice, images) {
       for (const panel of this.panels) panel.stage.observer.disconnect();
+      this.problem.hidden = true;
       this.images = images;
       this.reference = images.find((image) => image.name === slice.reference);
       const render = () => this.render();

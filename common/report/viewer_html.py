@@ -5,6 +5,9 @@ import json
 from collections.abc import Sequence
 from html import escape
 
+import numpy as np
+from jaxtyping import Int16
+
 from common.report.hu_images import packed
 from common.report.parts import ViewedSlice, Viewer
 
@@ -132,6 +135,6 @@ def _packed_slice(viewed: ViewedSlice) -> PackedSlice:
     )
 
 
-def _image(image) -> str:
+def _image(image: Int16[np.ndarray, "h w"]) -> str:
     kind = "application/octet-stream;base64"
     return f'<script class="image" type="{kind}">{packed(image)}</script>\n'

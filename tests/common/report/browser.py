@@ -108,7 +108,10 @@ class Browser:
         return found
 
     def click(self, text):
-        self.button(text).click()
+        button = self.button(text)
+        # Selenium would scroll it only to the edge, under the navigation.
+        self.js("arguments[0].scrollIntoView({block: 'center'})", button)
+        button.click()
         self.settle()
 
     def box(self, selector):
