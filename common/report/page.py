@@ -7,7 +7,6 @@ its images. The policy in its head forbids the browser to load anything else.
 import base64
 from collections.abc import Mapping, Sequence
 from html import escape
-from importlib import resources
 from pathlib import Path
 
 from absl import logging
@@ -114,7 +113,7 @@ def _document(report: Report, sections: Sequence[_Packed]) -> str:
 
 
 def _own_file(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
 def _first_screen(report: Report, title: str, glossary: Glossary) -> str:
