@@ -16,12 +16,15 @@ _ROW = 0.2
 _FRAME = 0.9
 """Inches of title and axis of a panel."""
 _THIN, _THICK = 1.5, 6.0
-_FORMS = ("float32", "one byte a code", "packed")
+_FORMS = tuple(
+    zip(("float32", "one byte a code", "packed"), COLOURS, "os^", strict=False)
+)
+"""Name, colour and marker of a size."""
 
 
 def draw_centers(diagnosis: Diagnosis) -> Figure:
     """Returns achieved against requested centres of attention, x and y, with R^2."""
-    figure = Figure(figsize=(WIDTH, 0.6 * WIDTH), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.56 * WIDTH), layout="constrained")
     for k, (axes, name) in enumerate(zip(figure.subplots(1, 2), "xy", strict=True)):
         requested, achieved = diagnosis.requested[:, k], diagnosis.achieved[:, k]
         axes.plot([-1, 1], [-1, 1], color="grey", lw=0.8, label="as requested")
@@ -56,16 +59,17 @@ def draw_ranges(layers: StoredLayers) -> Figure:
 
 def draw_sizes(layers: StoredLayers) -> Figure:
     """Returns the weights' bytes by layer, in three forms on a logarithmic axis."""
-    figure, (axes,) = _panels([1.6 * len(layers.weights)])
-    rows, height = np.arange(len(layers.weights)), 0.27
+    figure, (axes,) = _panels([len(layers.weights)])
     sizes = [
         (one.float_bytes, one.stored_bytes, one.packed_bytes) for one in layers.weights
     ]
-    for k, (form, colour) in enumerate(zip(_FORMS, COLOURS, strict=False)):
+    for k, (form, colour, marker) in enumerate(_FORMS):
         kilobytes = [size[k] / 1000 for size in sizes]
-        axes.barh(rows + (k - 1) * height, kilobytes, height, color=colour, label=form)
+        # No bars: on a logarithmic axis their lengths mean nothing.
+        axes.plot(kilobytes, range(len(sizes)), marker, color=colour, label=form)
     axes.set(xlabel="kB", xscale="log")
-    # Above the panel, where no bar can be.
+    axes.grid(axis="y", lw=0.4)
+    # Above the panel, where no marker can be.
     axes.legend(
         loc="lower left", bbox_to_anchor=(0, 1), ncols=len(_FORMS), fontsize="small"
     )

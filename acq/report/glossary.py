@@ -33,7 +33,7 @@ _SPREAD_GOOD = (
     "stays at one place of each class"
 )
 
-_MEASURES = (
+MEASURES = (
     Measure(
         TOP1,
         "images whose highest logit is that of their label, in %, with Wilson's 95 % "
@@ -176,4 +176,4 @@ def glossary(tables: Iterable[Table], sections: Iterable[Section]) -> list[Measu
     for table in (*tables, *inside):
         named |= {column.measure for column in table.columns}
         named |= {row[0] for row in table.rows}
-    return [measure for measure in _MEASURES if measure.name in named]
+    return [measure for measure in MEASURES if measure.name in named]

@@ -121,7 +121,8 @@ def _in_words(against: Against) -> str:
     if p is not None:
         how = f"paired, McNemar's p {'< 0.0001' if p < 1e-4 else f'= {p:.2g}'}"
     unclear = "" if against.difference.shows else ": no difference shown"
-    return f"{points:+.2f} points (95 % interval {low:+.2f} to {high:+.2f}; {how}{unclear})"
+    interval = f"95 % interval {low:+.2f} to {high:+.2f}"
+    return f"{points:+.2f} points ({interval}; {how}{unclear})"
 
 
 def _difference(
