@@ -28,7 +28,7 @@ def draw_centers(diagnosis: Diagnosis) -> Figure:
     for k, (axes, name) in enumerate(zip(figure.subplots(1, 2), "xy", strict=True)):
         requested, achieved = diagnosis.requested[:, k], diagnosis.achieved[:, k]
         axes.plot([-1, 1], [-1, 1], color="grey", lw=0.8, label="as requested")
-        axes.scatter(requested, achieved, s=9, alpha=0.6, lw=0, color=COLOURS[0])
+        axes.scatter(requested, achieved, s=12, alpha=0.8, lw=0, color=COLOURS[0])
         axes.set(
             xlim=(-1, 1),
             ylim=(-1, 1),
