@@ -85,6 +85,14 @@ ALLOWED = {
         *("acq.classifier", "acq.diagnosis", "acq.export", "acq.kernels", "acq.layers"),
         *("acq.quantization", "acq.samples", "acq.teacher", "acq.training", "common"),
     },
+    "acq/diagnosis": {
+        *("acq.classifier", "acq.diagnosis", "acq.kernels", "acq.samples"),
+        *("acq.training", "common"),
+    },
+    "acq/report": {
+        *("acq.classifier", "acq.diagnosis", "acq.export", "acq.kernels", "acq.layers"),
+        *("acq.report", "common"),
+    },
     "configs": {"common", "configs"},
 }
 

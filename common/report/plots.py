@@ -15,6 +15,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
+from matplotlib.ticker import MaxNLocator
 
 WIDTH = 5.0
 """Inches of a drawing; its text of 10 points has 10 pixels on a screen of 390."""
@@ -84,6 +85,7 @@ def curves(metrics: Path, names: Sequence[str], *, linear: Sequence[str] = ()) -
         positive = bool(points) and all(value > 0 for _, value in points)
         is_log = positive and name not in linear
         axes.set(xlabel="step", title=name, yscale="log" if is_log else "linear")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure_svg(figure)
 
 

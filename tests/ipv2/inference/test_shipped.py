@@ -44,6 +44,7 @@ def test_it_is_small_and_its_card_names_it(network):
     assert 0 < low < high
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dose", [0.02, 0.1])
 def test_it_quiets_noise_and_keeps_hu(network, dose):
     """A chest of ellipses, which it was not trained on."""
@@ -63,6 +64,7 @@ def test_it_quiets_noise_and_keeps_hu(network, dose):
         assert abs(after.mean()) < bias_hu, name
 
 
+@pytest.mark.slow
 def test_the_recipe_denoises_and_the_header_says_with_what(tmp_path, network):
     config = recipe.get_config("smoke")
     config.denoise.output = str(tmp_path / "out")

@@ -13,6 +13,7 @@ def _found(difference: np.ndarray, body: np.ndarray, pixel_mm: float = 1.0):
     return {key: np.asarray(value) for key, value in found.items()}
 
 
+@pytest.mark.slow
 def test_a_wave_has_its_own_frequency():
     x = np.arange(128)
     wave = np.broadcast_to(20 * np.sin(2 * np.pi * x / 8), (1, 128, 128))
@@ -22,6 +23,7 @@ def test_a_wave_has_its_own_frequency():
     assert found["mean_per_mm"] == pytest.approx(0.25, abs=0.02)
 
 
+@pytest.mark.slow
 def test_white_noise_has_the_mean_frequency_of_a_disc():
     noise = np.random.default_rng(0).standard_normal((1, 512, 512)).astype(np.float32)
     found = _found(noise, np.ones(noise.shape, bool))
@@ -42,6 +44,7 @@ def test_only_patches_within_the_body_count():
     )
 
 
+@pytest.mark.slow
 def test_without_a_patch_there_is_no_number():
     found = _found(np.zeros((2, 64, 64), np.float32), np.zeros((2, 64, 64), bool))
     assert np.isnan(found["peak_per_mm"]).all() and np.isnan(found["mean_per_mm"]).all()

@@ -152,6 +152,7 @@ def test_ipv2_helps_on_the_phantom(tmp_path):
         "--config.data.embedded=('phantom',)",
         "--config.data.phantom_size=256",
         "--config.compare.models=('cnn10',)",
+        "--config.evaluate.filters=()",
     ]
     of_tests = ("XLA_FLAGS", "JAX_DISABLE_MOST_OPTIMIZATIONS")
     environment = {k: v for k, v in os.environ.items() if k not in of_tests}
