@@ -15,10 +15,8 @@ from ipv2.measures.evaluation import INPUT
 from ipv2.measures.intervals import Summary, resampled_groups, summarise
 
 OUTPUT = "output"
-# Labels that show the anatomy where the input has it.
-_ALIGNED = ("truth", "gt")
-# What names a slice in the results.
-IDENTITY = ("dataset", "patient", "name", "slice")
+ALIGNED = ("truth", "gt")
+"""Labels that show the anatomy where the input has it."""
 
 Path = tuple[str, ...]
 Results = Mapping[str, Any]
@@ -55,7 +53,7 @@ class DatasetNumbers:
     @property
     def aligned(self) -> bool:
         """Whether the reference shows the anatomy where the input has it."""
-        return self.block["label"] in _ALIGNED
+        return self.block["label"] in ALIGNED
 
     def has(self, path: Path) -> bool:
         """Returns whether some image has this measure, if perhaps no number of it."""

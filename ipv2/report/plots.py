@@ -16,13 +16,14 @@ from ipv2.measures.metrics import REGIONS
 from ipv2.measures.tissues import TISSUES
 from ipv2.report.edge_profiles import Profile
 from ipv2.report.numbers import DatasetNumbers
+from ipv2.report.tables import tissue_words
 
 _BLACK, _GREY = "#000000", "#808080"
 _DASHES = ("-", "--", ":")
 # More lines than these cannot be told apart.
 _MOST_LINES = len(COLOURS) * len(_DASHES)
-_ROW = 0.24
-"""Inches of a bar."""
+# Inches of a bar; factor between doses of points that would lie on each other.
+_ROW, _ASIDE = 0.24, 1.12
 
 
 class _Look(NamedTuple):
@@ -119,6 +120,7 @@ def spectrum_plot(numbers: DatasetNumbers) -> Plot | None:
             label=image,
         )
     axes.set(xlabel="cycles per mm", ylabel="HU² mm²", ylim=(0, None))
+    axes.ticklabel_format(axis="y", scilimits=(-2, 4))
     axes.legend(fontsize=8)
     return Plot(
         title="Noise power spectrum of the error",
@@ -200,18 +202,22 @@ def _detail_plot(
             )
         axes.set_title(kind, fontsize=9)
         axes.set_xscale("log")
+        ticks = first["doses"][:: max(1, len(first["doses"]) // 2)]
+        axes.set_xticks(ticks, [f"{100 * dose:.2g} %" for dose in ticks])
+        axes.minorticks_off()
         axes.set_ylim(0, None)
-        axes.tick_params(labelsize=8, which="both")
+        axes.tick_params(labelsize=8)
         _plain(axes)
-    figure.supxlabel("dose, share of the normal dose", fontsize=9)
+    figure.supxlabel("dose, of the normal dose", fontsize=9)
     figure.supylabel("d'", fontsize=9)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=8)
     return Plot(
-        title=f"d' against dose: nodules in {tissue}",
+        title=f"d' against dose: nodules in {tissue_words(tissue)}",
         svg=figure_svg(figure),
         note="The line is the undenoised scan, with its 95 % intervals; points are the "
-        "images at their dose. " + _left_out(list(points), looks),
+        "images at the lowest dose, drawn side by side. "
+        + _left_out(list(points), looks),
     )
 
 

@@ -37,7 +37,7 @@ from ipv2.report.tables import (
     nodule_tables,
     slices_table,
 )
-from ipv2.report.verdict import sample_words, verdict
+from ipv2.report.verdict import NO_RANKING, sample_words, verdict
 from ipv2.report.viewed_slices import SeenSlice, viewed_slice
 
 
@@ -143,7 +143,8 @@ def _dataset_sections(
     sections = [Section(_title(numbers), parts)]
     label = against_label(numbers)
     if label is not None:
-        sections.append(Section(_title(label), full_tables(label)))
+        tables = _with_note(full_tables(label), NO_RANKING)
+        sections.append(Section(_title(label), tables))
     return sections
 
 

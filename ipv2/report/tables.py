@@ -269,6 +269,11 @@ def nodule_tables(details: Mapping[str, Mapping[str, Any]]) -> list[Table]:
     return [_nodule_table(tissue, details, first) for tissue in first["nodules"]]
 
 
+def tissue_words(tissue: str) -> str:
+    """Returns what nodules lie in, by the key of results."""
+    return "soft tissue" if tissue == "soft" else tissue
+
+
 def _nodule_table(
     tissue: str, details: Mapping[str, Mapping[str, Any]], first: Mapping[str, Any]
 ) -> Table:
@@ -278,7 +283,7 @@ def _nodule_table(
     }
     kinds = next(iter(found.values()))
     return Table(
-        title=f"Inserted nodules in {tissue} tissue".replace("lung tissue", "lung"),
+        title=f"Inserted nodules in {tissue_words(tissue)}",
         columns=[
             *(Column("nodule"), Column("image"), Column("nodules", digits=0)),
             Column("contrast kept", "contrast kept"),

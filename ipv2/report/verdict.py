@@ -12,12 +12,18 @@ from typing import Any
 from ipv2.measures.evaluation import INPUT
 from ipv2.measures.intervals import Summary
 from ipv2.measures.tissues import TISSUES
-from ipv2.report.numbers import DatasetNumbers
+from ipv2.report.numbers import ALIGNED, DatasetNumbers
 
 DECIDES = ("psnr_db", "lung")
 FEWEST = 6
 LARGE_BIAS_HU = 10.0
 NOTHING = "Nothing was measured, because nobody is held out (config.data.split)."
+NO_RANKING = (
+    "These numbers cannot rank networks: the label is partly another breath, where a "
+    "good network differs from it, and partly a filtered input, which it need not "
+    "resemble."
+)
+_BY = "by PSNR in the lung window, with 95 % intervals, "
 
 
 def verdict(
@@ -34,11 +40,12 @@ def verdict(
     """
     if not datasets:
         return NOTHING
-    return _sentence([_of_dataset(one, names, doses) for one in datasets])
+    ranks = any(one.aligned for one in datasets)
+    return _sentence([_of_dataset(one, names, doses) for one in datasets], ranks)
 
 
-def _sentence(parts: Sequence[str]) -> str:
-    text = "; ".join(parts)
+def _sentence(parts: Sequence[str], ranks: bool) -> str:
+    text = ranks * _BY + "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}."
 
 
@@ -54,12 +61,12 @@ def _of_dataset(
         )
     chosen = numbers.best(numbers.outputs, DECIDES)
     if chosen is None:
-        return f"{place} the PSNR in the lung window of no output is defined"
+        return f"{place} no output has a number"
     name = names.get(chosen, chosen)
     if len(numbers.outputs) > 1:
-        name = f"{name}, the best of {len(numbers.outputs)} by these numbers,"
+        name = f"{name}, the best of {len(numbers.outputs)},"
     told = [_against(numbers, chosen, *one) for one in _others(numbers, names, chosen)]
-    text = f"{place} {name} is {_listed(told)} in PSNR of the lung window"
+    text = f"{place} {name} is {_listed(told)}"
     return text + _bias(numbers, chosen) + _few(block)
 
 
@@ -70,12 +77,12 @@ def _others(
     found = []
     filter_ = numbers.best(numbers.filters, DECIDES)
     if filter_ is not None:
-        found.append((filter_, f"the best filter, {filter_},"))
+        found.append((filter_, f"the best filter ({filter_})"))
     found.append((INPUT, "the input"))
     rest = [image for image in numbers.outputs if image != chosen]
     second = numbers.best(rest, DECIDES)
     if second is not None:
-        found.append((second, f"the next, {names.get(second, second)},"))
+        found.append((second, f"the next ({names.get(second, second)})"))
     return found
 
 
@@ -92,18 +99,17 @@ def compared_words(one: Summary, other: str, unit: str = "dB") -> str:
       unit: of the number.
     """
     if one.mean is None:
-        return f"not comparable with {other} which share no slice with a number"
+        return f"not comparable with {other}, for want of slices with both numbers"
     if one.low is None or one.high is None:
-        known = f"difference {one.mean:+.2f} {unit}, without an interval"
-        return f"not told apart from {other} ({known})"
+        return f"not told apart from {other} with {one.mean:+.2f} {unit} (no interval)"
     if one.low > 0:
-        span = f"95 % interval {one.low:.2f} to {one.high:.2f}"
-        return f"better than {other} by {one.mean:.2f} {unit} ({span})"
+        span = f"({one.low:.2f} to {one.high:.2f})"
+        return f"better than {other} by {one.mean:.2f} {unit} {span}"
     if one.high < 0:
-        span = f"95 % interval {-one.high:.2f} to {-one.low:.2f}"
-        return f"worse than {other} by {-one.mean:.2f} {unit} ({span})"
-    span = f"difference {one.mean:+.2f} {unit}, 95 % interval "
-    return f"no better than {other} ({span}{one.low:+.2f} to {one.high:+.2f})"
+        span = f"({-one.high:.2f} to {-one.low:.2f})"
+        return f"worse than {other} by {-one.mean:.2f} {unit} {span}"
+    span = f"({one.low:+.2f} to {one.high:+.2f})"
+    return f"no better than {other} with {one.mean:+.2f} {unit} {span}"
 
 
 def _bias(numbers: DatasetNumbers, image: str) -> str:
@@ -164,7 +170,7 @@ def paired_verdict(compared: Mapping[str, Any]) -> str:
     parts = []
     for dataset, block in compared["datasets"].items():
         place = f"on {dataset} ({sample_words(block)})"
-        if block["label"] in ("v1", "v2"):
+        if block["label"] not in ALIGNED:
             parts.append(
                 f"{place} no network can be ranked, since the reference is "
                 f"{block['label']}, a label and not the truth"
@@ -174,14 +180,15 @@ def paired_verdict(compared: Mapping[str, Any]) -> str:
             f"{run} is {_paired_words(measures, first)}"
             for run, measures in block["runs"].items()
         ]
-        parts.append(f"{place} {_listed(told)} in PSNR of the lung window{_few(block)}")
-    return _sentence(parts)
+        parts.append(f"{place} {_listed(told)}{_few(block)}")
+    ranks = any(one["label"] in ALIGNED for one in compared["datasets"].values())
+    return _sentence(parts, ranks)
 
 
 def _paired_words(measures: Mapping[str, Any], first: str) -> str:
     found = measures.get(".".join(DECIDES))
     if found is None or found["difference"] is None:
-        return f"not comparable with {first}, for want of numbers,"
+        return f"not comparable with {first}, for want of slices with both numbers"
     low, high = found["interval"] or (None, None)
     one = Summary(found["difference"], found["sd"], found["n"], low, high)
     return compared_words(one, first)

@@ -362,7 +362,8 @@ def _evaluate_export(config: ConfigDict, export: Path) -> _Evaluated:
         channels=denoiser.slices,
         make_outputs=network_output(make_denoise(denoiser), variables),
     )
-    told = {"Network": trained.describe()}
+    size = facts.parameters_words(variables)
+    told = {"Network": f"{trained.describe()}; {size}"}
     if "purify" in (made := trained.manifest.get("trained_with", {})):
         told["Pairs"] = facts.pairs_words(made["purify"])
     return _Evaluated(results, sources, shown, trained.name, told)

@@ -10,7 +10,7 @@ import jax
 from common.config import ConfigDict
 from common.typing import PyTree
 from common.version import STATED
-from ipv2.tasks.references import NO_RANKING
+from ipv2.report.verdict import NO_RANKING
 from ipv2.tasks.sources import Sources
 
 CAPTIONS = {
@@ -75,11 +75,16 @@ def _counted(count: int, what: str) -> str:
 def network_words(config: ConfigDict, variables: PyTree) -> str:
     """Returns the network of a config with the number of its parameters."""
     model = config.model
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     return (
-        f"{model.name}, {parameters:,} parameters, {model.dtype}, sees "
+        f"{model.name}, {parameters_words(variables)}, {model.dtype}, sees "
         f"{_counted(model.channels, 'slice')}"
     )
+
+
+def parameters_words(variables: PyTree) -> str:
+    """Returns how many parameters variables hold."""
+    leaves = jax.tree.leaves(variables["params"])
+    return f"{sum(leaf.size for leaf in leaves):,} parameters"
 
 
 def pairs_words(purify: Mapping[str, Any]) -> str:
@@ -104,9 +109,9 @@ def dose_words(sources: Sources, config: ConfigDict) -> str:
     """Returns the dose of the inputs and the noise model."""
     noise = config.noise
     model = (
-        f"noise model: {noise.photons:g} photons a ray at the normal dose, electronic "
-        f"variance {noise.electronic_variance:g}, kernel {noise.filter_name} "
-        f"{noise.cutoff:g}"
+        f"noise model: {noise.photons:,.0f} photons a ray at the normal dose, "
+        f"electronic variance {noise.electronic_variance:g}, "
+        f"kernel {noise.filter_name} {noise.cutoff:g}"
     )
     ranges = ", ".join(
         f"{key} {noise[key][0]:g} to {noise[key][1]:g}"

@@ -10,9 +10,10 @@ from common.text_table import format_table
 from ipv2.measures.metrics import REGIONS, WINDOWS
 from ipv2.measures.summary import image_names
 from ipv2.measures.tissues import TISSUES
+from ipv2.report.verdict import NO_RANKING
 from ipv2.tasks.detail_tables import detail_tables, distances_tables
 from ipv2.tasks.full_tables import further_tables
-from ipv2.tasks.references import NO_RANKING, described_alignment
+from ipv2.tasks.references import described_alignment
 from ipv2.tasks.strengths import described_strength
 from ipv2.tasks.table_rows import (
     Row,

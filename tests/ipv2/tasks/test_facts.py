@@ -3,8 +3,8 @@
 import re
 
 from configs import ipv2_redcnn, ipv2_unet
+from ipv2.report.verdict import NO_RANKING
 from ipv2.tasks import facts
-from ipv2.tasks.references import NO_RANKING
 from ipv2.tasks.sources import Joined, Sources
 from tests.ipv2.report.made import NOTHING, of_psnr
 
