@@ -14,12 +14,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from absl import logging
 
 from common.config import ConfigDict, as_json
-from common.devices import is_first_process
+from common.devices import is_first_process, to_host, wait_for_all
 from common.errors import UserError
 from common.files import write_atomically
 from common.results import finished_results, write_results
@@ -38,7 +37,7 @@ from ipv2.tasks.pages import write_comparison_page
 from ipv2.tasks.references import KEYS, Reference, preparation, references_of
 from ipv2.tasks.result_files import write_files
 from ipv2.tasks.run_data import hold_data, refuse_other_data
-from ipv2.tasks.sources import Joined, Sources, open_sources
+from ipv2.tasks.sources import Sources, open_sources
 from ipv2.tasks.tables import format_comparison, format_grid, has_places
 from ipv2.tasks.train import is_measured, train
 from ipv2.tasks.views import Shown
@@ -93,8 +92,16 @@ def compare(config: ConfigDict, workdir: Path) -> None:
         runs = _train_all(grid, workdir)
         filters = evaluate_filters(sources, config, references)
         runs = _with_filters(runs, filters, grid, config)
+        # All processes read exports, since readers wait for each other; the first one
+        # wrote them.
+        wait_for_all("exports")
+        shown = {
+            model: _shown(model, by_pair, runs[model], sources, workdir, len(grid) > 1)
+            for model, by_pair in grid.items()
+        }
         if is_first_process():
-            _write_outputs(config, grid, runs, sources, references, workdir)
+            _write_outputs(config, grid, runs, sources, references, shown, workdir)
+        wait_for_all("report")
 
 
 def _train_all(grid: Grid, workdir: Path) -> Runs:
@@ -223,6 +230,7 @@ def _write_outputs(
     runs: Runs,
     sources: Sources,
     references: References,
+    shown: Mapping[str, Shown],
     workdir: Path,
 ) -> None:
     """Writes tables, pictures, the page and results."""
@@ -252,45 +260,41 @@ def _write_outputs(
         ("network", "pairs"),
     )
     for model, by_pair in grid.items():
-        folder = workdir / model
-        draw(by_pair, sources.held_out, references, folder, folder / "comparison.png")
-    _write_page(config, grid, runs, sources, workdir)
+        one = next(iter(by_pair.values()))
+        draw(shown[model], one, references, workdir / model / "comparison.png")
+    _write_page(config, runs, sources, shown, workdir)
     write_results(workdir, runs)
     print(f"\n{workdir / 'report.html'}")
 
 
 def _write_page(
-    config: ConfigDict, grid: Grid, runs: Runs, sources: Sources, workdir: Path
+    config: ConfigDict,
+    runs: Runs,
+    sources: Sources,
+    shown: Mapping[str, Shown],
+    workdir: Path,
 ) -> None:
     """Writes the page of all trainings."""
-    several = len(grid) > 1
-    folders = {
-        _run_name(model, pair, several): workdir / model / pair
-        for model, by_pair in grid.items()
-        for pair in by_pair
+    several, train = len(runs) > 1, config.train
+    named = {
+        _run_name(model, pair, several): (run, workdir / model / pair)
+        for model, by_pair in runs.items()
+        for pair, run in by_pair.items()
     }
-    train = config.train
     write_comparison_page(
         workdir / "report.html",
-        {
-            _run_name(model, pair, several): run
-            for model, by_pair in runs.items()
-            for pair, run in by_pair.items()
-        },
+        {name: run for name, (run, _) in named.items()},
         config=config,
         sources=sources,
-        shown=[
-            _shown(by_pair, runs[model], sources, workdir / model, several)
-            for model, by_pair in grid.items()
-        ],
+        shown=list(shown.values()),
         told={
-            "Networks": ", ".join(grid),
+            "Networks": ", ".join(runs),
             "Pairs": ", ".join(CAPTIONS.get(one, one) for one in config.compare.pairs),
             "Training": f"{train.duration} each, of {train.batch_size} patches of "
             f"{train.patch} pixels",
         },
-        title=f"{workdir.name}: {', '.join(grid)} on differently composed pairs",
-        metrics={name: folder / "metrics.jsonl" for name, folder in folders.items()},
+        title=f"{workdir.name}: {', '.join(runs)} on differently composed pairs",
+        metrics={name: folder / "metrics.jsonl" for name, (_, folder) in named.items()},
     )
 
 
@@ -301,25 +305,31 @@ def _run_name(model: str, pair: str, several: bool) -> str:
 
 
 def _shown(
+    model: str,
     by_pair: Mapping[str, ConfigDict],
     runs: Mapping[str, dict[str, Any]],
     sources: Sources,
-    folder: Path,
+    workdir: Path,
     several: bool,
 ) -> Shown:
     """Returns the outputs of a network's trainings."""
     denoiser = settings.denoiser(next(iter(by_pair.values())))
+    exports = {pair: workdir / model / pair / "export" for pair in by_pair}
     # Trainings that differ in the label alone have one export.
-    trained = [pair for pair in by_pair if (folder / pair / "export").exists()]
+    names = {
+        pair: _run_name(model, pair, several)
+        for pair, export in exports.items()
+        if export.exists()
+    }
     makers = {
-        _run_name(folder.name, pair, several): network_output(
-            make_denoise(denoiser), load_trained(folder / pair / "export").variables
+        name: network_output(
+            make_denoise(denoiser), to_host(load_trained(exports[pair]).variables)
         )
-        for pair in trained
+        for pair, name in names.items()
     }
     return Shown(
-        name=folder.name if several else "",
-        runs={_run_name(folder.name, pair, several): runs[pair] for pair in trained},
+        name=model if several else "",
+        runs={name: runs[pair] for pair, name in names.items()},
         source=sources.held_out,
         channels=denoiser.slices,
         make_outputs=lambda batch: {
@@ -328,38 +338,24 @@ def _shown(
     )
 
 
-def draw(
-    by_pair: Mapping[str, ConfigDict],
-    test: Joined,
-    references: References,
-    folder: Path,
-    path: Path,
-) -> None:
+def draw(shown: Shown, config: ConfigDict, references: References, path: Path) -> None:
     """Draws input, outputs and reference of the test slice that shows the most lung.
 
     Args:
-      by_pair: the configs of the trainings of one network, by their pairs.
-      test: the slices held out.
+      shown: the outputs of the trainings of one network.
+      config: of one of these trainings.
       references: of each data set.
-      folder: the folder of these trainings; each has an export there.
       path: where to write the PNG.
     """
-    config = next(iter(by_pair.values()))
-    denoiser = settings.denoiser(config)
     # The slices of one data set are images of one kind; those of several may not be.
-    dataset = next(iter(test.places_by_dataset()))
+    dataset, places = next(iter(shown.source.places_by_dataset().items()))
     label = references[dataset].label
-    chosen = _slice_with_most_lung(
-        test, test.places_by_dataset()[dataset], denoiser.slices, label, config
-    )
+    stacks = Stacks(shown.source, shown.channels)
+    chosen = _slice_with_most_lung(stacks, places, label, config)
     stack = chosen["lq"][None]
     images = {"low dose": stack[0, ..., stack.shape[-1] // 2]}
-    denoise = jax.jit(make_denoise(denoiser))
-    for pair in by_pair:
-        export = folder / pair / "export"
-        if export.exists():  # trainings that differ in the label alone have none
-            variables = load_trained(export).variables
-            images[CAPTIONS.get(pair, pair)] = np.asarray(denoise(variables, stack)[0])
+    for name, image in shown.make_outputs({"lq": stack}).items():
+        images[name] = np.asarray(image[0])
     if "label" in chosen:
         images["IPv2's test label"] = chosen["label"]
     images[label] = chosen["reference"]
@@ -375,10 +371,9 @@ def draw(
 
 
 def _slice_with_most_lung(
-    test: Joined, places: Sequence[int], channels: int, label: str, config: ConfigDict
+    stacks: Stacks, places: Sequence[int], label: str, config: ConfigDict
 ) -> Mapping[str, Any]:
     """A test slice with its reference and regions, as `preparation` makes them."""
-    stacks = Stacks(test, channels)
     records = (stacks[place] for place in places)
     slices = prepared_slices(
         ({key: one[key] for key in KEYS if key in one} for one in records),

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from common.checkpoint import load_manifest
 from common.config import ConfigDict
-from common.devices import is_first_process, to_host
+from common.devices import is_first_process, to_host, wait_for_all
 from common.errors import RunFailed, UserError
 from common.files import write_atomically
 from common.progress import Progress
@@ -305,6 +305,7 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             text = format_results(results, title=workdir.name, full=True)
             write_files(workdir, "evaluation", text, {(): results})
             _write_page(evaluated, config, workdir)
+        wait_for_all("report")
     return results
 
 

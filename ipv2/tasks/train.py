@@ -126,6 +126,7 @@ def _train(run: Run, config: ConfigDict) -> dict[str, Any]:
         write_files(run.workdir, "results", text, {(): results})
         _write_page(config, results, sources, denoiser, variables, run.workdir)
         write_results(run.workdir, results)
+    wait_for_all("report")
     return results
 
 
