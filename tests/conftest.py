@@ -7,25 +7,9 @@ of kernels, and those that are marked because their results may depend on how XL
 
 import os
 
+import tests.own_cores  # before JAX starts its threads
 from tests.compilation import compilation_environment
 
-
-def _share_cores():
-    """Gives each worker its share of the cores, so that their threads do not collide.
-
-    Two workers on two cores took up to twice the processor time before.
-    """
-    worker = os.environ.get("PYTEST_XDIST_WORKER")
-    if worker is None or not hasattr(os, "sched_setaffinity"):
-        return
-    cores = sorted(os.sched_getaffinity(0))
-    workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-    share = cores[int(worker.removeprefix("gw")) :: workers]
-    os.sched_setaffinity(0, share or cores)
-
-
-# Before JAX starts its threads.
-_share_cores()
 os.environ.update(compilation_environment(devices=4))
 
 import jax
