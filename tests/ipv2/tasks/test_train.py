@@ -131,7 +131,7 @@ def test_a_slice_s_noise_is_drawn_anew_every_epoch_and_is_the_seed_s(add_noise):
     def losses(seed):
         denoiser = Regression(
             model=_Identity(),
-            loss=lambda image, label, _: jnp.max(
+            loss=lambda image, label, *_: jnp.max(
                 jnp.abs(image - label) * (label < -0.8)
             ),
         )
