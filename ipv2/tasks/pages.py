@@ -1,5 +1,6 @@
 """Writes the pages of trainings, evaluations and comparisons: `report.html`."""
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from ipv2.report.report import comparison_report, run_report
 from ipv2.tasks import facts
 from ipv2.tasks.sources import Sources
 from ipv2.tasks.tables import notes_of
-from ipv2.tasks.views import Shown, views_of
+from ipv2.tasks.views import Shown, Views, views_of
 
 Results = Mapping[str, Any]
 
@@ -45,19 +46,12 @@ def write_run_page(
       metrics: `metrics.jsonl` by what to call the training.
     """
     views = views_of([shown], config)
-    about = About(
-        title=title,
+    about = dataclasses.replace(
+        _about(
+            *(path, results, config, sources, told, title, views),
+            seconds=results.get("seconds"),
+        ),
         network=network,
-        facts={
-            "Data": facts.data_words(sources, results),
-            **told,
-            "Dose": facts.dose_words(sources, config),
-            **facts.run_facts(config.seed, results.get("seconds")),
-        },
-        doses=facts.doses_of(sources, config),
-        warnings=_warnings(results, sources, views.left_out),
-        notes=_notes(results),
-        texts=_texts(path.parent, config),
         metrics=metrics or {},
     )
     write_page(path, run_report(results, about, views.views))
@@ -88,21 +82,36 @@ def write_comparison_page(
     """
     views = views_of(shown, config)
     first = next(iter(runs.values()))
-    about = About(
-        title=title,
-        facts={
-            "Data": facts.data_words(sources, first),
-            **told,
-            "Dose": facts.dose_words(sources, config),
-            **facts.run_facts(config.seed),
-        },
-        doses=facts.doses_of(sources, config),
-        warnings=_warnings(first, sources, views.left_out),
-        notes=_notes(first),
-        texts=_texts(path.parent, config),
-        metrics=metrics,
+    about = dataclasses.replace(
+        _about(path, first, config, sources, told, title, views), metrics=metrics
     )
     write_page(path, comparison_report(runs, about, views.views))
+
+
+def _about(
+    path: Path,
+    results: Results,
+    config: ConfigDict,
+    sources: Sources,
+    told: Mapping[str, str],
+    title: str,
+    views: Views,
+    seconds: float | None = None,
+) -> About:
+    """Returns what every page says of data and circumstances."""
+    return About(
+        title=title,
+        facts={
+            "Data": facts.data_words(sources, results),
+            **told,
+            "Dose": facts.dose_words(sources, config),
+            **facts.run_facts(config.seed, seconds),
+        },
+        doses=facts.doses_of(sources, config),
+        warnings=_warnings(results, sources, views.left_out),
+        notes=_notes(results),
+        texts=_texts(path.parent, config),
+    )
 
 
 def write_paired_page(
