@@ -752,7 +752,8 @@
       this.earlier.disabled = this.number === 0;
       this.later.disabled = this.number === this.slices.length - 1;
       const badge = role ? [element("span", { class: "badge" }, [role])] : [];
-      const size = `${width} \u00d7 ${height} pixels${pixelMm ? ` of ${pixelMm} mm` : ""}`;
+      const side = pixelMm ? ` of ${Number(pixelMm.toFixed(3))} mm` : "";
+      const size = `${width} \u00d7 ${height} pixels${side}`;
       this.title.replaceChildren(
         ...badge,
         element("b", {}, [name]),
