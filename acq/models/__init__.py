@@ -67,6 +67,7 @@ class Network:
       channels: Of these images.
       classes: Of these weights.
       aliases: Names of the same network in other libraries.
+      others: Names there of networks that only look like it, with the same tensors.
     """
 
     module: type[nn.Module]
@@ -75,6 +76,7 @@ class Network:
     channels: int = 3
     classes: int
     aliases: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
 
 def _cifar(depth: int) -> Network:
@@ -106,8 +108,10 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
         "mobilenet_v2": _imagenet(
             MobileNetV2, "mobilenetv2", "mobilenetv2b", stages=STAGES
         ),
-        "efficientnet_lite0": _imagenet(
-            EfficientNetLite, "tf_efficientnet_lite0", stages=LITE0
+        "efficientnet_lite0": dataclasses.replace(
+            _imagenet(EfficientNetLite, "tf_efficientnet_lite0", stages=LITE0),
+            # timm's own, with PyTorch's padding and epsilon.
+            others=("efficientnet_lite0", "efficientnet_lite0_ra"),
         ),
         "vgg16_bn": _imagenet(VGG, "bn_vgg16", "bn_vgg16b", stages=VGG16),
     }

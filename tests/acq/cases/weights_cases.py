@@ -40,12 +40,13 @@ def made_variables(network: nn.Module) -> PyTree:
 
 
 def tensors_of(name: str, classes: int = 10, **options: Any) -> _Tensors:
-    """Returns `made_variables` as a state dict of torchvision or akamaster."""
+    """Returns `made_variables` as a state dict, most of torchvision or akamaster."""
     network = create_network(name, FloatLayers(), classes, **options)
     names = {
         "resnet18": theirs.torchvision_resnet(2, 2),
         "resnet50": theirs.pytorchcv_resnet(6, stages=4, convolutions=3),
         "mobilenet_v2": theirs.torchvision_mobilenet(),
+        "efficientnet_lite0": theirs.listed_efficientnet_lite(),
         "vgg16_bn": theirs.torchvision_vgg(),
     }.get(name)
     if names is None:
@@ -249,6 +250,16 @@ _RIGHT = (
         is_large=True,
     ),
     Case(
+        name="efficientnet_lite0",
+        build=_tensors(
+            "efficientnet_lite0",
+            file="efficientnet-lite0.safetensors",
+            name="efficientnet_lite0",
+        ),
+        outcome="right",
+        is_large=True,
+    ),
+    Case(
         name="vgg_hidden",
         build=_tensors("vgg16_bn", options={"hidden": 16}, name="vgg16_bn", hidden=16),
         outcome="right",
@@ -388,6 +399,16 @@ _STATED = (
         name="resnetblur18_by_its_name",
         build=_tensors("resnet18", file="resnetblur18.safetensors", name="resnet18"),
         expected=("the name of", "'resnetblur18'"),
+        is_large=True,
+    ),
+    Case(
+        name="efficientnet_lite0_of_other_padding_by_its_name",
+        build=_tensors(
+            "efficientnet_lite0",
+            file="efficientnet_lite0_ra-1.safetensors",
+            name="efficientnet_lite0",
+        ),
+        expected=("the name of", "'efficientnet_lite0_ra'", "padding"),
         is_large=True,
     ),
     Case(
