@@ -45,7 +45,9 @@ def load_teacher(settings: TeacherSettings) -> Classifier:
     like = check_network(
         network, record.image_shape(1), record.classes, name=record.name
     )
-    tensors = read_weights(path)
+    tensors = read_weights(
+        path, key=settings.weights_key, key_name="teacher.weights_key"
+    )
     variables = to_variables(
         tensors,
         like,
@@ -149,6 +151,7 @@ def _differing(record: Record, settings: TeacherSettings) -> list[str]:
         "mean": settings.mean,
         "std": settings.std,
         "sha256": settings.sha256.lower(),
+        "weights_key": settings.weights_key,
         **settings.options,
     }
     exported = {

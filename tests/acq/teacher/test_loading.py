@@ -83,6 +83,7 @@ def test_an_export_tells_all_of_its_network(tmp_path):
         ("std", (0.2, 0.2, 0.3)),
         ("sha256", "0" * 64),
         ("shortcut", "projection"),
+        ("weights_key", "state_dict_ema"),
     ):
         config = teacher_settings(weights=str(tmp_path), **{key: value})
         shown = "name" if key == "depth" else key
