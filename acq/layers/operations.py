@@ -55,7 +55,7 @@ def convolution(
     return plain(x, kernel)
 
 
-def same_padding(image: tuple[int, int], kernel_size: int, strides: int) -> Padding:
+def same_padding(image: tuple[int, ...], kernel_size: int, strides: int) -> Padding:
     """Returns TensorFlow's "SAME" padding; the output has ceil(side / strides) pixels.
 
     It depends on the image, and with strides the bottom and the right may get a zero
