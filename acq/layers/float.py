@@ -3,7 +3,8 @@
 A network gets its modules from an injected *layers* object (`Layers`). So its float,
 fake-quantized and integer forms are one file and share parameters. `FloatLayers` is the
 float form. Parameters have the names and layouts of flax: kernels HWIO and (in, out).
-Sizes and padding are those of PyTorch, so that published weights fit.
+Sizes and padding are those of PyTorch, or on demand of TensorFlow, so that published
+weights fit.
 
     collection    leaves of a module
     params        conv, dense: kernel, bias; batch norm: scale, bias
