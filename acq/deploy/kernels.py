@@ -74,7 +74,7 @@ def add_affine(graph: Graph, variables: Variables, value: Affine) -> Tensor:
     return Tensor(output, NCHW, value.shape)
 
 
-def folded_kernel(variables: Variables, value: Affine) -> Kernel:
+def _folded(variables: Variables, value: Affine) -> Kernel:
     """Returns the integers of a layer with what follows it.
 
     Raises:
@@ -105,7 +105,8 @@ def _integer_inputs(
 ) -> tuple[str, str, str]:
     """Returns the names of input, kernel and bias, as floats of integers."""
     name, x = value.layer.name, value.x
-    kernel = folded_kernel(variables, value)
+    kernel = _folded(variables, value)
+    graph.kernels.append((value, kernel))
     stored = graph.constant(_onnx_layout(kernel.codes), f"{name}/kernel")
     scale = graph.constant(kernel.scale, f"{name}/kernel_scale")
     zeros = graph.constant(np.zeros(len(kernel.scale), np.int8), f"{name}/kernel_zero")

@@ -73,7 +73,9 @@ def _norm(writer: Writer, step: Step, layer: NormLayer) -> Value:
     before = writer.value(step.inputs[0])
     if isinstance(before, Affine):
         return before._replace(
-            factor=before.factor * factor, shift=before.shift * factor + shift
+            factor=before.factor * factor,
+            shift=before.shift * factor + shift,
+            norm=layer.name,
         )
     x = writer.floats(step.inputs[0], step)
     shape = [1] * len(x.shape)

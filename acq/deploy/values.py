@@ -55,6 +55,7 @@ class Affine(NamedTuple):
       factor: of each output channel.
       shift: of each output channel.
       shape: of the result.
+      norm: path of the last normalisation in it; None without one.
     """
 
     layer: ConvLayer | DenseLayer
@@ -62,6 +63,7 @@ class Affine(NamedTuple):
     factor: np.ndarray
     shift: np.ndarray
     shape: tuple[int, ...]
+    norm: str | None = None
 
 
 class Summed(NamedTuple):

@@ -1,14 +1,13 @@
-"""A classifier as an ONNX model: of floats, or of integers as Q/DQ pairs.
+"""A classifier as a graph: of floats, or of integers as pairs of Q and DQ.
 
 The input `images` is float32 (batch, channels, height, width) in [0, 1]; normalisation
-is part of the model. The output `logits` is float32 (batch, classes).
+is part of the graph. The output `logits` is float32 (batch, classes).
 """
 
 import flax.linen as nn
-import onnx
 
 from acq.classifier import Classifier, Record
-from acq.deploy.graph import INPUT
+from acq.deploy.graph import INPUT, Graph
 from acq.deploy.layers import add_layer
 from acq.deploy.plain import add_plain
 from acq.deploy.trace import BATCH, Step, trace_network
@@ -18,17 +17,17 @@ from acq.export import QuantizedNetwork
 from common.typing import PyTree
 
 
-def float_model(classifier: Classifier) -> onnx.ModelProto:
-    """Returns a float classifier as ONNX, its batch normalisations folded.
+def float_graph(classifier: Classifier) -> Graph:
+    """Returns a float classifier as a graph, its batch normalisations folded.
 
     Raises:
       UserError: the network has an operation that cannot be exported.
     """
-    return _model(classifier.network, classifier.variables, classifier.record, "float")
+    return _graph(classifier.network, classifier.variables, classifier.record)
 
 
-def integer_model(small: QuantizedNetwork) -> onnx.ModelProto:
-    """Returns a quantized network as ONNX.
+def integer_graph(small: QuantizedNetwork) -> Graph:
+    """Returns a quantized network as a graph.
 
     Args:
       small: with quantizers on all inputs and outputs of its convolutions.
@@ -37,25 +36,17 @@ def integer_model(small: QuantizedNetwork) -> onnx.ModelProto:
       UserError: the network has an operation that cannot be exported, or a convolution
         whose input or output is float.
     """
-    return _model(small.network, small.variables, small.record, "quantized")
+    return _graph(small.network, small.variables, small.record)
 
 
-def _model(
-    network: nn.Module, variables: PyTree, record: Record, kind: str
-) -> onnx.ModelProto:
+def _graph(network: nn.Module, variables: PyTree, record: Record) -> Graph:
     trace = trace_network(network, variables, record)
     writer = Writer(variables)
-    shape = record.image_shape(BATCH)
-    writer.values[trace.images] = Tensor(INPUT, NCHW, shape)
+    writer.values[trace.images] = Tensor(INPUT, NCHW, record.image_shape(BATCH))
     for step in trace.steps:
         add = add_plain if step.layer is None else add_layer
         writer.values[step.output] = add(writer, step)
     end = Step("the logits", (trace.logits,), -1, (), {})
     logits = writer.ordered(writer.floats(trace.logits, end), (0, 1))
-    size, channels = record.image_size, record.channels
-    return writer.graph.model(
-        logits.name,
-        (channels, size, size),
-        record.classes,
-        f"{record.name}, {kind}: images in [0, 1], channels first",
-    )
+    writer.graph.finish(logits.name)
+    return writer.graph
