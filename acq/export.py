@@ -67,7 +67,7 @@ class QuantizedNetwork:
           UserError: the images have another shape, type or range.
         """
         apply = _apply_to_images(self.network, self.record.normalisation)
-        return apply(self.variables, _checked_images(images, self.record))
+        return apply(self.variables, checked_images(images, self.record))
 
     def save(self, folder: str | Path) -> None:
         """Writes the network to a folder, which `load_quantized` reads.
@@ -188,7 +188,7 @@ def _apply_to_images(
     return jax.jit(apply_to_images)
 
 
-def _checked_images(images: Any, record: Record) -> Any:
+def checked_images(images: Any, record: Record) -> Any:
     """Returns the images as an array.
 
     Raises:
