@@ -57,6 +57,18 @@ class Fidelity(NamedTuple):
     kl: float | None
 
 
+class OneRight(NamedTuple):
+    """Images that one of two networks has right and the other wrong.
+
+    Attributes:
+      first: Images that only the first network has right.
+      second: Images that only the second one has right.
+    """
+
+    first: int
+    second: int
+
+
 @functools.cache
 def logits_of(network: nn.Module) -> Apply:
     """Returns `apply(variables, x) -> logits` of a network in evaluation mode.
@@ -80,6 +92,16 @@ def measure_accuracy(
 ) -> Accuracy:
     """Returns the accuracy of a classifier's logits."""
     return Accuracy(int(np.sum(classes_of(logits) == labels)), len(labels))
+
+
+def count_one_right(
+    first: Float32[np.ndarray, "n k"],
+    second: Float32[np.ndarray, "n k"],
+    labels: Int[np.ndarray, "n"],
+) -> OneRight:
+    """Returns the images that only one of two networks classifies correctly."""
+    a, b = (classes_of(logits) == labels for logits in (first, second))
+    return OneRight(int(np.sum(a & ~b)), int(np.sum(b & ~a)))
 
 
 def measure_fidelity(

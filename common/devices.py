@@ -38,6 +38,14 @@ def start_processes(coordinator: str, processes: int, process: int) -> None:
         jax.distributed.initialize(coordinator, processes, process)
 
 
+def devices_in_words() -> str:
+    """Returns number and kind of all devices, as "4 x cpu (cpu), 2 processes"."""
+    count, processes = jax.device_count(), jax.process_count()
+    kinds = sorted({device.device_kind for device in jax.devices()})
+    words = f"{count} x {', '.join(kinds)} ({jax.default_backend()})"
+    return words if processes == 1 else f"{words}, {processes} processes"
+
+
 def is_first_process() -> bool:
     """Returns True in the process that writes and prints."""
     return jax.process_index() == 0

@@ -12,7 +12,7 @@ chest CT, and a few slices of the phantom. docs/denoising.md says what each brin
 
 Variants, joined by commas: `smoke` takes seconds.
 
-Hardware and time: 40 minutes on two CPU cores, with other work beside it.
+Hardware and time: an hour on one CPU core.
 """
 
 from common.config import ConfigDict

@@ -7,6 +7,7 @@ of kernels, and those that are marked because their results may depend on how XL
 
 import os
 
+import tests.own_cores  # before JAX starts its threads
 from tests.compilation import compilation_environment
 
 os.environ.update(compilation_environment(devices=4))

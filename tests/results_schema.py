@@ -97,6 +97,9 @@ def _of_block(block):
         elif key == "against_label":
             yield key
             yield from _of_block(value)
+        elif key == "error_nps":
+            for one in value.values():
+                yield from _paths(one, f"{key}.IMAGE")
         elif key == "distances":
             for images in value.values():
                 for one in images.values():
@@ -109,6 +112,11 @@ def _of_block(block):
 
 def _of_detail(block):
     for key, value in block.items():
+        if key == "undenoised":
+            for kinds in value.values():
+                for one in kinds.values():
+                    yield from _paths(one, f"{key}.TISSUE.KIND")
+            continue
         if key != "nodules":
             yield key
             continue

@@ -39,6 +39,7 @@ ALLOWED = {
     },
     "ipv2/purification": {"ipv2.kernels", "ipv2.purification"},
     "ipv2/measures": {"common", "ipv2.kernels", "ipv2.measures"},
+    "ipv2/report": {"common", "ipv2.measures", "ipv2.report"},
     "ipv2/phantom": {"ipv2.phantom"},
     "ipv2/jobs": {"common", "ipv2.ct_io", "ipv2.jobs"},
     "ipv2/training/losses.py": {"ipv2.kernels"},
@@ -83,6 +84,14 @@ ALLOWED = {
     "acq/quantization": {
         *("acq.classifier", "acq.diagnosis", "acq.export", "acq.kernels", "acq.layers"),
         *("acq.quantization", "acq.samples", "acq.teacher", "acq.training", "common"),
+    },
+    "acq/diagnosis": {
+        *("acq.classifier", "acq.diagnosis", "acq.kernels", "acq.samples"),
+        *("acq.training", "common"),
+    },
+    "acq/report": {
+        *("acq.classifier", "acq.diagnosis", "acq.export", "acq.kernels", "acq.layers"),
+        *("acq.report", "common"),
     },
     "configs": {"common", "configs"},
 }

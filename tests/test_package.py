@@ -33,7 +33,9 @@ def test_the_package_is_imported_from_another_folder(tmp_path):
             "from importlib.metadata import requires, version\n"
             "print(ipv2.__file__, version('ipv2-acq'), common.version.STATED)\n"
             "print(requires('ipv2-acq'))\n"
-            "print(ipv2.load_denoiser())",
+            "print(ipv2.load_denoiser())\n"
+            "from importlib.resources import files\n"
+            "print(sorted(p.name for p in files('common.report').iterdir()))",
         ],
         check=True,
         capture_output=True,
@@ -46,3 +48,5 @@ def test_the_package_is_imported_from_another_folder(tmp_path):
     assert said.startswith(f"{site}/ipv2/__init__.py {VERSION} {VERSION}\n")
     assert "jax>=" in said
     assert "TrainedDenoiser(network unet" in said
+    for carried in (ROOT / "common" / "report").glob("*.[cj]s*"):
+        assert f"'{carried.name}'" in said

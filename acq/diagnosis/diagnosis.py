@@ -21,6 +21,8 @@ class Examples(NamedTuple):
       label: the requested class.
       images: network inputs of the teacher.
       attention: in evaluation mode; each sums to 1.
+      train_attention: in training mode, where the samples' batch normalises.
+      cosine: of the attention in both modes.
       requested: centre (x, y) in [-1, 1]^2.
       achieved: centre of the attention.
       recognised: whether the teacher sees the requested class.
@@ -29,6 +31,8 @@ class Examples(NamedTuple):
     label: Int[np.ndarray, "n"]
     images: Float[np.ndarray, "n h w c"]
     attention: Float[np.ndarray, "n h2 w2"]
+    train_attention: Float[np.ndarray, "n h2 w2"]
+    cosine: Float[np.ndarray, "n"]
     requested: Float[np.ndarray, "n 2"]
     achieved: Float[np.ndarray, "n 2"]
     recognised: Bool[np.ndarray, "n"]

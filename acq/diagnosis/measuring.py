@@ -114,9 +114,10 @@ def measure_samples(
 def _make_measure(
     subject: _Subject,
 ) -> Callable[[PyTree, Any], tuple[dict[str, Array], dict[str, Array], Any]]:
-    """Returns `measure(variables, shard) -> (measured, BNS, (images, attention))`.
+    """Returns `measure(variables, shard) -> (measured, BNS, pictures)`.
 
-    Every device returns the results of the joined batch. Samples are unshifted, except
+    `pictures` are images and their attention in evaluation and in training mode. Every
+    device returns the results of the joined batch. Samples are unshifted, except
     for BNS, where they are shifted as in the generator's loss. `measured` has, for
     every sample, its number `draw`, `label`, the `requested` and `achieved` centre,
     whether it is `recognised` and `finite`, the teacher's `entropy`, the `cosine` of
@@ -154,7 +155,9 @@ def _make_measure(
             for mode, found in bns_views.items()
             for form in ("squared", "relative")
         }
-        pictures = jax.lax.all_gather((images, view.attention), AXIS, tiled=True)
+        pictures = jax.lax.all_gather(
+            (images, view.attention, train_view.attention), AXIS, tiled=True
+        )
         finite = jnp.all(jnp.isfinite(view.logits), axis=-1) & jnp.all(
             jnp.isfinite(images), axis=(1, 2, 3)
         )
@@ -207,7 +210,7 @@ def _add_examples(
       examples: fields of `Examples` for each sample, by class.
       measured: of a batch, sorted by number.
       order: indices of the batch's samples in the pictures.
-      pictures: images and attention, on the devices.
+      pictures: images and attention in both modes, on the devices.
     """
     taken = collections.Counter({label: len(rows) for label, rows in examples.items()})
     chosen = []
@@ -218,10 +221,11 @@ def _add_examples(
             chosen.append((i, label))
     if not chosen:
         return
-    images, attention = _of_first_device(pictures)
+    pictures = _of_first_device(pictures)
+    keys = ("cosine", "requested", "achieved", "recognised")
     for i, label in chosen:
-        others = (measured[key][i] for key in ("requested", "achieved", "recognised"))
-        row = (label, images[order[i]], attention[order[i]], *others)
+        shown = (values[order[i]] for values in pictures)
+        row = (label, *shown, *(measured[key][i] for key in keys))
         examples.setdefault(label, []).append(row)
 
 

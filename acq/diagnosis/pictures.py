@@ -1,12 +1,13 @@
-"""Draws a diagnosis: samples with the teacher's attention, and its centres."""
+"""Draws samples with the teacher's attention."""
 
 import io
-import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import matplotlib
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -20,6 +21,8 @@ _LARGEST_TILE = 128
 """Largest side of a sample; larger images are drawn smaller."""
 _GAP, _PAIR_GAP = 6, 10
 """White pixels after a sample, and additional ones after a pair."""
+_TEXT_GAP = 18
+"""White pixels for a line of text below a sample."""
 _LEFT, _TOP = 100, 70
 """Margins for text, in pixels."""
 _HEAT = matplotlib.colormaps["inferno"]
@@ -40,36 +43,28 @@ def samples_png(diagnosis: Diagnosis, record: Record) -> bytes:
       record: of the teacher; converts its inputs to images.
     """
     examples = diagnosis.examples
-    classes, row = np.unique(examples.label, return_inverse=True)
-    # Samples are sorted by class.
-    column = np.arange(len(row)) - np.searchsorted(examples.label, examples.label)
     plain = _enlarged(_to_rgb(examples.images, record))
-    size = plain.shape[1]
     heated = _under_heat(plain, examples.attention)
-    top = row * (size + _GAP)
-    left = column * (2 * size + _GAP) + column // 2 * _PAIR_GAP
-    canvas = np.ones((max(top) + size + _GAP, max(left) + 2 * size, 3))
-    for i, (y, x) in enumerate(zip(top, left, strict=True)):
-        canvas[y : y + size, x : x + size] = plain[i]
-        canvas[y : y + size, x + size : x + 2 * size] = heated[i]
-        if not examples.recognised[i]:
-            canvas[y + size + 1 : y + size + 4, x : x + 2 * size] = _RED
+    tiles = _lay_out(examples.label, plain, heated, gap=_GAP)
+    canvas, size = tiles.canvas, tiles.size
+    for y, x in zip(
+        tiles.top[~examples.recognised], tiles.left[~examples.recognised], strict=True
+    ):
+        canvas[y + size + 1 : y + size + 4, x : x + 2 * size] = _RED
 
-    figure, axes = _canvas_axes(canvas, scale=min(1.0, _LARGEST_TILE / size))
-    corner = np.stack([left + size, top], axis=1)
+    figure, axes = _canvas_axes(canvas, scale=_scale(size))
+    corner = np.stack([tiles.left + size, tiles.top], axis=1)
     for centers, marker, colour, name in (
         (examples.requested, "x", "cyan", "centre requested"),
         (examples.achieved, "o", "white", "centre achieved"),
     ):
         _mark(axes, corner + ((centers + 1) * size - 1) / 2, marker, colour, name)
     axes.plot([], [], color=_RED, label="another class is seen")
-    axes.set_yticks(
-        np.arange(len(classes)) * (size + _GAP) + size / 2,
-        [
-            f"class {k}\n{diagnosis.recognised[k]} of {diagnosis.drawn[k]}\nrecognised"
-            for k in classes
-        ],
-    )
+    names = [
+        f"class {k}\n{diagnosis.recognised[k]} of {diagnosis.drawn[k]}\nrecognised"
+        for k in tiles.classes
+    ]
+    _name_rows(axes, tiles, names)
     axes.legend(
         loc="lower left",
         bbox_to_anchor=(0, 1),
@@ -80,31 +75,90 @@ def samples_png(diagnosis: Diagnosis, record: Record) -> bytes:
     return _png(figure)
 
 
-def centers_png(diagnosis: Diagnosis) -> bytes:
-    """Returns a PNG of achieved against requested centres, x and y, with their R^2."""
-    figure = Figure(figsize=(8.5, 4.2), layout="constrained")
-    for k, (axes, name) in enumerate(zip(figure.subplots(1, 2), "xy", strict=True)):
-        requested, achieved = diagnosis.requested[:, k], diagnosis.achieved[:, k]
-        axes.plot([-1, 1], [-1, 1], color="grey", lw=0.8, label="as requested")
-        axes.scatter(requested, achieved, s=9, alpha=0.5, lw=0)
-        axes.set(
-            xlim=(-1, 1),
-            ylim=(-1, 1),
-            aspect="equal",
-            xlabel=f"{name} requested",
-            ylabel=f"{name} achieved",
-            title=f"{name}: R² {_number(diagnosis.center_r2(slice(k, k + 1)))}",
-        )
-        axes.legend(loc="upper left", frameon=False, fontsize="small")
-    figure.suptitle(
-        f"Centres of attention of {diagnosis.count} samples: R² "
-        f"{_number(diagnosis.center_r2())}, slope {_number(diagnosis.center_slope())}"
+def modes_png(diagnosis: Diagnosis, record: Record) -> bytes:
+    """Returns a PNG of the example samples' attention in both modes, a row per class.
+
+    Each sample is under its attention in evaluation mode, and beside it in training
+    mode. Heat colours are bright at the maximum of each map. The number below is the
+    cosine of the two maps.
+
+    Args:
+      diagnosis: of the samples.
+      record: of the teacher; converts its inputs to images.
+    """
+    examples = diagnosis.examples
+    plain = _enlarged(_to_rgb(examples.images, record))
+    scale = _scale(plain.shape[1])
+    gap = round(_TEXT_GAP / scale)
+    tiles = _lay_out(
+        examples.label,
+        _under_heat(plain, examples.attention),
+        _under_heat(plain, examples.train_attention),
+        gap=gap,
     )
+    figure, axes = _canvas_axes(tiles.canvas, scale=scale)
+    for x, y, cosine in zip(tiles.left, tiles.top, examples.cosine, strict=True):
+        middle, below = x + tiles.size, y + tiles.size + gap / 2
+        axes.text(
+            middle, below, f"{cosine:.3f}", ha="center", va="center", fontsize="small"
+        )
+    _name_rows(axes, tiles, [f"class {k}" for k in tiles.classes])
+    axes.set_title("evaluation mode | training mode, their cosine", fontsize="medium")
     return _png(figure)
 
 
-def _number(value: float | None) -> str:
-    return "not measured" if value is None or math.isnan(value) else f"{value:.2f}"
+class _Tiles(NamedTuple):
+    """Pairs of images on a canvas.
+
+    Attributes:
+      canvas: white, with the images.
+      size: side of an image.
+      top: of each pair of images.
+      left: of each pair of images.
+      classes: of the rows.
+    """
+
+    canvas: Float[np.ndarray, "h w 3"]
+    size: int
+    top: Int[np.ndarray, "n"]
+    left: Int[np.ndarray, "n"]
+    classes: Int[np.ndarray, "k"]
+
+
+def _lay_out(
+    label: Int[np.ndarray, "n"],
+    first: Float[np.ndarray, "n s s 3"],
+    second: Float[np.ndarray, "n s s 3"],
+    *,
+    gap: int,
+) -> _Tiles:
+    """Returns a canvas with a row per class, and two images for each sample.
+
+    Args:
+      label: of the samples, sorted.
+      first: left images.
+      second: right images.
+      gap: pixels below a row.
+    """
+    classes, row = np.unique(label, return_inverse=True)
+    column = np.arange(len(row)) - np.searchsorted(label, label)
+    size = first.shape[1]
+    top = row * (size + gap)
+    left = column * (2 * size + _GAP) + column // 2 * _PAIR_GAP
+    canvas = np.ones((max(top) + size + gap, max(left) + 2 * size, 3))
+    for i, (y, x) in enumerate(zip(top, left, strict=True)):
+        canvas[y : y + size, x : x + size] = first[i]
+        canvas[y : y + size, x + size : x + 2 * size] = second[i]
+    return _Tiles(canvas, size, top, left, classes)
+
+
+def _scale(size: int) -> float:
+    return min(1.0, _LARGEST_TILE / size)
+
+
+def _name_rows(axes: Axes, tiles: _Tiles, names: Sequence[str]) -> None:
+    rows = np.unique(tiles.top)
+    axes.set_yticks(rows + tiles.size / 2, names)
 
 
 def _to_rgb(

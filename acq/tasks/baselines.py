@@ -26,8 +26,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
+from jaxtyping import Float32
 
-from acq.accuracy import logits_of, measure_accuracy, predict
+from acq.accuracy import count_one_right, logits_of, measure_accuracy, predict
 from acq.classifier import Classifier
 from acq.datasets.eval_data import EvalData
 from acq.layers.observed import ranges_as_observed, ranges_from_images
@@ -63,11 +64,15 @@ def measure_baselines(
     teacher: Classifier,
     data: EvalData,
     generate: Callable[[int], jax.Array],
+    quantized: Float32[np.ndarray, "n k"],
     path: Path,
     *,
     batch_size: int,
 ) -> dict[str, Any]:
-    """Returns {name: {top1, correct}} of `baselines.run`.
+    """Returns {name: {top1, correct, ...}} of `baselines.run`.
+
+    `only_baseline_right` and `only_quantized_right` count the images that only one of
+    baseline and quantized network has right. Files of older versions lack them.
 
     Args:
       baselines: the baselines to measure.
@@ -75,6 +80,7 @@ def measure_baselines(
       teacher: the network to round.
       data: the images to evaluate on.
       generate: makes images of the generator, given the number of a batch.
+      quantized: logits of the trained student, to compare with.
       path: a JSON file; the baselines in it are not measured again.
       batch_size: images evaluated at once over all devices.
     """
@@ -98,7 +104,13 @@ def measure_baselines(
             name=f"rounded, ranges from {name}",
         )
         accuracy = measure_accuracy(logits, data.labels)
-        found[name] = {"top1": accuracy.top1, "correct": accuracy.correct}
+        one_right = count_one_right(logits, quantized, data.labels)
+        found[name] = {
+            "top1": accuracy.top1,
+            "correct": accuracy.correct,
+            "only_baseline_right": one_right.first,
+            "only_quantized_right": one_right.second,
+        }
         logging.info("rounded, ranges from %s: %.2f %%", name, accuracy.top1)
         if is_first_process():
             write_atomically(path, json.dumps(found, indent=2) + "\n")

@@ -99,7 +99,9 @@ def _quantize(run: Run, settings: TaskSettings) -> dict[str, Any]:
     results["seconds"] = round(time.monotonic() - started, 1)
     if is_first_process():
         variables = student_variables(teacher, state)
-        write_outputs(quantization, teacher, variables, diagnosis, results, workdir)
+        write_outputs(
+            quantization, teacher, variables, diagnosis, results, data, workdir
+        )
     return results
 
 

@@ -1,6 +1,7 @@
 """The results of a quantization: accuracies, samples, export, report."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from absl import logging
 from jaxtyping import Float32
 
 from acq.accuracy import (
+    count_one_right,
     logits_of,
     measure_accuracy,
     measure_fidelity,
@@ -20,20 +22,22 @@ from acq.classifier import Classifier
 from acq.datasets.eval_data import EvalData
 from acq.diagnosis.complaints import complaints
 from acq.diagnosis.diagnosis import Diagnosis
-from acq.diagnosis.pictures import centers_png, samples_png
 from acq.export import quantize_student
 from acq.quantization.parts import create_generator_loss, generator_parts
 from acq.quantization.settings import QuantizationSettings
 from acq.quantization.states import student_variables
 from acq.quantization.student_layers import bits_by_layer, quant_layers
+from acq.report.compose import Circumstances, quantization_report
 from acq.tasks.baselines import measure_baselines
 from acq.tasks.settings import TaskSettings
 from acq.tasks.tables import format_results
 from acq.teacher.evaluation import TeacherEvaluation
 from acq.training.step_parts import QuantizeState
-from common.report.html_report import curves_png, write_report
+from common.devices import devices_in_words
+from common.report.page import write_page
 from common.results import write_results
 from common.typing import PyTree
+from common.version import STATED
 
 
 def collect_results(
@@ -139,6 +143,7 @@ def _accuracies(
         run, teacher, variables, data, batch_size=batch_size, name="quantized"
     )
     last = measure_accuracy(logits, data.labels)
+    one_right = count_one_right(teacher_logits, logits, data.labels)
     seen = _metrics(workdir / "metrics.jsonl", "val/top1")
     return {
         "quantized": {
@@ -146,6 +151,8 @@ def _accuracies(
             "correct": last.correct,
             "best_top1": max([last.top1, *seen]),
             **measure_fidelity(logits, teacher_logits)._asdict(),
+            "only_teacher_right": one_right.first,
+            "only_quantized_right": one_right.second,
         },
         "n": last.n,
         "baselines": measure_baselines(
@@ -154,6 +161,7 @@ def _accuracies(
             teacher,
             data,
             generate,
+            logits,
             workdir / "baselines.json",
             batch_size=batch_size,
         ),
@@ -174,42 +182,37 @@ def write_outputs(
     student: PyTree,
     diagnosis: Diagnosis,
     results: dict[str, Any],
+    data: EvalData | None,
     workdir: Path,
 ) -> None:
     """Writes export, report and results."""
-    quantize_student(settings, teacher, student).save(workdir / "export")
-    table = format_results(results)
-    logging.info("\n%s", table)
-    curves = {
-        "Student": curves_png(
-            workdir / "metrics.jsonl",
-            ("train/student_loss", "val/top1"),
-            linear=("val/top1",),
-        )
-    }
-    own_phase = workdir / "generator"
-    generator_metrics = (
-        workdir if settings.train.one_loop else own_phase
-    ) / "metrics.jsonl"
-    if generator_metrics.exists():
-        curves["Generator"] = curves_png(
-            generator_metrics,
-            ("train/generator_loss", "train/generator_statistics", "train/recognised"),
-            linear=("train/recognised",),
-        )
-    write_report(
-        workdir / "report.html",
-        title=f"{workdir.name}: {teacher.record.name}",
-        texts={
-            "Results": table,
-            "Config": (workdir / "config.json").read_text(encoding="utf-8"),
-        },
-        pictures={
-            "Samples, with the teacher's attention": samples_png(
-                diagnosis, teacher.record
-            ),
-            "Centres of attention": centers_png(diagnosis),
-            **curves,
-        },
+    quantized = quantize_student(settings, teacher, student)
+    quantized.save(workdir / "export")
+    logging.info("\n%s", format_results(results))
+    generator = workdir if settings.train.one_loop else workdir / "generator"
+    report = quantization_report(
+        results,
+        diagnosis,
+        quantized,
+        circumstances(
+            teacher, data, (workdir / "config.json").read_text("utf-8"), workdir
+        ),
+        student_metrics=workdir / "metrics.jsonl",
+        generator_metrics=generator / "metrics.jsonl",
     )
+    write_page(workdir / "report.html", report)
     write_results(workdir, results)
+
+
+def circumstances(
+    teacher: Classifier, data: EvalData | None, config: str, workdir: Path
+) -> Circumstances:
+    """Returns how a report comes about, now and on these devices."""
+    return Circumstances(
+        title=f"{workdir.resolve().name}: {teacher.record.name}",
+        data="" if data is None else data.name,
+        config=config,
+        version=STATED,
+        machine=devices_in_words(),
+        written=datetime.now(UTC),
+    )

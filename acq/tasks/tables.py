@@ -4,20 +4,13 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from acq.report.naming import ROW_NAMES, bits_word, own_bits
 from common.text_table import format_table
-
-ROW_NAMES = {
-    "noise": "rounded, ranges from noise",
-    "bn_statistics": "rounded, ranges from BatchNorm",
-    "generated": "rounded, ranges from samples",
-    "untrained": "untrained, min-max ranges of samples",
-    "real": "rounded, ranges from real images",
-}
 
 
 def format_results(results: Mapping[str, Any]) -> str:
     """Returns the tables of one run: its networks, and numbers of its samples."""
-    bits = f"W{results['bits']['weight']}A{results['bits']['activation']}"
+    bits = bits_word(results["bits"])
     parts = []
     if "n" in results:
         nothing = (None, None, None)
@@ -84,7 +77,6 @@ def format_runs(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
                 _mean([run["seconds_per_step"] for run in seeds]),
             )
         )
-    bits = every[0]["bits"]
     return format_table(
         [
             "method",
@@ -99,18 +91,7 @@ def format_runs(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         ],
         rows,
         digits=(0, 0, 2, 2, 2, 4, 4, 2, 2),
-        title=f"W{bits['weight']}A{bits['activation']}, {every[0]['n']:,} images",
-    )
-
-
-def own_bits(results: Mapping[str, Any]) -> str:
-    """Returns the layers with other bits than the rest, as "conv1 W8, act1 A8"."""
-    kinds = {"weights": "weight", "activations": "activation", "others": "other"}
-    return ", ".join(
-        f"{name} {'W' if group == 'weights' else 'A'}{bits}"
-        for group, layers in results.get("layer_bits", {}).items()
-        for name, bits in layers.items()
-        if bits != results["bits"][kinds[group]]
+        title=f"{bits_word(every[0]['bits'])}, {every[0]['n']:,} images",
     )
 
 

@@ -33,6 +33,45 @@ def error_frequencies(
       frequency, weighted by power and by the area of a ring. Cycles per mm; NaN where
       no patch lies in the body.
     """
+    ring, radial, none = _radial(difference_hu, body)
+    mean = (radial @ jnp.square(ring)) / (radial @ ring)  # a ring's area grows with it
+    peak = ring[jnp.argmax(radial, axis=-1)]
+    return {
+        "peak_per_mm": jnp.where(none, jnp.nan, peak / pixel_mm),
+        "mean_per_mm": jnp.where(none, jnp.nan, mean / pixel_mm),
+    }
+
+
+def error_spectrum(
+    difference_hu: Float[Array, "*b h w"],
+    body: Bool[Array, "*b h w"],
+    pixel_mm: Float[Array, "*b"],
+) -> dict[str, Float[Array, "*b k"]]:
+    """Returns the spectrum whose frequencies `error_frequencies` returns.
+
+    Args:
+      difference_hu: image - truth, aligned.
+      body: where to look.
+      pixel_mm: size of a pixel.
+
+    Returns:
+      'frequency_per_mm': mean frequency of each ring, cycles per mm; 'power_hu2_mm2':
+      mean power of the ring. Without the ring around zero, which the trend takes away;
+      NaN where no patch lies in the body or the size of a pixel is not known.
+    """
+    ring, radial, none = _radial(difference_hu, body)
+    power = radial[..., 1:]
+    pixel = jnp.where(none, jnp.nan, pixel_mm)[..., None]
+    return {
+        "frequency_per_mm": jnp.broadcast_to(ring[1:], power.shape) / pixel,
+        "power_hu2_mm2": power * jnp.square(pixel),
+    }
+
+
+def _radial(
+    difference_hu: Float[Array, "*b h w"], body: Bool[Array, "*b h w"]
+) -> tuple[Float[Array, " k"], Float[Array, "*b k"], Bool[Array, "*b"]]:
+    """Returns rings in cycles per pixel, their power, and where no patch counts."""
     patches = _patches(difference_hu)
     whole = jnp.all(_patches(body), axis=(-2, -1))
     power = periodograms(patches, 1.0, taper=True)
@@ -41,14 +80,7 @@ def error_frequencies(
     frequency, radial = radial_average(spectrum, 1.0)
     # The trend took away what lies below one cycle per patch.
     radial = radial.at[..., 0].set(0)
-    ring = jnp.asarray(frequency, jnp.float32)
-    mean = (radial @ jnp.square(ring)) / (radial @ ring)  # a ring's area grows with it
-    none = ~jnp.any(whole, axis=-1)
-    peak = ring[jnp.argmax(radial, axis=-1)]
-    return {
-        "peak_per_mm": jnp.where(none, jnp.nan, peak / pixel_mm),
-        "mean_per_mm": jnp.where(none, jnp.nan, mean / pixel_mm),
-    }
+    return jnp.asarray(frequency, jnp.float32), radial, ~jnp.any(whole, axis=-1)
 
 
 def _patches(image: Array) -> Array:

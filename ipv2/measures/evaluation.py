@@ -31,7 +31,7 @@ from jaxtyping import Array
 from common.typing import PyTree
 from ipv2.measures.contour import contour_displacement_px
 from ipv2.measures.edges import edge_slopes
-from ipv2.measures.error_spectrum import error_frequencies
+from ipv2.measures.error_spectrum import error_frequencies, error_spectrum
 from ipv2.measures.full_measures import full_measures, removed_measures
 from ipv2.measures.metrics import (
     MIN_REGION_PIXELS,
@@ -64,10 +64,13 @@ class Measured(NamedTuple):
     Attributes:
       reference: {image: numbers against the reference}.
       label: {image: numbers against IPv2's test label}; {} without one.
+      spectra: {image: `error_spectrum`}, a row per slice; {} if not all measures are
+        taken, or without an aligned reference.
     """
 
     reference: dict[str, Numbers]
     label: dict[str, Numbers]
+    spectra: dict[str, Numbers]
 
 
 def evaluate_slices(
@@ -180,12 +183,14 @@ def _measure_batch(
     """Returns the numbers of the first `count` slices of a batch."""
     target = {key: batch[key] for key in ("reference", "regions", "spacing_mm")}
     label = {**target, "reference": batch["label"]} if "label" in batch else None
-    found = Measured({}, {})
+    found = Measured({}, {}, {})
     for name, image in images.items():
         hu = jnp.asarray(image, jnp.float32)
         numbers = _measure(target, hu, aligned)
         if full:
             numbers |= full_measures(target, hu, aligned)
+        if full and aligned:
+            found.spectra[name] = _first(_spectrum(target, hu), count)
         if full and aligned and name != INPUT:
             known = (images[INPUT], batch["reference"])
             before, truth = (jnp.asarray(a, jnp.float32) for a in known)
@@ -231,7 +236,7 @@ def _measure_places(
 ) -> Numbers:
     """Returns the numbers that compare the same place of image and reference."""
     lung = regions["lung"]
-    pixel_mm = jnp.sqrt(jnp.prod(jnp.asarray(spacing_mm, jnp.float32), axis=-1))
+    pixel_mm = _pixel_mm(spacing_mm)
     tissues = tissue_metrics(image, reference, lung)
     foci = dense_foci_metrics(image, reference)
     return {
@@ -243,6 +248,18 @@ def _measure_places(
             image - reference, regions["body"], pixel_mm
         ),
     }
+
+
+@jax.jit
+def _spectrum(target: Slices, image: Array) -> Numbers:
+    """Returns the spectrum of the error of every slice."""
+    reference = jnp.asarray(target["reference"], jnp.float32)
+    pixel_mm = _pixel_mm(target["spacing_mm"])
+    return error_spectrum(image - reference, target["regions"]["body"], pixel_mm)
+
+
+def _pixel_mm(spacing_mm: Array) -> Array:
+    return jnp.sqrt(jnp.prod(jnp.asarray(spacing_mm, jnp.float32), axis=-1))
 
 
 def _if_large(values: Mapping[str, Array]) -> dict[str, Array]:

@@ -40,7 +40,7 @@ _NLM_PATCH, _NLM_DISTANCE = 5, 6
 # BM3D's own thresholds are for images in [0, 1]: 12 bits from -1024 HU.
 _LOW_HU, _WIDTH_HU = -1024.0, 4095.0
 _SIGMAS_PX = (0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5)
-_SHARES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
+_SHARES = (0.125, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
 
 
 class Filter(NamedTuple):

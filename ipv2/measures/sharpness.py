@@ -27,6 +27,7 @@ image and low in noise. Limits, for images of 512 pixels or fewer, in pixels:
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -55,6 +56,22 @@ class _Reach(NamedTuple):
     dark_px: float
     bright_px: float
     end_px: float
+
+
+class Profiles(NamedTuple):
+    """Mean profiles across edges, from dark to bright.
+
+    Attributes:
+      at_px: (k,) pixels from the middle of the truth's edge.
+      image_hu: `*b k` of the image.
+      truth_hu: `*b k` of the truth.
+      points: `*b`, profiles that count.
+    """
+
+    at_px: np.ndarray
+    image_hu: Float[Array, "*b k"]
+    truth_hu: Float[Array, "*b k"]
+    points: Int[Array, "*b"]
 
 
 # Beyond a vessel's middle, profiles would fall again.
@@ -86,27 +103,73 @@ def edge_rises_mm(
       {'vessels' | 'pleura': {'rise_mm', 'truth_rise_mm', 'points'}}, one number a
       slice; rises are NaN where fewer than 20 points count.
     """
+    measured = _over_slices(_rises_px, image_hu, truth_hu, lung)
+    return {
+        name: {
+            "rise_mm": rises[..., 0] * pixel_mm,
+            "truth_rise_mm": rises[..., 1] * pixel_mm,
+            "points": points,
+        }
+        for name, (rises, points) in measured.items()
+    }
+
+
+def edge_profiles(
+    image_hu: Float[Array, "*b h w"],
+    truth_hu: Float[Array, "*b h w"],
+    lung: Bool[Array, "*b h w"],
+) -> dict[str, Profiles]:
+    """Returns the mean profiles whose rises `edge_rises_mm` returns.
+
+    Args:
+      image_hu: HU.
+      truth_hu: aligned truth, HU.
+      lung: rough mask of the truth's lungs; it may omit vessels.
+
+    Returns:
+      {'vessels' | 'pleura': profiles}; NaN where fewer than 20 points count.
+    """
+    measured = _over_slices(_profiles_or_nan, image_hu, truth_hu, lung)
+    stretch = _stretch(truth_hu.shape)
+    return {
+        name: Profiles(_reach_px(name, stretch), means[..., 0, :], means[..., 1, :], n)
+        for name, (means, n) in measured.items()
+    }
+
+
+def _over_slices(
+    measure: Callable[..., tuple[Array, Array]],
+    image_hu: Float[Array, "*b h w"],
+    truth_hu: Float[Array, "*b h w"],
+    lung: Bool[Array, "*b h w"],
+) -> dict[str, tuple[Array, Array]]:
+    """Returns what `measure` finds at vessels and pleura of every slice."""
     batch, (h, w) = truth_hu.shape[:-2], truth_hu.shape[-2:]
     masks = edge_masks(truth_hu, lung)
     image, truth = (a.reshape(-1, h, w) for a in (image_hu, truth_hu))
     smooth = gaussian(truth, _SMOOTH_PX)
     down, across = jnp.gradient(smooth, axis=(-2, -1))
     result = {}
-    stretch = max(1.0, min(h, w) / 512)
+    stretch = _stretch(truth_hu.shape)
     for name, reach in _REACHES.items():
         mask = masks[name].reshape(-1, h, w)
-        measure = functools.partial(
-            _rises_px,
-            at_px=_positions(reach.dark_px * stretch, reach.bright_px * stretch),
+        one = functools.partial(
+            measure,
+            at_px=_reach_px(name, stretch),
             end=1 + round(reach.end_px * stretch / _STEP_PX),
         )
-        rises, points = jax.vmap(measure)(image, truth, smooth, down, across, mask)
-        result[name] = {
-            "rise_mm": rises[:, 0].reshape(batch) * pixel_mm,
-            "truth_rise_mm": rises[:, 1].reshape(batch) * pixel_mm,
-            "points": points.reshape(batch),
-        }
+        found, points = jax.vmap(one)(image, truth, smooth, down, across, mask)
+        result[name] = found.reshape(*batch, *found.shape[1:]), points.reshape(batch)
     return result
+
+
+def _stretch(shape: tuple[int, ...]) -> float:
+    return max(1.0, min(shape[-2:]) / 512)
+
+
+def _reach_px(name: str, stretch: float) -> np.ndarray:
+    reach = _REACHES[name]
+    return _positions(reach.dark_px * stretch, reach.bright_px * stretch)
 
 
 def _positions(dark_px: float, bright_px: float) -> np.ndarray:
@@ -130,6 +193,33 @@ def _rises_px(
 
     `end` is the number of samples that an end of a profile has.
     """
+    means, points = _mean_profiles(
+        image, truth, smooth, down, across, mask, at_px=at_px
+    )
+    rises = jnp.stack([_rise_samples(mean, end) * _STEP_PX for mean in means])
+    return jnp.where(points >= _FEWEST_POINTS, rises, jnp.nan), points
+
+
+def _profiles_or_nan(
+    *images: Array, at_px: np.ndarray, end: int
+) -> tuple[Float[Array, "2 k"], Int[Array, ""]]:
+    """Returns the mean profiles of image and truth, and how many points count."""
+    del end
+    means, points = _mean_profiles(*images, at_px=at_px)
+    return jnp.where(points >= _FEWEST_POINTS, jnp.stack(means), jnp.nan), points
+
+
+def _mean_profiles(
+    image: Float[Array, "h w"],
+    truth: Float[Array, "h w"],
+    smooth: Float[Array, "h w"],
+    down: Float[Array, "h w"],
+    across: Float[Array, "h w"],
+    mask: Bool[Array, "h w"],
+    *,
+    at_px: np.ndarray,
+) -> tuple[list[Float[Array, " k"]], Int[Array, ""]]:
+    """Returns the mean profiles of image and truth, and how many points count."""
     row, column, there = _spread_points(mask)
     slope_down, slope_across = down[row, column], across[row, column]
     steepness = jnp.maximum(jnp.hypot(slope_down, slope_across), 1e-6)
@@ -149,9 +239,7 @@ def _rises_px(
     counted = there & found & _is_one_edge(fine)
     points = jnp.sum(counted, dtype=jnp.int32)
     weight = counted / jnp.maximum(points, 1)
-    means = [weight @ profiles(values, middle) for values in (image, truth)]
-    rises = jnp.stack([_rise_samples(mean, end) * _STEP_PX for mean in means])
-    return jnp.where(points >= _FEWEST_POINTS, rises, jnp.nan), points
+    return [weight @ profiles(values, middle) for values in (image, truth)], points
 
 
 def _spread_points(mask: Array) -> tuple[Array, Array, Array]:

@@ -52,6 +52,29 @@ def summary_block(
     }
 
 
+def mean_spectra(spectra: Mapping[str, Numbers]) -> dict[str, dict[str, Any]]:
+    """Returns the mean spectrum of every image's error.
+
+    Args:
+      spectra: {image: `error_spectrum.error_spectrum`}, a row per slice.
+
+    Returns:
+      {image: {'frequency_per_mm', 'power_hu2_mm2', 'n'}}: means over the n slices that
+      have a spectrum, a number per ring; None without any.
+    """
+    return {image: _mean_spectrum(found) for image, found in spectra.items()}
+
+
+def _mean_spectrum(spectrum: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    known = np.all([np.isfinite(v).all(axis=1) for v in spectrum.values()], axis=0)
+    n = int(known.sum())
+    means = {
+        key: [_plain(float(v)) for v in values[known].mean(axis=0)] if n else None
+        for key, values in spectrum.items()
+    }
+    return {**means, "n": n}
+
+
 def image_names(block: Mapping[str, Any]) -> list[str]:
     """Returns the images of a block: `input`, and what was made of it."""
     return list(block["n"])

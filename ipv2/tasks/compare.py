@@ -14,49 +14,36 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from absl import logging
 
 from common.config import ConfigDict, as_json
-from common.devices import is_first_process
+from common.devices import is_first_process, to_host, wait_for_all
 from common.errors import UserError
 from common.files import write_atomically
-from common.report.html_report import write_report
 from common.results import finished_results, write_results
 from common.run import Run
 from ipv2.inference.trained import load_trained
-from ipv2.measures.evaluation import prepared_slices
+from ipv2.measures.evaluation import network_output, prepared_slices
 from ipv2.measures.filters import check_filters
 from ipv2.tasks import settings
 from ipv2.tasks.check import check_config
 from ipv2.tasks.compare_runs import compare_runs
 from ipv2.tasks.distances import check_features
 from ipv2.tasks.evaluate import References, evaluate_export, evaluate_filters
+from ipv2.tasks.facts import CAPTIONS
 from ipv2.tasks.figure import save_comparison
+from ipv2.tasks.pages import write_comparison_page
 from ipv2.tasks.references import KEYS, Reference, preparation, references_of
 from ipv2.tasks.result_files import write_files
 from ipv2.tasks.run_data import hold_data, refuse_other_data
-from ipv2.tasks.sources import Joined, open_sources
+from ipv2.tasks.sources import Sources, open_sources
 from ipv2.tasks.tables import format_comparison, format_grid, has_places
 from ipv2.tasks.train import is_measured, train
+from ipv2.tasks.views import Shown
 from ipv2.training.denoiser import make_denoise
 from ipv2.training.stacks import Stacks
 
-# What tables and pictures call the pairs.
-_CAPTIONS = {
-    "none": "pairs as they are",
-    "v1": "IPv1",
-    "v2": "IPv2",
-    "no_background": "IPv2 - Background",
-    "no_add": "IPv2 - Add noise",
-    "no_remove": "IPv2 - Remove noise",
-    "aligned": "IPv2, aligned",
-    "registered": "registered",
-    "simulated": "simulated",
-    "gated": "gated",
-    "weighted": "weighted",
-}
 # As of a training, but `config.compare` decides which trainings are compared.
 _FREE_TO_CHANGE = tuple(key for key in settings.FREE_TO_CHANGE if key != "compare")
 # The config and the results of every training, by network and by pairs.
@@ -105,8 +92,16 @@ def compare(config: ConfigDict, workdir: Path) -> None:
         runs = _train_all(grid, workdir)
         filters = evaluate_filters(sources, config, references)
         runs = _with_filters(runs, filters, grid, config)
+        # All processes read exports, since readers wait for each other; the first one
+        # wrote them.
+        wait_for_all("exports")
+        shown = {
+            model: _shown(model, by_pair, runs[model], sources, workdir, len(grid) > 1)
+            for model, by_pair in grid.items()
+        }
         if is_first_process():
-            _write_outputs(config, grid, runs, references, workdir)
+            _write_outputs(config, grid, runs, sources, references, shown, workdir)
+        wait_for_all("report")
 
 
 def _train_all(grid: Grid, workdir: Path) -> Runs:
@@ -115,7 +110,7 @@ def _train_all(grid: Grid, workdir: Path) -> Runs:
     for model, by_pair in grid.items():
         runs[model] = {}
         for pair in by_pair:
-            logging.info("%s, %s", model, _CAPTIONS.get(pair, pair))
+            logging.info("%s, %s", model, CAPTIONS.get(pair, pair))
             runs[model][pair] = _train_one(by_pair, pair, workdir / model)
     return runs
 
@@ -230,13 +225,19 @@ def _same_training(a: ConfigDict, b: ConfigDict) -> bool:
 
 
 def _write_outputs(
-    config: ConfigDict, grid: Grid, runs: Runs, references: References, workdir: Path
+    config: ConfigDict,
+    grid: Grid,
+    runs: Runs,
+    sources: Sources,
+    references: References,
+    shown: Mapping[str, Shown],
+    workdir: Path,
 ) -> None:
-    """Writes tables, pictures and results."""
+    """Writes tables, pictures, the page and results."""
     tables, full_tables = (
         {
             model: format_comparison(
-                {_CAPTIONS.get(pair, pair): run for pair, run in by_pair.items()},
+                {CAPTIONS.get(pair, pair): run for pair, run in by_pair.items()},
                 title="trained on",
                 full=full,
             )
@@ -246,7 +247,7 @@ def _write_outputs(
     )
     aligned = all(has_places(run) for by in runs.values() for run in by.values())
     if config.compare.models and aligned:
-        text = format_grid(runs, _CAPTIONS)
+        text = format_grid(runs, CAPTIONS)
     else:
         text = "\n\n".join(tables.values())
     print(f"\n{text}")
@@ -258,56 +259,103 @@ def _write_outputs(
         {(model, p): run for model, by in runs.items() for p, run in by.items()},
         ("network", "pairs"),
     )
-    pictures = {}
     for model, by_pair in grid.items():
-        picture = workdir / model / "comparison.png"
-        draw(by_pair, references, workdir / model, picture)
-        pictures[f"{model}, a test slice"] = picture.read_bytes()
-    write_report(
-        workdir / "report.html",
-        title=f"{workdir.name}: {', '.join(runs)} on differently composed pairs",
-        texts={
-            "Results": text,
-            **full_tables,
-            "Config": (workdir / "config.json").read_text(encoding="utf-8"),
-        },
-        pictures=pictures,
-    )
+        one = next(iter(by_pair.values()))
+        draw(shown[model], one, references, workdir / model / "comparison.png")
+    _write_page(config, runs, sources, shown, workdir)
     write_results(workdir, runs)
     print(f"\n{workdir / 'report.html'}")
 
 
-def draw(
-    by_pair: Mapping[str, ConfigDict],
-    references: References,
-    folder: Path,
-    path: Path,
+def _write_page(
+    config: ConfigDict,
+    runs: Runs,
+    sources: Sources,
+    shown: Mapping[str, Shown],
+    workdir: Path,
 ) -> None:
+    """Writes the page of all trainings."""
+    several, train = len(runs) > 1, config.train
+    named = {
+        _run_name(model, pair, several): (run, workdir / model / pair)
+        for model, by_pair in runs.items()
+        for pair, run in by_pair.items()
+    }
+    write_comparison_page(
+        workdir / "report.html",
+        {name: run for name, (run, _) in named.items()},
+        config=config,
+        sources=sources,
+        shown=list(shown.values()),
+        told={
+            "Networks": ", ".join(runs),
+            "Pairs": ", ".join(CAPTIONS.get(one, one) for one in config.compare.pairs),
+            "Training": f"{train.duration} each, of {train.batch_size} patches of "
+            f"{train.patch} pixels",
+        },
+        title=f"{workdir.name}: {', '.join(runs)} on differently composed pairs",
+        metrics={name: folder / "metrics.jsonl" for name, (_, folder) in named.items()},
+    )
+
+
+def _run_name(model: str, pair: str, several: bool) -> str:
+    """Returns what the page calls a training."""
+    caption = CAPTIONS.get(pair, pair)
+    return f"{model}, {caption}" if several else caption
+
+
+def _shown(
+    model: str,
+    by_pair: Mapping[str, ConfigDict],
+    runs: Mapping[str, dict[str, Any]],
+    sources: Sources,
+    workdir: Path,
+    several: bool,
+) -> Shown:
+    """Returns the outputs of a network's trainings."""
+    denoiser = settings.denoiser(next(iter(by_pair.values())))
+    exports = {pair: workdir / model / pair / "export" for pair in by_pair}
+    # Trainings that differ in the label alone have one export.
+    names = {
+        pair: _run_name(model, pair, several)
+        for pair, export in exports.items()
+        if export.exists()
+    }
+    makers = {
+        name: network_output(
+            make_denoise(denoiser), to_host(load_trained(exports[pair]).variables)
+        )
+        for pair, name in names.items()
+    }
+    return Shown(
+        name=model if several else "",
+        runs={name: runs[pair] for pair, name in names.items()},
+        source=sources.held_out,
+        channels=denoiser.slices,
+        make_outputs=lambda batch: {
+            name: make(batch)["output"] for name, make in makers.items()
+        },
+    )
+
+
+def draw(shown: Shown, config: ConfigDict, references: References, path: Path) -> None:
     """Draws input, outputs and reference of the test slice that shows the most lung.
 
     Args:
-      by_pair: the configs of the trainings of one network, by their pairs.
+      shown: the outputs of the trainings of one network.
+      config: of one of these trainings.
       references: of each data set.
-      folder: the folder of these trainings; each has an export there.
       path: where to write the PNG.
     """
-    config = next(iter(by_pair.values()))
-    denoiser = settings.denoiser(config)
-    test = open_sources(config).held_out
     # The slices of one data set are images of one kind; those of several may not be.
-    dataset = next(iter(test.places_by_dataset()))
+    dataset, places = next(iter(shown.source.places_by_dataset().items()))
     label = references[dataset].label
-    chosen = _slice_with_most_lung(
-        test, test.places_by_dataset()[dataset], denoiser.slices, label, config
-    )
+    stacks = Stacks(shown.source, shown.channels)
+    chosen = _slice_with_most_lung(stacks, places, label, config)
     stack = chosen["lq"][None]
     images = {"low dose": stack[0, ..., stack.shape[-1] // 2]}
-    denoise = jax.jit(make_denoise(denoiser))
-    for pair in by_pair:
-        export = folder / pair / "export"
-        if export.exists():  # trainings that differ in the label alone have none
-            variables = load_trained(export).variables
-            images[_CAPTIONS.get(pair, pair)] = np.asarray(denoise(variables, stack)[0])
+    for name, image in shown.make_outputs({"lq": stack}).items():
+        images[name] = np.asarray(image[0])
     if "label" in chosen:
         images["IPv2's test label"] = chosen["label"]
     images[label] = chosen["reference"]
@@ -323,10 +371,9 @@ def draw(
 
 
 def _slice_with_most_lung(
-    test: Joined, places: Sequence[int], channels: int, label: str, config: ConfigDict
+    stacks: Stacks, places: Sequence[int], label: str, config: ConfigDict
 ) -> Mapping[str, Any]:
     """A test slice with its reference and regions, as `preparation` makes them."""
-    stacks = Stacks(test, channels)
     records = (stacks[place] for place in places)
     slices = prepared_slices(
         ({key: one[key] for key in KEYS if key in one} for one in records),

@@ -21,6 +21,7 @@ from common.files import write_atomically
 from common.text_table import format_table
 from common.workdir import hold_workdir
 from ipv2.measures.intervals import Summary, resampled_groups, summarise
+from ipv2.tasks.pages import write_paired_page
 from ipv2.tasks.result_files import IDENTITY, SCHEMA_VERSION, leaves
 from ipv2.tasks.table_rows import sample_text, wrapped
 
@@ -42,7 +43,7 @@ Results = Mapping[str, Any]
 
 
 def compare_runs(config: ConfigDict, workdir: Path) -> None:
-    """Writes `paired.json` and `.txt` of finished runs into a folder; prints it.
+    """Writes `paired.json`, `.txt` and a page of finished runs; prints the table.
 
     Args:
       config: a checked IPv2 config, of which `compare.runs` counts.
@@ -61,6 +62,7 @@ def compare_runs(config: ConfigDict, workdir: Path) -> None:
             write_atomically(path, json.dumps(compared, indent=2) + "\n")
             full = format_differences(compared, short=False)
             write_atomically(workdir / "paired.txt", full + "\n")
+            write_paired_page(workdir / "report.html", compared, runs)
             print(f"\n{text}\n\nAll measures: {workdir / 'paired.txt'}")
 
 

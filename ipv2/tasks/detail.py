@@ -73,6 +73,8 @@ _UNKNOWN = "does not know the background"
 _ONE_DOSE = "the scan has the truth's own dose: there is no curve of doses"
 
 ImagesOf = Callable[[str], MakeImages]
+# What the observer sees of each kind at every dose.
+_Curve = Mapping[str, Mapping[float, Detectability]]
 
 
 class _Setting(NamedTuple):
@@ -225,6 +227,8 @@ def _of_dataset(
             one = _measured(tissue, batch, setting, config.seed, make_images)
             groups.append(_first(one, count))
     over, groups = resampled_groups(patients)
+    joined = {tissue: _joined(found) for tissue, found in parts.items()}
+    curves = {tissue: _curve(tissue, found) for tissue, found in joined.items()}
     return {
         "dose": setting.doses[0],
         "doses": list(setting.doses),
@@ -233,8 +237,11 @@ def _of_dataset(
         "n_patients": len(set(patients)),
         "interval_over": over,
         "nodules": {
-            tissue: _summarised(tissue, _joined(found), groups)
-            for tissue, found in parts.items()
+            tissue: _summarised(tissue, found, curves[tissue], groups)
+            for tissue, found in joined.items()
+        },
+        "undenoised": {
+            tissue: _curve_to_json(curve) for tissue, curve in curves.items()
         },
     }
 
@@ -289,13 +296,32 @@ def _measured(
     )
 
 
-def _summarised(
-    tissue: str, found: _Group, groups: Sequence[str]
-) -> dict[str, dict[str, Any]]:
-    """Returns {image: {kind: what is kept of it}}."""
-    curves = {
+def _curve(tissue: str, found: _Group) -> _Curve:
+    """Returns what is seen of each kind in the undenoised scan at every dose."""
+    by_dose = {
         dose: _detected(tissue, found, seen) for dose, seen in found.curve.items()
     }
+    return {
+        str(kind): {dose: seen[str(kind)] for dose, seen in by_dose.items()}
+        for kind in NODULES[tissue]
+    }
+
+
+def _curve_to_json(curve: _Curve) -> dict[str, dict[str, list[float | None]]]:
+    """Returns {kind: {'value', 'low', 'high'}}, a number for each dose."""
+    return {
+        kind: {
+            key: [_finite(getattr(seen, key)) for seen in by_dose.values()]
+            for key in ("value", "low", "high")
+        }
+        for kind, by_dose in curve.items()
+    }
+
+
+def _summarised(
+    tissue: str, found: _Group, curve: _Curve, groups: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Returns {image: {kind: what is kept of it}}."""
     result = {}
     for name in sorted(found.numbers, key=lambda one: (one != INPUT, one == "output")):
         numbers = found.numbers[name]
@@ -306,9 +332,8 @@ def _summarised(
         )
         detected = _detected(tissue, found, found.seen[name])
         for kind, one in kept.items():
-            by_dose = {dose: curve[kind] for dose, curve in curves.items()}
             one["d_prime"] = detected[kind]._asdict()
-            one["equivalent_dose"] = _equivalent(by_dose, detected[kind])
+            one["equivalent_dose"] = _equivalent(curve[kind], detected[kind])
         result[name] = _finite(kept)
     return result
 

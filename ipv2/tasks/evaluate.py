@@ -3,11 +3,11 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from common.checkpoint import load_manifest
 from common.config import ConfigDict
-from common.devices import is_first_process, to_host
+from common.devices import is_first_process, to_host, wait_for_all
 from common.errors import RunFailed, UserError
 from common.files import write_atomically
 from common.progress import Progress
@@ -23,17 +23,20 @@ from ipv2.measures.evaluation import (
 from ipv2.measures.filters import check_filters
 from ipv2.measures.metrics import WINDOWS
 from ipv2.measures.perceptual import LDCT_BENCHMARK
-from ipv2.measures.summary import slice_numbers, summary_block
+from ipv2.measures.summary import mean_spectra, slice_numbers, summary_block
+from ipv2.tasks import facts
 from ipv2.tasks.check import check_config
 from ipv2.tasks.detail import measure_detail, require_single_slices
 from ipv2.tasks.distances import check_features, measure_distances
 from ipv2.tasks.exported import load_exported
-from ipv2.tasks.outputs import JudgedSlices, open_outputs
+from ipv2.tasks.outputs import Judged, JudgedSlices, open_outputs
+from ipv2.tasks.pages import write_run_page
 from ipv2.tasks.references import KEYS, Reference, evenly, preparation, references_of
 from ipv2.tasks.result_files import SCHEMA_VERSION, write_files
 from ipv2.tasks.sources import Joined, Sources, open_sources, require_even_slices
 from ipv2.tasks.strengths import Strength, choose_strengths, make_filtered
 from ipv2.tasks.tables import format_results
+from ipv2.tasks.views import Shown
 from ipv2.training.denoiser import Denoiser, make_denoise
 from ipv2.training.stacks import Stacks
 
@@ -107,18 +110,16 @@ def evaluate_filters(
     return _with_strengths(results, strengths)
 
 
-def evaluate_outputs(config: ConfigDict) -> dict[str, Any]:
+def evaluate_outputs(
+    config: ConfigDict, sources: Sources, judged: Judged
+) -> dict[str, Any]:
     """Returns the numbers of other software's outputs on the slices held out.
 
     Args:
       config: a checked IPv2 config with `evaluate.outputs`.
-
-    Raises:
-      UserError: see `open_outputs`.
+      sources: the data of the run.
+      judged: the outputs.
     """
-    sources = open_sources(config)
-    _require_held_out(sources)
-    judged = open_outputs(config, sources.held_out)
     references = references_of(sources, config)
     strengths = choose_strengths(sources, references, config)
 
@@ -226,6 +227,8 @@ def _measured_dataset(
         "noise": NOISE_DESCRIPTIONS[reference.aligned],
         **summary_block(measured.reference, patients),
     }
+    if measured.spectra:
+        block["error_nps"] = mean_spectra(measured.spectra)
     if full and config.evaluate.features:
         batches = prepared_batches(records([]), batch_size, prepare)
         names = config.evaluate.features
@@ -271,8 +274,9 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     Outputs of other software are those in `config.evaluate.outputs`; then the folder
     needs no network.
 
-    Writes `evaluation.json`, `.txt` and `.csv` into `workdir`; `results.json` stays
-    that of the training.
+    Writes `evaluation.json`, `.txt` and `.csv` into `workdir`, and `evaluation.html`;
+    `results.json` and `report.html` stay those of the training. A folder without a
+    training gets `report.html` instead.
 
     Args:
       config: the config of a recipe; checked here. Its network does not count.
@@ -289,17 +293,96 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         # First, so that no folder without a run is made or locked.
         load_manifest(workdir / "export")
     with hold_workdir(workdir, "task evaluate"):
-        results = (
-            evaluate_outputs(config)
+        evaluated = (
+            _evaluate_outputs(config)
             if outputs
-            else evaluate_export(config, workdir / "export")
+            else _evaluate_export(config, workdir / "export")
         )
+        results = evaluated.results
         if is_first_process():
             path = workdir / "evaluation.json"
             write_atomically(path, json.dumps(results, indent=2) + "\n")
             text = format_results(results, title=workdir.name, full=True)
             write_files(workdir, "evaluation", text, {(): results})
+            _write_page(evaluated, config, workdir)
+        wait_for_all("report")
     return results
+
+
+class _Evaluated(NamedTuple):
+    """Results, and what it takes to see the slices again.
+
+    Attributes:
+      results: of the evaluation.
+      sources: the data.
+      shown: the outputs.
+      network: what the verdict calls them.
+      told: facts of them.
+    """
+
+    results: dict[str, Any]
+    sources: Sources
+    shown: Shown
+    network: str
+    told: dict[str, str]
+
+
+def _evaluate_outputs(config: ConfigDict) -> _Evaluated:
+    """Evaluates outputs of other software."""
+    sources = open_sources(config)
+    _require_held_out(sources)
+    judged = open_outputs(config, sources.held_out)
+    results = evaluate_outputs(config, sources, judged)
+    shown = Shown(
+        name="",
+        runs={"output": results},
+        source=judged.slices,
+        channels=1,
+        make_outputs=lambda batch: {"output": batch["output"]},
+    )
+    told = {"Outputs": f"of other software, in {config.evaluate.outputs}"}
+    return _Evaluated(results, sources, shown, "the other software", told)
+
+
+def _evaluate_export(config: ConfigDict, export: Path) -> _Evaluated:
+    """Evaluates an exported network.
+
+    Raises:
+      UserError: the folder holds no exported network.
+    """
+    trained = load_exported(config, export)
+    require_even_slices(config, trained.denoiser.slices)
+    require_single_slices(config, trained.denoiser.slices)
+    sources = open_sources(config)
+    denoiser, variables = trained.denoiser, trained.variables
+    results = evaluate_held_out(denoiser, variables, sources, config)
+    shown = Shown(
+        name="",
+        runs={"output": results},
+        source=sources.held_out,
+        channels=denoiser.slices,
+        make_outputs=network_output(make_denoise(denoiser), variables),
+    )
+    size = facts.parameters_words(variables)
+    told = {"Network": f"{trained.describe()}; {size}"}
+    if "purify" in (made := trained.manifest.get("trained_with", {})):
+        told["Pairs"] = facts.pairs_words(made["purify"])
+    return _Evaluated(results, sources, shown, trained.name, told)
+
+
+def _write_page(evaluated: _Evaluated, config: ConfigDict, workdir: Path) -> None:
+    """Writes the page; beside the one of a training it has a name of its own."""
+    of_training = (workdir / "results.json").exists()
+    write_run_page(
+        workdir / ("evaluation.html" if of_training else "report.html"),
+        evaluated.results,
+        config=config,
+        sources=evaluated.sources,
+        shown=evaluated.shown,
+        network=evaluated.network,
+        told=evaluated.told,
+        title=f"{workdir.name}: evaluation of {evaluated.network}",
+    )
 
 
 def evaluate_export(config: ConfigDict, export: Path) -> dict[str, Any]:
@@ -312,11 +395,7 @@ def evaluate_export(config: ConfigDict, export: Path) -> dict[str, Any]:
     Raises:
       UserError: the folder holds no exported network.
     """
-    trained = load_exported(config, export)
-    require_even_slices(config, trained.denoiser.slices)
-    require_single_slices(config, trained.denoiser.slices)
-    sources = open_sources(config)
-    return evaluate_held_out(trained.denoiser, trained.variables, sources, config)
+    return _evaluate_export(config, export).results
 
 
 def evaluate_held_out(

@@ -21,20 +21,14 @@ from common.errors import UserError
 from ipv2.measures.alignment import Alignment, alignment_of
 from ipv2.measures.noise_analysis import MAP_MIN_PX
 from ipv2.purification.purify import PurifyParams, purify, regions
+from ipv2.report.numbers import ALIGNED
 from ipv2.tasks import settings
 from ipv2.tasks.sources import Joined, Sources
 from ipv2.training.train_step import example_rngs
 
 # What a prepared slice is made of; `output` is that of other software.
 KEYS = ("lq", "gt", "truth", "spacing_mm", "slice", "output")
-_ALIGNED = ("truth", "gt")
 _SLICES_LOOKED_AT = 8
-
-NO_RANKING = (
-    "These numbers cannot rank networks: the label is partly another breath, where a "
-    "good network differs from it, and partly a filtered input, which it need not "
-    "resemble."
-)
 
 
 class Reference(NamedTuple):
@@ -52,7 +46,7 @@ class Reference(NamedTuple):
     @property
     def aligned(self) -> bool:
         """Whether the reference shows the anatomy where the input has it."""
-        return self.label in _ALIGNED
+        return self.label in ALIGNED
 
     def described(self) -> dict[str, Any]:
         """Returns the keys of a block of results."""

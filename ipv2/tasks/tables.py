@@ -10,9 +10,10 @@ from common.text_table import format_table
 from ipv2.measures.metrics import REGIONS, WINDOWS
 from ipv2.measures.summary import image_names
 from ipv2.measures.tissues import TISSUES
+from ipv2.report.verdict import NO_RANKING
 from ipv2.tasks.detail_tables import detail_tables, distances_tables
 from ipv2.tasks.full_tables import further_tables
-from ipv2.tasks.references import NO_RANKING, described_alignment
+from ipv2.tasks.references import described_alignment
 from ipv2.tasks.strengths import described_strength
 from ipv2.tasks.table_rows import (
     Row,
@@ -223,8 +224,8 @@ def _title(block: Mapping[str, Any], head: str) -> str:
     return f"{head} against {block['label']}, {sample_text(block)}"
 
 
-def _notes(block: Mapping[str, Any]) -> list[str]:
-    """Returns the lines below a data set's first table."""
+def notes_of(block: Mapping[str, Any]) -> list[str]:
+    """Returns what a reader of a block's numbers must know, in sentences."""
     notes = [described_alignment(block)]
     if block["label"] in ("v1", "v2"):
         notes.append(NO_RANKING)
@@ -232,7 +233,12 @@ def _notes(block: Mapping[str, Any]) -> list[str]:
     if strengths:
         told = [described_strength(name, one) for name, one in strengths.items()]
         notes.append(f"Strengths of the filters: {'; '.join(told)}.")
-    return [wrapped(note) for note in notes if note]
+    return [note for note in notes if note]
+
+
+def _notes(block: Mapping[str, Any]) -> list[str]:
+    """Returns the lines below a data set's first table."""
+    return [wrapped(note) for note in notes_of(block)]
 
 
 def _headlines(block: Mapping[str, Any], rows: Rows, head: str) -> str:

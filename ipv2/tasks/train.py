@@ -26,20 +26,21 @@ from common.devices import (
 from common.errors import UserError
 from common.loop import Plan, fit
 from common.pipeline import Source, train_batches
-from common.report.html_report import curves_png, write_report
 from common.results import write_results
 from common.run import Run
 from common.typing import Metrics, PyTree
 from common.writers import MetricsWriter
 from ipv2.datasets.registration import Registered
+from ipv2.measures.evaluation import network_output
 from ipv2.measures.filters import check_filters
 from ipv2.measures.noise_level import soft_tissue_noise_hu
 from ipv2.models import hash_code
-from ipv2.tasks import settings
+from ipv2.tasks import facts, settings
 from ipv2.tasks.check import check_config
 from ipv2.tasks.detail import require_single_slices
 from ipv2.tasks.distances import check_features
 from ipv2.tasks.evaluate import References, evaluate, evaluate_held_out, scalars_of
+from ipv2.tasks.pages import write_run_page
 from ipv2.tasks.references import evenly, references_of
 from ipv2.tasks.result_files import SCHEMA_VERSION, write_files
 from ipv2.tasks.run_data import hold_data, refuse_other_data
@@ -50,7 +51,8 @@ from ipv2.tasks.sources import (
     training_record,
 )
 from ipv2.tasks.tables import format_results
-from ipv2.training.denoiser import Denoiser
+from ipv2.tasks.views import Shown
+from ipv2.training.denoiser import Denoiser, make_denoise
 from ipv2.training.pairs import PairParams
 from ipv2.training.stacks import Stacks
 from ipv2.training.train_step import (
@@ -122,8 +124,9 @@ def _train(run: Run, config: ConfigDict) -> dict[str, Any]:
         export_variables(run.workdir / "export", variables, manifest)
         text = format_results(results, title=run.workdir.name, full=True)
         write_files(run.workdir, "results", text, {(): results})
-        _write_page(config.model.name, text, run.workdir)
+        _write_page(config, results, sources, denoiser, variables, run.workdir)
         write_results(run.workdir, results)
+    wait_for_all("report")
     return results
 
 
@@ -327,20 +330,37 @@ def _soft_tissue_noise_hu(seed: int, example: PyTree, params: PairParams) -> Arr
     return soft_tissue_noise_hu(inputs[..., 0])[0]
 
 
-def _write_page(network: str, tables: str, workdir: Path) -> None:
-    write_report(
+def _write_page(
+    config: ConfigDict,
+    results: Mapping[str, Any],
+    sources: Sources,
+    denoiser: Denoiser,
+    variables: PyTree,
+    workdir: Path,
+) -> None:
+    train = config.train
+    write_run_page(
         workdir / "report.html",
-        title=f"{workdir.name}: {network}",
-        texts={
-            "Results": tables,
-            "Data": (workdir / "data.json").read_text(encoding="utf-8"),
-            "Config": (workdir / "config.json").read_text(encoding="utf-8"),
+        results,
+        config=config,
+        sources=sources,
+        shown=Shown(
+            name="",
+            runs={"output": results},
+            source=sources.held_out,
+            channels=denoiser.slices,
+            make_outputs=network_output(make_denoise(denoiser), variables),
+        ),
+        network=config.model.name,
+        told={
+            "Network": facts.network_words(config, variables),
+            "Pairs": facts.pairs_words(as_json(config)["purify"]),
+            "Training": f"{results['steps']:,} steps of {train.batch_size} patches of "
+            f"{train.patch} pixels, loss {train.loss}, rate "
+            f"{config.optimizer.learning_rate:g} ({config.optimizer.schedule})",
         },
-        pictures={
-            "Training": curves_png(
-                workdir / "metrics.jsonl", ("train/loss", "train/gradient_norm")
-            )
-        },
+        title=f"{workdir.name}: {config.model.name}",
+        metrics={"Training": workdir / "metrics.jsonl"},
     )
 
 

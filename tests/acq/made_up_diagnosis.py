@@ -34,6 +34,8 @@ def make_diagnosis(*, channels=3, shown_classes=CLASSES, **changes):
             label=shown,
             images=rng.normal(size=(len(shown), 8, 8, channels)),
             attention=attention / attention.sum((1, 2), keepdims=True),
+            train_attention=np.full(attention.shape, 1 / 16),
+            cosine=rng.uniform(0.8, 1, len(shown)),
             requested=rng.uniform(-0.6, 0.6, (len(shown), 2)),
             achieved=rng.uniform(-0.6, 0.6, (len(shown), 2)),
             recognised=rng.random(len(shown)) < 0.7,

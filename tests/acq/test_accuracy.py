@@ -68,6 +68,15 @@ def test_top1_counts_images_whose_highest_logit_is_their_label_s():
     assert found == (17, 23) and found.top1 == pytest.approx(100 * 17 / 23)
 
 
+def test_images_that_one_of_two_networks_has_right_are_counted():
+    labels = np.array([0, 1, 1, 0, 1])
+    # In turn: both right, only the first, only the second twice, no finite logit.
+    first = np.array([[1, 0], [0, 1], [1, 0], [0, 1], [np.nan, 1]], np.float32)
+    second = np.array([[1, 0], [1, 0], [0, 1], [1, 0], [1, 0]], np.float32)
+    assert accuracy.count_one_right(first, second, labels) == (1, 2)
+    assert accuracy.count_one_right(second, first, labels) == (2, 1)
+
+
 def test_fidelity_of_a_literal():
     teacher = np.log(np.asarray([[0.5, 0.5], [0.8, 0.2]], np.float32))
     student = np.log(np.asarray([[0.5, 0.5], [0.2, 0.8]], np.float32))

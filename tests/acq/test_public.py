@@ -203,6 +203,7 @@ def test_values_of_another_type_are_refused(name, value, said):
     assert in_memory._problems(settings) == [f"{name}: {said}"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

@@ -35,7 +35,7 @@ if __name__ == "__main__":  # pytest, which imports this too, has its own settin
 
 from tests.benchmarks.shared.arguments import create_parser, parse
 from tests.benchmarks.trust_checks.batch_rows import Bench, batch_rows
-from tests.benchmarks.trust_checks.command_rows import COMMANDS, MEMORY_ROWS
+from tests.benchmarks.trust_checks.command_rows import COMMANDS
 from tests.benchmarks.trust_checks.conformance_rows import conformance_rows
 from tests.benchmarks.trust_checks.ownership_rows import OWNERSHIP
 from tests.benchmarks.trust_checks.pair_rows import pair_row, purified_series_row
@@ -115,7 +115,7 @@ def _pair_rows(bench: Bench, words: Sequence[str]) -> Iterator[Row]:
 
 
 def _scenario_rows(bench: Bench, words: Sequence[str]) -> Iterator[Row]:
-    scenarios = [*PAIRING, *OWNERSHIP, *STALE, *COMMANDS, *MEMORY_ROWS]
+    scenarios = [*PAIRING, *OWNERSHIP, *STALE, *COMMANDS]
     yield from scenario_rows([s for s in scenarios if _holds(s.name, words)], bench)
 
 

@@ -1,4 +1,4 @@
-"""The README's picture: a training pair as it is, and as IPv2 makes it.
+"""The picture of docs/denoising.md: a training pair as it is, and as IPv2 makes it.
 
     python -m tests.figures.training_pair [--cache runs/datasets]
 

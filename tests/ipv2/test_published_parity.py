@@ -38,6 +38,7 @@ def _equal(found, kind):
     np.testing.assert_array_equal(found, _stack(kind))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", ["lq", "gt"])
 def test_dark_mask_is_the_published_one(side):
     image = _stack(side)
@@ -101,6 +102,7 @@ def test_opencv_oracle_is_the_published_script(name):
     np.testing.assert_array_equal(noisy, pair["v2n_lq_bar"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_task_purify_writes_the_published_files(tmp_path, version):
     for name, pair in PAIRS.items():

@@ -25,6 +25,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("judge", "case"), CASES)
 def test_case_has_its_outcome(tmp_path, judge, case):
     assert not judge(case, tmp_path)

@@ -55,6 +55,7 @@ def one_device(variables):
             "requested": conditions.center,
             "images": images,
             "attention": view.attention,
+            "train_attention": train_view.attention,
             "achieved": attention_center(view.attention, 2.0),
             "recognised": jnp.argmax(view.logits, -1) == conditions.label,
             "cosine": losses.attention_cosine(view.attention, train_view.attention),

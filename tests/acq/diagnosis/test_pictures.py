@@ -6,7 +6,7 @@ import PIL.Image
 import pytest
 
 from acq.classifier import Normalisation, Record
-from acq.diagnosis.pictures import centers_png, samples_png
+from acq.diagnosis.pictures import modes_png, samples_png
 from tests.acq.made_up_diagnosis import make_diagnosis
 
 LEFT, TOP, TILE = 100, 70, 96
@@ -92,22 +92,33 @@ def test_images_that_are_not_finite_are_drawn_black():
     assert not np.any(plain)
 
 
-@pytest.mark.parametrize("slope", [1, -1])
-def test_centers_are_drawn_where_they_are(slope):
-    diagnosis = make_diagnosis()
-    achieved = slope * diagnosis.requested
-    found = _pixels(centers_png(dataclasses.replace(diagnosis, achieved=achieved)))
-    for panel in (found[:, :425], found[:, 425:]):
-        y, x = np.nonzero(panel[..., 2] - panel[..., 0] > 60)
-        assert len(x) > 300
-        assert np.corrcoef(x, -y)[0, 1] == pytest.approx(slope, abs=0.01)
+def _modes(diagnosis, channels=1):
+    return _pixels(modes_png(diagnosis, _record(channels)))
 
 
-@pytest.mark.parametrize("offset", [0, np.nan])
-def test_centers_without_r2_are_drawn_too(offset):
-    diagnosis = make_diagnosis()
-    requested = np.zeros_like(diagnosis.requested)
-    achieved = offset + diagnosis.achieved
-    unmeasured = {"requested": requested, "achieved": achieved}
-    found = _pixels(centers_png(dataclasses.replace(diagnosis, **unmeasured)))
-    assert found.shape == (420, 850, 3)
+def test_attention_in_both_modes_is_side_by_side():
+    left, right = np.zeros((20, 4, 4)), np.zeros((20, 4, 4))
+    left[:, 0, 0] = right[:, 3, 3] = 1
+    diagnosis = _one_sample(
+        images=np.zeros((20, 8, 8, 1)), attention=left, train_attention=right
+    )
+    found = _modes(diagnosis)[TOP : TOP + TILE, LEFT:]
+    for tile, place in ((found[:, :TILE], 0.125), (found[:, TILE:], 0.875)):
+        y, x = np.unravel_index(np.argmax(np.sum(tile, axis=-1)), (TILE, TILE))
+        assert abs(y - place * TILE) < 13 and abs(x - place * TILE) < 13
+
+
+@pytest.mark.parametrize("size", [8, 300])
+def test_the_cosine_of_both_modes_has_its_place_below_the_sample(size):
+    diagnosis = _one_sample(images=np.zeros((20, size, size, 1)))
+    found = _modes(diagnosis)
+    side = min(-(-TILE // size) * size, 128)
+    below = found[TOP + side :, LEFT:]
+    assert np.any(below < 100) and len(below) >= 18
+    assert np.all(below[-2:] == 255)  # nothing is cut off
+
+
+def test_attention_that_is_not_finite_is_drawn():
+    nan = np.full((20, 4, 4), np.nan)
+    changes = {"train_attention": nan, "cosine": np.full(20, np.nan)}
+    assert _modes(_one_sample(**changes)).shape[2] == 3

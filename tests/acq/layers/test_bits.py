@@ -69,6 +69,7 @@ def with_bits(layers, bits=MIXED):
     return QuantLayers(layers.kernels, layers.activations, layers.others, bits=bits)
 
 
+@pytest.mark.slow
 def test_kernels_are_rounded_on_their_own_grid():
     network, variables, x = quantized("own", with_bits(quant_layers(4, others=5)))
     _, stored = to_integers(network, variables, x[:1])

@@ -161,6 +161,7 @@ def test_networks_without_identity_marks_have_ranges_of_their_rectifiers_only():
     assert names == {"act1", "act2"}
 
 
+@pytest.mark.slow
 def test_observed_ranges_average_the_ends_that_the_student_meets():
     student = plain_net().clone(layers=quant_layers(4))
 

@@ -38,6 +38,7 @@ def _assert_parity(network, x, *, train):
     assert set(jax.tree.leaves(moved)) == {train}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cifar", "bottleneck", "mobilenet", "vgg"])
 def test_network_computes_what_plain_pytorch_does(name):
     _assert_parity(create_small(name), random_images(name), train=False)

@@ -77,6 +77,7 @@ def images_of(given, label="norm", center="heat_map"):
     return np.asarray(compiled(label, center)(params_of(label, center), given)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("label", "center"), FORMS)
 def test_images_are_normalised_and_every_parameter_has_a_gradient(label, center):
     images, gradient = compiled(label, center)(params_of(label, center), conditions())

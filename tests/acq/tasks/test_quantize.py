@@ -43,7 +43,14 @@ def test_results_say_what_was_measured(whole):
     assert 0 <= quantized["agreement"] <= 100 and quantized["kl"] >= 0
     assert results["seconds"] > 0 and results["seconds_per_step"] > 0
     assert "samples/center_r2" in results["samples"]
-    assert (workdir / "report.html").read_text().count("<img") == 4
+    for entry in (results["teacher"], *results["baselines"].values()):
+        # Both count the same images.
+        more = quantized["correct"] - entry["correct"]
+        counts = quantized if entry is results["teacher"] else entry
+        lost = counts.get("only_baseline_right", counts.get("only_teacher_right"))
+        assert more == counts["only_quantized_right"] - lost
+    said = f"W4A4 gets {quantized['top1']:.2f} % of 10 images right"
+    assert said in (workdir / "report.html").read_text()
 
 
 @pytest.mark.slow
@@ -104,16 +111,23 @@ def test_what_is_of_no_quantization_is_refused_before_any_work(
 @pytest.mark.slow
 def test_evaluate_tells_teacher_and_export(whole):
     config, workdir, results = whole
+    report = (workdir / "report.html").read_bytes()
     found = evaluate_run(config, workdir)
     assert found["teacher"]["correct"] == results["teacher"]["correct"]
-    for key in ("correct", "agreement", "kl"):
-        assert found["quantized"][key] == results["quantized"][key]
+    for key, value in found["quantized"].items():
+        assert value == results["quantized"][key]
+    # Its page is beside the run's, which stays.
+    said = f"W4A4 gets {found['quantized']['top1']:.2f} % of 10 images right"
+    assert said in (workdir / "evaluation.html").read_text()
+    assert (workdir / "report.html").read_bytes() == report
 
 
 @pytest.mark.slow
 def test_evaluate_needs_data_and_takes_a_teacher_alone(tmp_path):
     config = make_config(tmp_path)
     assert set(evaluate_run(config, tmp_path / "run")) == {"n", "teacher"}
+    page = (tmp_path / "run" / "evaluation.html").read_text()
+    assert "The float teacher gets" in page
     config.eval.path = ""
     with pytest.raises(UserError, match=r"config\.eval\.path"):
         evaluate_run(config, tmp_path / "run")
@@ -162,7 +176,7 @@ def test_in_one_loop_the_student_waits_and_a_stopped_run_ends_the_same(
     assert all("train/generator_loss" in values for values in seen.values())
     # Until it learns, it is no student.
     assert [step for step in seen if "val/top1" in seen[step]] == [4, 5, 6]
-    assert (workdir / "report.html").read_text().count("<img") == 4
+    assert "W4A4 gets" in (workdir / "report.html").read_text()
     for stop_at in (2, 5):
         again = tmp_path / f"cut{stop_at}"
         with monkeypatch.context() as patch:
@@ -233,6 +247,7 @@ def test_without_data_it_quantizes_and_reports_the_agreement(tmp_path):
     config.quantizer.range_source = "observed"
     results = quantize_run(config, tmp_path / "run")
     assert "n" not in results and 0 <= results["agreement_on_samples"] <= 100
+    assert "top-1 is unknown" in (tmp_path / "run" / "report.html").read_text()
     assert load_quantized(tmp_path / "run" / "export").record.classes == CLASSES
 
 

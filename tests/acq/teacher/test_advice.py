@@ -172,6 +172,7 @@ def test_a_network_of_one_class_is_of_no_kind_of_ours():
     assert _says_no_network(advice(tensors, teacher_settings()))
 
 
+@pytest.mark.slow
 def test_pytorchcv_s_first_mobilenet_is_explained():
     network = MobileNetV2(FloatLayers(), 3, width_multiplier=0.1)
     variables = theirs.random_variables(network)

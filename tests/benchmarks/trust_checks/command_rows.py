@@ -1,4 +1,4 @@
-"""Scenarios in new processes: exit statuses, two at once, and memory."""
+"""Scenarios in new processes: exit statuses, and two at once."""
 
 import os
 import signal
@@ -12,11 +12,9 @@ from tests.benchmarks.trust_checks.batch_rows import Bench, batch_keys
 from tests.benchmarks.trust_checks.pair_rows import train_keys
 from tests.benchmarks.trust_checks.running import run_keys
 from tests.benchmarks.trust_checks.scenarios import Scenario, completion, refusal
-from tests.cases import pair_cases, writing
+from tests.cases import pair_cases
 from tests.cases.image_cases import by_sitk, content
-from tests.cases.source import synthetic
 from tests.compilation import compilation_environment
-from tests.peak_memory import MEMORY
 
 ROOT = Path(__file__).parents[3]
 _ENVIRONMENT = os.environ | compilation_environment()
@@ -98,44 +96,8 @@ def two_at_once(bench: Bench, folder: Path) -> list[str]:
     return problems or completion(run_keys("train", workdir, keys))
 
 
-_MEASURED = f"""{MEMORY}
-import sys
-from tests.benchmarks.trust_checks.batch_rows import batch_keys
-from tests.benchmarks.trust_checks.running import run_keys
-task, network, short, long, output = sys.argv[1], *map(Path, sys.argv[2:])
-for root in (short, long):
-    ran = run_keys(task, network, batch_keys(task, root, output / root.name))
-    assert ran.end == "done", ran.last
-    if root == short:
-        before = memory_mb("VmRSS")
-        forget_peak()
-print(memory_mb("VmHWM") - before)
-"""
-# 400 more slices are 26 MB as float32 and 13 as int16: neither may be held.
-_FEW, _MANY, _LIMIT_MB = 40, 440, 10
-
-
-def flat_memory(task: str) -> Scenario:
-    """Many slices take no more memory than few."""
-
-    def check(bench: Bench, folder: Path) -> list[str]:
-        for name, count in (("short", _FEW), ("long", _MANY)):
-            source = synthetic(count)
-            writing.write(folder / name / "series", source.headers, source.hu)
-        folders = (folder / name for name in ("short", "long", "out"))
-        words = [sys.executable, "-c", _MEASURED, task, bench.network, *folders]
-        done = launch([str(word) for word in words])
-        if done.returncode:
-            return [(done.stderr.strip().splitlines() or ["no words"])[-1]]
-        grown = float(done.stdout.split()[-1])
-        return [f"{grown:.1f} MB more"] if not grown < _LIMIT_MB else []
-
-    return Scenario("slices_flat_in_memory", task, check, refused=False)
-
-
 COMMANDS = [
     Scenario("strict_ends_in_3", "denoise", strict, refused=False),
     Scenario("nothing_read_ends_in_2", "denoise", nothing_read),
     Scenario("two_at_once", "train", two_at_once),
 ]
-MEMORY_ROWS = [flat_memory(task) for task in ("denoise", "simulate")]

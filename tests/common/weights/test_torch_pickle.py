@@ -180,6 +180,7 @@ def test_a_key_nested_deeper_than_the_machine_can_hash_is_refused():
         _read(tb.program(b"})" + b"\x85" * 150_000 + b"Ns"))
 
 
+@pytest.mark.slow
 def test_what_is_nested_deeply_is_read():
     found = _read(tb.program(b"]" * 150_000 + b"a" * 149_999))
     depth = 0

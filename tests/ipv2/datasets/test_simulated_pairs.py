@@ -161,6 +161,7 @@ def test_the_noise_model_includes_the_reconstruction_filter(single, tmp_path):
     assert softened < 0.5 * noisy
 
 
+@pytest.mark.slow
 def test_through_slices_takes_the_partner_from_another_slice(tmp_path):
     hu = write_chest(tmp_path / "chest.nii", count=4)
     builder = build(

@@ -31,6 +31,7 @@ def _without_flow(export):
     path.write_text(json.dumps(manifest))
 
 
+@pytest.mark.slow
 def test_an_export_needs_no_recipe(tmp_path):
     apply, _ = export_network(tmp_path)
     trained = load_trained(tmp_path / "export")
@@ -42,6 +43,7 @@ def test_an_export_needs_no_recipe(tmp_path):
     assert trained.name == "cnn10" and "flow" not in trained.identity
 
 
+@pytest.mark.slow
 def test_a_flow_uses_the_sampler_of_its_export(flow):
     trained = load_trained(flow)
     assert isinstance(trained.denoiser, Flow) and trained.radius is None

@@ -18,6 +18,7 @@ def _chest() -> tuple[np.ndarray, np.ndarray]:
     return ndimage.gaussian_filter(truth, 0.7).astype(np.float32), lung
 
 
+@pytest.mark.slow
 def test_an_unchanged_image_has_slope_one():
     truth, lung = _chest()
     slopes = edge_slopes(*map(jnp.asarray, (truth, truth, lung)))
@@ -58,6 +59,7 @@ def test_vessels_are_inside_and_pleura_at_the_outline():
     assert abs(radius[np.asarray(masks["pleura"])] - 80).max() < 4
 
 
+@pytest.mark.slow
 def test_without_a_lung_there_is_no_number():
     flat = jnp.zeros((64, 64))
     slopes = edge_slopes(flat, flat, jnp.zeros((64, 64), bool))

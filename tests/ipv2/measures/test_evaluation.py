@@ -124,6 +124,7 @@ def test_against_a_label_bias_is_of_the_label_and_noise_of_the_image():
         assert before["noise_sd_hu"] == pytest.approx(NOISE_HU[region], rel=0.1)
 
 
+@pytest.mark.slow
 def test_places_are_compared_with_an_aligned_reference_alone():
     measured = measure([make_slice()])
     places = {"tissues", "dense_foci", "slopes", "contour_mm", "error_frequencies"}

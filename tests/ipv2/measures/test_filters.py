@@ -98,6 +98,7 @@ def test_the_filters_are_compiled_once_for_all_strengths():
         assert kernel._cache_size() == 1
 
 
+@pytest.mark.slow
 def test_the_gaussian_and_total_variation_are_those_of_the_kernels():
     noisy, _ = _pair()
     for sigma in (0.4, 2.5):

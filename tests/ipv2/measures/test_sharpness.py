@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 from scipy.special import erf
 
-from ipv2.measures.sharpness import RISE_OF_SIGMA, edge_rises_mm, sample_cubic
+from ipv2.measures.sharpness import (
+    RISE_OF_SIGMA,
+    edge_profiles,
+    edge_rises_mm,
+    sample_cubic,
+)
 
 _rises = jax.jit(edge_rises_mm)
 
@@ -120,3 +125,22 @@ def test_cubic_samples_are_exact_for_parabolas():
     )
     # Float32 on values up to 100.
     np.testing.assert_allclose(found, parabola(row, column), atol=1e-4)
+
+
+def test_profiles_are_those_of_the_edge_and_nan_where_there_are_too_few():
+    truth, image = _chest(1.0), _chest(2.0)
+    truth, image = (np.stack([a, np.full_like(a, -850)]) for a in (truth, image))
+    lung = np.stack([CHEST, np.zeros_like(CHEST)])
+    found = jax.jit(edge_profiles)(
+        *(jnp.asarray(a, jnp.float32) for a in (image, truth)), jnp.asarray(lung)
+    )
+    for name, one in found.items():
+        assert one.image_hu.shape == one.truth_hu.shape == (2, len(one.at_px)), name
+        middle = int(np.argmin(np.abs(one.at_px)))
+        # Half of the rise of 890 HU from -850; round edges bend it by 2 % of that.
+        assert one.truth_hu[0, middle] == pytest.approx(-405, abs=0.02 * 890)
+        slopes = [np.gradient(hu[0], one.at_px)[middle] for hu in one[1:3]]
+        # A Gaussian's: 890 / (sqrt(2 pi) sigma), less at vessels that are narrow.
+        assert slopes[1] == pytest.approx(890 / np.sqrt(2 * np.pi), rel=0.06)
+        assert slopes[0] == pytest.approx(slopes[1] / 2, rel=0.1)
+        assert np.isnan(one.image_hu[1]).all() and one.points[1] == 0

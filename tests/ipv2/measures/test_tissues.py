@@ -20,6 +20,7 @@ def _stripes() -> tuple[np.ndarray, np.ndarray, dict[str, slice]]:
     return truth, lung, columns
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TISSUES)
 def test_bias_and_noise_are_those_of_the_tissue_alone(name):
     truth, lung, columns = _stripes()
@@ -46,6 +47,7 @@ def test_edges_do_not_count():
     assert all(float(found[name]["bias_hu"]) == 0 for name in TISSUES)
 
 
+@pytest.mark.slow
 def test_foam_outside_the_lungs_is_not_lung():
     truth = jnp.full((32, 32), -800.0)
     found = tissue_metrics(truth, truth, jnp.zeros((32, 32), bool))
@@ -73,6 +75,7 @@ def test_a_peak_is_that_of_its_own_tile():
     assert float(kept["peak_kept"]) == pytest.approx(0.7, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_without_foci_there_is_no_number():
     water = jnp.zeros((2, 32, 32))
     kept = dense_foci_metrics(water, water)

@@ -56,6 +56,7 @@ def test_unet_has_the_parameters_of_its_layers():
     assert count_parameters(variables) == down + middle + double + up + last
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_any_image_size_comes_back_from_any_number_of_slices(name):
     for channels, h, w in ((1, 1, 2), (3, 512, 511)):

@@ -31,6 +31,7 @@ def inner(mask, pixels=2):
     return result
 
 
+@pytest.mark.slow
 def test_same_seed_is_the_same_patient_and_another_is_another(slices):
     again = phantom.render(
         phantom.create_patient(3), phantom.create_breaths(3)[0], POSITION, size=SIZE

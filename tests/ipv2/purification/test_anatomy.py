@@ -42,6 +42,7 @@ def _errors(found, truth):
     return false, lost
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("noise", [0.0, 110.0, 250.0])
 def test_false_and_lost_lung_stay_within_bounds(case, noise):

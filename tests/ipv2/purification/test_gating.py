@@ -38,6 +38,7 @@ def _agrees(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.asarray(agreement(lq, jnp.asarray(second), noisy, DOSE))
 
 
+@pytest.mark.slow
 def test_one_breath_agrees_with_itself():
     """Two scans of the same anatomy, each with noise of its own."""
     hu = _chest()

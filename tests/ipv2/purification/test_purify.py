@@ -50,6 +50,7 @@ def _grey_pairs():
     return [np.stack(images) for images in zip(*pairs, strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("t", [0.0, 0.1, 0.3])
 def test_reference_v1_is_bit_exact_with_opencv(t):
     lq, gt = _grey_pairs()
@@ -120,6 +121,7 @@ def test_background_leaves_the_mask_and_comes_back_when_switched_off():
     assert bool(jnp.all(lung <= both))
 
 
+@pytest.mark.slow
 def test_align_contour_makes_the_outer_contour_that_of_the_target():
     lq, gt = _pair(sd=0.0)
     plain = purify_v2(RNG, lq, gt, 1.0, ROBUST)

@@ -69,6 +69,7 @@ def test_differences_are_paired_so_that_difficult_slices_drop_out(tmp_path, caps
         capsys.readouterr().out.split()
     )
     assert not (tmp_path / "work" / "results.json").exists()
+    assert "better than" in (tmp_path / "work" / "report.html").read_text()
 
 
 def test_intervals_of_one_patient_are_over_slices_and_say_so():

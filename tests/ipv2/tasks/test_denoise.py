@@ -100,6 +100,7 @@ VOLUMES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VOLUMES)
 def test_values_are_the_network_s_and_geometry_is_kept(denoised, name):
     folder, apply = denoised
@@ -592,6 +593,7 @@ def test_a_named_folder_without_a_network_says_so(tmp_path):
         denoise(config, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_an_embedded_scan_is_written_first(denoised, tmp_path):
     folder, _ = denoised
     config = config_of("", "")

@@ -70,6 +70,18 @@ def test_every_kind_of_every_image_has_its_numbers(measured):
 
 
 @pytest.mark.slow
+def test_the_undenoised_curve_begins_at_the_input(measured):
+    block = measured["phantom"]
+    for tissue, kinds in block["undenoised"].items():
+        assert list(kinds) == [str(one) for one in NODULES[tissue]]
+        for kind, curve in kinds.items():
+            seen = block["nodules"][tissue]["input"][kind]["d_prime"]
+            for key in ("value", "low", "high"):
+                assert curve[key][0] == seen[key]
+                assert len(curve[key]) == len(block["doses"])
+
+
+@pytest.mark.slow
 def test_blur_takes_contrast_and_the_input_keeps_it(measured):
     images = measured["phantom"]["nodules"]["lung"]
     nodules = 0

@@ -16,6 +16,7 @@ def _data(**changes):
     return data
 
 
+@pytest.mark.slow
 def test_another_phantom_is_another_folder(tmp_path):
     for size, slices in ((32, 2), (32, 1)):
         data = _data(phantom_size=size, phantom_slices=slices)

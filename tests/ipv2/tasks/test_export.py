@@ -50,6 +50,7 @@ def _manifest(workdir):
     return json.loads((workdir / "export/manifest.json").read_text())
 
 
+@pytest.mark.slow
 def test_the_manifest_holds_all_that_decides_the_result(exported):
     manifest = _manifest(exported)
     assert manifest["unit"] == "windowed grey" and manifest["window"] == [-600, 1500]
@@ -82,6 +83,7 @@ def test_the_variables_are_those_of_the_file(exported):
     np.testing.assert_array_equal(kernel, tensor[:, :, 0, 0].T)
 
 
+@pytest.mark.slow
 def test_the_same_command_again_writes_nothing(exported, weights):
     path = exported / "export/manifest.json"
     before = path.stat().st_mtime_ns
@@ -95,6 +97,7 @@ def test_another_export_is_not_replaced(exported, weights):
     assert _manifest(exported)["window"] == [-600, 1500]
 
 
+@pytest.mark.slow
 def test_the_window_is_logged_as_unknown(tmp_path, weights, caplog):
     with caplog.at_level(logging.INFO, logger="absl"):
         export_weights(recipe(weights, **{"model.window": (40.0, 400.0)}), tmp_path)

@@ -78,6 +78,8 @@ def test_outputs_are_measured_with_the_labels_and_the_code_of_a_network(
     text = (work / "evaluation.csv").read_text()
     rows = list(csv.DictReader(io.StringIO(text)))
     assert len(rows) == 4 * 2 and not (work / "export").exists()
+    # No training lies there, whose page would be in the way.
+    assert "other software" in (work / "report.html").read_text()
 
 
 def changed(volume, **changes):

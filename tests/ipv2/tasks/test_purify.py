@@ -177,6 +177,7 @@ def quick(tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_files_that_are_there_are_replaced_with_overwrite_only(quick, tmp_path):
     """A file, and slices of another series in the folder of one."""
     for name, source in (("p1.nii.gz", "in"), ("p2", "in"), ("p2", "other")):

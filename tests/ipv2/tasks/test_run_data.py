@@ -53,6 +53,7 @@ def test_touched_files_of_the_same_content_are_the_same_data(begun, monkeypatch)
     refuse_other_data(config, workdir)
 
 
+@pytest.mark.slow
 def test_other_data_are_refused_with_the_difference(begun, tmp_path):
     config, workdir = begun
     root, kept = tmp_path / "root", (workdir / "data.json").read_text()

@@ -244,6 +244,7 @@ def test_padding_is_left_alone_and_air_is_not(simulated):
     assert hu.min() == PADDING_HU
 
 
+@pytest.mark.slow
 def test_photons_of_a_slice_follow_its_tube_current(tmp_path):
     write_series(tmp_path / "in", chest())
     for index, current in enumerate((100, 200, 300)):

@@ -6,7 +6,7 @@ import pytest
 from ipv2.measures.full_measures import REMOVED
 from ipv2.measures.summary import summary_block
 from ipv2.measures.tissues import TISSUES
-from ipv2.tasks.references import NO_RANKING
+from ipv2.report.verdict import NO_RANKING
 from ipv2.tasks.tables import format_comparison, format_grid, format_results, has_places
 
 NAMES = ("input", "gaussian", "tv", "nlm", "bm3d", "output")

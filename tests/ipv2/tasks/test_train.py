@@ -16,7 +16,8 @@ from configs import ipv2_redcnn
 from ipv2.kernels.photon_noise import DoseParams
 from ipv2.models import create_model
 from ipv2.purification.purify import PurifyParams
-from ipv2.tasks import settings, train
+from ipv2.report.verdict import NOTHING
+from ipv2.tasks import pages, settings, train
 from ipv2.tasks.evaluate import evaluate_run
 from ipv2.tasks.registry import TASKS
 from ipv2.tasks.tables import format_results
@@ -130,7 +131,7 @@ def test_a_slice_s_noise_is_drawn_anew_every_epoch_and_is_the_seed_s(add_noise):
     def losses(seed):
         denoiser = Regression(
             model=_Identity(),
-            loss=lambda image, label, _: jnp.max(
+            loss=lambda image, label, *_: jnp.max(
                 jnp.abs(image - label) * (label < -0.8)
             ),
         )
@@ -216,6 +217,39 @@ def test_a_training_s_results_have_documented_keys_and_their_tables(run):
     assert "GMSD" in (work / "results.txt").read_text()
     # Two slices of input, gaussian, tv and output.
     assert len((work / "results.csv").read_text().splitlines()) == 1 + 2 * 4
+
+
+@pytest.mark.slow
+def test_the_report_of_a_training_shows_its_slices_as_they_were_measured(
+    run, monkeypatch
+):
+    folder, results = run
+    assert (folder / "work" / "report.html").stat().st_size > 1000
+    found = []
+    monkeypatch.setattr(
+        pages, "write_page", lambda path, one: found.append((path, one))
+    )
+    evaluate_run(_smoke(folder), folder / "work")
+    ((path, report),) = found
+    assert path.name == "evaluation.html" and "phantom (2 slices" in report.verdict
+    assert report.facts["Pairs"].startswith("IPv2 (variant robust")
+    assert "cnn10" in report.facts["Network"] and report.facts["Seed"] == "0"
+    viewer = report.sections[0].parts[0]
+    assert [one.role for one in viewer.slices] == ["worst", "best"]
+    block = results["datasets"]["phantom"]
+    for one in viewer.slices:
+        row = results["slices"][int(one.name.rsplit(" ", 1)[1])]
+        assert list(one.images) == [
+            *("input", "gaussian", "tv", "output", "IPv2's test label", "truth")
+        ]
+        for image in ("input", "gaussian", "tv", "output"):
+            hu = one.images[image].astype(np.float64)
+            error = np.clip(hu, -1024, 3072) - one.images["truth"]
+            # Rounded to whole HU, which moves no pixel by more than a half.
+            rmse = np.sqrt(np.mean(error**2))
+            assert rmse == pytest.approx(row[image]["rmse_hu"]["full"], abs=0.5)
+    shown = {row[1]: row[2].mean for row in report.headline.rows}
+    assert shown == {n: block[n]["psnr_db"]["lung"] for n in shown} and len(shown) == 4
 
 
 @pytest.mark.slow
@@ -327,6 +361,7 @@ def test_a_run_that_holds_nobody_out_ends_without_numbers(tmp_path, capsys):
     config = _folder_config(tmp_path, data__split=(1.0, 0.0, 0.0))
     TASKS["train"](config, tmp_path / "work")
     assert "nothing was held out to measure" in capsys.readouterr().out
+    assert NOTHING in (tmp_path / "work" / "report.html").read_text()
     assert load_manifest(tmp_path / "work" / "export")["step"] == 4
     with pytest.raises(UserError, match=r"config\.data\.split: nobody is held out"):
         evaluate_run(config, tmp_path / "work")

@@ -35,6 +35,7 @@ def _params(kind: str) -> PairParams:
     return PairParams(kind=kind, dose=DOSE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_target_is_gt_and_only_weighted_pairs_weigh(kind):
     lq, gt = _breaths()
@@ -67,6 +68,7 @@ def test_simulated_pairs_do_not_see_lq():
     assert float(first.x.min()) == -1024  # as a scanner stores it
 
 
+@pytest.mark.slow
 def test_gated_pairs_mix_the_two_where_breaths_agree():
     lq, gt = _breaths()
     gated = training_pair(_keys(), lq, gt, SPACING, _params("gated"))
@@ -78,6 +80,7 @@ def test_gated_pairs_mix_the_two_where_breaths_agree():
     np.testing.assert_array_equal(gated.x, expected)
 
 
+@pytest.mark.slow
 def test_drawn_scans_make_input_and_target():
     _, gt = _breaths()
     ranges = ScanRanges(dose=(0.02, 0.5), target_dose=1.0)
