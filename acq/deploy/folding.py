@@ -9,7 +9,7 @@ Batch normalisation multiplies y by a factor f and adds a shift. The factor's si
 into the scale, t |f|, and its sign into the codes. Both are exact. The shift becomes
 b = round(shift / (s t |f|)).
 
-Codes of few bits are multiplied by a power of two, and the scale is divided by it, which
+Codes of few bits are multiplied by a power of two and the scale is divided by it. That
 is exact. So b, rounded to steps of the input's scale times the kernel's, is 8 times
 finer with weights of 4 bits.
 
@@ -27,7 +27,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int8, Int32
 
-# The sum of a convolution has the other half of the 32 bits: 2^30 / (255 * 127) weights.
+# The sum of a convolution has the other half: room for 2^30 / (255 * 127) weights.
 _LARGEST_BIAS = 2.0**30
 _LARGEST_CODE, _LARGEST_PAIR = 127, 2**15 - 1
 _TINY = float(np.finfo(np.float32).tiny)

@@ -115,7 +115,9 @@ def _with_quantizers(
     small: QuantizedNetwork, images: Iterable[jax.Array]
 ) -> QuantizedNetwork:
     layers = _layers(small)
-    fields = {field.name: getattr(layers, field.name) for field in dataclasses.fields(layers)}
+    fields = {
+        field.name: getattr(layers, field.name) for field in dataclasses.fields(layers)
+    }
     ranges = flatten_dict(
         ranges_from_images(
             small.network, _ObservingLayers(**fields), small.variables, images
@@ -125,7 +127,7 @@ def _with_quantizers(
     variables = _flat(small.variables)
     names = _unquantized(small)
     for name in names:
-        low, high = (ranges[f"{name}/{end}"] for end in ("low", "high"))
+        low, high = (jnp.asarray(ranges[f"{name}/{end}"]) for end in ("low", "high"))
         if name == _of_input(small):
             low, high = _range_of_pixels(small.record)
         scale, zero_point = scale_and_zero_point(low, high, _ADDED)
@@ -185,7 +187,9 @@ def _with_zero_points_of_0(
     kernels = Grid(layers.kernels.bits, symmetric=True)
     ready = dataclasses.replace(
         small,
-        network=small.network.clone(layers=dataclasses.replace(layers, kernels=kernels)),
+        network=small.network.clone(
+            layers=dataclasses.replace(layers, kernels=kernels)
+        ),
         variables=_tree(variables),
         manifest=_changed(small.manifest, "quantizer", symmetric_weights=True),
     )

@@ -7,7 +7,7 @@ output channel. Biases are int32, of the input's scale times the kernel's.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -88,16 +88,15 @@ def _folded(variables: Variables, value: Affine) -> Kernel:
             "(acq/models/README.md) and quantize the network again."
         )
     codes, scale, zero_point = (
-        variables[f"integers/{name}/{leaf}"] for leaf in ("kernel", "scale", "zero_point")
+        variables[f"integers/{name}/{leaf}"]
+        for leaf in ("kernel", "scale", "zero_point")
     )
     if np.any(zero_point):
         raise UserError(
             f"{name}: its weights have zero points other than 0, which integer kernels "
             "do not take. Accepted: symmetric weights, or 2 to 7 bits."
         )
-    return fold(
-        codes, scale, value.factor, value.shift, x.codes.scale, x.codes.highest
-    )
+    return fold(codes, scale, value.factor, value.shift, x.codes.scale, x.codes.highest)
 
 
 def _integer_inputs(

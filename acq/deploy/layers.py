@@ -97,9 +97,7 @@ def _float_activation(writer: Writer, step: Step, kind: ActivationKind) -> Value
     if kind == "relu":
         return x._replace(name=writer.graph.node("Relu", [x.name], step.layer.name))
     ends = [writer.graph.constant(np.float32(end), "end") for end in (0, 6)]
-    return x._replace(
-        name=writer.graph.node("Clip", [x.name, *ends], step.layer.name)
-    )
+    return x._replace(name=writer.graph.node("Clip", [x.name, *ends], step.layer.name))
 
 
 def _quantized(
@@ -113,7 +111,7 @@ def _quantized(
         lowest = max(lowest, zero_point)
     if kind == "relu6":
         steps = np.rint(np.float32(6) * (np.float32(1) / scale))
-        highest = int(min(highest, steps + zero_point))
+        highest = min(highest, int(steps) + zero_point)
     offset = _OFFSET if grid.symmetric else 0
     lowest, highest = lowest + offset, highest + offset
     codes = Codes(float(scale), zero_point + offset, highest)

@@ -62,11 +62,7 @@ def onnx_model(graph: Graph, record: Record) -> Any:
             for node in graph.nodes
         ],
         "classifier",
-        [
-            helper.make_tensor_value_info(
-                INPUT, floats, ("batch", channels, size, size)
-            )
-        ],
+        [helper.make_tensor_value_info(INPUT, floats, ("batch", channels, size, size))],
         [helper.make_tensor_value_info(OUTPUT, floats, ("batch", record.classes))],
         [
             onnx.numpy_helper.from_array(values, name)
@@ -85,7 +81,14 @@ def onnx_model(graph: Graph, record: Record) -> Any:
     return model
 
 
-def _import_onnx() -> Any:
+def require_onnx() -> None:
+    """Raises UserError, with the command that installs it, if onnx is missing."""
     if not has_onnx():
-        raise UserError(f"ONNX files need the package onnx, which is missing: {INSTALL}")
+        raise UserError(
+            f"ONNX files need the package onnx, which is missing: {INSTALL}"
+        )
+
+
+def _import_onnx() -> Any:
+    require_onnx()
     return importlib.import_module("onnx")

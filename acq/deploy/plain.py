@@ -64,9 +64,7 @@ def _elementwise(writer: Writer, step: Step) -> Tensor | Value:
         if is_mean:
             return writer.reduced(first, "ReduceMean")
     given = [
-        value
-        if isinstance(value, np.ndarray)
-        else writer.floats(number, step)
+        value if isinstance(value, np.ndarray) else writer.floats(number, step)
         for value, number in zip((first, second), step.inputs, strict=True)
     ]
     orders = [value.order for value in given if isinstance(value, Tensor)]
@@ -76,9 +74,7 @@ def _elementwise(writer: Writer, step: Step) -> Tensor | Value:
     return Tensor(name, order, step.shape)
 
 
-def _operand(
-    writer: Writer, value: Tensor | np.ndarray, order: tuple[int, ...]
-) -> str:
+def _operand(writer: Writer, value: Tensor | np.ndarray, order: tuple[int, ...]) -> str:
     """Returns the name of an operand whose axes have an order."""
     if isinstance(value, Tensor):
         return writer.ordered(value, order).name
@@ -196,7 +192,9 @@ def _pad(writer: Writer, step: Step) -> Tensor:
         return x
     inputs = [
         writer.graph.constant(
-            np.array([config[axis][end] for end in (0, 1) for axis in x.order], np.int64),
+            np.array(
+                [config[axis][end] for end in (0, 1) for axis in x.order], np.int64
+            ),
             "pads",
         ),
         writer.graph.constant(value, "padding"),
@@ -212,7 +210,9 @@ def _window(writer: Writer, step: Step, x: Tensor, kind: str, **attributes) -> T
         params[f"window_{key}"] if key != "padding" else params[key]
         for key in ("dimensions", "strides", "padding")
     )
-    whole = all(params[key] == (1, 1, 1, 1) for key in ("base_dilation", "window_dilation"))
+    whole = all(
+        params[key] == (1, 1, 1, 1) for key in ("base_dilation", "window_dilation")
+    )
     outside = [(window[axis], strides[axis], padding[axis]) for axis in (0, 3)]
     if len(x.shape) != 4 or not whole or set(outside) != {(1, 1, (0, 0))}:
         raise _refuse(step, "it is no pool over height and width")

@@ -196,7 +196,8 @@ class _Walk:
             if not hasattr(inner, "consts"):
                 inner = core.ClosedJaxpr(inner, ())
             return self.through(inner, given)
-        shapes = [tuple(var.aval.shape) for var in eqn.outvars]
+        results: list[Any] = [var.aval for var in eqn.outvars]
+        shapes = [tuple(result.shape) for result in results]
         if _is_constant(given, shapes):
             found = eqn.primitive.bind(*given, **params)
             found = found if eqn.primitive.multiple_results else [found]

@@ -28,7 +28,8 @@ class Writer:
         """Starts without tensors."""
         self.graph = Graph()
         self.variables = {
-            name: np.asarray(leaf) for name, leaf in flatten_dict(variables, sep="/").items()
+            name: np.asarray(leaf)
+            for name, leaf in flatten_dict(variables, sep="/").items()
         }
         self.values: dict[int, Value] = {}
         self._floats: dict[str, str] = {}
@@ -100,7 +101,7 @@ class Writer:
             taker = step.kind if after is None else after.name
             raise UserError(
                 f"{layer.name}: its output reaches {taker} without being quantized, so "
-                "it cannot be computed with integers. Put layers.activation('identity', "
-                "name='quant_...') between them (acq/models/README.md) and quantize the "
-                "network again."
+                "it cannot be computed with integers. Put "
+                "layers.activation('identity', name='quant_...') between them "
+                "(acq/models/README.md) and quantize the network again."
             )
