@@ -115,11 +115,22 @@ def _quantized(
     offset = _OFFSET if grid.symmetric else 0
     lowest, highest = lowest + offset, highest + offset
     codes = Codes(float(scale), zero_point + offset, highest)
-    constants = codes_constants(writer.graph, codes)
-    codes_name = writer.graph.node("QuantizeLinear", [x.name, *constants], name)
+    codes_name = _rounded(writer, x, codes, name)
     if (lowest, highest) != (0, 255):
         ends = [
             writer.graph.constant(np.uint8(end), "code") for end in (lowest, highest)
         ]
         codes_name = writer.graph.node("Clip", [codes_name, *ends], f"{name}/clipped")
-    return x._replace(name=codes_name, codes=codes)
+    return x._replace(name=codes_name, codes=codes, has_halves=False)
+
+
+def _rounded(writer: Writer, x: Tensor, codes: Codes, name: str) -> str:
+    """Returns the name of the codes of floats, from 0 to 255."""
+    graph, floats, rounded = writer.graph, x.name, codes
+    if x.has_halves:
+        # The quotient of `acq.kernels.grid.quantize`, so that halves go the same way.
+        factor = graph.constant(np.float32(1) / np.float32(codes.scale), "factor")
+        floats = graph.node("Mul", [x.name, factor], f"{name}/steps")
+        rounded = codes._replace(scale=1.0)
+    constants = codes_constants(graph, rounded)
+    return graph.node("QuantizeLinear", [floats, *constants], name)

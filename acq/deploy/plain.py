@@ -260,7 +260,7 @@ def _product(writer: Writer, step: Step) -> Tensor:
     name = writer.graph.node("MatMul", [x.name, constant], f"{x.name}/product")
     # The new axis is the last in the network, and here.
     order = (*(sorted(rest).index(axis) for axis in rest), len(rest))
-    return Tensor(name, order, step.shape)
+    return Tensor(name, order, step.shape, has_halves=True)
 
 
 PLAIN: Mapping[str, Callable[[Writer, Step], Value]] = MappingProxyType(

@@ -32,12 +32,14 @@ class Tensor(NamedTuple):
       order: the network's axis that each axis in the graph is.
       shape: in the network, with `BATCH` images.
       codes: None for floats.
+      has_halves: whether many values lie halfway between codes, as means of two do.
     """
 
     name: str
     order: tuple[int, ...]
     shape: tuple[int, ...]
     codes: Codes | None = None
+    has_halves: bool = False
 
     def place(self, axis: int) -> int:
         """Returns where the graph has an axis of the network."""
