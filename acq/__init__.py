@@ -4,6 +4,7 @@
     logits = small(images)
     small.save(folder)
     small = acq.load_quantized(folder)
+    small.save_onnx("model.onnx")
 
 Names are imported when they are first used.
 """

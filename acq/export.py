@@ -33,6 +33,9 @@ from common.checkpoint import (
 from common.errors import UserError
 from common.typing import PyTree
 
+DEPLOYMENT = "deployment"
+"""Key of a manifest's section on files for other software."""
+
 # Keys of a manifest's `quantizer` that define the grids.
 _GRID_KEYS = (
     *("weight_bits", "activation_bits", "other_bits"),
@@ -79,9 +82,27 @@ class QuantizedNetwork:
           UserError: an attribute of the network cannot be written.
         """
         _refuse_unwritable(self.record)
-        export_variables(
-            Path(folder), jax.device_get(self.variables), dict(self.manifest)
-        )
+        # Files for other software are those of one folder.
+        kept = {k: v for k, v in self.manifest.items() if k != DEPLOYMENT}
+        export_variables(Path(folder), jax.device_get(self.variables), kept)
+
+    def save_onnx(self, path: str | Path, images: Any | None = None) -> None:
+        """Writes the network as an ONNX file of integers, for other software.
+
+        Args:
+          path: of the file, which is replaced if it exists.
+          images: as the network takes them. They give the ranges of tensors that it
+            leaves float and integer kernels need quantized. A network that was
+            quantized with `other_bits` needs none.
+
+        Raises:
+          UserError: onnx is not installed, images are missing or not accepted, or the
+            network has an operation that cannot be exported.
+        """
+        # Here, because it imports this module.
+        from acq.deploy.in_memory import save_onnx
+
+        save_onnx(self, Path(path), images)
 
 
 def quantize_student(
@@ -181,11 +202,15 @@ def _apply_to_images(
     apply = logits_of(network)
 
     def apply_to_images(variables: PyTree, images: jax.Array) -> jax.Array:
-        is_whole = images.dtype == jnp.uint8
-        x = images.astype(jnp.float32) / (255.0 if is_whole else 1.0)
-        return apply(variables, normalisation.normalise(x))
+        return apply(variables, normalisation.normalise(as_floats(images)))
 
     return jax.jit(apply_to_images)
+
+
+def as_floats(images: jax.Array) -> jax.Array:
+    """Returns images, uint8 or floats in [0, 1], as float32 in [0, 1]."""
+    is_whole = images.dtype == jnp.uint8
+    return images.astype(jnp.float32) / (255.0 if is_whole else 1.0)
 
 
 def checked_images(images: Any, record: Record) -> Any:

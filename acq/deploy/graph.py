@@ -66,6 +66,11 @@ class Graph:
             self.constants[self._known[key]] = values
         return self._known[key]
 
+    @property
+    def saturating(self) -> list[str]:
+        """Layers that x86 processors without VNNI may compute wrongly."""
+        return [value.layer.name for value, kernel in self.kernels if kernel.saturates]
+
     def finish(self, logits: str) -> None:
         """Makes a tensor the graph's result."""
         self.nodes.append(Node("Identity", (logits,), OUTPUT, {}))

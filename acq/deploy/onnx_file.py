@@ -5,6 +5,8 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+from absl import logging
+
 from acq.classifier import Record
 from acq.deploy.graph import INPUT, OUTPUT, Graph
 from common.errors import UserError
@@ -37,6 +39,17 @@ def write_onnx(graph: Graph, record: Record, path: Path) -> None:
       UserError: onnx is not installed.
     """
     model = onnx_model(graph, record)
+    if found := graph.saturating:
+        logging.warning(
+            "%s: x86 processors without VNNI add two products in 16 bits, so they may "
+            "compute %d of %d layers wrongly (%s), with codes above 64. Run the file "
+            "on processors with avx512_vnni or avx_vnni, or quantize weights to at "
+            "most 6 bits",
+            path.name,
+            len(found),
+            len(graph.kernels),
+            ", ".join(found[:3]) + ", ..." * (len(found) > 3),
+        )
     with replacing(path) as temporary:
         temporary.write_bytes(model.SerializeToString())
 

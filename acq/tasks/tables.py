@@ -22,6 +22,8 @@ def format_results(results: Mapping[str, Any]) -> str:
         quantized = results["quantized"]
         keys = ("top1", "best_top1", "agreement", "kl")
         rows.append(("quantized", *(quantized[key] for key in keys)))
+        if ready := results.get("integer_ready"):
+            rows.append((ROW_NAMES["integer_ready"], *map(ready.get, keys)))
         parts.append(
             format_table(
                 ["network", "top-1 %", "best", "as teacher %", "KL"],
@@ -38,6 +40,29 @@ def format_results(results: Mapping[str, Any]) -> str:
     parts.append(format_table(["samples", "value"], samples, digits=3))
     parts += [f"Look at this: {text}" for text in results["complaints"]]
     return "\n\n".join(parts)
+
+
+def format_modes(
+    teacher_top1: float, modes: Mapping[str, Mapping[str, Any]], count: int
+) -> str:
+    """Returns the table of a network as it was trained and as its files hold it.
+
+    Args:
+      teacher_top1: of the float network, in percent.
+      modes: {'quantized' or 'integer_ready': {top1, agreement, kl}}.
+      count: number of images.
+    """
+    rows = [("teacher, float", teacher_top1, None, None)]
+    rows += [
+        (ROW_NAMES[name], found["top1"], found["agreement"], found["kl"])
+        for name, found in modes.items()
+    ]
+    return format_table(
+        ["network", "top-1 %", "as teacher %", "KL"],
+        rows,
+        digits=(0, 2, 2, 4),
+        title=f"{count:,} images",
+    )
 
 
 def format_runs(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:

@@ -1,4 +1,5 @@
 import importlib.util
+import logging
 
 import pytest
 
@@ -41,3 +42,15 @@ def test_a_file_holds_the_model_and_is_the_same_each_time(tmp_path):
     model = onnx_model(integer_graph(small), small.record)
     batch = images(3)
     assert (logits(content, batch) == logits(model, batch)).all()
+
+
+@pytest.mark.parametrize(("bits", "warns"), [(8, True), (4, False)])
+def test_a_file_that_processors_without_vnni_compute_wrongly_warns(
+    bits, warns, tmp_path, caplog
+):
+    small = ready("own", bits).network
+    with caplog.at_level(logging.WARNING):
+        write_onnx(integer_graph(small), small.record, tmp_path / "model.onnx")
+    said = "model.onnx: x86 processors without VNNI"
+    assert (said in caplog.text) == warns
+    assert ("of 4 layers wrongly (conv0" in caplog.text) == warns
