@@ -13,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from acq.deploy.packed import load_packed
     from acq.export import QuantizedNetwork, load_quantized
     from acq.quantization.in_memory import quantize
     from acq.quantization.settings import GeneratorSettings, StudentSettings
@@ -24,6 +25,7 @@ __all__ = [
     "QuantizedNetwork",
     "StudentSettings",
     "TeacherSettings",
+    "load_packed",
     "load_quantized",
     "load_teacher",
     "quantize",
@@ -33,6 +35,7 @@ _MODULES = {
     "QuantizedNetwork": "acq.export",
     "StudentSettings": "acq.quantization.settings",
     "TeacherSettings": "acq.teacher.settings",
+    "load_packed": "acq.deploy.packed",
     "load_quantized": "acq.export",
     "load_teacher": "acq.teacher.loading",
     "quantize": "acq.quantization.in_memory",

@@ -104,6 +104,20 @@ class QuantizedNetwork:
 
         save_onnx(self, Path(path), images)
 
+    def save_packed(self, path: str | Path) -> None:
+        """Writes the network as one file, its weights of few bits in few bits.
+
+        Args:
+          path: of the file, which is replaced if it exists; `acq.load_packed` reads it.
+
+        Raises:
+          UserError: an attribute of the network cannot be written.
+        """
+        from acq.deploy.packed import write_packed
+
+        _refuse_unwritable(self.record)
+        write_packed(self, Path(path))
+
 
 def quantize_student(
     settings: QuantizationSettings, teacher: Classifier, variables: PyTree
@@ -153,16 +167,7 @@ def load_quantized(
     """
     folder = Path(folder)
     manifest = load_manifest(folder)
-    record, layers = _described(folder, manifest)
-    layers = dataclasses.replace(layers, bits=_stored_bits(manifest))
-    if network is None:
-        network = create_teacher(record)
-    integers = network.clone(layers=integer_layers(layers))
-    like = jax.eval_shape(
-        integers.init,
-        jax.random.key(0),
-        jax.ShapeDtypeStruct(record.image_shape(1), jnp.float32),
-    )
+    integers, like, record = described_network(folder / MANIFEST, manifest, network)
     return QuantizedNetwork(
         network=integers,
         variables=load_variables(folder, like),
@@ -171,7 +176,30 @@ def load_quantized(
     )
 
 
-def _described(folder: Path, manifest: dict[str, Any]) -> tuple[Record, QuantLayers]:
+def described_network(
+    path: Path, manifest: dict[str, Any], network: nn.Module | None
+) -> tuple[nn.Module, PyTree, Record]:
+    """Returns the network that a manifest describes, its variables' shapes, its record.
+
+    Args:
+      path: of the file with the manifest, for messages.
+      manifest: of a quantized network.
+      network: the float network; None for that of the name in the manifest.
+
+    Raises:
+      UserError: the manifest is of another kind.
+    """
+    record, layers = _described(path, manifest)
+    layers = dataclasses.replace(layers, bits=_stored_bits(manifest))
+    if network is None:
+        network = create_teacher(record)
+    integers = network.clone(layers=integer_layers(layers))
+    image = jax.ShapeDtypeStruct(record.image_shape(1), jnp.float32)
+    like = jax.eval_shape(integers.init, jax.random.key(0), image)
+    return integers, like, record
+
+
+def _described(path: Path, manifest: dict[str, Any]) -> tuple[Record, QuantLayers]:
     """Returns a manifest's classifier, and layers that all have the same bits."""
     quantizer = manifest.get("quantizer")
     if (
@@ -180,7 +208,7 @@ def _described(folder: Path, manifest: dict[str, Any]) -> tuple[Record, QuantLay
         or not set(_GRID_KEYS) <= quantizer.keys()
     ):
         raise UserError(
-            f"{folder / MANIFEST}: not the manifest of a quantized network. Give the "
+            f"{path}: not the manifest of a quantized network. Give the "
             "folder `export` of a finished run of acq's task quantize."
         )
     grids = {key: quantizer[key] for key in _GRID_KEYS}

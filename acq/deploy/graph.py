@@ -1,6 +1,7 @@
 """A graph of operations with ONNX's names and meanings, without ONNX itself."""
 
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,7 +61,7 @@ class Graph:
     def constant(self, values: np.ndarray | np.generic, name: str) -> str:
         """Returns the name of a constant; equal ones of the same name are one."""
         values = np.array(values, order="C")
-        key = (name, values.dtype.str, values.shape, values.tobytes())
+        key = (name, values.dtype.str, values.shape, sha256(values).digest())
         if key not in self._known:
             self._known[key] = self._free(name)
             self.constants[self._known[key]] = values

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from acq.tasks.evaluate import evaluate_run
+from acq.tasks.export import export_run
 from acq.tasks.quantize import quantize_run
 from common.config import ConfigDict
 
 TASKS: Mapping[str, Callable[[ConfigDict, Path], Any]] = {
     "quantize": quantize_run,
     "evaluate": evaluate_run,
+    "export": export_run,
 }

@@ -42,26 +42,22 @@ def format_results(results: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def format_modes(
-    teacher_top1: float, modes: Mapping[str, Mapping[str, Any]], count: int
-) -> str:
+def format_modes(results: Mapping[str, Any]) -> str:
     """Returns the table of a network as it was trained and as its files hold it.
 
     Args:
-      teacher_top1: of the float network, in percent.
-      modes: {'quantized' or 'integer_ready': {top1, agreement, kl}}.
-      count: number of images.
+      results: with `n`, `teacher`, `quantized` and `integer_ready`.
     """
-    rows = [("teacher, float", teacher_top1, None, None)]
+    rows = [("teacher, float", results["teacher"]["top1"], None, None)]
     rows += [
-        (ROW_NAMES[name], found["top1"], found["agreement"], found["kl"])
-        for name, found in modes.items()
+        (ROW_NAMES[name], *(results[name][key] for key in ("top1", "agreement", "kl")))
+        for name in ("quantized", "integer_ready")
     ]
     return format_table(
         ["network", "top-1 %", "as teacher %", "KL"],
         rows,
         digits=(0, 2, 2, 4),
-        title=f"{count:,} images",
+        title=f"{results['n']:,} images",
     )
 
 

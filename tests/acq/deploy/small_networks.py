@@ -51,7 +51,7 @@ def classifier(name):
     return classifier_of(create(name, FloatLayers()), name)
 
 
-def quantized_of(teacher, bits, others=8, *, symmetric=False):
+def quantized_of(teacher, bits, others=8, *, symmetric=False, own=()):
     """Returns a classifier as integers, with ranges that hold its images."""
     weights, rectifiers = Grid(bits, symmetric), Grid(bits)
     rest = None if others is None else Grid(others)
@@ -66,6 +66,7 @@ def quantized_of(teacher, bits, others=8, *, symmetric=False):
         Quantizer(weights),
         Quantizer(rectifiers),
         None if rest is None else Quantizer(rest),
+        own,
     )
     network, variables = to_integers(
         teacher.with_layers(layers), {**teacher.variables, "ranges": ranges}, x[:1]
@@ -86,14 +87,15 @@ def quantized_of(teacher, bits, others=8, *, symmetric=False):
             "kind": "quantized",
             "classifier": teacher.record.to_json(),
             "quantizer": quantizer,
+            "layer_bits": {"weights": dict(own)},
         },
     )
 
 
 @functools.cache
-def quantized(name, bits, others=8, *, symmetric=False):
+def quantized(name, bits, others=8, *, symmetric=False, own=()):
     """Returns a small network as integers."""
-    return quantized_of(classifier(name), bits, others, symmetric=symmetric)
+    return quantized_of(classifier(name), bits, others, symmetric=symmetric, own=own)
 
 
 @functools.cache
