@@ -9,9 +9,10 @@
 Codes follow each other in C order without gaps, each with its lowest bit first, as
 `numpy.packbits(..., bitorder="little")` stores them. The last byte is filled with 0.
 
-The file's metadata hold `format`, `sha256` of the unpacked variables, which
-`common.checkpoint.hash_variables` defines, and `manifest`, JSON: that of the network,
-with `packed` {LAYER: {bits, shape, dtype}}.
+The file's metadata have one key, `acq`, so that equal networks give equal files. It
+holds JSON: `format`; `sha256` of the unpacked variables, which
+`common.checkpoint.hash_variables` defines; `packed`, {LAYER: {bits, shape, dtype}}; and
+the network's `manifest`.
 """
 
 import json
@@ -32,8 +33,12 @@ from common.checkpoint import hash_variables
 from common.errors import UserError
 from common.files import replacing
 
-FORMAT = "acq-packed-1"
+FORMAT, _KEY = "packed-1", "acq"
 _KERNEL, _START = "/kernel", "integers/"
+_GIVE = (
+    "Give a file of `save_packed` or of task export, such as "
+    "export/model.packed.safetensors of a run."
+)
 # A multiple of 8, so that the codes of all blocks but the last fill whole bytes.
 _BLOCK = 1 << 20
 
@@ -97,13 +102,16 @@ def write_packed(small: QuantizedNetwork, path: Path) -> None:
             "shape": list(values.shape),
             "dtype": values.dtype.name,
         }
-    kept = {k: v for k, v in small.manifest.items() if k != DEPLOYMENT}
-    metadata = {
+    description = {
         "format": FORMAT,
         "sha256": hash_variables(variables),
-        "manifest": json.dumps(kept | {"packed": packed}),
+        "packed": packed,
+        "manifest": {k: v for k, v in small.manifest.items() if k != DEPLOYMENT},
     }
-    content = save({k: np.asarray(v, order="C") for k, v in arrays.items()}, metadata)
+    content = save(
+        {name: np.asarray(values, order="C") for name, values in arrays.items()},
+        {_KEY: json.dumps(description)},
+    )
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
@@ -125,18 +133,18 @@ def load_packed(path: str | Path, network: nn.Module | None = None) -> Quantized
       UserError: the file is missing, damaged, or no packed network.
     """
     path = Path(path)
-    metadata, arrays = _read(path)
-    manifest, packed = _manifest(path, metadata)
+    description, arrays = _read(path)
     flat = {k: v for k, v in arrays.items() if not k.startswith("packed/")}
-    for layer, form in packed.items():
+    for layer, form in description["packed"].items():
         flat[f"{_START}{layer}{_KERNEL}"] = _unpacked(arrays, layer, form)
     variables = unflatten_dict(flat, sep="/")
-    found = hash_variables(variables)
-    if found != metadata["sha256"]:
+    found, stated = hash_variables(variables), description["sha256"]
+    if found != stated:
         raise UserError(
             f"{path}: damaged: its arrays have SHA-256 {found[:12]}..., it says "
-            f"{metadata['sha256'][:12]}... Copy it again from its source."
+            f"{stated[:12]}... Copy it again from its source."
         )
+    manifest = description["manifest"]
     integers, like, record = described_network(path, manifest, network)
     _refuse_other_arrays(path, flat, flatten_dict(like, sep="/"), record.name)
     return QuantizedNetwork(
@@ -144,43 +152,25 @@ def load_packed(path: str | Path, network: nn.Module | None = None) -> Quantized
     )
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    """Returns the metadata and the arrays of a packed file."""
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Returns the description and the arrays of a packed file."""
     if not path.is_file():
-        raise UserError(
-            f"{path}: no such file. Give a file that `save_packed` or task export "
-            "wrote, such as export/model.packed.safetensors of a run."
-        )
+        raise UserError(f"{path}: no such file. {_GIVE}")
     try:
         with safe_open(path, "np") as file:
-            metadata = file.metadata() or {}
+            description = json.loads((file.metadata() or {}).get(_KEY, "{}"))
             arrays = {name: file.get_tensor(name) for name in file.keys()}
-    except SafetensorError as error:
+    except (SafetensorError, json.JSONDecodeError) as error:
         raise UserError(
             f"{path}: not readable as safetensors ({error}). Copy it again from its "
             "source."
         ) from error
-    if metadata.get("format") != FORMAT:
+    if description.get("format") != FORMAT:
         raise UserError(
-            f"{path}: no packed network of this software: its metadata have format "
-            f"{metadata.get('format')!r}, accepted: {FORMAT!r}. Give a file that "
-            "`save_packed` or task export wrote."
+            f"{path}: no packed network of this software: format "
+            f"{description.get('format')!r}, accepted: {FORMAT!r}. {_GIVE}"
         )
-    return metadata, arrays
-
-
-def _manifest(
-    path: Path, metadata: Mapping[str, str]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns the network's manifest, and the forms of the packed kernels."""
-    try:
-        manifest = json.loads(metadata["manifest"])
-        return manifest, manifest.pop("packed")
-    except (KeyError, json.JSONDecodeError) as error:
-        raise UserError(
-            f"{path}: its metadata hold no manifest that can be read with a section "
-            f"packed ({error}). Copy the file again from its source."
-        ) from error
+    return description, arrays
 
 
 def _unpacked(
