@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ from common.typing import PyTree
 DEPLOYMENT = "deployment"
 """Key of a manifest's section on files for other software."""
 
+# Keys of a manifest about the network; the others are about the files that hold it.
+_ABOUT = ("method", "kind", "classifier", "quantizer", "layer_bits", "seed", "step")
 # Keys of a manifest's `quantizer` that define the grids.
 _GRID_KEYS = (
     *("weight_bits", "activation_bits", "other_bits"),
@@ -82,9 +84,9 @@ class QuantizedNetwork:
           UserError: an attribute of the network cannot be written.
         """
         _refuse_unwritable(self.record)
-        # Files for other software are those of one folder.
-        kept = {k: v for k, v in self.manifest.items() if k != DEPLOYMENT}
-        export_variables(Path(folder), jax.device_get(self.variables), kept)
+        export_variables(
+            Path(folder), jax.device_get(self.variables), about_network(self.manifest)
+        )
 
     def save_onnx(self, path: str | Path, images: Any | None = None) -> None:
         """Writes the network as an ONNX file of integers, for other software.
@@ -96,13 +98,13 @@ class QuantizedNetwork:
             quantized with `other_bits` needs none.
 
         Raises:
-          UserError: onnx is not installed, images are missing or not accepted, or the
-            network has an operation that cannot be exported.
+          UserError: onnx is not installed, images are missing or not accepted, the
+            network has an operation that cannot be exported, or a folder has this path.
         """
         # Here, because it imports this module.
         from acq.deploy.in_memory import save_onnx
 
-        save_onnx(self, Path(path), images)
+        save_onnx(self, _file(path), images)
 
     def save_packed(self, path: str | Path) -> None:
         """Writes the network as one file, its weights of few bits in few bits.
@@ -111,12 +113,13 @@ class QuantizedNetwork:
           path: of the file, which is replaced if it exists; `acq.load_packed` reads it.
 
         Raises:
-          UserError: an attribute of the network cannot be written.
+          UserError: an attribute of the network cannot be written, or a folder has
+            this path.
         """
         from acq.deploy.packed import write_packed
 
         _refuse_unwritable(self.record)
-        write_packed(self, Path(path))
+        write_packed(self, _file(path))
 
 
 def quantize_student(
@@ -199,6 +202,11 @@ def described_network(
     return integers, like, record
 
 
+def about_network(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a manifest says of the network, and not of files that hold it."""
+    return {key: manifest[key] for key in _ABOUT if key in manifest}
+
+
 def _described(path: Path, manifest: dict[str, Any]) -> tuple[Record, QuantLayers]:
     """Returns a manifest's classifier, and layers that all have the same bits."""
     quantizer = manifest.get("quantizer")
@@ -270,6 +278,18 @@ def checked_images(images: Any, record: Record) -> Any:
                 "1, without mean and std, which the network applies; or uint8"
             )
     return images
+
+
+def _file(path: str | Path) -> Path:
+    """Returns the path of a file to write.
+
+    Raises:
+      UserError: a folder is there.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path}: a folder; give the path of a file in it")
+    return path
 
 
 def _refuse_unwritable(record: Record) -> None:

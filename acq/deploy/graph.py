@@ -61,7 +61,7 @@ class Graph:
     def constant(self, values: np.ndarray | np.generic, name: str) -> str:
         """Returns the name of a constant; equal ones of the same name are one."""
         values = np.array(values, order="C")
-        key = (name, values.dtype.str, values.shape, sha256(values).digest())
+        key = (name, values.dtype.str, values.shape, sha256(values.tobytes()).digest())
         if key not in self._known:
             self._known[key] = self._free(name)
             self.constants[self._known[key]] = values

@@ -28,7 +28,7 @@ from jaxtyping import UInt8
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from acq.export import DEPLOYMENT, QuantizedNetwork, described_network
+from acq.export import QuantizedNetwork, about_network, described_network
 from common.checkpoint import hash_variables
 from common.errors import UserError
 from common.files import replacing
@@ -106,7 +106,7 @@ def write_packed(small: QuantizedNetwork, path: Path) -> None:
         "format": FORMAT,
         "sha256": hash_variables(variables),
         "packed": packed,
-        "manifest": {k: v for k, v in small.manifest.items() if k != DEPLOYMENT},
+        "manifest": about_network(small.manifest),
     }
     content = save(
         {name: np.asarray(values, order="C") for name, values in arrays.items()},

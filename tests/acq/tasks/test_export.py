@@ -10,13 +10,16 @@ import pytest
 import acq
 from acq.deploy import onnx_file
 from acq.export import load_quantized
+from acq.layers.float import FloatLayers
+from acq.tasks import quantize as quantize_task
 from acq.tasks import results as results_module
 from acq.tasks.deployment import stated_accuracy
 from acq.tasks.export import export_run
 from acq.tasks.quantize import quantize_run
 from acq.tasks.registry import TASKS
 from common.errors import UserError
-from tests.acq.deploy.small_networks import logits
+from tests.acq.deploy.small_networks import classifier, classifier_of, logits
+from tests.acq.deploy.test_network_graph import OddNet
 from tests.acq.quantize_config import CLASSES, make_config
 
 FILES = (
@@ -134,3 +137,12 @@ def test_without_onnx_the_task_says_so_before_any_work(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"pip install -r requirements-export\.txt"):
         TASKS["export"](make_config(tmp_path), tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+def test_a_network_that_cannot_be_exported_is_told_before_any_training(caplog):
+    teacher = classifier_of(OddNet(FloatLayers(), 5, "sin"), "odd")
+    quantize_task._say_if_not_exportable(teacher)
+    assert "There will be no ONNX file: the operation 'sin'" in caplog.text
+    caplog.clear()
+    quantize_task._say_if_not_exportable(classifier("own"))
+    assert not caplog.text
