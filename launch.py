@@ -10,7 +10,8 @@ Recipes:  configs/quickstart.py    purify, train and evaluate on embedded data
           configs/simulate.py      your CT at a lower dose; --config.data.input=DIR
           configs/acq_digits.py    quantize a classifier of digits, all embedded
           configs/acq_r20_cifar10.py  your CIFAR ResNet; --config.teacher.weights=FILE
-          configs/acq_r18.py, acq_r50.py, acq_mbv2.py  ImageNet networks of the hub
+          configs/acq_r18.py, acq_r50.py, acq_mbv2.py, acq_efficientnet_lite0.py
+                                   ImageNet networks of the hub
 Tasks:    ipv2: train, compare, evaluate, export, denoise, purify, simulate, calibrate;
           the recipe's own without --task. Trained networks denoise your CT:
           --task denoise --config.denoise.input=DIR --config.denoise.output=DIR

@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
-from tensorboardX import SummaryWriter
-
 from common.devices import is_first_process
 from common.files import write_atomically
 
@@ -29,6 +27,9 @@ class MetricsWriter:
             lines = self._path.read_text(encoding="utf-8").splitlines()
             kept = [line for line in lines if _step_of(line) <= after_step]
         write_atomically(self._path, "".join(f"{line}\n" for line in kept))
+        # Here, because it imports PyTorch for seconds if that is installed.
+        from tensorboardX import SummaryWriter
+
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=after_step)
 
     def __enter__(self) -> "MetricsWriter":

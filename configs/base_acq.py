@@ -158,6 +158,9 @@ DEFAULTS = {
         "name": "resnet20",  # a name of acq.models, or package.module:Class
         "depth": 0,  # of a CIFAR ResNet: 8, 14, ..., 6 n + 2; 0: as in the name
         "weights": "",  # .safetensors, .npz, .pth, .th, or an export's folder
+        # Of a checkpoint with weights of several networks: state_dict, state_dict_ema,
+        # model, model_ema, ...; '': it holds those of one.
+        "weights_key": "",
         "classes": 10,
         "shortcut": "",  # of a CIFAR ResNet: zero_pad, projection
         # For ResNet-50: True for pytorchcv's resnet50, False for its resnet50b, because

@@ -69,11 +69,10 @@ def _subset(config: ConfigDict) -> None:
 
 def _smoke(config: ConfigDict) -> None:
     ipv2_redcnn.VARIANTS["smoke"](config)
-    config.compare.models = ("dncnn", "fm")
+    config.compare.models = ("dncnn", "redcnn")
     config.compare.pairs = ("v2", "no_remove")
     config.compare.zoo.dncnn.model.update({"width": 8, "depth": 3})
-    config.compare.zoo.fm.model.update({"width": 8, "multipliers": (1,)})
-    config.flow.steps = 2
+    config.compare.zoo.redcnn.model.width = 8
 
 
 VARIANTS: Variants = {"subset": _subset, "smoke": _smoke}

@@ -25,6 +25,8 @@ def compilation_environment(*, devices: int = 1) -> dict[str, str]:
         # By default JAX keeps large functions alone; most here are small.
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        # The lines of code that operations come from, for tools that no test uses.
+        "JAX_TRACEBACK_IN_LOCATIONS_LIMIT": "0",
     }
     if not OPTIMIZED:
         environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"

@@ -25,3 +25,5 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.parent.name == "kernels" and "slow" not in item.keywords:
             item.add_marker("optimized")
+    # The short ones last: they fill the time of the worker that is done first.
+    items.sort(key=lambda item: "slow" not in item.keywords)

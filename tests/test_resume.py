@@ -13,6 +13,7 @@ import pytest
 
 from common.checkpoint import load_variables
 from ipv2.models import create_model
+from tests.ipv2.pair_folders import write_pairs
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,8 +29,9 @@ def _command(folder, workdir):
         ),
         f"--config.data.cache={folder / 'cache'}",
         "--config.model.name=cnn10",
-        # The numbers are not looked at.
-        "--config.evaluate.filters=()",
+        f"--config.data.root={folder / 'root'}",
+        # Nobody is held out: the numbers are not looked at.
+        "--config.data.split=(1.0,0.0,0.0)",
         "--config.train.duration=60 steps",
         "--config.train.save=1000 steps",
         "--config.train.evaluate=1000 steps",
@@ -48,6 +50,7 @@ def _exported(folder, workdir):
 @pytest.mark.slow
 @pytest.mark.optimized
 def test_a_killed_run_goes_on_to_the_same_parameters(tmp_path):
+    write_pairs(tmp_path / "root", ("p1", "p2"), size=32)
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     run = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True}
     whole = subprocess.run(_command(tmp_path, "whole"), **run)

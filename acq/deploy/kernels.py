@@ -15,6 +15,7 @@ from acq.deploy.folding import Kernel, fold
 from acq.deploy.graph import Graph
 from acq.deploy.trace import ConvLayer
 from acq.deploy.values import NCHW, Affine, Codes, Tensor
+from acq.layers.operations import padded_sides
 from common.errors import UserError
 
 Variables = Mapping[str, np.ndarray]
@@ -63,12 +64,13 @@ def add_affine(graph: Graph, variables: Variables, value: Affine) -> Tensor:
         output = graph.node("Gemm", inputs, name, transB=1)
         return Tensor(output, (0, 1), value.shape)
     layer = value.layer
+    (top, bottom), (left, right) = padded_sides(layer.padding)
     output = graph.node(
         "Conv",
         inputs,
         name,
         strides=[layer.strides] * 2,
-        pads=[layer.padding] * 4,
+        pads=[top, left, bottom, right],
         group=layer.groups,
     )
     return Tensor(output, NCHW, value.shape)

@@ -18,7 +18,7 @@ from acq.kernels.grid import Grid
 from acq.layers.bits import own_grid
 from acq.layers.float import Activation, BatchNorm, Conv, Dense
 from acq.layers.integer import IntegerActivation
-from acq.layers.operations import ActivationKind
+from acq.layers.operations import ActivationKind, Padding
 from common.typing import PyTree
 
 BATCH = 17
@@ -34,7 +34,7 @@ class ConvLayer(NamedTuple):
 
     name: str
     strides: int
-    padding: int
+    padding: Padding
     groups: int
 
 

@@ -3,7 +3,8 @@
 A network gets its modules from an injected *layers* object (`Layers`). So its float,
 fake-quantized and integer forms are one file and share parameters. `FloatLayers` is the
 float form. Parameters have the names and layouts of flax: kernels HWIO and (in, out).
-Sizes and padding are those of PyTorch, so that published weights fit.
+Sizes and padding are those of PyTorch, or on demand of TensorFlow, so that published
+weights fit.
 
     collection    leaves of a module
     params        conv, dense: kernel, bias; batch norm: scale, bias
@@ -26,6 +27,7 @@ from jax import lax
 
 from acq.layers.operations import (
     ActivationKind,
+    Padding,
     activate,
     add_bias,
     batch_statistics,
@@ -47,12 +49,12 @@ class Layers(Protocol):
         kernel_size: int,
         *,
         strides: int = 1,
-        padding: int,
+        padding: Padding,
         groups: int = 1,
         use_bias: bool = False,
         name: str,
     ) -> Callable[[jax.Array], jax.Array]:
-        """Convolution with a square kernel, zero-padded by `padding` on every side."""
+        """Convolution with a square kernel, zero-padded by `padding`."""
         ...
 
     def dense(self, features: int, *, name: str) -> Callable[[jax.Array], jax.Array]:
@@ -73,13 +75,14 @@ class Layers(Protocol):
 
 
 class Conv(nn.Module):
-    """Convolution with a square kernel and PyTorch's explicit, symmetric padding.
+    """Convolution with a square kernel and explicit padding.
 
     Attributes:
       features: Output channels.
       kernel_size: Side of the kernel.
       strides: Step in both directions.
-      padding: Rows and columns of zeros on every side.
+      padding: Rows and columns of zeros on every side, as in PyTorch, or ((top,
+        bottom), (left, right)); `same_padding` gives TensorFlow's.
       groups: Number of channel groups; as many as input channels is depthwise.
       use_bias: Whether there is a bias.
     """
@@ -87,13 +90,13 @@ class Conv(nn.Module):
     features: int
     kernel_size: int
     strides: int = 1
-    padding: int = 0
+    padding: Padding = 0
     groups: int = 1
     use_bias: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Features (n, h', w', features), h' = (h + 2 padding - k) // strides + 1."""
+        """Features (n, h', w', features), h' = (h + zeros - k) // strides + 1."""
         kernel, bias = conv_params(self, x.shape[-1])
         return add_bias(
             convolution(x, kernel, self.strides, self.padding, self.groups), bias
@@ -224,7 +227,7 @@ class FloatLayers:
         kernel_size: int,
         *,
         strides: int = 1,
-        padding: int,
+        padding: Padding,
         groups: int = 1,
         use_bias: bool = False,
         name: str,

@@ -5,7 +5,7 @@ the values that go in.
 """
 
 import functools
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import flax.linen as nn
 import jax
@@ -18,12 +18,15 @@ from common.depthwise import depthwise_convolve
 
 ActivationKind = Literal["relu", "relu6", "identity"]
 
+Padding: TypeAlias = int | tuple[tuple[int, int], tuple[int, int]]
+"""Rows and columns of zeros: on every side, or ((top, bottom), (left, right))."""
+
 
 def convolution(
     x: Float[Array, "n h w i"],
     kernel: Float[Array, "k k j o"],
     strides: int,
-    padding: int,
+    padding: Padding,
     groups: int,
 ) -> Float[Array, "n h2 w2 o"]:
     """Returns the convolution of `x` with `kernel`, in a form fast for its shape."""
@@ -31,28 +34,65 @@ def convolution(
         # Only these pixels count. Without strides this is a matrix product.
         x, strides = x[:, ::strides, ::strides], 1
     size, channels = kernel.shape[0], x.shape[-1]
-    if strides == 1 and groups == 1 and padding < size:
+    if isinstance(padding, int) and strides == 1 and groups == 1 and padding < size:
         return convolve(x, kernel, padding)
+    sides = padded_sides(padding)
     plain = functools.partial(
         lax.conv_general_dilated,
         window_strides=(strides, strides),
-        padding=[(padding, padding)] * 2,
+        padding=sides,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
     )
-    if groups == channels == kernel.shape[3] and 2 * padding + 1 == size:
+    is_depthwise = groups == channels == kernel.shape[3] and size % 2 == 1
+    if is_depthwise and max(map(max, sides)) <= size // 2:
         return lax.platform_dependent(
             x,
             kernel,
-            cpu=functools.partial(_depthwise, strides=strides),
+            cpu=functools.partial(_depthwise, strides=strides, sides=sides),
             default=plain,
         )
     return plain(x, kernel)
 
 
-def _depthwise(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
+def same_padding(image: tuple[int, ...], kernel_size: int, strides: int) -> Padding:
+    """Returns TensorFlow's "SAME" padding; the output has ceil(side / strides) pixels.
+
+    It depends on the image, and with strides the bottom and the right may get a zero
+    more than the top and the left. If all sides are equal, they are one number.
+
+    Args:
+      image: Height and width of the input.
+      kernel_size: Side of the kernel.
+      strides: Step in both directions.
+    """
+    totals = (max(0, kernel_size - 1 - (side - 1) % strides) for side in image)
+    rows, columns = ((total // 2, total - total // 2) for total in totals)
+    return rows[0] if len({*rows, *columns}) == 1 else (rows, columns)
+
+
+def padded_sides(padding: Padding) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Returns ((top, bottom), (left, right)) of any padding."""
+    if isinstance(padding, int):
+        return (padding, padding), (padding, padding)
+    return padding
+
+
+def _depthwise(
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: int,
+    sides: tuple[tuple[int, int], tuple[int, int]],
+) -> jax.Array:
     """Convolves without XLA's form for CPU (jax 0.10), which is ten times as slow."""
-    return depthwise_convolve(x, kernel[:, :, 0])[:, ::strides, ::strides]
+    y = depthwise_convolve(x, kernel[:, :, 0])
+    # Position i of y is the window that begins `margin` before i.
+    margin = kernel.shape[0] // 2
+    rows, columns = (
+        slice(margin - before, size - margin + after, strides)
+        for size, (before, after) in zip(y.shape[1:3], sides, strict=True)
+    )
+    return y[:, rows, columns]
 
 
 def add_bias(y: Float[Array, "*n c"], bias: Float[Array, "c"] | None) -> jax.Array:

@@ -15,6 +15,7 @@ from typing import Any
 import flax.linen as nn
 
 from acq.layers.float import Layers
+from acq.models.efficientnet_lite import LITE0, EfficientNetLite
 from acq.models.mobilenet import STAGES, MobileNetV2
 from acq.models.resnet import ResNet
 from acq.models.resnet_cifar import CifarResNet
@@ -28,6 +29,7 @@ __all__ = [
     "VGG",
     "ZOO",
     "CifarResNet",
+    "EfficientNetLite",
     "MobileNetV2",
     "Network",
     "ResNet",
@@ -41,8 +43,9 @@ CIFAR_DEPTHS = range(8, 1203, 6)
 """Depths of CIFAR ResNets: 6 n + 2."""
 
 ZOO = (
-    "resnet18, resnet34, resnet50, mobilenet_v2, vgg16_bn, a CIFAR ResNet of 6 n + 2 "
-    "layers (resnet8, resnet14, resnet20, ..., resnet110, ..., cifar_resnet50)"
+    "resnet18, resnet34, resnet50, mobilenet_v2, efficientnet_lite0, vgg16_bn, a CIFAR "
+    "ResNet of 6 n + 2 layers (resnet8, resnet14, resnet20, ..., resnet110, ..., "
+    "cifar_resnet50)"
 )
 """Names of our networks, for messages."""
 
@@ -64,6 +67,7 @@ class Network:
       channels: Of these images.
       classes: Of these weights.
       aliases: Names of the same network in other libraries.
+      others: Names there of networks that only look like it, with the same tensors.
     """
 
     module: type[nn.Module]
@@ -72,6 +76,7 @@ class Network:
     channels: int = 3
     classes: int
     aliases: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
 
 def _cifar(depth: int) -> Network:
@@ -102,6 +107,11 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
         ),
         "mobilenet_v2": _imagenet(
             MobileNetV2, "mobilenetv2", "mobilenetv2b", stages=STAGES
+        ),
+        "efficientnet_lite0": dataclasses.replace(
+            _imagenet(EfficientNetLite, "tf_efficientnet_lite0", stages=LITE0),
+            # timm's own, with PyTorch's padding and epsilon.
+            others=("efficientnet_lite0", "efficientnet_lite0_ra"),
         ),
         "vgg16_bn": _imagenet(VGG, "bn_vgg16", "bn_vgg16b", stages=VGG16),
     }

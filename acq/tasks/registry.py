@@ -1,16 +1,32 @@
 """The tasks of ACQ by name, as `--task` takes them."""
 
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from acq.tasks.evaluate import evaluate_run
 from acq.tasks.export import export_run
 from acq.tasks.quantize import quantize_run
+from acq.teacher.own_network import with_its_line
 from common.config import ConfigDict
 
-TASKS: Mapping[str, Callable[[ConfigDict, Path], Any]] = {
-    "quantize": quantize_run,
-    "evaluate": evaluate_run,
-    "export": export_run,
+Task: TypeAlias = Callable[[ConfigDict, Path], Any]
+
+
+def _naming_lines(task: Task) -> Task:
+    """Returns the task; errors of the user's network end it with file and line."""
+
+    @functools.wraps(task)
+    def run(config: ConfigDict, workdir: Path) -> Any:
+        with with_its_line(str(config.teacher.name)):
+            return task(config, workdir)
+
+    return run
+
+
+TASKS: Mapping[str, Task] = {
+    "quantize": _naming_lines(quantize_run),
+    "evaluate": _naming_lines(evaluate_run),
+    "export": _naming_lines(export_run),
 }

@@ -71,6 +71,7 @@ RULES = {
     "teacher.mean": _per_channel(c.number()),
     "teacher.std": _per_channel(c.number(above=0)),
     "teacher.weights": c.existing_path(),
+    "teacher.weights_key": c.text(),
     "teacher.hub_repo": c.text(),
     "teacher.hub_file": c.text(),
     "teacher.hub_revision": c.Rule(

@@ -34,11 +34,11 @@ _Tensors = Mapping[str, np.ndarray]
 _BLOCK = re.compile(r"\b(?:layer|stage)(\d+)[._](?:unit)?(\d+)[./]")
 _PROJECTION = re.compile(r"downsample|shortcut\.0|identity_conv")
 _HEAD = re.compile(
-    r"(fc|linear|output|output\.fc3|head|head\.fc|out|classifier|classifier\.\d)\.weight"
+    r"(_?fc|linear|output|output\.fc3|head|head\.fc|out|classifier|classifier\.\d)\.weight"
 )
 _OUR_HEAD = re.compile(r"params[/.](linear|fc|classifier|classifier_6)[/.]kernel")
 _STEM = re.compile(
-    r"(conv1|conv_stem|features\.0(\.0|\.conv)?|features\.init_block(\.conv){1,2}"
+    r"(conv1|_?conv_stem|features\.0(\.0|\.conv)?|features\.init_block(\.conv){1,2}"
     r"|features\.stage1\.unit1\.conv)\.weight"
 )
 _HIDDEN = re.compile(r"(classifier\.0|pre_logits\.fc1|output\.fc1\.fc)\.weight")
@@ -46,7 +46,7 @@ _IMAGENET: Mapping[tuple[int, ...], tuple[str, ...]] = {
     (2, 2, 2, 2): ("resnet18",),
     (3, 4, 6, 3): ("resnet34", "resnet50"),
 }
-_FEATURES = ("features.", "blocks.")
+_FEATURES = ("features.", "blocks.", "_blocks.")
 # Names in pytorchcv's mobilenetv2_w1; the first identifies MobileNetV2.
 _MOBILENET_W1 = {
     "features.final_block.conv.weight",
@@ -117,6 +117,7 @@ def _candidates(
                 "classes": classes,
                 "width_multiplier": width,
             }
+            yield {"name": "efficientnet_lite0", "classes": classes}
         hidden = _rows(_HIDDEN, tensors)
         if hidden:
             yield {"name": "vgg16_bn", "classes": classes, "hidden": hidden}

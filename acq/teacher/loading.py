@@ -18,6 +18,7 @@ from acq.weights.names import naming_of, to_variables
 from acq.weights.statistics import check_statistics
 from common.checkpoint import MANIFEST, load_manifest, load_variables
 from common.errors import UserError
+from common.typing import PyTree
 from common.weights.files import ACCEPTED, read_weights
 from common.weights.other_kinds import weights_in
 
@@ -33,19 +34,20 @@ def load_teacher(settings: TeacherSettings) -> Classifier:
       UserError: There are no weights, they are of another network, or the network
         cannot be quantized.
     """
-    path = _weights_path(settings)
-    if path.is_dir():
-        return _load_export(path, settings)
-    record = dataclasses.replace(
-        stated_record(settings),
-        source=str(path),
-        sha256=_weights_hash(path, settings),
-    )
+    if settings.weights and Path(settings.weights).is_dir():
+        return _load_export(Path(settings.weights), settings)
+    record = stated_record(settings)
     network = create_teacher(record)
     like = check_network(
         network, record.image_shape(1), record.classes, name=record.name
     )
-    tensors = read_weights(path)
+    path = _weights_path(settings, like)
+    record = dataclasses.replace(
+        record, source=str(path), sha256=_weights_hash(path, settings)
+    )
+    tensors = read_weights(
+        path, key=settings.weights_key, key_name="teacher.weights_key"
+    )
     variables = to_variables(
         tensors,
         like,
@@ -73,7 +75,13 @@ def _check_stride(path: Path, naming: str | None, settings: TeacherSettings) -> 
         )
 
 
-def _weights_path(settings: TeacherSettings) -> Path:
+def _weights_path(settings: TeacherSettings, like: PyTree) -> Path:
+    """Returns the path of the file of weights; downloads it from the hub if necessary.
+
+    Args:
+      settings: Of the teacher.
+      like: Its variables, which tell about how large a file is.
+    """
     if settings.weights:
         return Path(settings.weights)
     if not settings.hub_repo:
@@ -86,6 +94,8 @@ def _weights_path(settings: TeacherSettings) -> Path:
             repo=settings.hub_repo,
             file=settings.hub_file,
             revision=settings.hub_revision,
+            sha256=settings.sha256 or settings.hub_sha256,
+            size=sum(4 * leaf.size for leaf in jax.tree.leaves(like)),
         )
     )
 
@@ -149,6 +159,7 @@ def _differing(record: Record, settings: TeacherSettings) -> list[str]:
         "mean": settings.mean,
         "std": settings.std,
         "sha256": settings.sha256.lower(),
+        "weights_key": settings.weights_key,
         **settings.options,
     }
     exported = {

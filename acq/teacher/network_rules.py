@@ -13,6 +13,7 @@ from acq.layers.float import (
     Dense,
 )
 from common.errors import UserError
+from common.own_code import place_of_call
 from common.typing import PyTree
 
 SEE = "See acq/models/README.md for what a network must be."
@@ -22,12 +23,17 @@ _MOST_NAMED = 5
 class Made:
     """Records the modules that a network calls, by path, and their `train`."""
 
-    def __init__(self) -> None:
-        """Starts without modules."""
+    def __init__(self, module: str = "") -> None:
+        """Starts without modules.
+
+        Args:
+          module: Import path of the network's code, to name its lines.
+        """
+        self._module = module
         self.kernels: set[tuple[str, ...]] = set()
         self.activations = 0
         self._trained: dict[str, bool] = {}
-        self._dropout: list[str] = []
+        self._dropout: dict[str, str] = {}
 
     def note(self, call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         """Records and calls a module's method; for `nn.intercept_methods`."""
@@ -37,7 +43,8 @@ class Made:
             self.kernels.add(module.path)
         self.activations += isinstance(module, Activation) and module.kind != "identity"
         if isinstance(module, nn.Dropout):
-            self._dropout.append(path)
+            place = place_of_call(self._module)
+            self._dropout[path] = f"{path}, {place}" if place else path
         if isinstance(module, BatchNorm) and context.method_name == "__call__":
             train = args[1] if len(args) > 1 else kwargs.get("train", False)
             self._trained[path] = bool(train)
@@ -46,11 +53,12 @@ class Made:
     def refuse_dropout(self, name: str) -> None:
         """Raises UserError if the network has dropout."""
         if self._dropout:
+            where = some(list(self._dropout.values()))
             refuse(
                 name,
                 [
-                    f"it has dropout ({some(list(dict.fromkeys(self._dropout)))}): "
-                    "leave it out, it has no weights and nothing here trains with it"
+                    f"it has dropout ({where}): leave it out, it has no weights and "
+                    "nothing here trains with it"
                 ],
             )
 

@@ -4,6 +4,7 @@ The rules, with an example, are in `acq/models/README.md`. `check_network` check
 from shapes alone. Errors of the user's code are reported with file and line.
 """
 
+import contextlib
 import dataclasses
 import inspect
 import re
@@ -72,8 +73,28 @@ def create_own_network(name: str, classes: int, **options: Any) -> nn.Module:
             f"and defaults for all others; it has {', '.join(sorted(fields))}. See "
             "acq/models/README.md."
         )
-    with OwnCode(f"config.teacher.name: {name} cannot be made", SEE):
+    does = f"config.teacher.name: {name} cannot be made"
+    with OwnCode(does, SEE, module=module_name):
         return found(layers=FloatLayers(), classes=classes, **options)  # pyrefly: ignore
+
+
+def with_its_line(name: str) -> contextlib.AbstractContextManager[None]:
+    """Returns a context in which errors of a network's code end with file and line.
+
+    `check_network` finds most of them before a run. Others depend on values that only a
+    run has, such as its batch size.
+
+    Args:
+      name: Of the network; one of ours needs no context.
+    """
+    if module := _module_of(name):
+        return OwnCode(f"{name} fails in this run", SEE, module=module)
+    return contextlib.nullcontext()
+
+
+def _module_of(name: str) -> str:
+    """Returns the import path of a network's module; '' for a name of ours."""
+    return name.partition(":")[0] if OWN_NAME.fullmatch(name) else ""
 
 
 def check_network(
@@ -96,7 +117,7 @@ def check_network(
     """
     x = jax.ShapeDtypeStruct(image_shape, jnp.float32)
     _check_signature(network, x, name)
-    made = Made()
+    made = Made(_module_of(name))
     key = jax.eval_shape(lambda: jax.random.key(0))
     outputs, variables = _apply(made, network.init_with_output, key, x, name=name)
     refuse(
@@ -140,7 +161,8 @@ def _apply(made: Made, apply: Callable[..., Any], *given: Any, name: str) -> Any
     """
     does = f"{name} cannot be applied to images of {given[-1].shape[1:]}"
     try:
-        with OwnCode(does, SEE), nn.intercept_methods(made.note):
+        code = OwnCode(does, SEE, module=_module_of(name))
+        with code, nn.intercept_methods(made.note):
             return jax.eval_shape(apply, *given)
     except UserError:
         raise
@@ -164,7 +186,7 @@ def _check_training(
     network: nn.Module, variables: PyTree, x: jax.ShapeDtypeStruct, name: str
 ) -> None:
     """Refuses batch normalisation that `layers` did not make or that lacks `train`."""
-    made = Made()
+    made = Made(_module_of(name))
 
     def apply(variables: PyTree, x: jax.Array) -> Any:
         return network.apply(variables, x, True, mutable=["batch_stats", "bn_inputs"])

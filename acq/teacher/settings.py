@@ -37,6 +37,8 @@ class TeacherSettings:
       mean: of the images in [0, 1], per channel.
       std: of the images, per channel, above 0.
       weights: path of a file of weights, or of an export's folder.
+      weights_key: of a checkpoint with weights of several networks, the key of those to
+        take, such as 'state_dict_ema'.
       hub_repo: repository of the Hugging Face hub; used if `weights` is ''.
       hub_file: path in that repository.
       hub_revision: a commit, tag or branch of that repository.
@@ -56,6 +58,7 @@ class TeacherSettings:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     weights: str = ""
+    weights_key: str = ""
     hub_repo: str = ""
     hub_file: str = ""
     hub_revision: str = "main"

@@ -12,8 +12,8 @@ from acq.models import find_network
 from acq.weights.metadata import Statement, statements
 from common.errors import UserError
 
-# Metadata give numbers with three or four digits.
-_CLOSE = 1e-3
+# Half a level of 8-bit pixels: (RGB - 127) / 128 is often stated as mean and std 0.5.
+_CLOSE = 2e-3
 _TIMM = "timm/"
 
 
@@ -45,12 +45,14 @@ def _check_architecture(path: Path, statement: Statement, name: str) -> None:
     if not architecture or network is None:
         return
     cifar_name = name.removeprefix("cifar_")
-    if any(_matches(architecture, alias) for alias in (cifar_name, *network.aliases)):
+    names = (cifar_name, *network.aliases)
+    is_known = any(_matches(architecture, alias) for alias in names)
+    if is_known and architecture not in network.others:
         return
     raise UserError(
         f"{path}: {statement.source} says that these weights are of {architecture!r}, "
         f"but config.teacher.name is {name!r}. Networks with the same tensors may "
-        "differ in pools or strides, and give other logits. Give the weights of "
+        "differ in pools, strides or padding, and give other logits. Give weights of "
         f"{name}, or the network itself (acq/models/README.md): "
         f"--config.teacher.name=package.module:Class. If {statement.source} is wrong, "
         "correct it."

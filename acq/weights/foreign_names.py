@@ -9,6 +9,8 @@ is rewritten by the first rule of a naming that matches its start:
     PyTorch                   ResNets of torchvision, timm and akamaster, VGG
     torchvision MobileNetV2   Sequentials by number
     timm MobileNetV2          mobilenetv2_100: stages of blocks
+    timm EfficientNet         tf_efficientnet_lite0: stages of blocks
+    EfficientNet-PyTorch      EfficientNet-Lite0: blocks in one list, all names with _
     timm VGG                  vgg16_bn: dense layers as convolutions
     pytorchcv ResNet          of CIFAR and ImageNet: resnet20_cifar10, resnet18
     pytorchcv MobileNetV2     mobilenetv2b_w1; mobilenetv2_w1 has one more convolution
@@ -76,7 +78,7 @@ def _vgg_module(match: re.Match[str]) -> str:
 
 
 def _stages(*sizes: int, first: int) -> Callable[[re.Match[str]], str]:
-    """Returns a rewrite that numbers MobileNetV2's blocks from 1, like torchvision.
+    """Returns a rewrite that numbers the blocks of all stages from 1.
 
     Args:
       *sizes: Blocks of each stage.
@@ -108,6 +110,18 @@ _FIRST_PARTS = {
     **_PARTS,
     **{"conv_dw": "conv_depthwise", "bn1": "bn_depthwise"},
     **{"conv_pw": "conv_project", "bn2": "bn_project"},
+}
+
+
+def _listed_block(match: re.Match[str]) -> str:
+    """Returns our name of a module in a block of EfficientNet-PyTorch."""
+    return f"features.{int(match['block']) + 1}.{_LISTED_PARTS[match['part']]}."
+
+
+_LISTED_PARTS = {
+    **{"_expand_conv": "conv_expand", "_bn0": "bn_expand"},
+    **{"_depthwise_conv": "conv_depthwise", "_bn1": "bn_depthwise"},
+    **{"_project_conv": "conv_project", "_bn2": "bn_project"},
 }
 
 NAMINGS: Mapping[str, Naming] = MappingProxyType(
@@ -149,6 +163,31 @@ NAMINGS: Mapping[str, Naming] = MappingProxyType(
                 ),
                 (r"^conv_head\.", "features.18.conv."),
                 (r"^bn2\.", "features.18.bn."),
+            )
+        ),
+        "timm EfficientNet": Naming(
+            rules=(
+                (r"^conv_stem\.", "features.0.conv."),
+                (r"^bn1\.", "features.0.bn."),
+                (
+                    r"^blocks\.(?P<stage>\d+)\.(?P<block>\d+)\.(?P<part>\w+)\.",
+                    _stages(1, 2, 2, 3, 3, 4, 1, first=0),
+                ),
+                (r"^conv_head\.", "features.17.conv."),
+                (r"^bn2\.", "features.17.bn."),
+            )
+        ),
+        "EfficientNet-PyTorch": Naming(
+            rules=(
+                (r"^_conv_stem\.", "features.0.conv."),
+                (r"^_bn0\.", "features.0.bn."),
+                (
+                    rf"^_blocks\.(?P<block>\d+)\.(?P<part>{'|'.join(_LISTED_PARTS)})\.",
+                    _listed_block,
+                ),
+                (r"^_conv_head\.", "features.17.conv."),
+                (r"^_bn1\.", "features.17.bn."),
+                (r"^_fc\.", "HEAD."),
             )
         ),
         "timm VGG": Naming(

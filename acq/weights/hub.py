@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import hashlib
 import logging as std_logging
-import re
 from collections.abc import Generator
 from pathlib import Path
 
@@ -29,11 +28,24 @@ class HubFile:
       repo: Such as 'timm/resnet18.tv_in1k'.
       file: Its path in the repository.
       revision: Commit, tag or branch.
+      sha256: Of the file, for messages; '' if unknown.
+      size: About how many bytes it has, for messages; 0 if unknown.
     """
 
     repo: str
     file: str
     revision: str = "main"
+    sha256: str = ""
+    size: int = 0
+
+    def __str__(self) -> str:
+        """Returns what is known of the file, as text."""
+        facts = [
+            f"revision {self.revision}",
+            *([f"about {self.size / 1e6:.0f} MB"] if self.size else []),
+            f"SHA-256 {self.sha256 or 'not known here'}",
+        ]
+        return f"{self.file} of {self.repo} ({', '.join(facts)})"
 
     @property
     def url(self) -> str:
@@ -54,7 +66,7 @@ def fetch(wanted: HubFile) -> Path:
     # Before its log lines are caught: this import sets up its logging.
     download = huggingface_hub.hf_hub_download
     try:
-        with _each_line_once():
+        with _tries_in_one_line():
             found = download(wanted.repo, wanted.file, revision=wanted.revision)
     # OSError: no network, no such repository or revision. ValueError: an invalid name.
     # RuntimeError: the downloaded file is not the announced one.
@@ -68,31 +80,34 @@ def fetch(wanted: HubFile) -> Path:
             cause = cause.__cause__
         reason = str(cause).strip().partition("\n")[0][:200].rstrip(".")
         raise UserError(
-            f"no weights: {wanted.file} of {wanted.repo}, revision {wanted.revision}, "
-            f"is not in the hub's cache ({constants.HF_HUB_CACHE}) and cannot be "
-            f"fetched: {reason or type(cause).__name__}. On a machine with a network, "
-            f"download {wanted.url}, copy it to this machine, into any folder, and "
-            "give it: --config.teacher.weights=FOLDER/"
+            f"no weights: {wanted} is not in the hub's cache "
+            f"({constants.HF_HUB_CACHE}) and cannot be fetched: "
+            f"{reason or type(cause).__name__}. On a machine with a network, download "
+            f"{wanted.url}, copy it to this machine, into any folder, and give it with "
+            "the same command: --config.teacher.weights=FOLDER/"
             f"{wanted.file.rpartition('/')[2]}"
         ) from error
     return Path(found)
 
 
 @contextlib.contextmanager
-def _each_line_once() -> Generator[None]:
-    """Logs each line of the hub's library once, instead of twice for every try."""
+def _tries_in_one_line() -> Generator[None]:
+    """Logs one line for all tries of the hub's library, which logs four for each."""
     library = std_logging.getLogger("huggingface_hub")
     handlers, propagates = library.handlers, library.propagate
-    once: list[std_logging.Handler] = [_Once()]
-    library.handlers, library.propagate = once, False
+    short: list[std_logging.Handler] = [_Short()]
+    library.handlers, library.propagate = short, False
     try:
         yield
     finally:
         library.handlers, library.propagate = handlers, propagates
 
 
-class _Once(std_logging.Handler):
-    """Logs each new line; lines that differ only in the number of the try are equal."""
+class _Short(std_logging.Handler):
+    """Logs each new line; the first failed try stands for all, without its cause.
+
+    The error says the cause, if all tries fail.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,9 +115,12 @@ class _Once(std_logging.Handler):
 
     def emit(self, record: std_logging.LogRecord) -> None:
         text = record.getMessage()
-        kind = re.sub(r"^Retrying in .*", "Retrying", text)
-        if kind not in self._seen:
-            self._seen.add(kind)
+        if " thrown while requesting " in text:
+            return
+        if text.startswith("Retrying in "):
+            text = "no answer; trying again, for half a minute or more"
+        if text not in self._seen:
+            self._seen.add(text)
             logging.warning("the hub: %s", text)
 
 

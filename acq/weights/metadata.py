@@ -21,7 +21,9 @@ from typing import Any
 
 CONFIG = "config.json"
 # timm's networks whose tensors have the names and shapes of a network of the zoo.
-_MISTAKEN = re.compile(r"(?<![a-z0-9])(resnetaa50|resnetblur18|resnetblur50)(?!\d)")
+_MISTAKEN = re.compile(
+    r"(?<![a-z0-9])(resnetaa50|resnetblur18|resnetblur50|efficientnet_lite0_ra)(?!\d)"
+)
 _MOST_HEADER = 1 << 24
 
 

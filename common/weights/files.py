@@ -11,6 +11,7 @@ No pickle is ever executed. A folder is an export of this software, which
 `common.checkpoint` reads.
 """
 
+import functools
 import lzma
 import math
 import struct
@@ -26,10 +27,15 @@ import safetensors
 from common.errors import UserError
 from common.weights import torch_files
 from common.weights.other_kinds import HEAD, describe_file, describe_zip
+from common.weights.state_dict import AmbiguousWeightsError
 from common.weights.torch_globals import UnreadablePickleError
 
 ACCEPTED = "safetensors, .npz, or what torch.save writes of a state_dict()"
 
+_ALONE = (
+    "Accepted: weights alone, as torch.save(model.state_dict(), FILE) or, of NumPy's "
+    "arrays, np.savez(FILE, **arrays) writes them; nothing in the file was executed."
+)
 _SAFETENSORS = {
     "F64": np.float64,
     "F32": np.float32,
@@ -45,17 +51,25 @@ _MOST_GROWTH = 64
 _ALWAYS_ALLOWED = 1 << 26
 
 
-def read_weights(path: Path) -> dict[str, np.ndarray]:
+def read_weights(
+    path: Path, *, key: str = "", key_name: str = ""
+) -> dict[str, np.ndarray]:
     """Returns the tensors in a file by name.
 
     Floats of any width become float32; other dtypes stay.
 
+    Args:
+      path: Of the file.
+      key: Of the weights in a checkpoint of PyTorch that holds several; '' if it holds
+        one network's.
+      key_name: Config key that holds `key`, for messages; '' if there is none.
+
     Raises:
       UserError: The file does not exist, has no known format, is damaged, or does not
-        hold weights.
+        hold weights, or holds none under `key`, or several and no `key` was given.
     """
     try:
-        read = _reader(path)
+        read = _reader(path, key, key_name)
         tensors = read(path)
     except UserError:
         raise
@@ -64,12 +78,15 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
             f"{path}: cannot be read ({error.strerror or error}). Accepted: a file of "
             f"weights, {ACCEPTED}."
         ) from error
+    except AmbiguousWeightsError as error:
+        advice = (
+            ""
+            if not (key_name and error.choices)
+            else (f"Say which: --config.{key_name}=KEY, with one of {error.choices}. ")
+        )
+        raise UserError(f"{path}: {error}. {advice}{_ALONE}") from error
     except UnreadablePickleError as error:
-        raise UserError(
-            f"{path}: {error}. Accepted: weights alone, as torch.save("
-            "model.state_dict(), FILE) or, of NumPy's arrays, np.savez(FILE, **arrays) "
-            "writes them; nothing in the file was executed."
-        ) from error
+        raise UserError(f"{path}: {error}. {_ALONE}") from error
     except (
         *(safetensors.SafetensorError, zipfile.BadZipFile, struct.error, EOFError),
         *(zlib.error, lzma.LZMAError, OverflowError),
@@ -83,7 +100,21 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
     return {name: _plain(tensor) for name, tensor in tensors.items()}
 
 
-def _reader(path: Path) -> Callable[[Path], Mapping[str, np.ndarray]]:
+def _reader(
+    path: Path, key: str, key_name: str
+) -> Callable[[Path], Mapping[str, np.ndarray]]:
+    read = _reader_of_format(path)
+    if read in (torch_files.read_zip, torch_files.read_legacy):
+        return functools.partial(read, key=key)
+    if key:
+        raise UserError(
+            f"config.{key_name}: got {key!r}, accepted: '', because {path} is no "
+            "checkpoint of torch.save, and holds the weights of one network"
+        )
+    return read
+
+
+def _reader_of_format(path: Path) -> Callable[..., Mapping[str, np.ndarray]]:
     with path.open("rb") as file:
         head = file.read(HEAD)
     if head.startswith(_ZIPS):
@@ -96,7 +127,7 @@ def _reader(path: Path) -> Callable[[Path], Mapping[str, np.ndarray]]:
     raise _no_weights(path, describe_file(head, path))
 
 
-def _zip_reader(path: Path) -> Callable[[Path], Mapping[str, np.ndarray]]:
+def _zip_reader(path: Path) -> Callable[..., Mapping[str, np.ndarray]]:
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
     if names and all(name.endswith(".npy") for name in names):

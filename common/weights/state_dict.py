@@ -1,13 +1,18 @@
 """Finds the network's weights among the tensors of a PyTorch checkpoint."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.weights.torch_globals import TensorView, UnreadablePickleError
 
-NESTS = ("state_dict", "model_state_dict", "model", "net")
-"""Keys under which training scripts put a network's weights."""
+NESTS = (
+    *("state_dict", "model_state_dict", "model", "net", "network"),
+    *("weights", "params"),
+    *("state_dict_ema", "model_ema", "ema_state_dict", "ema", "params_ema"),
+)
+"""Keys under which training scripts put a network's weights, averaged ones last."""
 
+_MOST_NAMED = 8
 # Keys of training scripts that never hold a network's weights.
 _TRAINING = frozenset(
     {
@@ -18,39 +23,84 @@ _TRAINING = frozenset(
 )
 
 
-def find_state_dict(content: Any) -> dict[str, TensorView]:
+class AmbiguousWeightsError(UnreadablePickleError):
+    """A checkpoint holds more tensors than the weights of one network.
+
+    Attributes:
+      choices: Text with the keys of dicts of tensors, one of which may be meant; '' if
+        there are none.
+    """
+
+    def __init__(self, message: str, choices: Sequence[str]) -> None:
+        """Keeps the message and the keys."""
+        super().__init__(message)
+        self.choices = _some(choices)
+
+
+def find_state_dict(content: Any, key: str = "") -> dict[str, TensorView]:
     """Returns the weights in the content of a checkpoint.
 
     The weights are a dict of tensors, or such a dict under one of `NESTS`. An
     optimiser's state and values without tensors (numbers, texts, lists of them) are
-    ignored. Anything else could be weights too, and is refused.
+    ignored. Anything else could be weights too, and is refused, unless `key` says which
+    are meant.
+
+    Args:
+      content: Of the checkpoint.
+      key: Of the dict of weights, one of `NESTS` or another; '' if there is one dict.
 
     Raises:
-      UnreadablePickleError: There are no weights, or those of several networks.
+      AmbiguousWeightsError: There are weights of several networks, and no `key`.
+      UnreadablePickleError: There are no weights, or none under `key`.
     """
     if not isinstance(content, dict):
         raise UnreadablePickleError(
             f"it holds a {_kind(content)}, not a dict of tensors"
         )
-    nests = [key for key in NESTS if isinstance(content.get(key), dict)]
+    choices = _dicts_of_tensors(content)
+    if key:
+        if key not in choices:
+            there = f"but under {_some(choices)}" if choices else "under any key"
+            raise UnreadablePickleError(f"it holds no weights under {key!r}, {there}")
+        return _named(_weights(content[key]))
+    nests = [key for key in NESTS if key in choices]
     if not nests:
-        return _named(_weights(content))
+        return _named(_weights(content, choices))
     if len(nests) > 1:
-        raise UnreadablePickleError(
-            f"it holds several networks' weights: {', '.join(nests)}"
+        raise AmbiguousWeightsError(
+            f"it holds several networks' weights: {', '.join(nests)}", choices
         )
     beside = {key: v for key, v in content.items() if key != nests[0]}
-    if extra := _weights(beside):
-        raise UnreadablePickleError(
-            f"it holds weights under {nests[0]!r} and beside it: {_list(extra)}"
+    if extra := _weights(beside, choices):
+        raise AmbiguousWeightsError(
+            f"it holds weights under {nests[0]!r} and beside it: {_list(extra)}",
+            choices,
         )
     return _named(_weights(content[nests[0]]))
 
 
-def _weights(content: Mapping[Any, Any]) -> dict[Any, TensorView]:
+def _dicts_of_tensors(content: Mapping[Any, Any]) -> list[str]:
+    """Returns the keys under which a checkpoint has tensors, without an optimiser's."""
+    return [
+        key
+        for key, value in content.items()
+        if isinstance(key, str)
+        and key not in _TRAINING
+        and isinstance(value, dict)
+        and _holds_tensors(value)
+    ]
+
+
+def _weights(
+    content: Mapping[Any, Any], choices: Sequence[str] = ()
+) -> dict[Any, TensorView]:
     """Returns the tensors of a dict; refuses other values that hold tensors.
 
     A tensor without axes is a plain value, except for a batch counter.
+
+    Args:
+      content: The dict.
+      choices: For the error, keys of dicts of tensors.
     """
     weights, others = {}, {}
     for key, value in content.items():
@@ -59,8 +109,9 @@ def _weights(content: Mapping[Any, Any]) -> dict[Any, TensorView]:
         elif key not in _TRAINING and _holds_tensors(value):
             others[key] = value
     if others:
-        raise UnreadablePickleError(
-            "it holds tensors elsewhere than in a dict of them: " + _list(others)
+        raise AmbiguousWeightsError(
+            "it holds tensors elsewhere than in a dict of them: " + _list(others),
+            choices,
         )
     return weights
 
@@ -92,6 +143,12 @@ def _holds_tensors(value: Any) -> bool:
 
 def _kind(value: Any) -> str:
     return "tensor" if isinstance(value, TensorView) else type(value).__name__
+
+
+def _some(keys: Sequence[str]) -> str:
+    more = len(keys) - _MOST_NAMED
+    named = ", ".join(key[:60] for key in keys[:_MOST_NAMED])
+    return named + (f" and {more} more" if more > 0 else "")
 
 
 def _list(items: Mapping[Any, Any]) -> str:

@@ -39,8 +39,12 @@ ByteOrder = Literal["<", ">"]
 Numbers = Callable[[str], np.ndarray]
 
 
-def read_zip(path: Path) -> dict[str, np.ndarray]:
+def read_zip(path: Path, key: str = "") -> dict[str, np.ndarray]:
     """Returns the tensors of a file in the format since PyTorch 1.6.
+
+    Args:
+      path: Of the file.
+      key: Of the weights, as in `find_state_dict`.
 
     Raises:
       UnreadablePickleError: It is damaged, or does not hold only weights.
@@ -61,16 +65,20 @@ def read_zip(path: Path) -> dict[str, np.ndarray]:
         entry = f"{folder}byteorder"
         order = _byte_order(entry not in names or _stored(archive, entry) == b"little")
 
-        def numbers(key: str) -> np.ndarray:
-            dtype = _dtype(content.dtypes[key], order)
-            return np.frombuffer(_stored(archive, f"{folder}data/{key}"), dtype)
+        def numbers(storage: str) -> np.ndarray:
+            dtype = _dtype(content.dtypes[storage], order)
+            return np.frombuffer(_stored(archive, f"{folder}data/{storage}"), dtype)
 
-        views = find_state_dict(content.value)
+        views = find_state_dict(content.value, key)
         return dict(_arrays(views, numbers, path.stat().st_size))
 
 
-def read_legacy(path: Path) -> dict[str, np.ndarray]:
+def read_legacy(path: Path, key: str = "") -> dict[str, np.ndarray]:
     """Returns the tensors of a file in the format before PyTorch 1.6.
+
+    Args:
+      path: Of the file.
+      key: Of the weights, as in `find_state_dict`.
 
     Raises:
       UnreadablePickleError: It is damaged, or does not hold only weights.
@@ -87,13 +95,15 @@ def read_legacy(path: Path) -> dict[str, np.ndarray]:
             source, unpickle(source).value, content.dtypes, _byte_order(is_little)
         )
 
-    def numbers(key: str) -> np.ndarray:
-        if key not in places:
-            raise UnreadablePickleError(f"damaged: the numbers of {key} are missing")
-        start, count, dtype = places[key]
+    def numbers(storage: str) -> np.ndarray:
+        if storage not in places:
+            raise UnreadablePickleError(
+                f"damaged: the numbers of {storage} are missing"
+            )
+        start, count, dtype = places[storage]
         return np.fromfile(path, dtype, count, offset=start)
 
-    views = find_state_dict(content.value)
+    views = find_state_dict(content.value, key)
     return dict(_arrays(views, numbers, path.stat().st_size))
 
 

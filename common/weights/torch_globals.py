@@ -1,8 +1,8 @@
 """Describes the objects of the names in a pickle written by `torch.save`.
 
-A file may only use the names in `CALLABLE`, `STORAGES` and `_TYPES`. None of torch's
-code is called: `torch._utils._rebuild_tensor_v2`, for example, gives a `TensorView`.
-Sizes are checked to be integers in range, but not yet against the file.
+A file may only use the names in `CALLABLE`, `CLASSES`, `STORAGES` and `_TYPES`. None of
+torch's code is called: `torch._utils._rebuild_tensor_v2`, for example, gives a
+`TensorView`. Sizes are checked to be integers in range, but not yet against the file.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 _MAX_DIMS = 32
-_MAX_ARGUMENTS = 8
+_MAX_ARGUMENTS = 64
 _MAX_SIZE = 2**62
 
 STORAGES: Mapping[str, str] = {
@@ -85,7 +85,7 @@ def find_global(module: str, name: str) -> Global:
       UnreadablePickleError: It is not allowed; the message names it.
     """
     full = f"{module}.{name}"
-    if full not in CALLABLE and full not in STORAGES and full not in _TYPES:
+    if not any(full in names for names in (CALLABLE, CLASSES, STORAGES, _TYPES)):
         raise UnreadablePickleError(f"it names the forbidden global {full[:200]}")
     return Global(full)
 
@@ -103,6 +103,19 @@ def call(called: Any, arguments: Any) -> Any:
     if called.name not in CALLABLE:
         raise UnreadablePickleError(f"it calls {called.name}, which makes no data")
     return CALLABLE[called.name](*arguments)
+
+
+def new_object(called: Any) -> Opaque:
+    """Returns the description of an object of one of `CLASSES`; none is made.
+
+    Raises:
+      UnreadablePickleError: It is no such class.
+    """
+    if not isinstance(called, Global):
+        raise UnreadablePickleError("damaged: it makes an object of what is no class")
+    if called.name not in CLASSES:
+        raise UnreadablePickleError(f"it makes an object of {called.name}, no data")
+    return Opaque(called.name)
 
 
 def find_storage(persistent_id: Any) -> Storage:
@@ -195,8 +208,17 @@ CALLABLE: Mapping[str, Callable[..., Any]] = {
     "numpy.core.multiarray.scalar": _opaque("NumPy scalar"),
     "numpy._core.multiarray.scalar": _opaque("NumPy scalar"),
     "_codecs.encode": _opaque("bytes"),
+    "collections.Counter": _opaque("counter"),
+    **{
+        f"{module}.{name}": _opaque("path")
+        for module in ("pathlib", "pathlib._local")
+        for name in ("PosixPath", "WindowsPath")
+    },
 }
 """The functions that a file may call, and descriptions of their results."""
+
+CLASSES = frozenset({"argparse.Namespace"})
+"""Classes whose objects a file may hold, such as the arguments of a training script."""
 
 # Dtypes that a checkpoint may mention; no tensor needs them.
 _TYPES = frozenset(f"torch.{name}" for name in STORAGES.values())

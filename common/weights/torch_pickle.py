@@ -27,6 +27,7 @@ from common.weights.torch_globals import (
     call,
     find_global,
     find_storage,
+    new_object,
     set_items,
 )
 
@@ -120,8 +121,13 @@ class _Unpickler(pickle._Unpickler):
         if self._copied > self._source.tell():
             raise UnreadablePickleError("damaged: it copies a list again and again")
 
+    def _new_object(self) -> None:
+        del self.stack[-1]  # its arguments
+        self.append(new_object(self.stack.pop()))
+
     def _build(self) -> None:
-        # The state of an OrderedDict (`_metadata`) or of a NumPy type is not weights.
+        # The state of an OrderedDict (`_metadata`), of a NumPy type or of a Namespace
+        # is not weights.
         self.stack.pop()
         if not isinstance(self.stack[-1], dict | Opaque):
             raise UnreadablePickleError("it sets the state of what is no dict")
@@ -149,6 +155,7 @@ class _Unpickler(pickle._Unpickler):
         {code: _USUAL[code] for code, name in _NAMES.items() if name in _AS_IS}
         | {
             pickle.REDUCE[0]: _reduce,
+            pickle.NEWOBJ[0]: _new_object,
             pickle.BUILD[0]: _build,
             pickle.DICT[0]: _dict,
             pickle.SETITEM[0]: _set_item,

@@ -88,6 +88,33 @@ def timm_mobilenet():
     yield "classifier", "classifier"
 
 
+def timm_efficientnet_lite():
+    yield from [("features_0/conv", "conv_stem"), ("features_0/bn", "bn1")]
+    yield from [("features_17/conv", "conv_head"), ("features_17/bn", "bn2")]
+    places = [(0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2)]
+    places += [(4, 0), (4, 1), (4, 2), (5, 0), (5, 1), (5, 2), (5, 3), (6, 0)]
+    for place, (stage, block) in enumerate(places, start=1):
+        ours, theirs = f"features_{place}", f"blocks.{stage}.{block}"
+        names = ["conv_pw", "conv_dw", "conv_pwl"] if stage else ["conv_dw", "conv_pw"]
+        kinds = ["expand", "depthwise", "project"][-len(names) :]
+        for i, (kind, name) in enumerate(zip(kinds, names, strict=True), start=1):
+            yield f"{ours}/conv_{kind}", f"{theirs}.{name}"
+            yield f"{ours}/bn_{kind}", f"{theirs}.bn{i}"
+    yield "classifier", "classifier"
+
+
+def listed_efficientnet_lite():
+    yield from [("features_0/conv", "_conv_stem"), ("features_0/bn", "_bn0")]
+    yield from [("features_17/conv", "_conv_head"), ("features_17/bn", "_bn1")]
+    for block in range(16):
+        ours, theirs = f"features_{block + 1}", f"_blocks.{block}"
+        for i, kind in enumerate(["expand", "depthwise", "project"]):
+            if (block, i) != (0, 0):
+                yield f"{ours}/conv_{kind}", f"{theirs}._{kind}_conv"
+                yield f"{ours}/bn_{kind}", f"{theirs}._bn{i}"
+    yield "classifier", "_fc"
+
+
 def pytorchcv_mobilenet():
     yield "features_0/conv", "features.init_block.conv"
     yield "features_0/bn", "features.init_block.bn"

@@ -28,6 +28,16 @@ class WithoutNorm(Small):
         return self.layers.dense(self.classes, name="out")(jnp.mean(x, (1, 2))), x
 
 
+class OnlyPairs(Small):
+    """Takes one or two images, as the check of networks gives it."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        if x.shape[0] > 2:
+            raise RuntimeError("more than two images")
+        return Small(self.layers, self.classes, name="inner")(x, train)
+
+
 class LogitsOnly(Small):
     @nn.compact
     def __call__(self, x, train=False):

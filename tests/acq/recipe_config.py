@@ -2,10 +2,24 @@
 
 from acq.classifier import Classifier, Normalisation, Record
 from acq.layers.float import FloatLayers
-from configs import acq_digits, acq_mbv2, acq_r18, acq_r20_cifar10, acq_r50
+from configs import (
+    acq_digits,
+    acq_efficientnet_lite0,
+    acq_mbv2,
+    acq_r18,
+    acq_r20_cifar10,
+    acq_r50,
+)
 from tests.acq.own_network import PlainNet
 
-RECIPES = [acq_digits, acq_mbv2, acq_r18, acq_r20_cifar10, acq_r50]
+RECIPES = [
+    acq_digits,
+    acq_efficientnet_lite0,
+    acq_mbv2,
+    acq_r18,
+    acq_r20_cifar10,
+    acq_r50,
+]
 
 
 def changed(variant="default", **values):

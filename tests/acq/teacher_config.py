@@ -26,6 +26,7 @@ def teacher_config(**changes):
             "mean": (0.5, 0.5, 0.5),
             "std": (0.2, 0.2, 0.2),
             "weights": "",
+            "weights_key": "",
             "hub_repo": "",
             "hub_file": "",
             "hub_revision": "main",

@@ -273,7 +273,7 @@ def main(command_line: Sequence[str] | None = None) -> None:
     parser.add_argument("--width", type=int, help="features of the first layer")
     parser.add_argument("--plain", action="store_true", help="also plain lax")
     parser.add_argument("--cpu-time", action="store_true", help="on one core only")
-    smoke = ["redcnn", "fm", "--repeats=1", "--plain", "--width=8"]
+    smoke = ["redcnn", "--repeats=1", "--plain", "--width=8"]
     smoke += ["--batch=1", "--patch=32", "--slice=32"]
     options = parse(parser, command_line, smoke)
     if options.cpu_time and cores() > 1:

@@ -67,6 +67,22 @@ def tensor(key, shape, *, strides=None, offset=0, count=None, **options):
     )
 
 
+def state_dict(arrays, prefix=""):
+    """Returns a dict of float32 tensors, and their storages, by keys with a prefix."""
+    storages = {f"{prefix}{i}": a for i, a in enumerate(arrays.values())}
+    tensors = [tensor(k, np.shape(a)) for k, a in storages.items()]
+    pairs = [text(n) + t for n, t in zip(arrays, tensors, strict=True)]
+    return b"}(" + b"".join(pairs) + b"u", {
+        key: np.asarray(a, np.float32) for key, a in storages.items()
+    }
+
+
+def arguments(**values):
+    """Returns an argparse.Namespace of texts, as `pickle` writes it."""
+    state = mapping(**{key: text(value) for key, value in values.items()})
+    return name("argparse", "Namespace") + b")\x81" + state + b"b"
+
+
 def zipped(body, storages, *, order=b"little", compression=zipfile.ZIP_STORED):
     """Returns the format since PyTorch 1.6; `storages` are bytes by key."""
     file = io.BytesIO()

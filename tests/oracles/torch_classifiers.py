@@ -2,9 +2,10 @@
 
 Keys of their `state_dict` are those of published weights: torchvision's for ImageNet
 networks, akamaster/pytorch_resnet_cifar10's for CIFAR ResNets (whose projections are
-`shortcut.0` and `shortcut.1`). All return logits and the features that ours return.
-Dropout is an identity, so that train mode is that of batch normalisation alone.
-Needs PyTorch (requirements-oracles.txt): import it where it is known to be there.
+`shortcut.0` and `shortcut.1`), timm's for EfficientNet-Lite. All return logits and the
+features that ours return. Dropout is an identity, so that train mode is that of batch
+normalisation alone. Needs PyTorch (requirements-oracles.txt): import it where it is
+known to be there.
 """
 
 import re
@@ -84,6 +85,8 @@ def _our_path(twin: nn.Module, path: str) -> str:
         return path.replace(".", "_")
     if isinstance(twin, MobileNetV2):
         return _our_mobilenet_path(twin, path)
+    if isinstance(twin, EfficientNetLite):
+        return _our_efficientnet_path(twin, path)
     path = re.sub(r"^(layer\d)\.(\d+)\.", r"\1_\2/", path)
     for theirs in ("downsample", "shortcut"):
         path = path.replace(f"{theirs}.0", "downsample_conv")
@@ -111,6 +114,22 @@ def _our_mobilenet_path(twin: nn.Module, path: str) -> str:
         for kind in ("conv", "bn")
     ][-len(names) :]
     return f"{block}/{ours[names.index('.'.join(rest[1:]))]}"
+
+
+def _our_efficientnet_path(twin: nn.Module, path: str) -> str:
+    outer = {
+        "conv_stem": "features_0/conv",
+        "bn1": "features_0/bn",
+        "conv_head": f"features_{len(list(twin.flat_blocks())) + 1}/conv",
+        "bn2": f"features_{len(list(twin.flat_blocks())) + 1}/bn",
+        "classifier": "classifier",
+    }
+    if path in outer:
+        return outer[path]
+    _, stage, block, part = path.split(".")
+    inside = twin.get_submodule(f"blocks.{stage}.{block}")
+    number = list(twin.flat_blocks()).index(inside) + 1
+    return f"features_{number}/{inside.ours[part]}"
 
 
 class ResidualBlock(nn.Module):
@@ -272,6 +291,83 @@ class MobileNetV2(nn.Module):
         return self.classifier(x.mean((2, 3))), x
 
 
+class SameConv(nn.Conv2d):
+    """A convolution with TensorFlow's padding "SAME", added as an image of its own."""
+
+    def forward(self, x):
+        (size, _), (strides, _) = self.kernel_size, self.stride
+        # functional.pad takes the last axis first: left, right, top, bottom.
+        zeros = []
+        for side in (x.shape[3], x.shape[2]):
+            out = -(-side // strides)
+            total = max((out - 1) * strides + size - side, 0)
+            zeros += [total // 2, total - total // 2]
+        return self._conv_forward(functional.pad(x, zeros), self.weight, self.bias)
+
+
+def _lite_norm(features):
+    return nn.BatchNorm2d(features, eps=1e-3)
+
+
+class LiteBlock(nn.Module):
+    """timm's DepthwiseSeparableConv (expansion 1) or InvertedResidual."""
+
+    def __init__(self, channels, features, size, expansion, strides):
+        super().__init__()
+        inside = channels * expansion
+        depthwise = SameConv(inside, inside, size, strides, groups=inside, bias=False)
+        project = SameConv(inside, features, 1, bias=False)
+        if expansion == 1:
+            parts = [("conv_dw", depthwise), ("conv_pw", project)]
+        else:
+            expand = SameConv(channels, inside, 1, bias=False)
+            parts = [("conv_pw", expand), ("conv_dw", depthwise)]
+            parts.append(("conv_pwl", project))
+        self.has_shortcut = strides == 1 and channels == features
+        self.ours, self.order = {}, []
+        kinds = ("expand", "depthwise", "project")[-len(parts) :]
+        for i, ((name, conv), kind) in enumerate(zip(parts, kinds, strict=True), 1):
+            self.add_module(name, conv)
+            self.add_module(f"bn{i}", _lite_norm(conv.out_channels))
+            self.ours |= {name: f"conv_{kind}", f"bn{i}": f"bn_{kind}"}
+            self.order.append((name, f"bn{i}"))
+
+    def forward(self, x):
+        y = x
+        for conv, norm in self.order:
+            y = getattr(self, norm)(getattr(self, conv)(y))
+            if (conv, norm) != self.order[-1]:
+                y = functional.relu6(y)
+        return x + y if self.has_shortcut else y
+
+
+class EfficientNetLite(nn.Module):
+    def __init__(self, network: models.EfficientNetLite, channels: int):
+        super().__init__()
+        self.conv_stem = SameConv(channels, network.stem, 3, 2, bias=False)
+        self.bn1 = _lite_norm(network.stem)
+        channels, stages = network.stem, []
+        for size, expansion, width, blocks, strides in network.stages:
+            stage = []
+            for index in range(blocks):
+                step = 1 if index else strides
+                stage.append(LiteBlock(channels, width, size, expansion, step))
+                channels = width
+            stages.append(nn.Sequential(*stage))
+        self.blocks = nn.Sequential(*stages)
+        self.conv_head = SameConv(channels, network.head, 1, bias=False)
+        self.bn2 = _lite_norm(network.head)
+        self.classifier = nn.Linear(network.head, network.classes)
+
+    def flat_blocks(self):
+        return (block for stage in self.blocks for block in stage)
+
+    def forward(self, x):
+        x = functional.relu6(self.bn1(self.conv_stem(x)))
+        x = functional.relu6(self.bn2(self.conv_head(self.blocks(x))))
+        return self.classifier(x.mean((2, 3))), x
+
+
 class VGG(nn.Module):
     def __init__(self, network: models.VGG, channels: int):
         super().__init__()
@@ -302,6 +398,7 @@ class VGG(nn.Module):
 
 TWINS = {
     models.CifarResNet: CifarResNet,
+    models.EfficientNetLite: EfficientNetLite,
     models.MobileNetV2: MobileNetV2,
     models.ResNet: ResNet,
     models.VGG: VGG,

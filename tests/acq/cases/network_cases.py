@@ -153,15 +153,15 @@ _BROKEN: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "no_train": ({"(self, x, train=False)": "(self, x)", "train": "False"}, ("train",)),
     "dropout": (
         {_POOLED: _line("x = nn.Dropout(0.5, deterministic=not train)(x)") + _POOLED},
-        ("it has dropout (Dropout_0)", "leave it out"),
+        ("it has dropout (Dropout_0, ", "net_dropout.py:19)", "leave it out"),
     ),
     "dropout_by_name": (
         {_POOLED: _line('x = nn.Dropout(0.5, name="drop")(x, not train)') + _POOLED},
-        ("it has dropout (drop)", "leave it out"),
+        ("it has dropout (drop, ", "net_dropout_by_name.py:19)", "leave it out"),
     ),
     "dropout_that_is_told_nothing": (
         {_POOLED: _line("x = nn.Dropout(0.5)(x)") + _POOLED},
-        ("it has dropout (Dropout_0)", "leave it out"),
+        ("it has dropout (Dropout_0, ", "told_nothing.py:19)", "leave it out"),
     ),
     "flax_convolution": (
         {_CONV1: _line('x = nn.Conv(8, (3, 3), name="conv1")(x)')},
@@ -175,6 +175,10 @@ _BROKEN: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "raises_on_import": (
         {"class Net": 'raise RuntimeError("no licence found")\n\n\nclass Net'},
         ("cannot be imported", "net_raises_on_import.py:6", "no licence found"),
+    ),
+    "exits_on_import": (
+        {"class Net": "raise SystemExit(3)\n\n\nclass Net"},
+        ("cannot be imported", "net_exits_on_import.py:6", "SystemExit: 3"),
     ),
     "syntax_error": (
         {"make = self.layers": "make = = self.layers"},

@@ -28,6 +28,7 @@ from common.typing import PyTree
 from tests.acq import foreign_state_dicts as theirs
 from tests.acq.cases.case import Build, Case
 from tests.acq.models.small import random_variables
+from tests.common import torch_bytes as tb
 
 _Tensors = dict[str, np.ndarray]
 _Change = Callable[[_Tensors], _Tensors | None]
@@ -40,12 +41,13 @@ def made_variables(network: nn.Module) -> PyTree:
 
 
 def tensors_of(name: str, classes: int = 10, **options: Any) -> _Tensors:
-    """Returns `made_variables` as a state dict of torchvision or akamaster."""
+    """Returns `made_variables` as a state dict, most of torchvision or akamaster."""
     network = create_network(name, FloatLayers(), classes, **options)
     names = {
         "resnet18": theirs.torchvision_resnet(2, 2),
         "resnet50": theirs.pytorchcv_resnet(6, stages=4, convolutions=3),
         "mobilenet_v2": theirs.torchvision_mobilenet(),
+        "efficientnet_lite0": theirs.listed_efficientnet_lite(),
         "vgg16_bn": theirs.torchvision_vgg(),
     }.get(name)
     if names is None:
@@ -123,6 +125,11 @@ def _wrapped(tensors: _Tensors) -> _Tensors:
     return {f"module.{name}": tensor for name, tensor in tensors.items()}
 
 
+def _averaged(tensors: _Tensors) -> _Tensors:
+    """Names of torch.optim.swa_utils.AveragedModel, and its counter."""
+    return {**_wrapped(tensors), "n_averaged": np.array(9)}
+
+
 def _densenet(_: _Tensors) -> _Tensors:
     """Names of DenseNet-40 in pytorchcv: three stages of equal size, like a ResNet."""
     return {
@@ -192,6 +199,33 @@ def _our_names(folder: Path) -> list[str]:
     return _given(folder / "w.npz")
 
 
+def _checkpoint(
+    *keys: str, change: _Change = lambda tensors: None, **given: Any
+) -> Build:
+    """A checkpoint of a training script, with weights under keys and its arguments.
+
+    The weights under the first key are the network's; those under the others are twice
+    as large.
+    """
+
+    def build(folder: Path) -> list[str]:
+        tensors = tensors_of("resnet8")
+        tensors = change(tensors) or tensors
+        weights, storages = {}, {}
+        for number, key in enumerate(keys):
+            scaled = {name: tensor * (number + 1) for name, tensor in tensors.items()}
+            weights[key], found = tb.state_dict(scaled, prefix=f"{number}.")
+            storages |= {k: array.tobytes() for k, array in found.items()}
+        body = tb.mapping(
+            **weights, epoch=tb.integer(3), args=tb.arguments(arch="resnet8")
+        )
+        path = folder / "checkpoint.pth"
+        path.write_bytes(tb.zipped(body, storages))
+        return _given(path, **given)
+
+    return build
+
+
 _MEAN, _STD = "(0.485,0.456,0.406)", "(0.229,0.224,0.225)"
 _MEAN_255, _STD_255 = "(123.675,116.28,103.53)", "(58.395,57.12,57.375)"
 
@@ -249,10 +283,73 @@ _RIGHT = (
         is_large=True,
     ),
     Case(
+        name="efficientnet_lite0",
+        build=_tensors(
+            "efficientnet_lite0",
+            file="efficientnet-lite0.safetensors",
+            name="efficientnet_lite0",
+        ),
+        outcome="right",
+        is_large=True,
+    ),
+    Case(
         name="vgg_hidden",
         build=_tensors("vgg16_bn", options={"hidden": 16}, name="vgg16_bn", hidden=16),
         outcome="right",
         is_large=True,
+    ),
+)
+
+_CHECKPOINTS = (
+    *(
+        Case(name=f"checkpoint_{key}", build=_checkpoint(key), outcome="right")
+        for key in (
+            *("state_dict", "model", "network", "weights", "params"),
+            *("state_dict_ema", "model_ema"),
+        )
+    ),
+    Case(
+        name="checkpoint_averaged_of_data_parallel",
+        build=_checkpoint("model_ema", change=_averaged),
+        outcome="right",
+    ),
+    *(
+        Case(
+            name=f"checkpoint_{key}_beside_{other}",
+            build=_checkpoint(key, other, weights_key=key),
+            outcome="right",
+        )
+        for key, other in (
+            ("state_dict", "state_dict_ema"),
+            ("state_dict_ema", "state_dict"),
+            ("model_ema", "model"),
+            ("teacher", "student"),
+        )
+    ),
+    *(
+        Case(
+            name=f"checkpoint_{key}_or_{other}",
+            build=_checkpoint(key, other),
+            expected=(
+                f"--config.teacher.weights_key=KEY, with one of {key}, {other}",
+                "nothing in the file was executed",
+            ),
+        )
+        for key, other in (
+            ("state_dict", "state_dict_ema"),
+            ("model", "model_ema"),
+            ("teacher", "student"),
+        )
+    ),
+    Case(
+        name="checkpoint_without_that_key",
+        build=_checkpoint("model", "model_ema", weights_key="ema"),
+        expected=("no weights under 'ema'", "under model, model_ema"),
+    ),
+    Case(
+        name="a_key_of_no_checkpoint",
+        build=_tensors(weights_key="state_dict"),
+        expected=("config.teacher.weights_key: got 'state_dict', accepted: ''",),
     ),
 )
 
@@ -391,6 +488,16 @@ _STATED = (
         is_large=True,
     ),
     Case(
+        name="efficientnet_lite0_of_other_padding_by_its_name",
+        build=_tensors(
+            "efficientnet_lite0",
+            file="efficientnet_lite0_ra-1.safetensors",
+            name="efficientnet_lite0",
+        ),
+        expected=("the name of", "'efficientnet_lite0_ra'", "padding"),
+        is_large=True,
+    ),
+    Case(
         name="another_hash_is_pinned",
         build=_tensors(sha256="0" * 64),
         expected=("its SHA-256 is", "config.teacher.sha256"),
@@ -484,4 +591,7 @@ _FILES = (
     ),
 )
 
-WEIGHTS_CASES = (*_RIGHT, *_SETTINGS, *_OTHER_NETWORKS, *_STATED, *_NUMBERS, *_FILES)
+WEIGHTS_CASES = (
+    *(*_RIGHT, *_CHECKPOINTS, *_SETTINGS, *_OTHER_NETWORKS),
+    *(*_STATED, *_NUMBERS, *_FILES),
+)

@@ -12,7 +12,7 @@ from acq.layers.float import (
     FloatLayers,
     Layers,
 )
-from acq.layers.operations import batch_statistics
+from acq.layers.operations import batch_statistics, convolution, same_padding
 from common.devices import AXIS
 from tests.acq.models.small import random_variables
 
@@ -39,6 +39,13 @@ def _normalised(variables, x, mean, var, epsilon):
         (3, 2, 1, 4, False),
         (2, 1, 1, 4, False),
         (3, 1, 0, 2, False),
+        (3, 1, 0, 4, False),
+        (3, 2, ((0, 1), (1, 1)), 1, False),
+        (5, 2, ((1, 2), (2, 2)), 4, True),
+        (3, 2, ((0, 1), (0, 0)), 4, False),
+        (5, 1, ((2, 1), (0, 2)), 4, False),
+        (3, 2, ((2, 0), (0, 1)), 4, False),
+        (4, 2, ((1, 1), (1, 1)), 4, False),
     ],
 )
 def test_conv_is_that_of_flax_with_the_same_parameters(
@@ -59,6 +66,28 @@ def test_conv_is_that_of_flax_with_the_same_parameters(
     assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, ours)
     y, expected = conv.apply(variables, x), flax_conv.apply(variables, x)
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("image", [(8, 8), (9, 8), (7, 10), (1, 2)])
+@pytest.mark.parametrize(("size", "strides"), [(3, 2), (5, 2), (5, 1), (1, 2), (2, 3)])
+def test_same_padding_is_that_of_tensorflow(image, size, strides):
+    x, kernel = _random(1, *image, 2), _random(size, size, 2, 3)
+    # lax has TensorFlow's rule by its name.
+    expected = jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (strides, strides),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    found = convolution(x, kernel, strides, same_padding(image, size, strides), 1)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_equal_sides_of_padding_are_one_number():
+    assert same_padding((8, 6), 5, 1) == 2
+    assert same_padding((7, 9), 3, 2) == 1
+    assert same_padding((8, 7), 3, 2) == ((0, 1), (1, 1))
 
 
 def test_dense_is_an_affine_map():

@@ -29,6 +29,7 @@ def same_bits(a, b):
         ("cifar", 4, False, None),
         pytest.param("own", 3, True, 8, marks=pytest.mark.slow),
         pytest.param("mobilenet", 8, False, 8, marks=pytest.mark.slow),
+        pytest.param("efficientnet_lite", 8, True, 8, marks=pytest.mark.slow),
         pytest.param("vgg", 5, False, None, marks=pytest.mark.slow),
         pytest.param("bottleneck", 7, False, 7, marks=pytest.mark.slow),
         pytest.param("basic", 8, True, None, marks=pytest.mark.slow),

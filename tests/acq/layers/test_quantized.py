@@ -58,7 +58,9 @@ def test_kernel_is_rounded_per_output_channel_and_bias_is_not(quant, plain, x):
     np.testing.assert_allclose(y, expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["cifar_projection", "mobilenet", "vgg"])
+@pytest.mark.parametrize(
+    "name", ["cifar_projection", "efficientnet_lite", "mobilenet", "vgg"]
+)
 def test_every_convolution_and_dense_layer_is_quantized(name):
     network = create(name, quant_layers(4))
     variables, x = float_variables(name)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from acq.layers.float import FloatLayers
-from acq.models import VGG, CifarResNet, MobileNetV2, ResNet
+from acq.models import VGG, CifarResNet, EfficientNetLite, MobileNetV2, ResNet
 
 # Family, its attributes, and the size of images that leave the last stage 2x2 or more.
 SMALL = {
@@ -34,6 +34,16 @@ SMALL = {
     "mobilenet": (
         MobileNetV2,
         {"stages": ((1, 8, 1, 1), (2, 8, 1, 2)), "width_multiplier": 0.25},
+        12,
+    ),
+    # Both kernel sizes, strides with even and odd sides, a shortcut.
+    "efficientnet_lite": (
+        EfficientNetLite,
+        {
+            "stages": ((3, 1, 4, 1, 1), (5, 2, 6, 2, 2), (3, 2, 8, 1, 2)),
+            "stem": 4,
+            "head": 16,
+        },
         12,
     ),
     "vgg": (VGG, {"stages": ((4,), (4, 6)), "hidden": 8}, 10),

@@ -49,6 +49,7 @@ def _randomize(module):
         (_timm, "resnet34", "resnet34", {}),
         (_timm, "resnet50", "resnet50", {}),
         (_timm, "mobilenetv2_100", "mobilenet_v2", {}),
+        (_timm, "tf_efficientnet_lite0", "efficientnet_lite0", {}),
         (_timm, "vgg16_bn", "vgg16_bn", {}),
         (_pytorchcv, "resnet18", "resnet18", {}),
         (_pytorchcv, "resnet50", "resnet50", {"stride_in_first": True}),

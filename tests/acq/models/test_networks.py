@@ -43,6 +43,7 @@ def _count(tree):
         ("resnet34", {}, 21_797_672, (7, 7, 512)),
         ("resnet50", {}, 25_557_032, (7, 7, 2048)),
         ("mobilenet_v2", {}, 3_504_872, (7, 7, 1280)),
+        ("efficientnet_lite0", {}, 4_652_008, (7, 7, 1280)),
         ("vgg16_bn", {}, 138_365_992, (14, 14, 512)),
     ],
 )
@@ -84,7 +85,9 @@ def test_own_network_has_every_gradient_finite_and_not_zero():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["bottleneck", "mobilenet", "vgg"])
+@pytest.mark.parametrize(
+    "name", ["bottleneck", "mobilenet", "efficientnet_lite", "vgg"]
+)
 def test_every_gradient_is_finite_and_not_zero(name):
     _assert_every_gradient(create_small(name), random_images(name))
 

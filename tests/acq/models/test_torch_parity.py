@@ -39,7 +39,9 @@ def _assert_parity(network, x, *, train):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["cifar", "bottleneck", "mobilenet", "vgg"])
+@pytest.mark.parametrize(
+    "name", ["cifar", "bottleneck", "mobilenet", "efficientnet_lite", "vgg"]
+)
 def test_network_computes_what_plain_pytorch_does(name):
     _assert_parity(create_small(name), random_images(name), train=False)
 
@@ -69,6 +71,16 @@ def test_every_form_trains_as_in_plain_pytorch(name):
                 "features.1.conv.1.weight",
                 "features.2.conv.1.0.weight",
                 "classifier.1.bias",
+            ],
+        ),
+        (
+            "efficientnet_lite0",
+            4_652_008,
+            296,
+            [
+                "blocks.0.0.conv_pw.weight",
+                "blocks.2.1.conv_pwl.weight",
+                "bn2.running_var",
             ],
         ),
         (

@@ -4,9 +4,11 @@ import json
 import os
 import signal
 
+import huggingface_hub
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from acq.export import load_quantized
 from acq.quantization import phases
@@ -238,6 +240,28 @@ def _listing(folder):
     return [
         (str(p), p.stat().st_mtime_ns) for p in [folder, *sorted(folder.rglob("*"))]
     ]
+
+
+@pytest.mark.slow
+def test_after_a_hub_out_of_reach_the_corrected_command_works_in_the_workdir(
+    tmp_path, monkeypatch
+):
+    def download(*_, **__):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    config, workdir = make_config(tmp_path), tmp_path / "run"
+    config.teacher.update(source="weights", hub_repo="a/b", hub_file="w.npz")
+    with pytest.raises(UserError, match=r"--config\.teacher\.weights=FOLDER/w\.npz$"):
+        quantize_run(config, workdir)
+    assert not (workdir / "config.json").exists()
+    settings = task_settings(make_config(tmp_path)).teacher
+    variables = open_teacher(settings, workdir, seed=1).variables
+    tensors = flatten_dict(variables, sep="/")
+    tensors = {name: np.asarray(leaf) + 0.1 for name, leaf in tensors.items()}
+    np.savez(tmp_path / "w.npz", **tensors)
+    config.teacher.weights = str(tmp_path / "w.npz")
+    assert quantize_run(config, workdir)["n"] == 10
 
 
 @pytest.mark.parametrize("task", [quantize_run, evaluate_run])

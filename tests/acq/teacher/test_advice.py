@@ -129,6 +129,13 @@ def test_classes_of_a_network_of_one_s_own_are_told():
             {"width_multiplier": 0.35},
             "--config.teacher.width_multiplier=0.35",
         ),
+        *(
+            ("efficientnet_lite0", names, {}, "name=efficientnet_lite0")
+            for names in (
+                theirs.timm_efficientnet_lite(),
+                theirs.listed_efficientnet_lite(),
+            )
+        ),
         ("vgg16_bn", theirs.timm_vgg(), {"hidden": 32}, "--config.teacher.hidden=32"),
         ("vgg16_bn", theirs.pytorchcv_vgg(), {"hidden": 32}, "name=vgg16_bn"),
     ],

@@ -83,6 +83,7 @@ def test_an_export_tells_all_of_its_network(tmp_path):
         ("std", (0.2, 0.2, 0.3)),
         ("sha256", "0" * 64),
         ("shortcut", "projection"),
+        ("weights_key", "state_dict_ema"),
     ):
         config = teacher_settings(weights=str(tmp_path), **{key: value})
         shown = "name" if key == "depth" else key
@@ -132,6 +133,21 @@ def test_without_weights_the_hub_s_file_is_taken(tmp_path, monkeypatch):
     config = dataclasses.replace(config, sha256="1" * 64)
     with pytest.raises(UserError, match=r"config\.teacher\.sha256 says 1111"):
         load_teacher(config)
+
+
+def test_a_hub_that_cannot_be_reached_tells_all_of_its_file(monkeypatch):
+    def download(*_, **__):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    hub = {"hub_repo": "a/b", "hub_file": "w.safetensors", "hub_sha256": "12" * 32}
+    with pytest.raises(UserError) as error:
+        load_teacher(teacher_settings(name="resnet18", classes=1000, **hub))
+    # 11,689,512 parameters and 9,600 statistics of 4 bytes.
+    facts = f"w.safetensors of a/b (revision main, about 47 MB, SHA-256 {'12' * 32})"
+    assert facts in str(error.value)
+    assert "https://huggingface.co/a/b/resolve/main/w.safetensors" in str(error.value)
+    assert str(error.value).endswith("--config.teacher.weights=FOLDER/w.safetensors")
 
 
 def test_wrong_teachers_are_refused(tmp_path):

@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import logging as std_logging
 
@@ -42,7 +43,10 @@ def test_offline_says_which_file_to_get_and_where_to_give_it(monkeypatch, error)
     with pytest.raises(UserError) as raised:
         fetch(PLACE)
     message = str(raised.value)
-    assert "model.safetensors of timm/resnet18.tv_in1k, revision main, is" in message
+    assert (
+        "model.safetensors of timm/resnet18.tv_in1k (revision main, SHA-256 not known "
+        "here) is not in" in message
+    )
     assert f"the hub's cache ({huggingface_hub.constants.HF_HUB_CACHE})" in message
     assert "fetched: no network. On" in message
     url = "https://huggingface.co/timm/resnet18.tv_in1k/resolve/main/model.safetensors"
@@ -50,7 +54,19 @@ def test_offline_says_which_file_to_get_and_where_to_give_it(monkeypatch, error)
     assert message.endswith("--config.teacher.weights=FOLDER/model.safetensors")
 
 
-def test_the_library_s_lines_of_all_tries_are_shown_once(monkeypatch):
+def test_size_and_hash_of_the_file_are_told(monkeypatch):
+    def download(*_, **__):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    wanted = dataclasses.replace(PLACE, sha256="ab" * 32, size=46_800_000)
+    with pytest.raises(UserError) as raised:
+        fetch(wanted)
+    facts = f"(revision main, about 47 MB, SHA-256 {'ab' * 32})"
+    assert facts in str(raised.value)
+
+
+def test_the_library_s_lines_of_all_tries_are_one(monkeypatch):
     lines = []
     monkeypatch.setattr(logging, "warning", lambda t, *args: lines.append(t % args))
     library = std_logging.getLogger("huggingface_hub")
@@ -59,16 +75,17 @@ def test_the_library_s_lines_of_all_tries_are_shown_once(monkeypatch):
     def download(*_, **__):
         for attempt in range(5):
             child = std_logging.getLogger("huggingface_hub.utils._http")
-            child.warning("no answer")
+            child.warning("'[Errno -2] x' thrown while requesting HEAD https://y")
             child.warning(f"Retrying in {2**attempt}s [Retry {attempt}/5].")
+            child.warning("too many requests")
         raise ConnectionError("no network")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     with pytest.raises(UserError):
         fetch(PLACE)
     assert lines == [
-        "the hub: no answer",
-        "the hub: Retrying in 1s [Retry 0/5].",
+        "the hub: no answer; trying again, for half a minute or more",
+        "the hub: too many requests",
     ]
     assert (library.handlers, library.propagate) == before
 

@@ -3,7 +3,15 @@ import numpy as np
 import pytest
 
 from acq.layers.float import FloatLayers
-from acq.models import VGG, CifarResNet, MobileNetV2, ResNet, create_network
+from acq.models import (
+    VGG,
+    CifarResNet,
+    EfficientNetLite,
+    MobileNetV2,
+    ResNet,
+    create_network,
+)
+from acq.models.efficientnet_lite import LITE0
 from acq.weights.names import naming_of, to_variables
 from common.errors import UserError
 from tests.acq import foreign_state_dicts as theirs
@@ -13,6 +21,12 @@ CIFAR = CifarResNet(depth=14, shortcut="projection", width=2, **SMALL)
 IMAGENET = ResNet(stage_sizes=(2, 2, 2, 2), width=2, **SMALL)
 BOTTLENECK = ResNet(stage_sizes=(1, 1, 1, 1), bottleneck=True, width=2, **SMALL)
 MOBILE = MobileNetV2(width_multiplier=0.1, **SMALL)
+LITE = EfficientNetLite(
+    stages=tuple((size, ratio, 2, *rest) for size, ratio, _, *rest in LITE0),
+    stem=2,
+    head=4,
+    **SMALL,
+)
 VGG16 = VGG(stages=((2, 2), (2, 2), (2, 2, 2), (2, 2, 2), (2, 3, 2)), hidden=4, **SMALL)
 CASES = {
     "akamaster": (CIFAR, theirs.akamaster(2)),
@@ -31,6 +45,8 @@ CASES = {
     "torchvision mobilenet": (MOBILE, theirs.torchvision_mobilenet()),
     "timm mobilenet": (MOBILE, theirs.timm_mobilenet()),
     "pytorchcv mobilenet": (MOBILE, theirs.pytorchcv_mobilenet()),
+    "timm efficientnet-lite": (LITE, theirs.timm_efficientnet_lite()),
+    "listed efficientnet-lite": (LITE, theirs.listed_efficientnet_lite()),
     "torchvision vgg": (VGG16, theirs.torchvision_vgg()),
     "timm vgg": (VGG16, theirs.timm_vgg()),
     "pytorchcv vgg": (VGG16, theirs.pytorchcv_vgg()),
@@ -182,6 +198,8 @@ def test_advice_is_asked_for_with_the_innermost_names(wrapper):
     [
         ("torchvision bottleneck", "PyTorch"),
         ("pytorchcv bottleneck", "pytorchcv ResNet"),
+        ("timm efficientnet-lite", "timm EfficientNet"),
+        ("listed efficientnet-lite", "EfficientNet-PyTorch"),
         ("timm vgg", "timm VGG"),
     ],
 )

@@ -1,5 +1,7 @@
 """Files of both formats: made by hand, and by torch if it is installed."""
 
+import argparse
+import collections
 import io
 import os
 import zipfile
@@ -214,6 +216,34 @@ def test_programs_and_other_pickles_are_refused(tmp_path):
         read_weights(path)
 
 
+@pytest.mark.parametrize("form", ["zip", "legacy"])
+def test_a_key_chooses_weights_and_the_message_names_it(tmp_path, form):
+    body = tb.mapping(
+        state_dict=tb.mapping(w=tb.tensor("0", (2,))),
+        state_dict_ema=tb.mapping(w=tb.tensor("1", (2,))),
+    )
+    arrays = {"0": np.ones(2, np.float32), "1": np.full(2, 2, np.float32)}
+    path = _write(tmp_path / "w.pt", body, arrays, form)
+    for key, value in (("state_dict", 1), ("state_dict_ema", 2)):
+        found = read_weights(path, key=key, key_name="teacher.weights_key")
+        np.testing.assert_array_equal(found["w"], [value, value])
+    with pytest.raises(UserError) as error:
+        read_weights(path, key_name="teacher.weights_key")
+    assert (
+        "Say which: --config.teacher.weights_key=KEY, with one of state_dict, "
+        "state_dict_ema. Accepted" in str(error.value)
+    )
+    with pytest.raises(UserError, match="several networks' weights") as error:
+        read_weights(path)
+    assert "Say which" not in str(error.value)
+
+
+def test_only_checkpoints_have_keys(tmp_path):
+    np.savez(tmp_path / "w.npz", w=np.ones(2, np.float32))
+    with pytest.raises(UserError, match=r"config\.k: got 'ema', accepted: '', because"):
+        read_weights(tmp_path / "w.npz", key="ema", key_name="k")
+
+
 @pytest.mark.parametrize("is_zip", [True, False])
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_what_torch_writes_is_read(tmp_path, is_zip, protocol):
@@ -238,6 +268,9 @@ def test_what_torch_writes_is_read(tmp_path, is_zip, protocol):
         "arch": "resnet20",
         "device": torch.device("cpu"),
         "dtype": torch.float32,
+        # As torchvision's and timm's training scripts save them.
+        "args": argparse.Namespace(lr=0.1, device="cuda", milestones=[30, 60]),
+        "lr_scheduler": {"milestones": collections.Counter([30, 60])},
     }
     path = tmp_path / "w.anything"
     torch.save(
