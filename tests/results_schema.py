@@ -112,7 +112,7 @@ def _of_block(block):
 
 def _of_detail(block):
     for key, value in block.items():
-        if key == "undenoised":
+        if key in ("undenoised", "denoised"):
             for kinds in value.values():
                 for one in kinds.values():
                     yield from _paths(one, f"{key}.TISSUE.KIND")

@@ -196,6 +196,10 @@ def _detail_plot(
         axes.set_axis_off()
     for axes, kind in zip(panels, kinds, strict=False):
         _draw_curve(axes, first["doses"], curves_of_kind[kind])
+        for run, detail in details.items():
+            if run in looks and "denoised" in detail:
+                curve = detail["denoised"][tissue][kind]
+                _draw_denoised(axes, detail["doses"], curve, looks[run])
         for image, look in looks.items():
             _draw_point(
                 axes, first["dose"], points[image][kind]["d_prime"], look, image
@@ -215,9 +219,9 @@ def _detail_plot(
     return Plot(
         title=f"d' against dose: nodules in {tissue_words(tissue)}",
         svg=figure_svg(figure),
-        note="The line is the undenoised scan, with its 95 % intervals; points are the "
-        "images at the lowest dose, drawn side by side. "
-        + _left_out(list(points), looks),
+        note="The black line is the undenoised scan, with its 95 % intervals; coloured "
+        "lines are the network's outputs at these doses, points the images at the "
+        "lowest dose. " + _left_out(list(points), looks),
     )
 
 
@@ -242,6 +246,16 @@ def _draw_curve(
     )
     axes.plot(doses, value, color=_BLACK, lw=1.2, marker=".", label="undenoised")
     axes.fill_between(doses, low, high, color=_GREY, alpha=0.25, lw=0)
+
+
+def _draw_denoised(
+    axes: Axes,
+    doses: Sequence[float],
+    curve: Mapping[str, list[float | None]],
+    look: _Look,
+) -> None:
+    value = [np.nan if v is None else v for v in curve["value"]]
+    axes.plot(doses, value, color=look.colour, ls=look.dash, lw=1)
 
 
 def _draw_point(

@@ -5,8 +5,9 @@ and the low dose of `config.noise` is simulated anew, since the input that is th
 not show them. Network and filters then denoise that. See `measures.nodules`.
 
 Half of the places stay empty. An observer tells them from nodules
-(`measures.observer`); the same observer sees the undenoised scan at several doses,
-which gives the dose that an image is worth (`measures.dose_equivalence`). If the truth
+(`measures.observer`). The same observer sees the scan at several doses, undenoised and
+denoised. The undenoised curve gives the dose that an image is worth
+(`measures.dose_equivalence`). If the truth
 has no noise of its own, the observer knows it: what limits him is noise, and what the
 denoiser did. A truth with noise he does not know: anatomy limits him too, and the
 truth's noise counts.
@@ -62,8 +63,8 @@ from ipv2.tasks import settings
 from ipv2.tasks.references import evenly
 from ipv2.tasks.sources import Joined
 
-# Places of a slice, half of them empty; doses of the undenoised curve.
-_PLACES, _DOSES = 16, 5
+_PLACES = 16  # of a slice, half of them empty
+_DOSES = (0.02, 0.05, 0.1, 0.25)  # of the curves, above the dose of the images
 # Scanners store 12 bits from -1024 HU.
 _STORED_HU = (-1024, 3071)
 # Data sets whose truth has no noise.
@@ -82,7 +83,7 @@ class _Setting(NamedTuple):
 
     Attributes:
       name: of the data set.
-      doses: of the undenoised curve, rising; the first is that of the images.
+      doses: of the curves, rising; the first is that of the images.
       scan: at a dose.
       known: whether the observer knows the background.
       spacing_mm: smallest pixel of the slices.
@@ -105,14 +106,16 @@ class _Group(NamedTuple):
       found: (s, n).
       numbers: of every image.
       seen: `s n w c`, what the observer's channels see of every image.
-      curve: the same of the undenoised scan at every dose.
+      undenoised: the same of the scan at every dose.
+      denoised: the same of the network's output at every dose; {} without a network.
     """
 
     kinds: np.ndarray
     found: np.ndarray
     numbers: dict[str, NoduleNumbers]
     seen: dict[str, np.ndarray]
-    curve: dict[float, np.ndarray]
+    undenoised: dict[float, np.ndarray]
+    denoised: dict[float, np.ndarray]
 
 
 def require_single_slices(config: ConfigDict, channels: int) -> None:
@@ -131,7 +134,10 @@ def require_single_slices(config: ConfigDict, channels: int) -> None:
 
 
 def measure_detail(
-    held_out: Joined, config: ConfigDict, images_of: ImagesOf
+    held_out: Joined,
+    config: ConfigDict,
+    images_of: ImagesOf,
+    denoised: MakeImages | None = None,
 ) -> dict[str, Any]:
     """Returns what input, output and filters keep of nodules, by data set.
 
@@ -140,6 +146,7 @@ def measure_detail(
       config: a checked IPv2 config, of which `noise`, `seed` and `evaluate` count.
       images_of: from a data set to what makes images from a batch, see `evaluation`;
         the network sees the slice alone.
+      denoised: makes the network's `output`, for its curve of doses; None for no curve.
 
     Returns:
       The key `detail` of results; docs/evaluation.md lists it.
@@ -154,8 +161,9 @@ def measure_detail(
             places = [place for place in all_places if place in chosen]
             if places:
                 setting = _setting(name, held_out, places, config)
+                make = (images_of(name), denoised)
                 found[name] = _of_dataset(
-                    held_out, places, setting, config, images_of(name), progress
+                    held_out, places, setting, config, make, progress
                 )
     return found
 
@@ -185,10 +193,10 @@ def _setting(
     base = settings.dose_params(config)
     full = 1.0 if known else float(base.input_dose)
     own = math.inf if known else base.input_dose
-    doses = np.geomspace(base.dose, full, _DOSES) if base.dose < full else [full]
+    between = [dose for dose in _DOSES if base.dose < dose < full]
     return _Setting(
         name=name,
-        doses=tuple(min(float(dose), full) for dose in doses),
+        doses=tuple(sorted({min(float(base.dose), full), *between, full})),
         scan=lambda dose: dataclasses.replace(base, dose=dose, input_dose=own),
         known=known,
         spacing_mm=min(spacing),
@@ -201,7 +209,7 @@ def _of_dataset(
     places: Sequence[int],
     setting: _Setting,
     config: ConfigDict,
-    make_images: MakeImages,
+    make: tuple[MakeImages, MakeImages | None],
     progress: Progress,
 ) -> dict[str, Any]:
     """Returns the numbers of one data set."""
@@ -224,11 +232,19 @@ def _of_dataset(
     size = config.evaluate.batch_size
     for batch, count in prepared_batches(records(), size, _prepare):
         for tissue, groups in parts.items():
-            one = _measured(tissue, batch, setting, config.seed, make_images)
+            one = _measured(tissue, batch, setting, config.seed, *make)
             groups.append(_first(one, count))
     over, groups = resampled_groups(patients)
     joined = {tissue: _joined(found) for tissue, found in parts.items()}
-    curves = {tissue: _curve(tissue, found) for tissue, found in joined.items()}
+    curves = {
+        tissue: _curve(tissue, found, found.undenoised)
+        for tissue, found in joined.items()
+    }
+    of_network = {
+        tissue: _curve_to_json(_curve(tissue, found, found.denoised))
+        for tissue, found in joined.items()
+        if found.denoised
+    }
     return {
         "dose": setting.doses[0],
         "doses": list(setting.doses),
@@ -243,6 +259,7 @@ def _of_dataset(
         "undenoised": {
             tissue: _curve_to_json(curve) for tissue, curve in curves.items()
         },
+        **({"denoised": of_network} if of_network else {}),
     }
 
 
@@ -252,7 +269,12 @@ def _prepare(batch: Any) -> dict[str, Any]:
 
 
 def _measured(
-    tissue: str, batch: Slices, setting: _Setting, seed: int, make_images: MakeImages
+    tissue: str,
+    batch: Slices,
+    setting: _Setting,
+    seed: int,
+    make_images: MakeImages,
+    denoised: MakeImages | None,
 ) -> _Group:
     """Returns the numbers of a batch's nodules of a tissue."""
     truth, spacing = batch["truth"], batch["spacing_mm"]
@@ -280,8 +302,12 @@ def _measured(
         for i, dose in enumerate(setting.doses)
     }
     low = scans[setting.doses[0]]
-    made = make_images({**batch, "lq": low[..., None]})
-    images = {INPUT: low, **{k: jnp.asarray(v, jnp.float32) for k, v in made.items()}}
+
+    def made(make: MakeImages, scan: Array) -> dict[str, Array]:
+        found = make({**batch, "lq": scan[..., None]})
+        return {name: jnp.asarray(image, jnp.float32) for name, image in found.items()}
+
+    images = {INPUT: low, **made(make_images, low)}
     return _Group(
         kinds=np.asarray(drawn.kind),
         found=np.asarray(drawn.found),
@@ -292,14 +318,21 @@ def _measured(
             for name, image in images.items()
         },
         seen={name: seen(image) for name, image in images.items()},
-        curve={dose: seen(image) for dose, image in scans.items()},
+        undenoised={dose: seen(image) for dose, image in scans.items()},
+        denoised={
+            dose: seen(made(denoised, image)["output"]) for dose, image in scans.items()
+        }
+        if denoised
+        else {},
     )
 
 
-def _curve(tissue: str, found: _Group) -> _Curve:
-    """Returns what is seen of each kind in the undenoised scan at every dose."""
+def _curve(
+    tissue: str, found: _Group, seen_by_dose: Mapping[float, np.ndarray]
+) -> _Curve:
+    """Returns what is seen of each kind at every dose."""
     by_dose = {
-        dose: _detected(tissue, found, seen) for dose, seen in found.curve.items()
+        dose: _detected(tissue, found, seen) for dose, seen in seen_by_dose.items()
     }
     return {
         str(kind): {dose: seen[str(kind)] for dose, seen in by_dose.items()}

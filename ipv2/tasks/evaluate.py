@@ -83,7 +83,7 @@ def evaluate(
     stacks = Stacks(source, denoiser.slices)
     results = _measured(stacks, source, config, references, images_of, name, full)
     if full and config.evaluate.detail:
-        results["detail"] = measure_detail(source, config, images_of)
+        results["detail"] = measure_detail(source, config, images_of, denoised)
     return _with_strengths(results, chosen)
 
 

@@ -141,11 +141,14 @@ def detail(value=2.0, images=("input", "tv", "output")):
         "nodules": {
             "lung": {image: {k: nodule(value) for k in kinds} for image in images}
         },
-        "undenoised": {
-            "lung": {
-                kind: {key: [value] * 3 for key in ("value", "low", "high")}
-                for kind in kinds
+        **{
+            name: {
+                "lung": {
+                    kind: {key: [value] * 3 for key in ("value", "low", "high")}
+                    for kind in kinds
+                }
             }
+            for name in ("undenoised", *(["denoised"] if "output" in images else []))
         },
     }
 

@@ -49,7 +49,9 @@ def images_of(dataset):
 
 @pytest.fixture(scope="module")
 def measured(held_out):
-    return measure_detail(Joined({"phantom": held_out}), config_of(), images_of)
+    return measure_detail(
+        Joined({"phantom": held_out}), config_of(), images_of, images_of("phantom")
+    )
 
 
 @pytest.mark.slow
@@ -79,6 +81,23 @@ def test_the_undenoised_curve_begins_at_the_input(measured):
             for key in ("value", "low", "high"):
                 assert curve[key][0] == seen[key]
                 assert len(curve[key]) == len(block["doses"])
+
+
+@pytest.mark.slow
+def test_the_curves_have_a_number_for_each_dose_and_blur_lies_below(measured):
+    block = measured["phantom"]
+    assert block["doses"] == [0.1, 0.25, 1.0]
+    compared = 0
+    for tissue, kinds in block["denoised"].items():
+        for kind, curve in kinds.items():
+            seen = block["nodules"][tissue]["output"][kind]["d_prime"]
+            assert curve["value"][0] == seen["value"]
+            assert len(curve["value"]) == len(block["doses"])
+            if tissue == "lung" and None not in curve["value"]:
+                scan = block["undenoised"][tissue][kind]["value"]
+                assert np.mean(curve["value"]) < np.mean(scan)
+                compared += 1
+    assert compared >= 3
 
 
 @pytest.mark.slow
@@ -125,7 +144,7 @@ def test_too_few_places_have_no_d_prime_and_it_is_said(held_out):
 
 def test_channels_without_noise_have_no_d_prime_and_it_is_said(caplog):
     kinds = np.tile(np.r_[np.arange(9), [-1] * 7], (10, 1))
-    group = detail._Group(kinds, kinds > -2, {}, {}, {})
+    group = detail._Group(kinds, kinds > -2, {}, {}, {}, {})
     found = detail._detected("lung", group, np.zeros((10, 16, 3, 5)))
     assert {one.value for one in found.values()} == {None}
     assert {(one.present, one.absent) for one in found.values()} == {(10, 70)}
