@@ -207,7 +207,7 @@ def _detail_plot(
         axes.set_title(kind, fontsize=9)
         axes.set_xscale("log")
         ticks = first["doses"][:: max(1, len(first["doses"]) // 2)]
-        axes.set_xticks(ticks, [f"{100 * dose:.2g} %" for dose in ticks])
+        axes.set_xticks(ticks, [f"{100 * dose:.3g} %" for dose in ticks])
         axes.minorticks_off()
         axes.set_ylim(0, None)
         axes.tick_params(labelsize=8)
