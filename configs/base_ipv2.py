@@ -151,6 +151,9 @@ DEFAULTS = {
         # FID and KID by features: inception, clip (requirements-metrics.txt), or your
         # own, ("package.module:function",). None: none.
         "features": None,
+        # Task evaluate: a folder to write all measured images into, as PNG in the lung
+        # window, from which anyone can compute FID and KID. '': none.
+        "png": "",
         # Task evaluate: a folder of outputs that other software made of data.root's
         # lq/, instead of a network.
         "outputs": "",

@@ -1,13 +1,13 @@
 """Lays images out as folders of PNG, so that anyone can compute distances again.
 
-    root/truth/p3_0001.png
+    root/reference/p3_0001.png
     root/output/p3_0001.png
     root/png_folders.json       window, bits, what a grey level means
 
 These are the images that `feature_extractors` give to a network. With clean-fid:
 
     from cleanfid import fid
-    fid.compute_fid("root/output", "root/truth", mode="clean")
+    fid.compute_fid("root/output", "root/reference", mode="clean")
     fid.compute_fid(..., mode="clean", model_name="clip_vit_b_32")
 """
 
@@ -39,6 +39,8 @@ def write_png_folders(
 ) -> None:
     """Writes a batch of slices; call it again for further slices.
 
+    A file that holds the same image already stays.
+
     Args:
       root: folder, made if needed.
       images_hu: {folder: images}, HU. Every call has the same folders.
@@ -47,7 +49,7 @@ def write_png_folders(
 
     Raises:
       UserError: The root holds folders of another window or other images, or a file is
-        there already.
+        there that holds another image.
       ValueError: Names are not one per slice, or no names of files.
     """
     root = Path(root)
@@ -65,11 +67,22 @@ def write_png_folders(
         for name, grey in zip(names, greys, strict=True):
             path = root / folder / f"{name}.png"
             if path.exists():
-                raise UserError(
-                    f"{path}: it exists already. Remove {root}, or give another folder."
-                )
+                _require_same(path, grey, root)
+                continue
             with replacing(path) as temporary:
                 Image.fromarray(grey).save(temporary, format="PNG")
+
+
+def _require_same(path: Path, grey: np.ndarray, root: Path) -> None:
+    try:
+        with Image.open(path, formats=["PNG"]) as file:
+            same = np.array_equal(np.asarray(file), grey)
+    except OSError as error:
+        raise UserError(f"{path}: no PNG ({error}). Remove {root}.") from error
+    if not same:
+        raise UserError(
+            f"{path}: it holds another image. Remove {root}, or give another folder."
+        )
 
 
 def _describe(root: Path, folders: Sequence[str], window: Window) -> None:

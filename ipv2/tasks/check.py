@@ -23,7 +23,8 @@ def check_config(
       config: the config.
       takes_weights: whether the task reads `config.model.weights`.
       takes_volumes: whether the task purifies whole volumes.
-      takes_outputs: whether the task reads `config.evaluate.outputs`.
+      takes_outputs: whether the task reads `config.evaluate.outputs`, and writes
+        `config.evaluate.png`.
 
     Raises:
       UserError: a value is not accepted, or values do not fit together.
@@ -137,8 +138,16 @@ def _volume_problems(config: ConfigDict, *, takes_volumes: bool) -> list[str]:
 def _evaluate_problems(config: ConfigDict, *, takes_outputs: bool) -> list[str]:
     """Lists the keys of `config.evaluate` that do not fit together."""
     outputs = config.evaluate.outputs
-    if outputs and not takes_outputs:
-        return [f"evaluate.outputs: got {outputs!r}, which only --task evaluate reads"]
+    if not takes_outputs:
+        only = {"outputs": "reads", "png": "writes"}
+        problems = [
+            f"evaluate.{key}: got {config.evaluate[key]!r}, which only --task evaluate "
+            f"{does}"
+            for key, does in only.items()
+            if config.evaluate[key]
+        ]
+        if problems:
+            return problems
     if outputs and not config.data.root:
         return [
             f"evaluate.outputs: got {outputs!r} without config.data.root, the folder "

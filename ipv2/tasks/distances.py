@@ -16,7 +16,7 @@ from ipv2.measures.intervals import resampled_groups
 from ipv2.measures.metrics import WINDOWS
 
 WINDOW = "lung"
-_REFERENCE = "reference"
+REFERENCE = "reference"
 # Pixels of the image that extractors are tried on.
 _TRIED_PX = 64
 
@@ -57,7 +57,7 @@ def measure_distances(
     parts: dict[str, dict[str, list[np.ndarray]]] = {name: {} for name in names}
     for batch, count in batches:
         images = {
-            _REFERENCE: batch["reference"],
+            REFERENCE: batch["reference"],
             INPUT: middle_slice(batch),
             **make_images(batch),
         }
@@ -76,11 +76,11 @@ def measure_distances(
 def _distances(
     features: Mapping[str, np.ndarray], groups: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    reference = features[_REFERENCE]
+    reference = features[REFERENCE]
     return {
         image: _from(reference, values, groups)
         for image, values in features.items()
-        if image != _REFERENCE
+        if image != REFERENCE
     }
 
 

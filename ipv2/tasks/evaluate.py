@@ -31,6 +31,7 @@ from ipv2.tasks.distances import check_features, measure_distances
 from ipv2.tasks.exported import load_exported
 from ipv2.tasks.outputs import Judged, JudgedSlices, open_outputs
 from ipv2.tasks.pages import write_run_page
+from ipv2.tasks.png_images import write_images
 from ipv2.tasks.references import KEYS, Reference, evenly, preparation, references_of
 from ipv2.tasks.result_files import SCHEMA_VERSION, write_files
 from ipv2.tasks.sources import Joined, Sources, open_sources, require_even_slices
@@ -150,8 +151,9 @@ def _measured(
     chosen = set(evenly(range(len(source)), config.evaluate.slices))
     blocks: dict[str, Any] = {}
     slices: list[dict[str, Any]] = []
-    # Distances take a second look at every slice.
-    looks = 1 + bool(full and config.evaluate.features)
+    png = config.evaluate.png if full and is_first_process() else ""
+    # Distances and PNG take another look at every slice each.
+    looks = 1 + bool(full and config.evaluate.features) + bool(png)
     with Progress(name, looks * len(chosen), "slices") as progress:
         for dataset, all_places in source.places_by_dataset().items():
             places = [place for place in all_places if place in chosen]
@@ -164,6 +166,7 @@ def _measured(
                     images_of(dataset),
                     progress,
                     full,
+                    Path(png) / dataset if png else None,
                 )
                 slices += [{"dataset": dataset, **row} for row in rows]
     return {
@@ -197,6 +200,7 @@ def _measured_dataset(
     make_images: MakeImages,
     progress: Progress,
     full: bool,
+    png: Path | None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Returns the block of one data set, and the numbers of each of its slices."""
     identities: list[dict[str, Any]] = []
@@ -233,6 +237,9 @@ def _measured_dataset(
         batches = prepared_batches(records([]), batch_size, prepare)
         names = config.evaluate.features
         block["distances"] = measure_distances(names, batches, make_images, patients)
+    if png is not None:
+        batches = prepared_batches(records([]), batch_size, prepare)
+        write_images(png, batches, make_images, identities)
     if measured.label:
         block["against_label"] = {
             "label": "v2",

@@ -266,6 +266,7 @@ RULES = {
     "evaluate.filters": _filters(),
     "evaluate.label": c.one_of("", *LABELS),
     "evaluate.outputs": c.existing_path(),
+    "evaluate.png": c.text(),
     "evaluate.detail": _or_none(c.boolean()),
     "evaluate.features": _or_none(_names()),
     "compare.runs": c.Rule(

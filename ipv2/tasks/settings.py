@@ -23,7 +23,7 @@ from ipv2.training.pairs import PairParams
 FREE_TO_CHANGE = (
     *("task", "strict", "data.cache", "data.multiframe"),
     *("purify.output", "purify.overwrite", "purify.volume"),
-    *("compare", "denoise", "evaluate.outputs"),
+    *("compare", "denoise", "evaluate.outputs", "evaluate.png"),
     *("model.weights", "model.window"),
 )
 

@@ -43,9 +43,13 @@ def test_the_description_states_bits_and_window(tmp_path):
     assert content["folders"] == ["output", "truth"]
 
 
-def test_other_windows_and_files_that_exist_are_refused(tmp_path):
+def test_other_windows_and_other_images_are_refused(tmp_path):
     write_png_folders(tmp_path, _images(), ["a", "b"], LUNG)
-    with pytest.raises(UserError, match=r"a.png: it exists already"):
+    write_png_folders(tmp_path, _images(), ["a", "b"], LUNG)  # the same: they stay
+    with pytest.raises(UserError, match=r"b.png: it holds another image"):
+        write_png_folders(tmp_path, _images(), ["b", "a"], LUNG)
+    (tmp_path / "truth" / "a.png").write_bytes(b"mine")
+    with pytest.raises(UserError, match=r"a.png: no PNG"):
         write_png_folders(tmp_path, _images(), ["a", "b"], LUNG)
     with pytest.raises(UserError, match="another window"):
         write_png_folders(tmp_path, _images(), ["c", "d"], WINDOWS["soft_tissue"])

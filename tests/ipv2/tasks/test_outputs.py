@@ -188,6 +188,10 @@ def test_without_any_output_of_the_slices_held_out_it_is_refused(config):
 def test_only_evaluate_reads_outputs_and_it_needs_the_inputs(config):
     with pytest.raises(UserError, match=r"evaluate\.outputs: .* only --task evaluate"):
         check_config(config)
+    config.evaluate.outputs, config.evaluate.png = "", "png"
+    with pytest.raises(UserError, match=r"evaluate\.png: .* only --task evaluate wri"):
+        check_config(config)
+    config.evaluate.outputs = config.data.root
     config.data.root = ""
     with pytest.raises(UserError, match=r"without config\.data\.root"):
         check_config(config, takes_outputs=True)

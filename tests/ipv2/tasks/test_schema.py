@@ -5,8 +5,10 @@ import json
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from common.errors import RunFailed
+from ipv2.measures.distributions import distribution_distances
 from ipv2.tasks import settings
 from ipv2.tasks.evaluate import evaluate, evaluate_held_out
 from ipv2.tasks.references import references_of
@@ -24,8 +26,9 @@ def bands(images):
     return np.stack([images.mean((1, 2)), images.std((1, 2))], axis=1)
 
 
-def evaluated(test, **keys):
+def evaluated(test, png="", **keys):
     made = config(**keys)
+    made.evaluate.png = str(png)
     made.model.name = "cnn10"
     made.noise.views = 48
     found = sources(train={"known": records(1, truth=True)}, test=test)
@@ -47,10 +50,16 @@ def results():
 
 
 @pytest.fixture(scope="module")
-def on_request():
+def png_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("png")
+
+
+@pytest.fixture(scope="module")
+def on_request(png_folder):
     """What the config has to ask for."""
     test = {"known": records(4, truth=True)}
-    return evaluated(test, detail=True, features=(f"{__name__}:bands",))
+    features = (f"{__name__}:bands",)
+    return evaluated(test, detail=True, features=features, png=png_folder)
 
 
 @pytest.mark.slow
@@ -82,6 +91,29 @@ def test_what_was_asked_for_has_tables(on_request):
     assert list(one) == ["input", "gaussian", "tv", "output"]
     assert one["input"]["images"] == 4 and one["input"]["fid"] > 0
     assert "groups: an interval from so few" in one["input"]["note"]
+
+
+@pytest.mark.slow
+def test_distances_can_be_computed_again_from_the_png(on_request, png_folder):
+    """Another reader's images give the features of the results."""
+    folders = [path for path in png_folder.glob("known/*") if path.is_dir()]
+    assert {path.name for path in folders} == {
+        *("reference", "input", "gaussian", "tv", "output")
+    }
+    seen = {}
+    for folder in folders:
+        paths = sorted(folder.glob("*.png"))
+        greys = []
+        for path in paths:
+            with Image.open(path) as file:
+                greys.append(np.asarray(file))
+        assert len(paths) == 4
+        seen[folder.name] = bands(np.stack(greys))
+    found = on_request["datasets"]["known"]["distances"][f"{__name__}:bands"]
+    for image in ("input", "tv", "output"):
+        again = distribution_distances(seen[image], seen["reference"], list("abcd"))
+        assert found[image]["fid"] == pytest.approx(again.fid, rel=1e-6)
+        assert again.fid > 0
 
 
 @pytest.mark.slow
