@@ -178,6 +178,10 @@ def test_images_that_are_none_are_refused(small, given, said):
         ({"student": acq.StudentSettings(kl_weight=0, hint_weight=0)}, "all 0"),
         ({"observe_steps": 0}, "observe_steps: got 0, accepted: a whole number, 1 to"),
         ({"decay": 1.1}, "decay: got 1.1, accepted: a number from 0 to 1"),
+        ({"budget_mb": -1.0}, "budget_mb: got -1.0, accepted: a number, at least 0"),
+        ({"budget_mb": float("nan")}, "budget_mb: got nan"),
+        ({"budget_mb": True}, "budget_mb: got True"),
+        ({"budget_mb": 1e-3}, r"^budget_mb: got 0.001, .* at least 0.00\d+ MB"),
     ],
 )
 def test_arguments_that_are_none_are_refused(network, changes, said):
@@ -230,6 +234,30 @@ def test_messages_name_arguments_and_no_config_keys(network, changes, said):
     with pytest.raises(UserError, match=said) as refused:
         acq.quantize(network, trained(network), **arguments)
     assert not re.search(r"config\.|train\.|quantizer\.", str(refused.value))
+
+
+@pytest.mark.slow
+def test_bits_for_a_budget_are_those_of_the_export(network, tmp_path):
+    """All but the head, which keeps its own, have the bits that were chosen."""
+    options = {"mean": MEAN, "std": STD, **FEW, "layer_bits": {"head": 8}}
+    found = acq.quantize(network, trained(network), budget_mb=0.0035, **options)
+    bits = found.manifest["layer_bits"]["weights"]
+    assert set(bits) == {"conv0", "conv1", "conv2", "head"} and bits["head"] == 8
+    found.save(tmp_path / "small")
+    again = load_quantized(tmp_path / "small")
+    assert again.manifest["quantizer"]["budget_mb"] == 0.0035
+    np.testing.assert_array_equal(again(images()), found(images()))
+    count = 0
+    for name, layer in again.variables["integers"].items():
+        if name in bits:
+            count += (
+                -(-layer["kernel"].size * bits[name] // 8) + 7 * layer["scale"].size
+            )
+            steps = np.asarray(layer["kernel"]).astype(int)
+            assert (
+                np.ptp(steps, axis=tuple(range(steps.ndim - 1))).max() < 2 ** bits[name]
+            )
+    assert 0.0030 < count / 1e6 <= 0.0035
 
 
 def _given(network, variables, **changes):
