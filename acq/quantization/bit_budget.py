@@ -175,7 +175,7 @@ def _least_sensitive(
     bad = [name for name, of_layer in costs.items() if not np.isfinite(of_layer).all()]
     if bad:
         raise UserError(
-            f"config.quantizer.budget_mb: {teacher.record.name} has logits for noise "
+            f"config.quantizer.budget_mb: {teacher.record.name} has logits "
             f"that are not finite, with rounded weights of {', '.join(bad)}. So no "
             "bits can be chosen. Look at its weights, or give the bits of these layers "
             "in config.quantizer.layers"

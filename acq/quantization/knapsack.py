@@ -21,8 +21,8 @@ def least_cost_choice(
     The unit is the largest that divides all sizes above the smallest, so the choice is
     exact for rooms of up to 65,536 units. A larger room is divided into 65,536 units,
     and each item's size above its smallest is rounded up to them: the choice always
-    fits, and leaves at most a unit for each item unused. Of equal costs the smaller
-    room counts, and then the first choice.
+    fits, and leaves at most a unit for each item unused. Of choices of equal cost that
+    fit, the last is taken, item by item from the last.
 
     Args:
       sizes: of each item's choices, at least 0; the first is an item's smallest.
@@ -56,7 +56,7 @@ def _choices(
     for of_item, cost in zip(units, costs, strict=True):
         best, choice = _with_item(best, of_item, cost)
         taken.append(choice)
-    left, found = int(np.argmin(best)), []
+    left, found = room, []
     for of_item, choice in zip(reversed(units), reversed(taken), strict=True):
         found.append(int(choice[left]))
         left -= of_item[found[-1]]
@@ -71,5 +71,5 @@ def _with_item(
     for row, size, cost in zip(tried, units, costs, strict=True):
         if size < len(best):
             row[size:] = best[: len(best) - size] + cost
-    choice = np.argmin(tried, axis=0)
-    return np.min(tried, axis=0), choice
+    last = len(units) - 1 - np.argmin(tried[::-1], axis=0)
+    return np.min(tried, axis=0), last

@@ -64,9 +64,11 @@ def test_large_rooms_are_filled_but_for_a_unit_an_item():
         assert grown > -2 * unit or gained <= 0
 
 
-def test_of_equal_costs_the_smaller_counts():
-    assert least_cost_choice([[1, 2, 3]], [[1.0, 0.0, 0.0]], 9) == (1,)
-    assert least_cost_choice([[1, 2], [5, 9]], [[0.0, 0.0]] * 2, 100) == (0, 0)
+def test_of_equal_costs_the_last_counts():
+    assert least_cost_choice([[1, 2, 3]], [[1.0, 0.0, 0.0]], 9) == (2,)
+    assert least_cost_choice([[1, 2, 3]], [[1.0, 0.0, 0.0]], 2) == (1,)
+    assert least_cost_choice([[1, 2], [5, 9]], [[0.0, 0.0]] * 2, 100) == (1, 1)
+    assert least_cost_choice([[1, 2], [1, 2]], [[0.0, 0.0]] * 2, 3) == (0, 1)
     assert least_cost_choice([], [], 0) == ()
 
 
