@@ -17,7 +17,7 @@ import dataclasses
 import glob
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
@@ -141,21 +141,29 @@ def choose_bits_within(
 def with_weight_bits(
     settings: QuantizationSettings, bits: Mapping[str, int]
 ) -> QuantizationSettings:
-    """Returns the settings with these bits of layers, before their own, which count."""
+    """Returns the settings with these bits of layers, before their own, which count.
+
+    `weight_bits` are those of most of these layers, so that results name the others.
+    """
+    if not bits:
+        return settings
     chosen = tuple((glob.escape(name), n) for name, n in bits.items())
+    every = sorted(bits.values())
     quantizer = dataclasses.replace(
-        settings.quantizer, layers=(*chosen, *settings.quantizer.layers)
+        settings.quantizer,
+        weight_bits=max(every, key=every.count),
+        layers=(*chosen, *settings.quantizer.layers),
     )
     return dataclasses.replace(settings, quantizer=quantizer)
 
 
 def _budget(settings: QuantizerSettings, teacher: Classifier) -> _Budget:
     fixed = fixed_weight_bits(settings, teacher)
-    params = flatten_dict(teacher.variables["params"], sep="/")
+    params: dict[str, Any] = flatten_dict(teacher.variables["params"], sep="/")
     shapes = {name: np.shape(params[f"{name}/kernel"]) for name in fixed}
     return _Budget(
-        # The third digit of a byte is float rounding.
-        most=math.floor(round(settings.budget_mb * _MB, 3)),
+        # The third digit of a byte is float rounding; 1e300 MB may not overflow.
+        most=math.floor(round(min(settings.budget_mb, _MB) * _MB, 3)),
         shapes=shapes,
         fixed={name: bits for name, bits in fixed.items() if bits is not None},
     )
@@ -175,17 +183,17 @@ def _least_sensitive(
     bad = [name for name, of_layer in costs.items() if not np.isfinite(of_layer).all()]
     if bad:
         raise UserError(
-            f"config.quantizer.budget_mb: {teacher.record.name} has logits "
-            f"that are not finite, with rounded weights of {', '.join(bad)}. So no "
-            "bits can be chosen. Look at its weights, or give the bits of these layers "
-            "in config.quantizer.layers"
+            f"config.quantizer.budget_mb: {teacher.record.name} has logits that are "
+            f"not finite, with rounded weights of {', '.join(bad)}. So no bits can be "
+            "chosen. Look at its weights, or give the bits of these layers in "
+            "config.quantizer.layers"
         )
     sizes = [[packed_bytes(budget.shapes[n], b) for b in CHOICES] for n in names]
     places = least_cost_choice(
         sizes, [costs[name] for name in names], budget.most - budget.fixed_bytes
     )
     # Other machines may round another way, and all processes need the same bits.
-    places = of_first_process(np.asarray(places)).tolist()
+    places = of_first_process(np.asarray(places, np.int32)).tolist()
     at = dict(zip(names, places, strict=True))
     return BitChoice(
         {name: CHOICES[i] for name, i in at.items()},

@@ -14,6 +14,7 @@ import argparse
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -222,7 +223,7 @@ def _shapes(teacher: Classifier) -> dict[str, tuple[int, ...]]:
     return {name: np.shape(_kernel(teacher.variables, name)) for name in names}
 
 
-def _kernel(variables: PyTree, layer: str) -> np.ndarray | jax.Array:
+def _kernel(variables: PyTree, layer: str) -> Any:
     return flatten_dict(variables["params"], sep="/")[f"{layer}/kernel"]
 
 
