@@ -219,7 +219,7 @@ def _log(budget: _Budget, chosen: BitChoice) -> None:
         f"bits of the weights: {_in_mb(budget.bytes_of(bits))} MB packed; the budget: "
         f"{_in_mb(budget.most)}; {MIN_BITS} bits take {least}, {MAX_BITS} {largest}"
     )
-    header = ["layer", "weights", "bits", "sensitivity", ""]
+    header = ["layer", "weights", "bits", "sensitivity\nnats", ""]
     logging.info("\n%s", format_table(header, rows, digits=6, title=title))
     if budget.open and not chosen.sensitivity:
         logging.info(

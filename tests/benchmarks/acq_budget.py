@@ -5,9 +5,9 @@
 
 The network is rounded and not trained. The first table ranks the layers: Spearman's
 correlation of data-free measures with what rounding one layer alone to 2 or 3 bits does
-on the first `--ranked` images. The second table has the accuracy on all images, of
-rounded weights alone, and with activations of as many bits, with ranges from BatchNorm.
-The seeds are those of the measure's draws.
+on the first `--ranked` images (0: no such table). The second table has the accuracy on
+all images, of rounded weights alone, and with activations of as many bits, with ranges
+from BatchNorm. The seeds are those of the measure's draws.
 """
 
 import argparse
@@ -94,7 +94,8 @@ def main(command_line: Sequence[str] | None = None) -> None:
                 name=options.network, weights=str(options.weights), mean=_MEAN, std=_STD
             )
         )
-        print(ranks(teacher, options) + "\n", flush=True)
+        if options.ranked:
+            print(ranks(teacher, options) + "\n", flush=True)
         print(accuracies(teacher, options))
 
 
@@ -195,8 +196,8 @@ def accuracies(teacher: Classifier, options: argparse.Namespace) -> str:
         for seed in options.seeds:
             chosen = _chosen(teacher, size, bits, seed)
             own = bits_by_layer(chosen.quantizer, teacher)["weights"]
-            print(f"{bits} bits, seed {seed}: {own}", flush=True)
             rows.append(("chosen", seed, _size(teacher, own), *_top1(data, chosen)))
+            print(f"{rows[-1]}: {own}", flush=True)
     return format_table(
         [
             "network",
