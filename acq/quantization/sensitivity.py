@@ -56,7 +56,7 @@ def measure_sensitivity(
     images = jax.random.normal(image_rng, shape)
     network = teacher.with_layers(HeldLayers())
     held = _make_hold(network)(teacher.variables, images, norm_rng)
-    logits_of, divergence_of = passes(network)
+    logits_of, divergence_of = make_passes(network)
     logits = logits_of({**teacher.variables, **held}, images)
     found: dict[str, list[float]] = {name: [] for name in layers}
     with Progress("sensitivity", len(layers) * len(bits), "roundings") as progress:
@@ -108,7 +108,7 @@ def _make_hold(
 
 
 @functools.cache
-def passes(
+def make_passes(
     network: nn.Module,
 ) -> tuple[
     Callable[[PyTree, jax.Array], jax.Array],

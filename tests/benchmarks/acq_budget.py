@@ -37,7 +37,7 @@ from acq.quantization.bit_budget import (
     packed_bytes,
     with_weight_bits,
 )
-from acq.quantization.sensitivity import measure_sensitivity, passes, rounded_alone
+from acq.quantization.sensitivity import make_passes, measure_sensitivity, rounded_alone
 from acq.quantization.settings import QuantizationSettings, QuantizerSettings
 from acq.quantization.student_layers import (
     bits_by_layer,
@@ -153,7 +153,7 @@ def on_images(
 def on_noise(teacher: Classifier, names: list[str], seed: int) -> dict:
     """Returns the KL of the logits of 128 standard normal images."""
     images = jax.random.normal(jax.random.key(seed), teacher.record.image_shape(128))
-    apply, divergence_of = passes(teacher.with_layers(FloatLayers()))
+    apply, divergence_of = make_passes(teacher.with_layers(FloatLayers()))
     logits = apply(teacher.variables, images)
     found = {name: [] for name in names}
     for name, _, variables in _alone(teacher, names):

@@ -22,8 +22,8 @@ from acq.quantization.bit_budget import (
     with_weight_bits,
 )
 from acq.quantization.sensitivity import (
+    make_passes,
     measure_sensitivity,
-    passes,
     rounded_alone,
 )
 from acq.quantization.settings import QuantizationSettings, QuantizerSettings
@@ -142,7 +142,7 @@ def test_a_pass_compiles_once_for_all_layers_and_bits(teacher):
     network = teacher.with_layers(HeldLayers())
     measure_sensitivity(teacher, list(KERNELS), (2, 3), symmetric=False, seed=0)
     measure_sensitivity(teacher, list(KERNELS), range(2, 9), symmetric=False, seed=1)
-    assert [each._cache_size() for each in passes(network)] == [1, 1]
+    assert [each._cache_size() for each in make_passes(network)] == [1, 1]
 
 
 def test_the_least_budget_that_is_named_gives_two_bits(teacher):
