@@ -4,6 +4,7 @@
     logits = small(images)
     small.save(folder)
     small = acq.load_quantized(folder)
+    small.save_onnx("model.onnx")
 
 Names are imported when they are first used.
 """
@@ -12,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from acq.deploy.packed import load_packed
     from acq.export import QuantizedNetwork, load_quantized
     from acq.quantization.in_memory import quantize
     from acq.quantization.settings import GeneratorSettings, StudentSettings
@@ -23,6 +25,7 @@ __all__ = [
     "QuantizedNetwork",
     "StudentSettings",
     "TeacherSettings",
+    "load_packed",
     "load_quantized",
     "load_teacher",
     "quantize",
@@ -32,6 +35,7 @@ _MODULES = {
     "QuantizedNetwork": "acq.export",
     "StudentSettings": "acq.quantization.settings",
     "TeacherSettings": "acq.teacher.settings",
+    "load_packed": "acq.deploy.packed",
     "load_quantized": "acq.export",
     "load_teacher": "acq.teacher.loading",
     "quantize": "acq.quantization.in_memory",

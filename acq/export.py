@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,11 @@ from common.checkpoint import (
 from common.errors import UserError
 from common.typing import PyTree
 
+DEPLOYMENT = "deployment"
+"""Key of a manifest's section on files for other software."""
+
+# Keys of a manifest about the network; the others are about the files that hold it.
+_ABOUT = ("method", "kind", "classifier", "quantizer", "layer_bits", "seed", "step")
 # Keys of a manifest's `quantizer` that define the grids.
 _GRID_KEYS = (
     *("weight_bits", "activation_bits", "other_bits"),
@@ -67,7 +72,7 @@ class QuantizedNetwork:
           UserError: the images have another shape, type or range.
         """
         apply = _apply_to_images(self.network, self.record.normalisation)
-        return apply(self.variables, _checked_images(images, self.record))
+        return apply(self.variables, checked_images(images, self.record))
 
     def save(self, folder: str | Path) -> None:
         """Writes the network to a folder, which `load_quantized` reads.
@@ -80,8 +85,41 @@ class QuantizedNetwork:
         """
         _refuse_unwritable(self.record)
         export_variables(
-            Path(folder), jax.device_get(self.variables), dict(self.manifest)
+            Path(folder), jax.device_get(self.variables), about_network(self.manifest)
         )
+
+    def save_onnx(self, path: str | Path, images: Any | None = None) -> None:
+        """Writes the network as an ONNX file of integers, for other software.
+
+        Args:
+          path: of the file, which is replaced if it exists.
+          images: as the network takes them. They give the ranges of tensors that it
+            leaves float and integer kernels need quantized. A network that was
+            quantized with `other_bits` needs none.
+
+        Raises:
+          UserError: onnx is not installed, images are missing or not accepted, the
+            network has an operation that cannot be exported, or a folder has this path.
+        """
+        # Here, because it imports this module.
+        from acq.deploy.in_memory import save_onnx
+
+        save_onnx(self, _file(path), images)
+
+    def save_packed(self, path: str | Path) -> None:
+        """Writes the network as one file, its weights of few bits in few bits.
+
+        Args:
+          path: of the file, which is replaced if it exists; `acq.load_packed` reads it.
+
+        Raises:
+          UserError: an attribute of the network cannot be written, or a folder has
+            this path.
+        """
+        from acq.deploy.packed import write_packed
+
+        _refuse_unwritable(self.record)
+        write_packed(self, _file(path))
 
 
 def quantize_student(
@@ -132,16 +170,7 @@ def load_quantized(
     """
     folder = Path(folder)
     manifest = load_manifest(folder)
-    record, layers = _described(folder, manifest)
-    layers = dataclasses.replace(layers, bits=_stored_bits(manifest))
-    if network is None:
-        network = create_teacher(record)
-    integers = network.clone(layers=integer_layers(layers))
-    like = jax.eval_shape(
-        integers.init,
-        jax.random.key(0),
-        jax.ShapeDtypeStruct(record.image_shape(1), jnp.float32),
-    )
+    integers, like, record = described_network(folder / MANIFEST, manifest, network)
     return QuantizedNetwork(
         network=integers,
         variables=load_variables(folder, like),
@@ -150,7 +179,35 @@ def load_quantized(
     )
 
 
-def _described(folder: Path, manifest: dict[str, Any]) -> tuple[Record, QuantLayers]:
+def described_network(
+    path: Path, manifest: dict[str, Any], network: nn.Module | None
+) -> tuple[nn.Module, PyTree, Record]:
+    """Returns the network that a manifest describes, its variables' shapes, its record.
+
+    Args:
+      path: of the file with the manifest, for messages.
+      manifest: of a quantized network.
+      network: the float network; None for that of the name in the manifest.
+
+    Raises:
+      UserError: the manifest is of another kind.
+    """
+    record, layers = _described(path, manifest)
+    layers = dataclasses.replace(layers, bits=_stored_bits(manifest))
+    if network is None:
+        network = create_teacher(record)
+    integers = network.clone(layers=integer_layers(layers))
+    image = jax.ShapeDtypeStruct(record.image_shape(1), jnp.float32)
+    like = jax.eval_shape(integers.init, jax.random.key(0), image)
+    return integers, like, record
+
+
+def about_network(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a manifest says of the network, and not of files that hold it."""
+    return {key: manifest[key] for key in _ABOUT if key in manifest}
+
+
+def _described(path: Path, manifest: dict[str, Any]) -> tuple[Record, QuantLayers]:
     """Returns a manifest's classifier, and layers that all have the same bits."""
     quantizer = manifest.get("quantizer")
     if (
@@ -159,7 +216,7 @@ def _described(folder: Path, manifest: dict[str, Any]) -> tuple[Record, QuantLay
         or not set(_GRID_KEYS) <= quantizer.keys()
     ):
         raise UserError(
-            f"{folder / MANIFEST}: not the manifest of a quantized network. Give the "
+            f"{path}: not the manifest of a quantized network. Give the "
             "folder `export` of a finished run of acq's task quantize."
         )
     grids = {key: quantizer[key] for key in _GRID_KEYS}
@@ -181,14 +238,18 @@ def _apply_to_images(
     apply = logits_of(network)
 
     def apply_to_images(variables: PyTree, images: jax.Array) -> jax.Array:
-        is_whole = images.dtype == jnp.uint8
-        x = images.astype(jnp.float32) / (255.0 if is_whole else 1.0)
-        return apply(variables, normalisation.normalise(x))
+        return apply(variables, normalisation.normalise(as_floats(images)))
 
     return jax.jit(apply_to_images)
 
 
-def _checked_images(images: Any, record: Record) -> Any:
+def as_floats(images: jax.Array) -> jax.Array:
+    """Returns images, uint8 or floats in [0, 1], as float32 in [0, 1]."""
+    is_whole = images.dtype == jnp.uint8
+    return images.astype(jnp.float32) / (255.0 if is_whole else 1.0)
+
+
+def checked_images(images: Any, record: Record) -> Any:
     """Returns the images as an array.
 
     Raises:
@@ -217,6 +278,18 @@ def _checked_images(images: Any, record: Record) -> Any:
                 "1, without mean and std, which the network applies; or uint8"
             )
     return images
+
+
+def _file(path: str | Path) -> Path:
+    """Returns the path of a file to write.
+
+    Raises:
+      UserError: a folder is there.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path}: a folder; give the path of a file in it")
+    return path
 
 
 def _refuse_unwritable(record: Record) -> None:

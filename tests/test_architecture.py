@@ -81,6 +81,10 @@ ALLOWED = {
         *("acq.training.losses",),
         *("acq.teacher", "acq.training.step_parts", "acq.weights", "common"),
     },
+    "acq/deploy": {
+        *("acq.classifier", "acq.deploy", "acq.export", "acq.kernels", "acq.layers"),
+        "common",
+    },
     "acq/quantization": {
         *("acq.classifier", "acq.diagnosis", "acq.export", "acq.kernels", "acq.layers"),
         *("acq.quantization", "acq.samples", "acq.teacher", "acq.training", "common"),

@@ -6,15 +6,27 @@ of their own that holds, small and made here:
 
     series/    a DICOM series of a chest       scan.nii.gz    the same
     breath/    the same chest, another breath  runs/x/        a run with an `export`
+    runs/digits/export    a quantized network with its files for other software
 """
 
 import re
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from acq.deploy.files import write_files
+from acq.deploy.integer_ready import make_integer_ready
+from acq.layers.float import FloatLayers
 from ipv2.ct_io import read_volume, write_volume
+from tests.acq.deploy.small_networks import (
+    NORMALISATION,
+    classifier_of,
+    images,
+    quantized_of,
+)
+from tests.acq.own_network import PlainNet
 from tests.ipv2.ct_files import make_slice, save
 from tests.ipv2.exports import export_network
 from tests.oracles.thorax import thorax
@@ -57,6 +69,15 @@ def _write_chest(folder, shift):
         save(data, folder / f"IM{index}")
 
 
+def _export_quantized(folder):
+    network = PlainNet(FloatLayers(), classes=5)
+    teacher = classifier_of(network, "tests.acq.own_network:PlainNet")
+    small = quantized_of(teacher, 4, others=None)
+    small.save(folder)
+    x = NORMALISATION.normalise(jnp.asarray(images(8)))
+    write_files(make_integer_ready(small, [x]), teacher, folder)
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """What the docs say is there, as the working directory."""
@@ -65,6 +86,7 @@ def folder(tmp_path, monkeypatch):
     write_volume(read_volume("series"), "scan.nii.gz")
     _write_chest(tmp_path / "breath", 0.03)
     export_network(tmp_path / "runs/x")
+    _export_quantized(tmp_path / "runs/digits/export")
     return tmp_path
 
 

@@ -137,7 +137,7 @@ def ranges_from_statistics(
 
 def ranges_from_images(
     network: nn.Module,
-    layers: RangeLayers,
+    layers: FloatLayers,
     variables: PyTree,
     batches: Iterable[Float[Array, "n h w c"]],
 ) -> PyTree:
@@ -145,7 +145,7 @@ def ranges_from_images(
 
     Args:
       network: the teacher's, with any layers.
-      layers: define the ranges.
+      layers: sow the ranges, such as `RangeLayers`.
       variables: the teacher's.
       batches: normalised images, all of one shape.
 

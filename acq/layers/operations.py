@@ -36,7 +36,7 @@ def convolution(
     size, channels = kernel.shape[0], x.shape[-1]
     if isinstance(padding, int) and strides == 1 and groups == 1 and padding < size:
         return convolve(x, kernel, padding)
-    sides = _sides(padding)
+    sides = padded_sides(padding)
     plain = functools.partial(
         lax.conv_general_dilated,
         window_strides=(strides, strides),
@@ -71,7 +71,8 @@ def same_padding(image: tuple[int, ...], kernel_size: int, strides: int) -> Padd
     return rows[0] if len({*rows, *columns}) == 1 else (rows, columns)
 
 
-def _sides(padding: Padding) -> tuple[tuple[int, int], tuple[int, int]]:
+def padded_sides(padding: Padding) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Returns ((top, bottom), (left, right)) of any padding."""
     if isinstance(padding, int):
         return (padding, padding), (padding, padding)
     return padding

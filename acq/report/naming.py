@@ -9,8 +9,10 @@ ROW_NAMES = {
     "generated": "rounded, ranges from samples",
     "untrained": "untrained, min-max ranges of samples",
     "real": "rounded, ranges from real images",
+    "quantized": "quantized",
+    "integer_ready": "quantized, all integers",
 }
-"""Of the baselines. `real` alone needs images."""
+"""Of the baselines and the two modes. Of the baselines, `real` alone needs images."""
 
 
 def bits_word(bits: Mapping[str, int]) -> str:

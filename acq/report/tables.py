@@ -49,6 +49,10 @@ def accuracy_table(results: Mapping[str, Any]) -> Table:
         rows.append((ROW_NAMES[name], top1, *nothing, _points(compared[-1])))
     measured = (quantized.get("best_top1"), quantized["agreement"], quantized["kl"])
     rows.append(("quantized", _top1(quantized, results["n"]), *measured, None))
+    if ready := results.get("integer_ready"):
+        measured = (None, ready["agreement"], ready["kl"])
+        top1 = _top1(ready, results["n"])
+        rows.append((ROW_NAMES["integer_ready"], top1, *measured, None))
     unpaired = any(one.difference.p is None for one in compared)
     return Table(title, (*_NETWORK, *_STUDENT), rows, _UNPAIRED if unpaired else "")
 

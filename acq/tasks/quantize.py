@@ -1,7 +1,7 @@
 """Task quantize: a classifier without its data, from a config to its results.
 
     teacher, evaluated -> generator alone, in workdir/generator -> student on its
-    samples -> evaluation, baselines, export, report
+    samples -> evaluation, baselines, export, files for other software, report
 
 Each phase is a `common.loop.fit` and has its own checkpoints, so a run can go on from
 the middle of either. With `config.train.one_loop` both learn in one loop, as in GDFQ.
@@ -15,10 +15,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+from absl import logging
+
 from acq.accuracy import measure_accuracy
 from acq.classifier import Classifier
 from acq.datasets.eval_data import EvalData
 from acq.datasets.opening import open_eval_data
+from acq.deploy.integer_ready import IntegerReady
+from acq.deploy.network_graph import float_graph
+from acq.export import QuantizedNetwork, quantize_student
 from acq.quantization.bit_budget import refuse_small_budget
 from acq.quantization.parts import create_generator_loss
 from acq.quantization.phases import generator_phase, shared_batch_size, student_phase
@@ -27,6 +32,7 @@ from acq.quantization.states import generator_state, student_variables
 from acq.quantization.student_layers import quant_layers
 from acq.tasks.check import check
 from acq.tasks.chosen_bits import hold_bits
+from acq.tasks.deployment import ready_network
 from acq.tasks.results import collect_results, student_logits, write_outputs
 from acq.tasks.settings import FREE_TO_CHANGE, TaskSettings, task_settings
 from acq.teacher.evaluation import (
@@ -80,6 +86,7 @@ def _quantize(run: Run, settings: TaskSettings) -> dict[str, Any]:
     generator_params = _given_generator(settings, teacher)
     quant_layers(quantization.quantizer, teacher)  # refuses layers it does not have
     refuse_small_budget(quantization.quantizer, teacher)
+    _say_if_not_exportable(teacher)
     # All inputs are open: from here on the folder is this run's.
     run.begin()
     hold_teacher(teacher.record, workdir)
@@ -99,16 +106,39 @@ def _quantize(run: Run, settings: TaskSettings) -> dict[str, Any]:
     diagnosis = look_at_samples(
         quantization, teacher, state.generator.params, alone=False
     )
+    small = quantize_student(quantization, teacher, student_variables(teacher, state))
+    ready = _ready(settings, teacher, small, state.generator.params)
     results = collect_results(
-        settings, teacher, state, diagnosis, data, evaluation, workdir
+        settings, teacher, state, diagnosis, data, evaluation, ready, workdir
     )
     results["seconds"] = round(time.monotonic() - started, 1)
     if is_first_process():
-        variables = student_variables(teacher, state)
         write_outputs(
-            quantization, teacher, variables, diagnosis, results, data, workdir
+            quantization, teacher, small, ready, diagnosis, results, data, workdir
         )
     return results
+
+
+def _say_if_not_exportable(teacher: Classifier) -> None:
+    """Says before any training that no other software will run the network."""
+    try:
+        float_graph(teacher)
+    except UserError as error:
+        logging.warning("There will be no ONNX file: %s", error)
+
+
+def _ready(
+    settings: TaskSettings,
+    teacher: Classifier,
+    small: QuantizedNetwork,
+    generator_params: PyTree,
+) -> IntegerReady | None:
+    """The student as integer kernels compute it; None, and a line, if they cannot."""
+    try:
+        return ready_network(settings, teacher, small, generator_params)
+    except UserError as error:
+        logging.warning("No ONNX file: %s", error)
+        return None
 
 
 def open_inputs(

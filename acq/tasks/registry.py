@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from acq.tasks.evaluate import evaluate_run
+from acq.tasks.export import export_run
 from acq.tasks.quantize import quantize_run
 from acq.teacher.own_network import with_its_line
 from common.config import ConfigDict
@@ -27,4 +28,5 @@ def _naming_lines(task: Task) -> Task:
 TASKS: Mapping[str, Task] = {
     "quantize": _naming_lines(quantize_run),
     "evaluate": _naming_lines(evaluate_run),
+    "export": _naming_lines(export_run),
 }

@@ -5,8 +5,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from jaxtyping import Float32
@@ -20,15 +18,19 @@ from acq.accuracy import (
 )
 from acq.classifier import Classifier
 from acq.datasets.eval_data import EvalData
+from acq.deploy.integer_ready import IntegerReady
+from acq.deploy.onnx_file import INSTALL, has_onnx
 from acq.diagnosis.complaints import complaints
 from acq.diagnosis.diagnosis import Diagnosis
-from acq.export import quantize_student
-from acq.quantization.parts import create_generator_loss, generator_parts
+from acq.export import QuantizedNetwork
+from acq.quantization.parts import create_generator_loss
+from acq.quantization.sample_images import make_sample_images
 from acq.quantization.settings import QuantizationSettings
 from acq.quantization.states import student_variables
 from acq.quantization.student_layers import bits_by_layer, quant_layers
 from acq.report.compose import Circumstances, quantization_report
 from acq.tasks.baselines import measure_baselines
+from acq.tasks.deployment import measure_mode, stated_accuracy, write_deployment
 from acq.tasks.settings import TaskSettings
 from acq.tasks.tables import format_results
 from acq.teacher.evaluation import TeacherEvaluation
@@ -39,6 +41,8 @@ from common.results import write_results
 from common.typing import PyTree
 from common.version import STATED
 
+_LATER = "then the same command with --task export"
+
 
 def collect_results(
     settings: TaskSettings,
@@ -47,6 +51,7 @@ def collect_results(
     diagnosis: Diagnosis,
     data: EvalData | None,
     evaluation: TeacherEvaluation | None,
+    ready: IntegerReady | None,
     workdir: Path,
 ) -> dict[str, Any]:
     """Returns the content of `results.json`, but for the run's seconds.
@@ -58,6 +63,7 @@ def collect_results(
       diagnosis: the diagnosis of the generator's samples.
       data: images to evaluate on; None leaves all accuracies out.
       evaluation: the teacher's evaluation on them; None without images.
+      ready: the student as integer kernels compute it; None if they cannot.
       workdir: the run's folder, with its metrics.
     """
     run = settings.quantization
@@ -89,6 +95,14 @@ def collect_results(
         results |= _accuracies(
             settings, teacher, state, data, evaluation.logits, workdir
         )
+        if ready is not None:
+            results["integer_ready"] = measure_mode(
+                ready.network,
+                data,
+                evaluation.logits,
+                settings.evaluation.batch_size,
+                "all integers",
+            )
     return results
 
 
@@ -122,22 +136,7 @@ def _accuracies(
 ) -> dict[str, Any]:
     """The accuracies of the student (last and best) and of the baselines."""
     run, batch_size = settings.quantization, settings.evaluation.batch_size
-    parts = generator_parts(run, teacher, alone=False)
-
-    @jax.jit
-    def images(params: PyTree, draw: jax.Array) -> jax.Array:
-        conditions = parts.sampling.draw(draw)
-        made = parts.generator.clone(axis_name=None).apply(
-            {"params": params}, conditions
-        )
-        return jnp.asarray(made)
-
-    size = run.train.batch_size
-
-    def generate(batch: int) -> jax.Array:
-        draw = jnp.arange(batch * size, (batch + 1) * size, dtype="uint32")
-        return images(state.generator.params, draw)
-
+    generate = make_sample_images(run, teacher, state.generator.params)
     variables = student_variables(teacher, state)
     logits = student_logits(
         run, teacher, variables, data, batch_size=batch_size, name="quantized"
@@ -179,21 +178,26 @@ def _metrics(path: Path, name: str) -> list[float]:
 def write_outputs(
     settings: QuantizationSettings,
     teacher: Classifier,
-    student: PyTree,
+    small: QuantizedNetwork,
+    ready: IntegerReady | None,
     diagnosis: Diagnosis,
     results: dict[str, Any],
     data: EvalData | None,
     workdir: Path,
 ) -> None:
-    """Writes export, report and results."""
-    quantized = quantize_student(settings, teacher, student)
-    quantized.save(workdir / "export")
+    """Writes export, its files for other software, report and results."""
+    small.save(workdir / "export")
+    if ready is not None and has_onnx():
+        accuracy = stated_accuracy(results)
+        write_deployment(ready, teacher, accuracy, workdir / "export")
+    elif ready is not None:
+        logging.info("No ONNX file, since onnx is missing: %s; %s", INSTALL, _LATER)
     logging.info("\n%s", format_results(results))
     generator = workdir if settings.train.one_loop else workdir / "generator"
     report = quantization_report(
         results,
         diagnosis,
-        quantized,
+        small,
         circumstances(
             teacher, data, (workdir / "config.json").read_text("utf-8"), workdir
         ),

@@ -22,6 +22,8 @@ def format_results(results: Mapping[str, Any]) -> str:
         quantized = results["quantized"]
         keys = ("top1", "best_top1", "agreement", "kl")
         rows.append(("quantized", *(quantized[key] for key in keys)))
+        if ready := results.get("integer_ready"):
+            rows.append((ROW_NAMES["integer_ready"], *map(ready.get, keys)))
         parts.append(
             format_table(
                 ["network", "top-1 %", "best", "as teacher %", "KL"],
@@ -38,6 +40,25 @@ def format_results(results: Mapping[str, Any]) -> str:
     parts.append(format_table(["samples", "value"], samples, digits=3))
     parts += [f"Look at this: {text}" for text in results["complaints"]]
     return "\n\n".join(parts)
+
+
+def format_modes(results: Mapping[str, Any]) -> str:
+    """Returns the table of a network as it was trained and as its files hold it.
+
+    Args:
+      results: with `n`, `teacher`, `quantized` and `integer_ready`.
+    """
+    rows = [("teacher, float", results["teacher"]["top1"], None, None)]
+    rows += [
+        (ROW_NAMES[name], *(results[name][key] for key in ("top1", "agreement", "kl")))
+        for name in ("quantized", "integer_ready")
+    ]
+    return format_table(
+        ["network", "top-1 %", "as teacher %", "KL"],
+        rows,
+        digits=(0, 2, 2, 4),
+        title=f"{results['n']:,} images",
+    )
 
 
 def format_runs(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:

@@ -265,6 +265,7 @@ def _given(network, variables, **changes):
     return given_classifier(network, variables, **arguments)
 
 
+@pytest.mark.slow
 def test_variables_of_another_or_of_a_new_network_are_refused(network):
     other = trained(PlainNet(FloatLayers(), CLASSES, width=4))
     with pytest.raises(UserError, match=r"bn0/mean: got \(4,\), the network has \(8,"):
@@ -278,6 +279,7 @@ def test_variables_of_another_or_of_a_new_network_are_refused(network):
         _given(network, {"params": trained(network)["params"]})
 
 
+@pytest.mark.slow
 def test_networks_are_known_by_their_name_or_their_class(network):
     by_name = _given("resnet8", trained(_zoo(10)), image_size=None)
     assert (by_name.record.classes, by_name.record.image_size) == (10, 32)

@@ -53,6 +53,7 @@ SHAPES = [  # n, h, w, in, out, kernel, padding; below 8 lax's gradient
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 def test_convolve_and_gradients_match_the_equation(monkeypatch, shape):
     monkeypatch.setattr(convolution, "_MIN_CHANNELS", 8)  # both forms at small sizes

@@ -64,6 +64,7 @@ class _Signalling:
         return next(self._batches)
 
 
+@pytest.mark.slow
 def test_run_writes_metrics_evaluations_and_checkpoints(tmp_path):
     seen = []
 
@@ -80,6 +81,7 @@ def test_run_writes_metrics_evaluations_and_checkpoints(tmp_path):
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["12", "8"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_the_resumed_run_is_bitwise_equal(tmp_path, number):
     whole = _fit(tmp_path / "whole")
@@ -132,6 +134,7 @@ def _evaluations(folder):
     return [line for line in lines if "val/x" in line]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", [PLAN, Plan(total=6, log=5, evaluate=6, save=4)])
 def test_an_evaluation_that_fails_costs_no_step(tmp_path, plan):
     def works(state):

@@ -253,6 +253,7 @@ def test_a_second_call_compiles_nothing(net):
     assert _compilations(lambda: calls(1, 0.2, 3)) == 0
 
 
+@pytest.mark.slow
 def test_chained_results_say_all_that_was_done(files, net):
     low = ipv2.simulate_low_dose(ipv2.read_scan(files / "in/a"), dose=0.1, views=24)
     clean = net.denoise(low)

@@ -46,6 +46,7 @@ def test_dark_mask_is_the_published_one(side):
     _equal(np.where(dark, 255, 0), f"D_{side}")
 
 
+@pytest.mark.slow
 def test_common_mask_is_the_published_one():
     _equal(np.rint(255 * common_mask(_stack("lq"), _stack("gt"), GREY)), "CM")
 

@@ -38,6 +38,7 @@ def test_names_of_cases_are_of_one_case_each():
     assert len(names) > 100 and set(names.values()) == {1}
 
 
+@pytest.mark.slow
 def test_the_judge_sees_what_is_wrong(tmp_path):
     """A case with the other outcome, and with texts that no message contains."""
     (case,) = (one for one in GROUPS["networks"][1] if one.name == "plain")

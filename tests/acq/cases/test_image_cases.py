@@ -11,6 +11,7 @@ from tests.acq.cases.command_config import command_config
 from tests.acq.cases.image_cases import IMAGE_CASES
 
 
+@pytest.mark.slow
 def test_a_wrong_teacher_is_refused_before_the_folder_is_the_run_s(tmp_path):
     """So the corrected command may use the same folder."""
     case = next(case for case in IMAGE_CASES if case.name == "labels_at_random")

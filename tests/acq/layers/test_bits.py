@@ -35,6 +35,7 @@ def test_a_dictionary_keeps_its_order():
     assert parse_layers("") == parse_layers(" {} ") == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["own", *SMALL])
 def test_first_and_last_are_found_in_every_network(name):
     """The order of calls decides, not the names."""
@@ -99,6 +100,7 @@ def test_activations_are_rounded_on_their_own_grid():
     assert 2**5 < counts["quant_input"] <= 2**7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "others"),
     [
@@ -130,6 +132,7 @@ def test_integers_give_the_same_logits_by_the_bit(name, others):
     )
 
 
+@pytest.mark.slow
 def test_no_bits_of_their_own_are_the_layers_as_they_were():
     layers = quant_layers(4, others=8)
     assert with_bits(layers, ()) == layers
@@ -142,6 +145,7 @@ def test_no_bits_of_their_own_are_the_layers_as_they_were():
     np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_ranges_of_least_error_are_those_of_the_layer_s_grid():
     variables, x = float_variables("own")
     network = create("own", FloatLayers())

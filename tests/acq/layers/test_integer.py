@@ -21,6 +21,7 @@ def same_bits(a, b):
     np.testing.assert_array_equal(a.view(np.uint32), b.view(np.uint32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "bits", "symmetric", "others"),
     [

@@ -225,6 +225,7 @@ def test_mse_ranges_have_less_error_than_the_whole_range(kind):
         assert least <= error(values, low * other, high * other, grid)
 
 
+@pytest.mark.slow
 def test_mse_takes_a_sample_of_large_tensors():
     """Of all channels, though there are as many as values for each that is taken."""
     channels = 16

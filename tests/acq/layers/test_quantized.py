@@ -31,6 +31,7 @@ def paths(tree):
     return {"/".join(path) for path in flatten_dict(tree)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("quant", "plain", "x"),
     [
@@ -58,6 +59,7 @@ def test_kernel_is_rounded_per_output_channel_and_bias_is_not(quant, plain, x):
     np.testing.assert_allclose(y, expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["cifar_projection", "efficientnet_lite", "mobilenet", "vgg"]
 )
@@ -88,6 +90,7 @@ def test_identity_marks_are_quantized_only_where_asked_for():
     assert all(set(ends) == {"low", "high"} for ends in marked.values())
 
 
+@pytest.mark.slow
 def test_kernels_and_activations_are_on_grids_of_their_own():
     layers = QuantLayers(FOUR_BITS, Quantizer(Grid(3)), Quantizer(Grid(8)))
     network, variables, x = quantized("own", layers)

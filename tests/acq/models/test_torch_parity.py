@@ -46,6 +46,7 @@ def test_network_computes_what_plain_pytorch_does(name):
     _assert_parity(create_small(name), random_images(name), train=False)
 
 
+@pytest.mark.slow
 def test_batchnorm_trains_as_in_plain_pytorch():
     _assert_parity(create_small("cifar"), random_images("cifar"), train=True)
 

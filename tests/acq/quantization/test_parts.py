@@ -120,6 +120,7 @@ def test_a_warm_up_of_no_step_makes_parts_too():
     generator_parts(resolved(config), teacher(), alone=True)
 
 
+@pytest.mark.slow
 def test_terms_of_every_variant_are_those_of_its_weights():
     """As the steps see them; shapes only."""
     expected = {

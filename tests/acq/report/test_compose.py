@@ -69,6 +69,7 @@ def _rows(table):
     return {row[0]: row[1:] for row in table.rows}
 
 
+@pytest.mark.slow
 def test_the_headline_has_the_numbers_of_the_results(folder):
     run = results()
     rows = _rows(_report(folder, run).headline)
@@ -96,6 +97,7 @@ def test_the_headline_has_the_numbers_of_the_results(folder):
         assert difference.low < points < difference.high
 
 
+@pytest.mark.slow
 def test_every_number_of_the_samples_is_that_of_the_results(folder):
     diagnosis = make_diagnosis()
     run = results(samples=diagnosis.scalars())
@@ -105,6 +107,7 @@ def test_every_number_of_the_samples_is_that_of_the_results(folder):
     assert rows == expected
 
 
+@pytest.mark.slow
 def test_facts_say_what_was_run(folder):
     facts = _report(folder).facts
     assert facts == {
@@ -124,6 +127,7 @@ def test_facts_say_what_was_run(folder):
     }
 
 
+@pytest.mark.slow
 def test_a_report_holds_all_its_parts(folder, drawn):
     report = _report(folder)
     assert report.title == "run: small" and report.warnings == ["a class is dead"]
@@ -165,6 +169,7 @@ def test_every_measure_of_a_table_is_explained(folder):
     assert explained == {measure.name for measure in MEASURES}
 
 
+@pytest.mark.slow
 def test_sizes_and_ranges_are_those_of_the_export(folder):
     tables = _parts(_report(folder), Table)
     assert _rows(tables["Sizes"])["weights"] == (512, 128, 74)
@@ -192,6 +197,7 @@ def test_of_many_classes_those_of_the_picture_are_told(folder):
     assert len(table.rows) == 5 and "1,000 drawn" in table.note
 
 
+@pytest.mark.slow
 def test_without_images_the_headline_is_the_agreement_on_samples(folder):
     report = _report(folder, without_images())
     assert report.headline.rows == [("agreement_on_samples", 98.5)]
@@ -213,6 +219,7 @@ def test_an_undefined_divergence_is_no_number_and_is_said(folder):
     assert [text for text in report.warnings if "KL is undefined" in text]
 
 
+@pytest.mark.slow
 def test_results_of_before_the_pairs_were_counted_say_so(folder):
     run = results()
     del run["quantized"]["only_teacher_right"]
@@ -233,12 +240,14 @@ def test_without_metrics_there_are_no_curves(tmp_path, missing):
     )
 
 
+@pytest.mark.slow
 def test_a_network_of_one_layer_is_reported(folder, drawn):
     report = _report(folder, export=quantized_one_layer())
     ((name, *_),) = _parts(report, Table)["Ranges by layer"].rows
     assert name == "fc"
 
 
+@pytest.mark.slow
 def test_one_class_is_reported(folder, drawn):
     one = make_diagnosis(
         shown_classes=1,
@@ -263,6 +272,7 @@ def test_other_bits_are_told(folder, bits):
     assert ("input" in ranges) == (bits == 8)
 
 
+@pytest.mark.slow
 def test_samples_that_are_not_finite_are_reported(folder, drawn):
     nan = math.nan
     diagnosis = make_diagnosis(finite=0.0, achieved=np.full((100, 2), nan))

@@ -89,6 +89,7 @@ def test_pairs_tell_more_than_independent_images():
     assert paired.high - paired.low < apart.high - apart.low
 
 
+@pytest.mark.slow
 def test_paired_intervals_hold_the_truth_as_often_as_they_say():
     rng = np.random.default_rng(0)
     # Shares of images: only the first right, only the second right, all others.

@@ -40,6 +40,7 @@ def test_other_tensors_are_there_if_they_are_quantized():
     assert second.name == "act"
 
 
+@pytest.mark.slow
 def test_the_ranges_of_weights_are_those_the_network_computes_with():
     found = quantized()
     for one in stored_layers(found).weights:

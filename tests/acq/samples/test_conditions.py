@@ -42,6 +42,7 @@ def assert_equal(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("paired", [True, False])
 def test_a_sample_depends_on_its_number_and_not_on_its_batch(paired):
     whole = draw(paired=paired)
@@ -117,6 +118,7 @@ def test_shifts_are_uniform_over_whole_pixels():
         np.testing.assert_allclose(counts, expected, atol=5 * expected**0.5)
 
 
+@pytest.mark.slow
 def test_without_shifts_none_is_drawn_and_the_rest_is_the_same():
     found = draw_conditions(
         jax.random.key(0),
@@ -137,6 +139,7 @@ def test_class_centre_latent_and_shift_are_independent():
     assert np.abs(between).max() < 5 / MANY**0.5
 
 
+@pytest.mark.slow
 def test_heat_map_is_the_gaussian_it_says():
     center = np.float32([[0.3, -0.5], [-0.9, 0.1]])
     place = [-0.75, -0.25, 0.25, 0.75]

@@ -113,6 +113,7 @@ def pixels_of():
     return jax.jit(jax.grad(value, has_aux=True)), params
 
 
+@pytest.mark.slow
 def test_pixels_are_of_images_that_a_camera_could_have_taken():
     make, params = pixels_of()
     bright = {**params, "color": jax.tree.map(lambda leaf: 30 * leaf, params["color"])}
@@ -148,6 +149,7 @@ def test_colour_and_contrast_are_the_latent_s_and_not_the_class_s():
     assert np.abs(other_spread / spread - 1).max() > 0.1
 
 
+@pytest.mark.slow
 def test_at_first_colour_is_drawn_channel_by_channel():
     """By the first numbers of the latent, with a spread of 1."""
     generator = create("norm", "none").clone(pixels=NORMALISATION)
@@ -168,6 +170,7 @@ def test_a_window_shows_features_moved():
     np.testing.assert_allclose(found[2], between, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("label", "center"), [("product", "none"), ("norm", "heat_map")]
 )
@@ -181,6 +184,7 @@ def test_its_class_changes_a_sample(label, center):
     assert moved[1:].max() < moved[0] / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("label", "center"), FORMS)
 def test_the_centre_changes_a_sample_unless_there_is_none(label, center):
     given = conditions()
@@ -202,6 +206,7 @@ def test_a_heat_map_changes_images_where_it_lies():
     assert corners.min() > middle.max() and corners.mean() > 1.5 * middle.mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_devices_make_the_images_of_the_joined_batch(devices):
     given, params = conditions(), params_of()
@@ -237,6 +242,7 @@ def test_initial_parameters_are_as_published():
     assert params_of("norm")["norm2_scale"].shape == (CLASSES, 2)
 
 
+@pytest.mark.slow
 def test_enlarging_convolution_is_that_of_repeated_pixels():
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(2, 3, 5, 4)), jnp.float32)

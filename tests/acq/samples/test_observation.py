@@ -90,6 +90,7 @@ def assert_is_map(attention):
     np.testing.assert_allclose(np.sum(attention, axis=(1, 2)), 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train", [False, True])
 @pytest.mark.parametrize("attention", ["energy", "grad_cam"])
 def test_a_view_is_what_the_network_gives_in_that_mode(train, attention):

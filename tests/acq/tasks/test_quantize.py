@@ -17,6 +17,7 @@ from acq.quantization.student_layers import quant_layers
 from acq.samples.draws import Draws
 from acq.tasks import quantize as quantize_task
 from acq.tasks.evaluate import evaluate_run
+from acq.tasks.export import export_run
 from acq.tasks.quantize import quantize_run
 from acq.tasks.settings import task_settings
 from acq.teacher.opening import open_teacher
@@ -81,6 +82,15 @@ def test_the_export_is_integers_and_gives_the_students_logits(whole):
     ]
     assert len(kernels) == 4
     assert {k.dtype for k in kernels} <= {np.dtype(np.int8), np.dtype(np.uint8)}
+
+
+@pytest.mark.slow
+def test_files_for_other_software_are_those_of_task_export(whole):
+    config, workdir, results = whole
+    described = load_manifest(workdir / "export")["deployment"]
+    assert described["accuracy"]["integer_ready"] == results["integer_ready"]["top1"]
+    assert export_run(config, workdir) == described
+    assert "quantized, all integers" in (workdir / "report.html").read_text()
 
 
 @pytest.mark.slow

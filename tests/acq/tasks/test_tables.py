@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from acq.tasks.tables import format_results, format_runs
+from acq.tasks.tables import format_modes, format_results, format_runs
 
 RUN = {
     "bits": {"weight": 4, "activation": 4, "other": 32},
@@ -42,6 +42,19 @@ def test_a_run_s_table_has_all_its_numbers():
     assert cells(text, "center_r2") == ["0.625"]
     assert cells(text, "student as teacher %") == ["98.500"]
     assert "Look at this: a class is dead" in text
+
+
+def test_both_modes_are_in_one_table():
+    ready = {"top1": 89.9, "agreement": 95.0, "kl": 0.0801}
+    found = {**RUN, "integer_ready": ready}
+    text = format_results(found)
+    assert cells(text, "quantized ") == ["90.10", "90.40", "95.25", "0.0754"]
+    assert cells(text, "quantized, all integers") == ["89.90", "-", "95.00", "0.0801"]
+    text = format_modes(found)
+    assert text.startswith("1,000 images")
+    assert cells(text, "teacher, float") == ["91.70", "-", "-"]
+    assert cells(text, "quantized ") == ["90.10", "95.25", "0.0754"]
+    assert cells(text, "quantized, all integers") == ["89.90", "95.00", "0.0801"]
 
 
 def test_without_evaluation_data_there_is_no_accuracy():

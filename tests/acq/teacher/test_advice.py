@@ -41,6 +41,7 @@ def _followed(lines, config):
     return changed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "config", "said"),
     [

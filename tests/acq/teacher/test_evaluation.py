@@ -55,6 +55,7 @@ def test_too_few_images_are_warned_of_and_not_refused(caplog):
     assert found.warnings[0] in caplog.text
 
 
+@pytest.mark.slow
 def test_logits_that_are_no_numbers_are_refused_whatever_the_number_of_images():
     teacher = coloured_teacher()
     teacher.variables["params"]["head"]["bias"] = np.full(CLASSES, np.nan, np.float32)

@@ -14,6 +14,7 @@ from acq.teacher.input_statistics import (
 from tests.acq.cases.coloured_teacher import coloured_data, coloured_teacher
 
 
+@pytest.mark.slow
 def test_distances_are_those_of_the_joined_batch():
     teacher, data = coloured_teacher(), coloured_data()
     found = measure_input_statistics(teacher, data)

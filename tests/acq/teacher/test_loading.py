@@ -103,6 +103,7 @@ def test_folders_of_other_things_are_refused(tmp_path):
         load_teacher(config)
 
 
+@pytest.mark.slow
 def test_without_weights_the_hub_s_file_is_taken(tmp_path, monkeypatch):
     variables = theirs.random_variables(RESNET)
     tensors = theirs.tensors_of(variables, theirs.akamaster(1))
@@ -150,6 +151,7 @@ def test_a_hub_that_cannot_be_reached_tells_all_of_its_file(monkeypatch):
     assert str(error.value).endswith("--config.teacher.weights=FOLDER/w.safetensors")
 
 
+@pytest.mark.slow
 def test_wrong_teachers_are_refused(tmp_path):
     path = tmp_path / "w.npz"
     _save(path)

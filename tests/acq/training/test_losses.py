@@ -110,6 +110,7 @@ def test_pair_loss_of_a_literal():
     np.testing.assert_allclose(losses.pair_loss(latent, images), 0.625)
 
 
+@pytest.mark.slow
 def test_pair_loss_is_bounded_and_falls_with_the_samples_distance():
     latent, sample = random(8, 5), random(8, 4, 4, 3, seed=1)
     found = [
@@ -126,6 +127,7 @@ def test_samples_without_a_partner_are_refused():
             losses.pair_loss(random(count, 5), random(count, 2, 2, 3))
 
 
+@pytest.mark.slow
 def test_consistency_loss_is_one_less_the_mean_cosine():
     a, b = attention(3, 2, 5), attention(3, 2, 5, seed=1)
     x, y = (np.asarray(m, np.float64).reshape(3, -1) for m in (a, b))
@@ -140,6 +142,7 @@ def test_consistency_loss_is_one_less_the_mean_cosine():
     np.testing.assert_allclose(losses.consistency_loss(apart, apart[::-1]), 1)
 
 
+@pytest.mark.slow
 def test_entropy_is_from_nothing_to_log_k():
     # Probabilities of 1/8, 1/4, 5/8; of 1/3 each; of 1, however large the logits.
     logits = jnp.asarray([[0, np.log(2), np.log(5)], [7, 7, 7], [3e38, 0, -3e38]])

@@ -388,6 +388,7 @@ def test_terms_of_weight_zero_are_left_out_of_the_generator(term):
     assert set(metrics) == {"recognised", f"generator_{term}"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("term", ["class", "kl", "hint"])
 def test_terms_of_weight_zero_are_left_out_of_the_student(term):
     off = {"class_weight": 0.0, "kl_weight": 0.0, "hint_weight": 0.0}

@@ -63,6 +63,7 @@ def _assert_same(found, expected):
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_foreign_names_give_the_variables_they_were_made_of(case):
     network, names = CASES[case]

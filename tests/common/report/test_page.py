@@ -189,6 +189,7 @@ def test_the_viewer_gets_the_pixels(tmp_path):
     assert not list(data)
 
 
+@pytest.mark.slow
 def test_the_same_report_gives_the_same_bytes(tmp_path):
     paths = tmp_path / "one.html", tmp_path / "two.html"
     for path in paths:

@@ -24,6 +24,7 @@ def field(chest):
     return breath.displacement_mm(chest[0], SPACING, 0)
 
 
+@pytest.mark.slow
 def test_body_mask_is_the_body_without_the_table(chest):
     for hu, body in zip(chest[0], chest[1], strict=True):
         found = breath.body_mask(hu, SPACING[1:])

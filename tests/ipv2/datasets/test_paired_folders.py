@@ -174,6 +174,7 @@ def write_pair(root, name, lq, gt, **options):
         ct_io.write_volume(volume, root / side / name / "scan.nii.gz", overwrite=True)
 
 
+@pytest.mark.slow
 def test_bad_pairs_of_every_kind_are_left_out_and_good_ones_are_used(tmp_path):
     """Each bad pair gives one line; the good pairs are in the dataset."""
     root, rng = tmp_path / "root", np.random.default_rng(0)

@@ -70,6 +70,7 @@ def test_a_slice_too_small_to_be_registered_is_refused():
         register(small, small, (1.0, 1.0))
 
 
+@pytest.mark.slow
 def test_a_record_is_registered_once(tmp_path, monkeypatch):
     truth = _chest()
     source = [_record(truth, _breath(truth)), _record(_chest(3), _breath(_chest(3)))]
@@ -85,6 +86,7 @@ def test_a_record_is_registered_once(tmp_path, monkeypatch):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_another_slice_is_another_file(tmp_path):
     truth = _chest()
     record = _record(truth, _breath(truth))

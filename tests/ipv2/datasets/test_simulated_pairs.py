@@ -178,6 +178,7 @@ def test_through_slices_takes_the_partner_from_another_slice(tmp_path):
     assert np.abs(records[1]["gt"] - hu[2]).max() <= 1
 
 
+@pytest.mark.slow
 def test_the_configuration_s_name_depends_on_files_and_noise(tmp_path):
     write_chest(tmp_path / "chest.nii", count=2)
     first = simulated_pairs_config(tmp_path / "chest.nii").name
@@ -216,6 +217,7 @@ def test_the_configuration_s_name_depends_on_data_files_and_linked_files(tmp_pat
     assert all(a != b for a, b in zip(after, before, strict=True))
 
 
+@pytest.mark.slow
 def test_files_that_change_during_the_build_stop_it(tmp_path):
     write_chest(tmp_path / "chest.nii", count=2)
     builder = build(

@@ -30,6 +30,7 @@ def network():
     return ipv2.load_denoiser()
 
 
+@pytest.mark.slow
 def test_it_is_small_and_its_card_names_it(network):
     export = shipped_export()
     assert export == ROOT / "weights/unet"

@@ -55,11 +55,13 @@ def test_a_flow_uses_the_sampler_of_its_export(flow):
     assert heun.identity["flow"] == {"sampler": "heun", "steps": 2}
 
 
+@pytest.mark.slow
 def test_dropout_is_part_of_the_identity_if_it_is_on(flow):
     dropped = load_trained(flow).sampled(Sampling(dropout_in_evaluation=True))
     assert dropped.identity["flow"]["dropout_in_evaluation"] is True
 
 
+@pytest.mark.slow
 def test_an_older_flow_gets_the_recipes_sampler_and_logs_it(tmp_path, caplog):
     export_network(tmp_path, **TINY)
     _without_flow(tmp_path / "export")
@@ -77,6 +79,7 @@ def test_in_tasks_the_config_overrides_the_sampler_and_logs_it(flow, caplog):
     assert "heun in 3 steps" in caplog.text and "euler in 8 steps" in caplog.text
 
 
+@pytest.mark.slow
 def test_in_tasks_a_regression_has_no_sampling(tmp_path):
     export_network(tmp_path)
     trained = load_exported(config_of("", ""), tmp_path / "export")

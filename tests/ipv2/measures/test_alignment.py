@@ -58,6 +58,7 @@ def _disc(size=160, shift=0.0):
     return (-1000 + 1040 / (1 + np.exp(distance))).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_equal_images_are_in_place_and_flat_tiles_do_not_count():
     disc = _disc()
     in_place, counts = tiles_in_place(disc, disc)

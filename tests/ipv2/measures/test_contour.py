@@ -45,6 +45,7 @@ def test_a_grown_disc_moved_by_its_growth(growth):
     assert _moved(image, truth, lung) == pytest.approx(abs(growth), rel=0.06)
 
 
+@pytest.mark.slow
 def test_noise_moves_the_outline_little_and_far_structure_not_at_all():
     truth, lung = _disc()
     noise = 100 * jax.random.normal(jax.random.key(0), truth.shape)

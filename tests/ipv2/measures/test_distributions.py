@@ -104,6 +104,7 @@ def test_the_interval_is_that_of_leaving_groups_out_in_turn():
     assert found.value - found.low == pytest.approx(2.5706 * error, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_kernel_distance_has_no_bias_and_its_interval_holds():
     rng = np.random.default_rng(3)
     truth = kernel_distance(

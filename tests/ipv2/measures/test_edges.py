@@ -27,6 +27,7 @@ def test_an_unchanged_image_has_slope_one():
     )
 
 
+@pytest.mark.slow
 def test_a_blurred_edge_has_the_slope_of_a_wider_gaussian():
     truth, lung = _chest()
     blurred = ndimage.gaussian_filter(truth, 1.5)

@@ -32,6 +32,7 @@ def test_white_noise_has_the_mean_frequency_of_a_disc():
     assert 1 / 3 < found["mean_per_mm"] < 0.346
 
 
+@pytest.mark.slow
 def test_only_patches_within_the_body_count():
     rng = np.random.default_rng(1)
     fine = rng.standard_normal((1, 128, 128)).astype(np.float32)
@@ -50,6 +51,7 @@ def test_without_a_patch_there_is_no_number():
     assert np.isnan(found["peak_per_mm"]).all() and np.isnan(found["mean_per_mm"]).all()
 
 
+@pytest.mark.slow
 def test_the_spectrum_of_white_noise_is_flat_and_has_its_variance():
     sigma, pixel_mm = 20.0, 0.5
     noise = sigma * np.random.default_rng(2).standard_normal((2, 512, 512))

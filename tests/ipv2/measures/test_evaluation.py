@@ -134,6 +134,7 @@ def test_places_are_compared_with_an_aligned_reference_alone():
     assert not places & set(loose.reference["output"]) and loose.label == {}
 
 
+@pytest.mark.slow
 def test_an_unknown_pixel_size_gives_no_millimetres():
     items = [
         make_slice(seed) | {"spacing_mm": np.float32([np.nan] * 2)} for seed in range(2)
@@ -243,6 +244,7 @@ def test_prepare_makes_reference_and_regions_on_device():
     np.testing.assert_array_equal(ready[2]["reference"], item["reference"])
 
 
+@pytest.mark.slow
 def test_network_gets_and_returns_network_units():
     def applied(**attributes):
         model = create_model("cnn10", **attributes)

@@ -49,6 +49,7 @@ def test_all_measures_are_in_blocks_and_slices_and_the_input_removes_nothing():
     assert block["n"]["output"]["ms_ssim"]["full"] == 0
 
 
+@pytest.mark.slow
 def test_validations_and_labels_have_none_of_them():
     found = measured([make_slice()], full=False)
     assert "mae_hu" not in found.reference["input"]

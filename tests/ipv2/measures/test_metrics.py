@@ -132,6 +132,7 @@ def test_region_metrics_match_numpy_on_ragged_masks():
     )
 
 
+@pytest.mark.slow
 def test_region_metrics_keep_their_digits_on_a_whole_slice_of_bone():
     # 262,144 pixels at 3000 HU: a naive float32 sum of squares would lose the noise.
     rng = np.random.default_rng(0)

@@ -32,6 +32,7 @@ def _drawn(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sharpness", [0.3, 0.8, 1.5])
 def test_a_discs_area_is_that_of_a_circle(sharpness):
     cover = nodule_cover(_drawn(disc=True), 0.7, sharpness, HALF)
@@ -42,6 +43,7 @@ def test_a_discs_area_is_that_of_a_circle(sharpness):
     assert not np.asarray(cover)[:, 1].any()
 
 
+@pytest.mark.slow
 def test_a_spheres_slices_add_up_to_its_volume():
     drawn, thickness = _drawn(), 1.25
     offsets = np.arange(-5, 6) * thickness
@@ -64,6 +66,7 @@ def test_a_thick_slice_holds_less_of_a_small_sphere():
     assert not np.asarray(nodule_cover(_drawn(), 0.7, 0.3, HALF, 0.0, 5.1)).any()
 
 
+@pytest.mark.slow
 def test_the_edge_has_the_images_sharpness():
     for sharpness in (0.6, 1.2):
         cover = np.asarray(nodule_cover(_drawn((16.0,), disc=True), 0.7, sharpness, 20))
@@ -74,6 +77,7 @@ def test_the_edge_has_the_images_sharpness():
         np.testing.assert_allclose(edge[21:], expected, atol=0.03)
 
 
+@pytest.mark.slow
 def test_a_sphere_replaces_hu_and_a_disc_adds_them():
     rng = np.random.default_rng(0)
     background = jnp.asarray(rng.normal(-850, 30, (3, SIDE, SIDE)), jnp.float32)
@@ -90,6 +94,7 @@ def test_a_sphere_replaces_hu_and_a_disc_adds_them():
     np.testing.assert_array_equal(added[:, far], background[:, far])
 
 
+@pytest.mark.slow
 def test_slices_have_spacings_and_sharpness_of_their_own():
     drawn = _drawn((6.0, 6.0), disc=True)
     both = np.asarray(
@@ -100,6 +105,7 @@ def test_slices_have_spacings_and_sharpness_of_their_own():
         np.testing.assert_allclose(both[i], np.asarray(alone)[0], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_insertion_can_be_compiled_without_axes_for_slices():
     drawn = jax.tree.map(lambda a: a[0], _drawn())
     background = jnp.full((SIDE, SIDE), -850.0)
@@ -112,6 +118,7 @@ def test_the_insertion_can_be_compiled_without_axes_for_slices():
     np.testing.assert_array_equal(patches[0], found[4:37, 8:41])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise_hu", [0, 20])
 def test_sharpness_is_that_of_a_blurred_body(noise_hu):
     y, x = np.mgrid[: 4 * 128, : 4 * 128] / 4 - 64.0
@@ -125,5 +132,6 @@ def test_sharpness_is_that_of_a_blurred_body(noise_hu):
         assert found == pytest.approx(sharpness, rel=0.15)
 
 
+@pytest.mark.slow
 def test_an_image_without_edges_has_no_sharpness():
     assert np.isnan(float(measure_sharpness_px(jnp.zeros((32, 32)))))

@@ -48,6 +48,7 @@ def _numbers(image, truth, background, drawn):
     return nodule_numbers(image, truth, background, drawn, SPACING, half_px=HALF)
 
 
+@pytest.mark.slow
 def test_the_truth_keeps_everything():
     background, truth, drawn = _scene()
     numbers = _numbers(truth, truth, background, drawn)
@@ -93,6 +94,7 @@ def test_a_nodule_that_grows_is_measured():
     assert np.all(np.asarray(numbers.contrast_kept)[there] > 1)
 
 
+@pytest.mark.slow
 def test_blur_lowers_the_density_of_small_nodules_most():
     background, truth, drawn = _scene()
     numbers = _numbers(gaussian(truth, 2.0), truth, background, drawn)
@@ -104,6 +106,7 @@ def test_blur_lowers_the_density_of_small_nodules_most():
     assert np.nanmax(np.asarray(numbers.contrast_kept)) < 0.95
 
 
+@pytest.mark.slow
 def test_noise_moves_no_mean():
     background, truth, drawn = _scene()
     noise = 60 * jax.random.normal(jax.random.key(1), truth.shape)
@@ -118,6 +121,7 @@ def test_noise_moves_no_mean():
         assert abs(found.mean() - expected) < 3 * found.std() / np.sqrt(there.sum())
 
 
+@pytest.mark.slow
 def test_a_profiles_diameter():
     step = PROFILE_RADII[1]
     falling = np.clip((1 - PROFILE_RADII) / (4 * step) + 0.5, 0, 1)
@@ -127,6 +131,7 @@ def test_a_profiles_diameter():
     assert np.isnan(float(profile_diameter(jnp.zeros(31))))
 
 
+@pytest.mark.slow
 def test_a_summary_has_means_and_intervals_of_each_kind():
     background, truth, drawn = _scene()
     noise = 40 * jax.random.normal(jax.random.key(4), truth.shape)
@@ -156,6 +161,7 @@ def test_a_summary_has_means_and_intervals_of_each_kind():
     json.dumps(summary_to_json(found))
 
 
+@pytest.mark.slow
 def test_the_mean_profile_has_a_diameter_where_single_nodules_have_none():
     discs = tuple(n for n in NODULES["soft"] if n.hu == -20 and n.diameter_mm == 10)
     background, truth, drawn = _scene(discs, 50.0)
@@ -181,6 +187,7 @@ def test_kinds_without_a_nodule_have_no_numbers():
     assert (one.count, one.contrast_kept.mean, one.diameter_error_mm) == (0, None, None)
 
 
+@pytest.mark.slow
 def test_slices_alone_and_compiled_are_those_of_a_batch():
     background, truth, drawn = _scene()
     image = gaussian(truth, 1.0)

@@ -36,6 +36,7 @@ def test_the_kinds_are_ground_glass_part_solid_solid_and_low_contrast():
     assert str(Nodule(diameter_mm=10, hu=15, shape="disc")) == "10 mm, +15 HU"
 
 
+@pytest.mark.slow
 def test_places_lie_in_the_mask_and_patches_do_not_overlap():
     drawn = _draw()
     assert np.asarray(drawn.found).all()
@@ -46,6 +47,7 @@ def test_places_lie_in_the_mask_and_patches_do_not_overlap():
         assert apart[~np.eye(len(centres), dtype=bool)].min() > 2 * HALF
 
 
+@pytest.mark.slow
 def test_places_are_uniform_over_the_mask():
     mask = jnp.asarray(np.stack([_mask()] * 200))
     drawn = draw_nodules(jax.random.key(3), mask, LUNG, count=2, half_px=HALF)
@@ -57,6 +59,7 @@ def test_places_are_uniform_over_the_mask():
         assert abs(first[:, axis].mean() - inside[:, axis].mean()) < reach
 
 
+@pytest.mark.slow
 def test_half_of_the_places_are_empty_and_kinds_are_even():
     drawn = _draw(count=18, slices=2)
     for kind, diameter, hu in zip(
@@ -74,6 +77,7 @@ def test_half_of_the_places_are_empty_and_kinds_are_even():
         assert not diameter[~present].any()
 
 
+@pytest.mark.slow
 def test_a_full_mask_says_which_places_were_not_found():
     mask = np.zeros((2, 40, 40), bool)
     mask[0, 18:22, 18:22] = True
@@ -85,6 +89,7 @@ def test_a_full_mask_says_which_places_were_not_found():
     assert np.asarray(drawn.centre_px).min() >= HALF
 
 
+@pytest.mark.slow
 def test_a_slices_draw_depends_on_its_key_alone_and_can_be_compiled():
     keys = jax.random.split(jax.random.key(5), 3)
     mask = jnp.asarray(np.stack([_mask()] * 3))
@@ -95,6 +100,7 @@ def test_a_slices_draw_depends_on_its_key_alone_and_can_be_compiled():
         np.testing.assert_array_equal(np.asarray(a)[1:2], np.asarray(b))
 
 
+@pytest.mark.slow
 def test_the_place_masks_leave_out_edges_vessels_and_other_tissue():
     y, x = np.mgrid[:192, :192] - 96.0
     truth = np.where(np.hypot(x, y) < 90, 40.0, -1000.0)

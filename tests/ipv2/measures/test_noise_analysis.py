@@ -14,6 +14,7 @@ def white(shape, sd=10.0, seed=0):
     return np.random.default_rng(seed).normal(0, sd, shape).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(3, 16, 16), (2, 5, 12, 15)])
 def test_spectrum_integrates_to_the_variance(shape):
     patches = jnp.asarray(white(shape))
@@ -25,6 +26,7 @@ def test_spectrum_integrates_to_the_variance(shape):
     np.testing.assert_allclose(found, jnp.sqrt(variance), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_spectrum_of_white_noise_is_flat_at_variance_times_pixel():
     patches = jnp.asarray(white((4000, 16, 16)))
     for taper in (False, True):
@@ -36,6 +38,7 @@ def test_spectrum_of_white_noise_is_flat_at_variance_times_pixel():
         np.testing.assert_allclose(spectrum[high], 100 * SPACING**2, rtol=0.08)
 
 
+@pytest.mark.slow
 def test_spectrum_averages_squares_not_transforms():
     wave = np.cos(2 * np.pi * 3 * np.arange(16) / 16).astype(np.float32)
     wave = np.broadcast_to(wave, (16, 16))

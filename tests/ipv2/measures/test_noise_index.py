@@ -62,6 +62,7 @@ def test_coarse_noise_loses_what_a_windows_mean_holds(sigma_px):
     assert 0.85 * np.sqrt(1 - lost) * 30 < found < 1.02 * np.sqrt(1 - lost) * 30
 
 
+@pytest.mark.slow
 def test_the_mode_is_that_of_a_plain_search():
     rng = np.random.default_rng(0)
     values = rng.gamma(4, 2, (3, 400)).astype(np.float32)

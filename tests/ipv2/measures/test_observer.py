@@ -52,6 +52,7 @@ def _closed_form(signal: np.ndarray, power: np.ndarray) -> float:
     return float(np.sqrt(mean @ np.linalg.solve(covariance, mean)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("coloured", [False, True])
 def test_d_prime_is_the_closed_form_in_gaussian_noise(coloured):
     rng = np.random.default_rng(0)
@@ -80,6 +81,7 @@ def _samples(rng, m: int, n: int, d: float, p: int = CHANNELS):
     return present, absent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("d", [0.0, 1.0, 3.0])
 def test_few_places_give_no_bias_and_the_interval_holds(d):
     rng = np.random.default_rng(1)
@@ -116,6 +118,7 @@ def test_d_prime_does_not_depend_on_the_channels_units():
     np.testing.assert_allclose(one[:3], other[:3], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_channels_are_orthonormal():
     axis = np.arange(-90, 91) * 0.25
     grid = np.hypot(axis[:, None], axis[None])
@@ -125,6 +128,7 @@ def test_the_channels_are_orthonormal():
     assert laguerre_gauss(grid, 8.0, 1).shape == (1, *grid.shape)
 
 
+@pytest.mark.slow
 def test_slices_have_spacings_of_their_own_and_outputs_compile():
     patches = np.random.default_rng(3).normal(size=(2, 3, 9, 9)).astype(np.float32)
     patches = jnp.asarray(patches)

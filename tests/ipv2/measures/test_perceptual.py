@@ -34,6 +34,7 @@ def _levels(image: np.ndarray, window: Window) -> np.ndarray:
     return 255 * (clipped - window.low_hu) / window.width_hu
 
 
+@pytest.mark.slow
 def test_numbers_are_those_of_public_packages():
     # GMSD of piq 0.8.0; MS-SSIM of pytorch-msssim 1.0.0; VIF of sewar 0.4.10; on this
     # pair in float64, mapped to [0, 1], VIF to [0, 255].
@@ -54,6 +55,7 @@ def test_numbers_are_those_of_public_packages():
 
 
 # 161 is the least, and odd at every scale.
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(161, 203)])
 def test_numbers_are_those_of_the_authors_code(shape):
     image, truth = _pair(*shape)
@@ -86,6 +88,7 @@ def test_equal_images_have_the_best_numbers():
             assert float(value) == pytest.approx(best[name], abs=1e-5), name
 
 
+@pytest.mark.slow
 def test_vif_sees_contrast_and_lost_information():
     _, truth = _pair(96, 96)
     window = Window(center_hu=0, width_hu=8000)
@@ -95,6 +98,7 @@ def test_vif_sees_contrast_and_lost_information():
     assert float(vif(jnp.zeros_like(truth))) < 1e-3
 
 
+@pytest.mark.slow
 def test_a_batch_has_the_numbers_of_its_slices():
     image, truth = map(jnp.asarray, _pair(192, 192))
     pair = jnp.stack([image, truth]), jnp.stack([truth, truth])
@@ -107,6 +111,7 @@ def test_a_batch_has_the_numbers_of_its_slices():
         assert float(found[0]) == pytest.approx(float(expected), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_small_images_have_no_ms_ssim_or_vif():
     image, truth = map(jnp.asarray, _pair(160, 160))
     found = perceptual_metrics(image, truth)
@@ -123,6 +128,7 @@ def test_small_images_have_no_ms_ssim_or_vif():
             function(small, small, window)
 
 
+@pytest.mark.slow
 def test_vif_of_a_constant_reference_is_not_a_number():
     flat = jnp.full((48, 48), -1000.0)
     noisy = flat + 30 * jax.random.normal(jax.random.key(0), flat.shape)

@@ -37,6 +37,7 @@ def test_the_threshold_is_that_of_students_t():
     assert Z_THRESHOLD == pytest.approx(stats.t(24).isf(CHANCE_RATE), abs=5e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("correlation_px", [0, 1.5])
 def test_pure_noise_shows_no_more_than_chance(correlation_px):
     numbers, z = _audit(_noise(correlation_px))
@@ -61,6 +62,7 @@ def test_pure_noise_shows_no_more_than_chance(correlation_px):
     np.testing.assert_allclose(excess, 0, atol=0.06)
 
 
+@pytest.mark.slow
 def test_removed_edges_are_found_where_they_were():
     blurred = ndimage.gaussian_filter(TRUTH, 1.0)
     left = np.arange(SIZE) < SIZE // 2
@@ -81,6 +83,7 @@ def test_removed_edges_are_found_where_they_were():
     )
 
 
+@pytest.mark.slow
 def test_the_share_is_what_was_removed_and_sharpening_has_the_other_sign():
     noise = _noise(0.7)[:2]
     share = np.array([0.1, -0.1])[:, None, None]
@@ -91,6 +94,7 @@ def test_the_share_is_what_was_removed_and_sharpening_has_the_other_sign():
     assert np.sum(z[1] < -Z_THRESHOLD) > 30 and np.sum(z[1] > Z_THRESHOLD) <= 2
 
 
+@pytest.mark.slow
 def test_a_constant_residual_where_noise_changes_is_no_edge():
     # Twice the noise in soft tissue, and a bias: neither is anatomy that was removed.
     residual = _noise(0.7) * np.where(TRUTH > -300, 2, 1) + 50
@@ -99,6 +103,7 @@ def test_a_constant_residual_where_noise_changes_is_no_edge():
     np.testing.assert_allclose(numbers["slope_share"], 0, atol=0.01)
 
 
+@pytest.mark.slow
 def test_without_edges_or_residual_there_is_no_number():
     noise, flat = jnp.asarray(_noise(0)[:2], jnp.float32), jnp.zeros((2, SIZE, SIZE))
     for images in ((noise, flat, flat), _images(np.zeros((2, SIZE, SIZE)))):

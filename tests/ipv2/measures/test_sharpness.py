@@ -50,6 +50,7 @@ def _measured(image: np.ndarray, truth: np.ndarray, pixel_mm, lung=CHEST):
     return jax.tree.map(np.asarray, found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise_hu", [0, 40])
 def test_straight_edges_have_the_rise_of_their_gaussian(noise_hu):
     angles = np.deg2rad([0, 17, 45, 73, 90, 200])
@@ -74,6 +75,7 @@ def test_straight_edges_have_the_rise_of_their_gaussian(noise_hu):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise_hu", [0, 40])
 def test_vessels_and_pleura_of_a_chest_widen_as_variances_add(noise_hu):
     truth, image = _chest(0.8), _chest(np.hypot(0.8, 1.0))
@@ -103,6 +105,7 @@ def test_a_change_of_contrast_or_level_changes_no_rise():
         assert edges["rise_mm"] == pytest.approx(edges["truth_rise_mm"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_without_enough_edges_there_is_no_number():
     truth = np.stack([_chest(1.0), np.full((256, 256), -850, np.float32)])
     lung = np.stack([CHEST, np.zeros((256, 256), bool)])
@@ -112,6 +115,7 @@ def test_without_enough_edges_there_is_no_number():
         assert np.isfinite(edges["rise_mm"]).tolist() == [True, False]
 
 
+@pytest.mark.slow
 def test_cubic_samples_are_exact_for_parabolas():
     y, x = np.mgrid[:9, :11].astype(np.float32)
 
@@ -127,6 +131,7 @@ def test_cubic_samples_are_exact_for_parabolas():
     np.testing.assert_allclose(found, parabola(row, column), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_profiles_are_those_of_the_edge_and_nan_where_there_are_too_few():
     truth, image = _chest(1.0), _chest(2.0)
     truth, image = (np.stack([a, np.full_like(a, -850)]) for a in (truth, image))

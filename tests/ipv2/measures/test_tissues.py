@@ -38,6 +38,7 @@ def test_bias_and_noise_are_those_of_the_tissue_alone(name):
         assert float(found[other]["bias_hu"]) == 0
 
 
+@pytest.mark.slow
 def test_edges_do_not_count():
     truth, lung, columns = _stripes()
     image = truth.copy()
@@ -55,6 +56,7 @@ def test_foam_outside_the_lungs_is_not_lung():
     assert np.isnan(float(found["lung"]["bias_hu"]))
 
 
+@pytest.mark.slow
 def test_a_focus_at_half_its_height_keeps_half():
     truth = np.zeros((64, 64), np.float32)
     truth[20:26, 20:26] = 1000

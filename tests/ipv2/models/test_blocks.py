@@ -48,6 +48,7 @@ def test_layer_is_that_of_flax_with_the_same_parameters(layer, flax_layer):
     np.testing.assert_allclose(y, expected, **CLOSE)
 
 
+@pytest.mark.slow
 def test_full_padding_is_a_transposed_convolution_with_a_flipped_kernel():
     x = random_image(2, 6, 7, 3)
     transposed = nn.ConvTranspose(4, (5, 5), padding="VALID")

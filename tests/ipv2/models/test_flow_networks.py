@@ -134,6 +134,7 @@ def test_velocity_depends_on_time_and_embedding_scale():
     assert not np.allclose(published, early, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_published_time_scale_leaves_most_of_the_embedding_constant():
     times = jnp.linspace(0, 1, 50)
     spread = {s: jnp.ptp(embed_time(times, 64, s), axis=0) for s in (1.0, 1000.0)}

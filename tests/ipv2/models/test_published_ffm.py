@@ -45,6 +45,7 @@ def test_our_network_has_the_published_names_and_shapes():
     assert sum(map(math.prod, ours.values())) == 39_512_099
 
 
+@pytest.mark.slow
 def test_every_tensor_fills_one_parameter():
     tensors = small_tensors()
     read = flatten_dict(_read(tensors)["params"])

@@ -51,6 +51,7 @@ def test_outside_of_the_window_the_input_stays_to_the_bit():
     np.testing.assert_array_equal(hu[4:], [150.0, -1350.0])
 
 
+@pytest.mark.slow
 def test_a_windowed_flow_takes_one_slice_and_returns_the_mean_of_its_channels():
     flow = Flow(model=Drift((0.1, 0.2, 0.6)), steps=4, unit=LUNG)
     assert flow.slices == 1

@@ -41,6 +41,7 @@ def test_same_seed_is_the_same_patient_and_another_is_another(slices):
     assert np.mean(np.abs(np.asarray(other.hu) - slices[0].hu) > 100) > 0.02
 
 
+@pytest.mark.slow
 def test_tissues_have_their_hu(slices):
     hu, lung, body = slices[0].hu, slices[0].lung, slices[0].body
     assert np.all(np.isfinite(hu)) and hu.min() >= -1024 and hu.max() < 1500

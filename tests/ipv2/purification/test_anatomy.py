@@ -57,6 +57,7 @@ def test_false_and_lost_lung_stay_within_bounds(case, noise):
     assert lost < 2.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.0, 100.0])
 def test_walls_that_the_opening_cuts_still_hold_the_lung(noise):
     """The wall has four pixels, two on the working grid; the opening needs three."""

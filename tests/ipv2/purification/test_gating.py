@@ -47,6 +47,7 @@ def test_one_breath_agrees_with_itself():
     assert _agrees(_normal(hu, 3), _normal(hu, 4)).mean() > 0.93
 
 
+@pytest.mark.slow
 def test_what_moved_does_not_agree():
     agrees = _agrees(_normal(_chest(4.0), 3), _normal(_chest(), 4))
     moved = np.abs(_chest(4.0) - _chest()) > 200

@@ -63,6 +63,7 @@ def test_reference_v1_is_bit_exact_with_opencv(t):
         np.testing.assert_array_equal(found.gt_bar[i], gt_bar)
 
 
+@pytest.mark.slow
 def test_reference_v2_is_bit_exact_with_opencv_and_holds_254():
     lq, gt = _grey_pairs()
     found = purify_v2(RNG, jnp.asarray(lq), jnp.asarray(gt), 1.0, GREY)
@@ -191,6 +192,7 @@ def test_a_slice_does_not_depend_on_its_batch_nor_on_jit():
         np.testing.assert_array_equal(compiled, one)
 
 
+@pytest.mark.slow
 def test_same_shapes_and_equal_params_compile_nothing_new():
     lq, gt = _pair()
     purify_v2(RNG, lq, gt, 1.0, PurifyParams(**OFF))

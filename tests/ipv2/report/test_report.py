@@ -5,6 +5,7 @@ import json
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
+import pytest
 
 from common.report.page import write_page
 from common.report.parts import Estimate, Plot, Table, Text, Viewer
@@ -69,6 +70,7 @@ def checked(report):
     return report
 
 
+@pytest.mark.slow
 def test_the_headline_has_a_row_for_every_image_with_the_numbers_of_the_results():
     found = full()
     table = checked(run_report(found, ABOUT)).headline
@@ -96,6 +98,7 @@ def test_the_headline_has_a_row_for_every_image_with_the_numbers_of_the_results(
     assert "intervals over slices" in table.note and "of one patient" in table.note
 
 
+@pytest.mark.slow
 def test_every_number_of_the_full_tables_is_one_of_the_results():
     found = full()
     report = run_report(found, ABOUT)
@@ -120,6 +123,7 @@ def _leaves(tree):
         yield tree
 
 
+@pytest.mark.slow
 def test_a_report_holds_all_that_was_measured(tmp_path):
     report = checked(run_report(full(), ABOUT))
     write_page(tmp_path / "report.html", report)
@@ -152,6 +156,7 @@ def test_a_report_holds_all_that_was_measured(tmp_path):
     assert far.note == "few" and cell(far, ("tv",), "FID, floor") is None
 
 
+@pytest.mark.slow
 def test_what_was_not_asked_for_is_not_there():
     found = of_psnr(input=INPUT, output=OUTPUT)
     report = checked(run_report(found, ABOUT))
@@ -160,6 +165,7 @@ def test_what_was_not_asked_for_is_not_there():
     assert "d'" not in {one.name for one in report.glossary}
 
 
+@pytest.mark.slow
 def test_notes_texts_and_warnings_are_passed_on():
     about = About(
         title="work",
@@ -213,6 +219,7 @@ def test_numbers_that_are_not_defined_stay_none_everywhere():
         assert set(values) <= {None, "more"}, title
 
 
+@pytest.mark.slow
 def test_one_slice_has_means_without_intervals():
     report = checked(run_report(of_psnr(input=[20.0], output=[25.0]), ABOUT))
     found = cell(report.headline, ("ct", "output"), "PSNR, lung window (dB)")
@@ -230,6 +237,7 @@ def test_without_an_aligned_reference_places_are_not_compared():
     assert [one.title for one in parts(report, Plot)] == ["Bias by region"]
 
 
+@pytest.mark.slow
 def test_numbers_of_a_validation_have_fewer_tables():
     found = of_psnr(input=INPUT, output=OUTPUT)
     block = found["datasets"]["ct"]
@@ -274,6 +282,7 @@ def view(found, slices):
     return View(title="ct", numbers=one, slices=slices, note="why")
 
 
+@pytest.mark.slow
 def test_viewed_slices_come_first_and_have_profiles_across_edges():
     found = full()
     views = [view(found, [_seen(1, "worst"), _seen(0, "best")])]
@@ -286,6 +295,7 @@ def test_viewed_slices_come_first_and_have_profiles_across_edges():
     assert "mm from the edge" in plot.svg and "output" in plot.svg
 
 
+@pytest.mark.slow
 def test_small_and_constant_slices_have_no_profiles():
     found = full()
     flat = np.full((128, 128), -1000.0)
@@ -302,6 +312,7 @@ def test_small_and_constant_slices_have_no_profiles():
         assert not [one for one in parts(report, Plot) if "Profiles" in one.title]
 
 
+@pytest.mark.slow
 def test_runs_share_input_and_filters_and_have_an_output_each():
     runs = {
         "IPv1": full(),
@@ -322,6 +333,7 @@ def test_runs_share_input_and_filters_and_have_an_output_each():
     assert len(report.sections) == 1
 
 
+@pytest.mark.slow
 def test_many_runs_are_drawn_as_far_as_lines_can_be_told_apart():
     one = of_psnr(input=INPUT, tv=TV, output=OUTPUT)
     runs = {f"run{i}": copy.deepcopy(one) for i in range(20)}

@@ -115,6 +115,7 @@ def test_values_are_the_network_s_and_geometry_is_kept(denoised, name):
     )
 
 
+@pytest.mark.slow
 def test_names_formats_and_records(denoised):
     folder, _ = denoised
     out = folder / "out"
@@ -252,6 +253,7 @@ def test_another_network_is_not_mixed_in(denoised, tmp_path):
         denoise(config, tmp_path)
 
 
+@pytest.mark.slow
 def test_an_interrupted_series_leaves_no_trace_and_is_made_again(
     denoised, tmp_path, monkeypatch
 ):
@@ -327,6 +329,7 @@ def test_neighbours_of_uneven_slices_are_refused(denoised, tmp_path, caplog):
     )
 
 
+@pytest.mark.slow
 def test_tiles_show_no_seams(denoised, tmp_path):
     folder, apply = denoised
     hu = chest(2)
@@ -337,6 +340,7 @@ def test_tiles_show_no_seams(denoised, tmp_path):
     np.testing.assert_allclose(found, expected(apply, hu), rtol=0, atol=ROUNDING)
 
 
+@pytest.mark.slow
 def test_a_single_dicom_file(denoised, tmp_path):
     folder, apply = denoised
     hu = chest(1)

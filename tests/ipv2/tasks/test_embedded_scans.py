@@ -25,6 +25,7 @@ def test_another_phantom_is_another_folder(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_what_is_there_is_taken(tmp_path, monkeypatch):
     path = write_embedded("phantom", _data(), tmp_path)
     monkeypatch.setattr(embedded_scans, "_write_phantom", None)

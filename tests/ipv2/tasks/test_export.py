@@ -64,6 +64,7 @@ def test_the_manifest_holds_all_that_decides_the_result(exported):
     assert len(manifest["weights"]["sha256"]) == 64
 
 
+@pytest.mark.slow
 def test_an_export_is_loaded_with_its_unit(exported, caplog):
     with caplog.at_level(logging.INFO, logger="absl"):
         trained = load_trained(exported / "export")
@@ -76,6 +77,7 @@ def test_an_export_is_loaded_with_its_unit(exported, caplog):
     assert trained.sampled(Sampling(steps=3)).denoiser.unit == trained.spec.unit
 
 
+@pytest.mark.slow
 def test_the_variables_are_those_of_the_file(exported):
     params = load_trained(exported / "export").variables["params"]
     tensor = small_tensors()["mid.block_2.conv2.proj.weight"]
@@ -91,6 +93,7 @@ def test_the_same_command_again_writes_nothing(exported, weights):
     assert path.stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_another_export_is_not_replaced(exported, weights):
     with pytest.raises(UserError, match=r"holds another run or export: .*export.*Give"):
         export_weights(recipe(weights, **{"model.window": (40.0, 400.0)}), exported)
@@ -137,6 +140,7 @@ def test_wrong_keys_are_refused(weights, tmp_path, changes, said):
         export_weights(recipe(weights, **changes), tmp_path)
 
 
+@pytest.mark.slow
 def test_weights_of_another_size_are_refused_with_shapes(weights, tmp_path):
     config = recipe(weights, **{"model.width": 32})
     with pytest.raises(UserError, match=r"conv_in.weight \(16, 3, 3, 3\), here \(32, "):
@@ -148,6 +152,7 @@ class _Malicious:
         return exec, ("raise SystemExit('executed')",)
 
 
+@pytest.mark.slow
 def test_a_malicious_pickle_is_refused_and_not_executed(tmp_path):
     path = tmp_path / "ffm.pth"
     path.write_bytes(pickle.dumps({"state_dict": _Malicious()}, protocol=2))

@@ -30,6 +30,7 @@ def test_panels_share_the_window(tmp_path):
     assert max(levels, key=levels.__getitem__) in (127, 128)
 
 
+@pytest.mark.slow
 def test_rows_grow_with_inset_and_reference(tmp_path):
     heights = []
     for options in (

@@ -107,6 +107,7 @@ def spoiled(kind, volume):
             return changed(volume, hu=bad, integer=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "said"),
     [

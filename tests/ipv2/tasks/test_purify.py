@@ -258,6 +258,7 @@ def test_other_settings_make_other_results(quick, tmp_path, changes, said):
     assert _tree(tmp_path / "out") == before
 
 
+@pytest.mark.slow
 def test_another_root_and_other_sources_make_other_results(quick, tmp_path, capsys):
     _write(tmp_path / "in", "p1.mha")
     _write(tmp_path / "other", "p1.mha", seed=1)
@@ -274,6 +275,7 @@ def test_another_root_and_other_sources_make_other_results(quick, tmp_path, caps
         quick("moved")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", ["lq_bar", "gt_bar", "lung_mask", "records"])
 def test_the_results_of_a_pair_appear_together(
     quick, tmp_path, monkeypatch, caplog, side
@@ -321,6 +323,7 @@ def test_one_bad_pair_never_stops_the_rest(quick, tmp_path, capsys, caplog):
         quick(strict=True)
 
 
+@pytest.mark.slow
 def test_physical_noise_needs_the_size_of_a_pixel(quick, tmp_path, caplog):
     _grey_pairs(tmp_path / "in", "p1_1.png")
     _write(tmp_path / "in", "p2.mha")

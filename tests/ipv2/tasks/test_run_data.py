@@ -122,6 +122,7 @@ def test_each_difference_is_named(change, said):
     assert line.startswith("folders: ") and said in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [

@@ -361,6 +361,7 @@ def quick(tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_another_window_or_pixel_size_is_another_result(quick, tmp_path):
     PIL.Image.new("L", (SIZE, SIZE), 99).save(tmp_path / "a.png")
     stated = {"data.window": (-600.0, 1500.0), "data.pixel_mm": 0.8}
@@ -385,6 +386,7 @@ def test_the_corrected_command_goes_on(quick, tmp_path, caplog, capsys):
     assert "1 volumes simulated at dose 1, 1 there before, 0 skipped" in printed
 
 
+@pytest.mark.slow
 def test_another_series_of_the_folder_is_another_result(quick, tmp_path):
     for series, start in (("1.2.3", 0), ("1.2.4", 1)):
         write_series(tmp_path / "tmp", chest(2, start), SeriesInstanceUID=series)
@@ -417,6 +419,7 @@ def _with_other_values_beside(folder):
     (folder / "d.raw").write_bytes(content[2:] + content[:2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change", [_replaced, _newer, _with_a_slice_less, _with_other_values_beside]
 )

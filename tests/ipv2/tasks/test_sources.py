@@ -25,6 +25,7 @@ def root(tmp_path):
     return tmp_path / "root"
 
 
+@pytest.mark.slow
 def test_a_patient_of_another_size_is_left_out_of_training_alone(
     root, tmp_path, caplog
 ):

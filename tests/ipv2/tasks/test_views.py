@@ -38,6 +38,7 @@ def aligned():
     return views_of([shown()], config(batch_size=2))
 
 
+@pytest.mark.slow
 def test_worst_median_and_best_have_the_images_of_their_own_slice(aligned):
     (view,) = aligned.views
     assert aligned.left_out == "" and view.title == "ct"

@@ -49,6 +49,7 @@ def test_loss_passes_path_and_time_to_the_network():
     assert float(loss) < 1e-10  # float32 rounding of values of order 1, squared
 
 
+@pytest.mark.slow
 def test_times_are_uniform_and_follow_from_their_own_keys():
     rngs = jax.random.split(jax.random.key(0), 4096)
     times = draw_times(rngs)

@@ -44,6 +44,7 @@ def test_the_target_is_gt_and_only_weighted_pairs_weigh(kind):
     assert (pair.weight is not None) == (kind == "weighted")
 
 
+@pytest.mark.slow
 def test_pairs_as_they_are_have_lq():
     lq, gt = _breaths()
     for kind in ("none", "weighted"):
@@ -51,6 +52,7 @@ def test_pairs_as_they_are_have_lq():
         np.testing.assert_array_equal(pair.x, lq)
 
 
+@pytest.mark.slow
 def test_purified_pairs_are_those_of_purify():
     lq, gt = _breaths()
     params = _params("purified")

@@ -1,0 +1,1 @@
+"""Files of a quantized network that other software runs: ONNX, packed, StableHLO."""
