@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
+from safetensors.numpy import load_file
 
 import acq
 from acq.classifier import Record
@@ -18,6 +19,7 @@ from acq.export import load_quantized
 from acq.layers.float import FloatLayers
 from acq.models import create_network
 from acq.quantization import in_memory
+from acq.quantization.bit_budget import packed_bytes
 from acq.quantization.settings import QuantizationSettings, QuantizerSettings
 from acq.tasks.quantize import quantize_run
 from acq.tasks.settings import task_settings
@@ -247,16 +249,21 @@ def test_bits_for_a_budget_are_those_of_the_export(network, tmp_path):
     again = load_quantized(tmp_path / "small")
     assert again.manifest["quantizer"]["budget_mb"] == 0.0035
     np.testing.assert_array_equal(again(images()), found(images()))
-    count = 0
     for name, layer in again.variables["integers"].items():
         if name in bits:
-            count += (
-                -(-layer["kernel"].size * bits[name] // 8) + 7 * layer["scale"].size
-            )
             steps = np.asarray(layer["kernel"]).astype(int)
-            assert (
-                np.ptp(steps, axis=tuple(range(steps.ndim - 1))).max() < 2 ** bits[name]
-            )
+            spread = np.ptp(steps, axis=tuple(range(steps.ndim - 1)))
+            assert spread.max() < 2 ** bits[name]
+    # The packed file has the bytes that the budget counts.
+    found.save_packed(tmp_path / "small.safetensors")
+    packed = load_file(tmp_path / "small.safetensors")
+    count = sum(
+        array.nbytes
+        for path, array in packed.items()
+        if path.split("/")[0] in ("packed", "integers") and path.split("/")[1] in bits
+    )
+    shapes = {name: again.variables["integers"][name]["kernel"].shape for name in bits}
+    assert count == sum(packed_bytes(shapes[name], n) for name, n in bits.items())
     assert 0.0030 < count / 1e6 <= 0.0035
 
 
