@@ -192,6 +192,13 @@ def any_process(flag: bool) -> bool:
     return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
 
 
+def of_first_process(values: np.ndarray) -> np.ndarray:
+    """Returns the first process's values; all processes must call it."""
+    if is_single_process():
+        return values
+    return np.asarray(multihost_utils.broadcast_one_to_all(values))
+
+
 def wait_for_all(name: str) -> None:
     """Waits until all processes have called this with the same `name`."""
     if not is_single_process():

@@ -7,13 +7,13 @@ from pathlib import Path
 from common.devices import is_first_process
 from common.folder_lock import hold_folder
 
-RECORDS = ("config.json", "data.json", "teacher.json")
+RECORDS = ("config.json", "data.json", "teacher.json", "bits.json")
 """Files that say how a run began. The run computed none of them."""
 
 # Where the runs of all tasks write what they compute.
 _RESULTS = (
     *("results.json", "report.html", "comparison.txt", "baselines.json"),
-    *("metrics.jsonl", "data.json", "teacher.json"),
+    *("metrics.jsonl", "data.json", "teacher.json", "bits.json"),
 )
 _RESULT_FOLDERS = ("checkpoints", "export", "generator", "tensorboard")
 

@@ -189,6 +189,10 @@ DEFAULTS = {
         # are bits of the weights, for activations (act1) bits of the output. If several
         # match, the last counts. The error for an unknown name lists all names.
         "layers": "",
+        # MB (10^6 bytes) that all packed weights with their scales may have. The bits
+        # of each layer's weights are chosen for it, from 2 to 8, without data; layers
+        # that have bits of their own keep them, and weight_bits is not used. 0: off.
+        "budget_mb": 0.0,
         "symmetric_weights": False,
         "gradient": "learned",  # of activations: identity, clipped, learned
         "range_source": "bn_statistics",  # bn_statistics, observed

@@ -97,7 +97,7 @@ def _depthwise(
 
 def add_bias(y: Float[Array, "*n c"], bias: Float[Array, "c"] | None) -> jax.Array:
     """Returns `y` plus a bias per channel, or `y` if the bias is None."""
-    return y if bias is None else y + _per_channel(bias, y)
+    return y if bias is None else y + per_channel(bias, y)
 
 
 def activate(x: Float[Array, "*n c"], kind: ActivationKind) -> jax.Array:
@@ -129,7 +129,7 @@ def batch_statistics(
         return mean if axis_name is None else lax.pmean(mean, axis_name)
 
     mean = mean_of(x)
-    return mean, mean_of(jnp.square(x - _per_channel(mean, x)))
+    return mean, mean_of(jnp.square(x - per_channel(mean, x)))
 
 
 def normalise(
@@ -142,8 +142,9 @@ def normalise(
 ) -> jax.Array:
     """Returns (x - mean) / sqrt(var + epsilon) * scale + bias."""
     factor = scale * lax.rsqrt(var + epsilon)
-    return (x - _per_channel(mean, x)) * _per_channel(factor, x) + _per_channel(bias, x)
+    return (x - per_channel(mean, x)) * per_channel(factor, x) + per_channel(bias, x)
 
 
-def _per_channel(values: jax.Array, x: jax.Array) -> jax.Array:
+def per_channel(values: jax.Array, x: jax.Array) -> jax.Array:
+    """Returns values of the channels, (c,), with the rank of `x`."""
     return values.reshape((1,) * (x.ndim - 1) + (-1,))

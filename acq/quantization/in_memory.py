@@ -1,6 +1,7 @@
 """Quantizes a network in memory, without config and files."""
 
 import contextlib
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args
@@ -13,6 +14,11 @@ from acq.export import QuantizedNetwork, quantize_student
 from acq.kernels.fake_quant import Gradient
 from acq.kernels.grid import MAX_BITS, MIN_BITS
 from acq.layers.observed import RangeMethod
+from acq.quantization.bit_budget import (
+    choose_bits_within,
+    refuse_small_budget,
+    with_weight_bits,
+)
 from acq.quantization.parts import create_generator_loss
 from acq.quantization.phases import (
     Phase,
@@ -64,6 +70,7 @@ def quantize(
     other_bits: int = 0,
     first_last_bits: int = 0,
     layer_bits: Mapping[str, int] | None = None,
+    budget_mb: float = 0.0,
     symmetric_weights: bool = False,
     gradient: Gradient = "learned",
     range_source: RangeSource = "bn_statistics",
@@ -102,6 +109,9 @@ def quantize(
       first_last_bits: bits of the first and the last layer; 0 for those of the others.
       layer_bits: {name or pattern: bits} of single layers; of several that match, the
         last counts.
+      budget_mb: MB (10^6 bytes) that all packed weights with their scales may have. The
+        bits of each layer's weights are chosen for it, from 2 to 8; layers that have
+        bits of their own keep them, and `weight_bits` is not used. 0 is no budget.
       symmetric_weights: whether the weights' grids are symmetric around 0.
       gradient: gradient of the activations' rounding: 'learned' trains their ranges
         too, 'clipped' is 0 outside the range, 'identity' is 1 everywhere.
@@ -133,6 +143,7 @@ def quantize(
             other_bits=other_bits,
             first_last_bits=first_last_bits,
             layers=tuple((layer_bits or {}).items()),
+            budget_mb=budget_mb,
             symmetric_weights=symmetric_weights,
             gradient=gradient,
             range_source=range_source,
@@ -193,6 +204,10 @@ def quantize_classifier(
     shared_batch_size(settings)
     check_features(teacher, create_generator_loss(settings, alone=False))
     quant_layers(settings.quantizer, teacher)  # refuses layers it does not have
+    if settings.quantizer.budget_mb:
+        refuse_small_budget(settings.quantizer, teacher)
+        chosen = choose_bits_within(settings, teacher)
+        settings = with_weight_bits(settings, chosen.bits)
     on_devices = replicate(teacher.variables)
     alone = generator_phase(settings, teacher, on_devices)
     params = _last_state(alone, progress=progress).generator.params
@@ -261,6 +276,9 @@ def _problems(settings: QuantizationSettings) -> list[str]:
     decay = quantizer.decay
     if type(decay) not in (int, float) or not 0 <= decay <= 1:
         found.append(f"decay: got {decay!r}, accepted: a number from 0 to 1")
+    budget = quantizer.budget_mb
+    if type(budget) not in (int, float) or not 0 <= budget < math.inf:
+        found.append(f"budget_mb: got {budget!r}, accepted: a number, at least 0")
     return found or settings.problems()
 
 

@@ -32,6 +32,9 @@ class QuantizerSettings:
         the quantized activation just before each; 0: as all others.
       layers: (name or pattern, bits) of single layers; of several that match, the last
         counts.
+      budget_mb: MB (10^6 bytes) that the packed weights may have; the bits of all
+        weights without bits of their own are chosen for it, and `weight_bits` is not
+        used; 0: no budget.
       symmetric_weights: whether the weights' grids are symmetric around 0.
       gradient: gradient of the activations' rounding.
       range_source: source of the activations' ranges: BatchNorm parameters or samples.
@@ -45,6 +48,7 @@ class QuantizerSettings:
     other_bits: int = 0
     first_last_bits: int = 0
     layers: LayerBits = ()
+    budget_mb: float | int = 0.0
     symmetric_weights: bool = False
     gradient: Gradient = "learned"
     range_source: RangeSource = "bn_statistics"

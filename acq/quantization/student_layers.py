@@ -50,6 +50,18 @@ def _layer_bits(settings: QuantizerSettings, teacher: Classifier) -> LayerBits:
     )
 
 
+def fixed_weight_bits(
+    settings: QuantizerSettings, teacher: Classifier
+) -> dict[str, int | None]:
+    """Returns {layer: bits of its weights}, None where the settings name no such layer.
+
+    It has all convolutions and dense layers, in the order of their calls.
+    """
+    own = dict(_layer_bits(settings, teacher))
+    layers = _called_layers(teacher)
+    return {x.name: own.get(x.name) for x in layers if x.kind in ("conv", "dense")}
+
+
 def bits_by_layer(
     settings: QuantizerSettings, teacher: Classifier
 ) -> dict[str, dict[str, int]]:

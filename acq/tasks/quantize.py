@@ -10,6 +10,7 @@ them before it trains anything. So a wrong teacher, or an image that cannot be u
 costs no step.
 """
 
+import dataclasses
 import time
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,14 @@ from acq.datasets.opening import open_eval_data
 from acq.deploy.integer_ready import IntegerReady
 from acq.deploy.network_graph import float_graph
 from acq.export import QuantizedNetwork, quantize_student
+from acq.quantization.bit_budget import refuse_small_budget
 from acq.quantization.parts import create_generator_loss
 from acq.quantization.phases import generator_phase, shared_batch_size, student_phase
 from acq.quantization.sample_watch import look_at_samples, watch_samples
 from acq.quantization.states import generator_state, student_variables
 from acq.quantization.student_layers import quant_layers
 from acq.tasks.check import check
+from acq.tasks.chosen_bits import hold_bits
 from acq.tasks.deployment import ready_network
 from acq.tasks.results import collect_results, student_logits, write_outputs
 from acq.tasks.settings import FREE_TO_CHANGE, TaskSettings, task_settings
@@ -82,10 +85,13 @@ def _quantize(run: Run, settings: TaskSettings) -> dict[str, Any]:
     teacher, data, evaluation = open_inputs(settings, workdir)
     generator_params = _given_generator(settings, teacher)
     quant_layers(quantization.quantizer, teacher)  # refuses layers it does not have
+    refuse_small_budget(quantization.quantizer, teacher)
     _say_if_not_exportable(teacher)
     # All inputs are open: from here on the folder is this run's.
     run.begin()
     hold_teacher(teacher.record, workdir)
+    quantization = hold_bits(quantization, teacher, workdir)
+    settings = dataclasses.replace(settings, quantization=quantization)
 
     teacher_variables = replicate(teacher.variables)
     if generator_params is None:

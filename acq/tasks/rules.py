@@ -35,6 +35,7 @@ RULES: Mapping[str, c.Rule] = {
     "quantizer.other_bits": _BITS_OR_NONE,
     "quantizer.layers": c.Rule(lambda v: _is_layer_bits(v), BITS_WORDS),
     "quantizer.first_last_bits": _BITS_OR_NONE,
+    "quantizer.budget_mb": c.number(at_least=0),
     "quantizer.symmetric_weights": c.boolean(),
     "quantizer.gradient": c.one_of(*get_args(Gradient)),
     "quantizer.range_source": c.one_of(*RANGE_SOURCES),

@@ -14,8 +14,16 @@ def main(coordinator, processes, process, folder):
     config = make_config(Path(folder))
     # Its steps are the same beside the student and alone: no need to compile both.
     config.generator.learns, config.generator.warmup = True, ""
+    config.quantizer.budget_mb = 0.0035  # the first process chooses for all
     results = quantize_run(config, Path(folder, "run"))
-    kept = ("quantized", "baselines", "samples", "agreement_on_samples", "n")
+    kept = (
+        "quantized",
+        "baselines",
+        "samples",
+        "agreement_on_samples",
+        "n",
+        "layer_bits",
+    )
     print(json.dumps({name: results[name] for name in kept}))
 
 

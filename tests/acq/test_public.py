@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
+from safetensors.numpy import load_file
 
 import acq
 from acq.classifier import Record
@@ -18,6 +19,7 @@ from acq.export import load_quantized
 from acq.layers.float import FloatLayers
 from acq.models import create_network
 from acq.quantization import in_memory
+from acq.quantization.bit_budget import packed_bytes
 from acq.quantization.settings import QuantizationSettings, QuantizerSettings
 from acq.tasks.quantize import quantize_run
 from acq.tasks.settings import task_settings
@@ -178,6 +180,10 @@ def test_images_that_are_none_are_refused(small, given, said):
         ({"student": acq.StudentSettings(kl_weight=0, hint_weight=0)}, "all 0"),
         ({"observe_steps": 0}, "observe_steps: got 0, accepted: a whole number, 1 to"),
         ({"decay": 1.1}, "decay: got 1.1, accepted: a number from 0 to 1"),
+        ({"budget_mb": -1.0}, "budget_mb: got -1.0, accepted: a number, at least 0"),
+        ({"budget_mb": float("nan")}, "budget_mb: got nan"),
+        ({"budget_mb": True}, "budget_mb: got True"),
+        ({"budget_mb": 1e-3}, r"^budget_mb: got 0.001, .* at least 0.00\d+ MB"),
     ],
 )
 def test_arguments_that_are_none_are_refused(network, changes, said):
@@ -230,6 +236,35 @@ def test_messages_name_arguments_and_no_config_keys(network, changes, said):
     with pytest.raises(UserError, match=said) as refused:
         acq.quantize(network, trained(network), **arguments)
     assert not re.search(r"config\.|train\.|quantizer\.", str(refused.value))
+
+
+@pytest.mark.slow
+def test_bits_for_a_budget_are_those_of_the_export(network, tmp_path):
+    """All but the head, which keeps its own, have the bits that were chosen."""
+    options = {"mean": MEAN, "std": STD, **FEW, "layer_bits": {"head": 8}}
+    found = acq.quantize(network, trained(network), budget_mb=0.0035, **options)
+    bits = found.manifest["layer_bits"]["weights"]
+    assert set(bits) == {"conv0", "conv1", "conv2", "head"} and bits["head"] == 8
+    found.save(tmp_path / "small")
+    again = load_quantized(tmp_path / "small")
+    assert again.manifest["quantizer"]["budget_mb"] == 0.0035
+    np.testing.assert_array_equal(again(images()), found(images()))
+    for name, layer in again.variables["integers"].items():
+        if name in bits:
+            steps = np.asarray(layer["kernel"]).astype(int)
+            spread = np.ptp(steps, axis=tuple(range(steps.ndim - 1)))
+            assert spread.max() < 2 ** bits[name]
+    # The packed file has the bytes that the budget counts.
+    found.save_packed(tmp_path / "small.safetensors")
+    packed = load_file(tmp_path / "small.safetensors")
+    count = sum(
+        array.nbytes
+        for path, array in packed.items()
+        if path.split("/")[0] in ("packed", "integers") and path.split("/")[1] in bits
+    )
+    shapes = {name: again.variables["integers"][name]["kernel"].shape for name in bits}
+    assert count == sum(packed_bytes(shapes[name], n) for name, n in bits.items())
+    assert 0.0030 < count / 1e6 <= 0.0035
 
 
 def _given(network, variables, **changes):

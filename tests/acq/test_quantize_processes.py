@@ -35,6 +35,7 @@ def test_two_processes_make_what_one_makes(tmp_path):
         # Sums in another order, through three steps of two networks.
         assert two["samples"][name] == pytest.approx(value, rel=2e-3, abs=2e-3), name
     assert two["n"] == one["n"]
+    assert two["layer_bits"] == one["layer_bits"]
     ours, theirs = (
         load_quantized(tmp_path / str(processes) / "run" / "export").variables
         for processes in (1, 2)

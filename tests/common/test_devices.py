@@ -74,5 +74,10 @@ def test_pmap_eval_keeps_order():
     np.testing.assert_array_equal(np.reshape(out, -1), 2 * x)
 
 
+def test_values_of_the_first_process_are_the_own_in_one_process():
+    values = np.arange(3)
+    assert devices.of_first_process(values) is values
+
+
 def test_any_process_is_the_flag_in_one_process():
     assert devices.any_process(True) and not devices.any_process(False)

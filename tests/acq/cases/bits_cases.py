@@ -127,6 +127,13 @@ _REFUSED = {
         _given("quantizer.first_last_bits=9"),
         ("config.quantizer.first_last_bits: got 9", "at most 8"),
     ),
+    **{
+        f"budget_{name}": (
+            _given(f"quantizer.budget_mb={value}"),
+            (f"config.quantizer.budget_mb: got {value}", "a number at least 0"),
+        )
+        for name, value in (("nan", "nan"), ("below_0", "-0.5"), ("infinite", "inf"))
+    },
 }
 
 BITS_CASES = (

@@ -11,7 +11,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from acq.export import load_quantized
-from acq.quantization import phases
+from acq.quantization import bit_budget, phases
 from acq.quantization.states import quantize_state
 from acq.quantization.student_layers import quant_layers
 from acq.samples.draws import Draws
@@ -161,6 +161,25 @@ def test_a_run_stopped_in_either_phase_ends_in_the_same_export(
         load_manifest(w / "export")["sha256"] for w in (workdir, tmp_path / "cut")
     ]
     assert hashes[0] == hashes[1]
+
+
+@pytest.mark.slow
+def test_a_stopped_run_with_a_budget_goes_on_with_its_bits(tmp_path, monkeypatch):
+    config = make_config(tmp_path)
+    config.quantizer.budget_mb = 0.0035
+    whole = quantize_run(config, tmp_path / "whole")
+    monkeypatch.setattr(phases, "Draws", _stopping(2, []))
+    with pytest.raises(Interrupted):
+        quantize_run(config, tmp_path / "cut")
+    monkeypatch.delattr(bit_budget, "measure_sensitivity")  # is not measured again
+    cut = quantize_run(config, tmp_path / "cut")
+    assert cut["layer_bits"] == whole["layer_bits"]
+    assert (
+        len(
+            {load_manifest(tmp_path / w / "export")["sha256"] for w in ("whole", "cut")}
+        )
+        == 1
+    )
 
 
 def _one_loop(folder):

@@ -54,6 +54,7 @@ def test_every_rule_refuses_with_its_key(key):
         ("quantizer.other_bits", (0, 2, 8), (1, 9)),
         ("quantizer.first_last_bits", (0, 2, 8), (1, 9)),
         ("quantizer.layers", ("", "{}", "{'a*': 2, 'b': 8}"), ("{'a': 1}", "a=8", 8)),
+        ("quantizer.budget_mb", (0, 0.05, 3), (-0.1, float("nan"), float("inf"))),
         ("quantizer.decay", (0, 0.5, 1), (1.01,)),
         ("quantizer.observe", ("1 steps", "2.5 epochs"), ("", "0 steps", "4 days")),
         ("generator.width", (2,), (1,)),
