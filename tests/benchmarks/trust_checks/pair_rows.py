@@ -26,6 +26,7 @@ TRAIN_KEYS: dict[str, Any] = {
     "train.duration": "2 steps",
     "train.patch": 16,
     "evaluate.slices": 1,
+    "evaluate.filters": (),  # files are checked here, not numbers
     "data.split": (0.5, 0.25, 0.25),
 }
 
