@@ -35,6 +35,15 @@ def check_features(names: Sequence[str] | None) -> None:
         extract_features(find_extractor(name), [black], WINDOWS[WINDOW])
 
 
+def with_reference(batch: Slices, make_images: MakeImages) -> dict[str, Any]:
+    """Returns the images of a batch, the reference and the input first."""
+    return {
+        REFERENCE: batch["reference"],
+        INPUT: middle_slice(batch),
+        **make_images(batch),
+    }
+
+
 def measure_distances(
     names: Sequence[str],
     batches: Iterator[tuple[Slices, int]],
@@ -56,11 +65,7 @@ def measure_distances(
     extractors = {name: find_extractor(name) for name in names}
     parts: dict[str, dict[str, list[np.ndarray]]] = {name: {} for name in names}
     for batch, count in batches:
-        images = {
-            REFERENCE: batch["reference"],
-            INPUT: middle_slice(batch),
-            **make_images(batch),
-        }
+        images = with_reference(batch, make_images)
         for name, extractor in extractors.items():
             for image, values in images.items():
                 hu = np.asarray(values, np.float32)[:count]

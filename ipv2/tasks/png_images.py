@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ipv2.measures.evaluation import INPUT, MakeImages, Slices, middle_slice
+from ipv2.measures.evaluation import MakeImages, Slices
 from ipv2.measures.metrics import WINDOWS
 from ipv2.measures.png_folders import write_png_folders
-from ipv2.tasks.distances import REFERENCE, WINDOW
+from ipv2.tasks.distances import WINDOW, with_reference
 
 
 def write_images(
@@ -30,11 +30,7 @@ def write_images(
     """
     done = 0
     for batch, count in batches:
-        images = {
-            REFERENCE: batch["reference"],
-            INPUT: middle_slice(batch),
-            **make_images(batch),
-        }
+        images = with_reference(batch, make_images)
         names = [
             _file_name(number, identities[number])
             for number in range(done, done + count)
