@@ -262,14 +262,8 @@ def _end(end: Side, side: Side) -> Side:
 def _pad(writer: Writer, step: Step) -> Tensor:
     filling = writer.value(step.inputs[1])
     config = step.params["padding_config"]
-    if (
-        not isinstance(filling, np.ndarray)
-        or any(
-            isinstance(number, Varying) or number < 0
-            for ends in config
-            for number in ends
-        )
-        or any(inside for _, _, inside in config)
+    if not isinstance(filling, np.ndarray) or any(
+        _least(low) < 0 or _least(high) < 0 or inside for low, high, inside in config
     ):
         raise refusal(step, "it cuts, spreads, or pads with values that are computed")
     x = writer.tensor(step.inputs[0], step)
@@ -280,16 +274,17 @@ def _pad(writer: Writer, step: Step) -> Tensor:
     if not any(low or high for low, high, _ in config):
         return x
     inputs = [
-        writer.graph.constant(
-            np.array(
-                [config[axis][end] for end in (0, 1) for axis in x.order], np.int64
-            ),
-            "pads",
+        writer.vector(
+            [config[axis][end] for end in (0, 1) for axis in x.order], "pads"
         ),
         writer.graph.constant(value, "padding"),
     ]
     name = writer.graph.node("Pad", [x.name, *inputs], f"{x.name}/padded")
     return x._replace(name=name, shape=step.shape)
+
+
+def _least(number: Side) -> int:
+    return min(number) if isinstance(number, Varying) else number
 
 
 def _window(writer: Writer, step: Step, x: Tensor, kind: str, **attributes) -> Tensor:

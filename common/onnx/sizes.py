@@ -109,7 +109,10 @@ def merged(found: Sequence[Any]) -> Any:
     if all(other is first for other in found):
         return first
     if all(isinstance(value, np.ndarray) for value in found):
-        same = all(np.array_equal(first, value) for value in found)
+        # Nothing of any shape is nothing: borders of no pixels.
+        same = all(np.array_equal(first, value) for value in found) or not any(
+            value.size for value in found
+        )
         return first if same else Differing(tuple(found))
     if all(type(value) is tuple and len(value) == len(first) for value in found):
         return tuple(merged(parts) for parts in zip(*found, strict=True))
