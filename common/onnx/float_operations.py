@@ -101,6 +101,16 @@ def _difference(writer: Writer, step: Step) -> object:
     return PLAIN["add"](writer, step._replace(kind="add", inputs=added))
 
 
+def _maximum(writer: Writer, step: Step) -> object:
+    """Returns a maximum; a rectifier, which runtimes join with a convolution, of 0."""
+    first, second = step.inputs
+    if isinstance(first, np.ndarray):
+        first, second = second, first
+    if isinstance(second, np.ndarray) and not second.any() and second.size == 1:
+        return _applied(writer, step._replace(inputs=(first,)), "Relu")
+    return PLAIN["max"](writer, step)
+
+
 def _comparison(writer: Writer, step: Step) -> Tensor:
     return elementwise(writer, step, _COMPARISONS[step.kind])
 
@@ -161,9 +171,11 @@ def _transposed(
     if params["feature_group_count"] != 1 or set(params["window_strides"]) != {1}:
         raise refusal(step, "a transposed convolution has groups or strides")
     spread = np.array(params["rhs_dilation"]) * (np.array(kernel.shape[2:]) - 1)
-    return "ConvTranspose", kernel.swapaxes(0, 1)[:, :, ::-1, ::-1], spread[
-        :, None
-    ] - padding
+    return (
+        "ConvTranspose",
+        kernel.swapaxes(0, 1)[:, :, ::-1, ::-1],
+        spread[:, None] - padding,
+    )
 
 
 def _product(writer: Writer, step: Step) -> object:
@@ -206,6 +218,7 @@ FLOAT: Mapping[str, Callable[[Writer, Step], object]] = MappingProxyType(
         "dot_general": _product,
         "erfc": _erf_complement,
         "integer_pow": _power,
+        "max": _maximum,
         "rsqrt": _inverse_root,
         "select_n": _selected,
         "split": _split,

@@ -31,7 +31,9 @@ def reshaped(writer: Writer, x: Tensor, shape: tuple[Side, ...]) -> Tensor | Non
     groups = _groups(x.shape, shape)
     if groups is None or groups[0] != _Group((0,), (0,)):
         return None
-    groups.sort(key=lambda group: min(map(x.place, group.before), default=len(x.order)))
+    last = len(x.order)
+    # A group of axes that are no neighbours goes where its first one is.
+    groups.sort(key=lambda group: x.place(group.before[0]) if group.before else last)
     x = writer.ordered(x, tuple(axis for group in groups for axis in group.before))
     order = tuple(axis for group in groups for axis in group.after)
     stored = [shape[axis] for axis in order]

@@ -15,9 +15,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from absl import logging
 
 from common.errors import UserError
+from common.onnx.block_maximum import with_pools
 from common.onnx.float_operations import add_float
 from common.onnx.graph import Graph
 from common.onnx.sizes import DependsOnSizeError, Sizes, merged
@@ -64,7 +66,9 @@ def denoiser_graph(trained: Trained) -> DenoiserGraph:
       UserError: the network is a flow, or has an operation that cannot be exported.
     """
     if isinstance(trained.denoiser, Flow):
-        accepted = "cnn10, dncnn, nafnet, redcnn, restormer, unet, and networks of yours"
+        accepted = (
+            "cnn10, dncnn, nafnet, redcnn, restormer, unet, and networks of yours"
+        )
         raise UserError(
             f"{trained.name} cannot be exported as ONNX: {_FLOW_REASONS[trained.name]}."
             f" Accepted: {accepted}"
@@ -91,11 +95,9 @@ def _graph(trained: Trained, sizes: Sizes | int) -> Graph:
     """Returns the graph for images of several sizes, or of one side."""
     pixels = sizes.pixels if isinstance(sizes, Sizes) else ((sizes, sizes),)
     walks = [_steps(trained, size) for size in pixels]
-    steps = joined([found for found, _, _ in walks])
     _, image, result = walks[0]
-    writer = Writer(
-        Graph(INPUT, OUTPUT), sizes if isinstance(sizes, Sizes) else None
-    )
+    steps = with_pools(joined([found for found, _, _ in walks]), result)
+    writer = Writer(Graph(INPUT, OUTPUT), sizes if isinstance(sizes, Sizes) else None)
     shapes = [(BATCH, *size, trained.denoiser.slices) for size in pixels]
     writer.values[image] = Tensor(INPUT, NCHW, merged(shapes))
     for step in steps:
@@ -115,13 +117,11 @@ def _steps(
     def image(variables: object, hu: jax.Array) -> jax.Array:
         return denoise(variables, hu)[..., None]
 
-    stack = jax.ShapeDtypeStruct(
-        (BATCH, *size, trained.denoiser.slices), jnp.float32
-    )
+    stack = jax.ShapeDtypeStruct((BATCH, *size, trained.denoiser.slices), jnp.float32)
     closed = jax.make_jaxpr(image)(trained.variables, stack)
     walk = Walk()
     number = walk.number()
-    leaves = jax.tree.leaves(trained.variables)
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(trained.variables)]
     (result,) = walk.through(closed, [*leaves, number])
     assert isinstance(result, int), "the result does not depend on the image"
     return needed(walk.steps, result), number, result
