@@ -1,11 +1,12 @@
 """What denoises volumes: an exported network, in JAX or in onnxruntime."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ipv2.inference.apply import BatchApplier
 from ipv2.inference.tiling import Tiling
 
 
+@runtime_checkable
 class Network(Protocol):
     """A trained network, with its description.
 

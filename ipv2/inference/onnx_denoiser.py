@@ -90,8 +90,8 @@ class OnnxDenoiser:
         fixed = self.metadata.least_side if self.metadata.fixed else None
         if fixed is not None and tile not in (-1, fixed):
             raise UserError(
-                f"{section}tile: got {tile}, accepted: {fixed} or -1, since {self.path} "
-                "takes images of that size only"
+                f"{section}tile: got {tile}, accepted: {fixed} or -1, since "
+                f"{self.path} takes images of that size only"
             )
         return create_tiling(
             tile=tile if fixed is None else fixed,
@@ -132,9 +132,9 @@ class OnnxApplier(BatchApplier):
         height, width = tiles[0].shape[:2]
         if min(height, width) < found.least_side:
             raise UserError(
-                f"an image of {height} x {width} pixels: {self._denoiser.path} takes at "
-                f"least {found.least_side} x {found.least_side}. Denoise it with the "
-                "network's export instead: config.denoise.model=FOLDER"
+                f"an image of {height} x {width} pixels: {self._denoiser.path} takes "
+                f"at least {found.least_side} x {found.least_side}. Denoise it with "
+                "the network's export instead: config.denoise.model=FOLDER"
             )
         below, right = -height % found.stride, -width % found.stride
         padding = ((0, 0), (0, below), (0, right), (0, 0))

@@ -136,7 +136,7 @@ def describe_model(model: Mapping[str, Any]) -> str:
 
 
 def describe_training(manifest: Mapping[str, Any]) -> list[str]:
-    """Describes the training of a manifest's network in words, as far as it is known."""
+    """Describes the training of a manifest's network in words, as far as known."""
     parts = []
     if "step" in manifest:
         parts.append(f"trained for {manifest['step']} steps")
