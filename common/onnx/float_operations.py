@@ -12,7 +12,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.onnx.plain import PLAIN, elementwise, refusal, sliced
-from common.onnx.sizes import Varying
+from common.onnx.sizes import DependsOnSizeError, Varying
 from common.onnx.values import Tensor
 from common.onnx.walk import Step
 from common.onnx.writer import Writer
@@ -83,9 +83,23 @@ def _power(writer: Writer, step: Step) -> Tensor:
 
 
 def _erf_complement(writer: Writer, step: Step) -> Tensor:
-    x = _applied(writer, step, "Erf")
-    one = writer.graph.constant(np.float32(1), "constant")
+    x, one = _applied(writer, step, "Erf"), _one(writer)
     return x._replace(name=writer.graph.node("Sub", [one, x.name], step.kind))
+
+
+def _exp_without_one(writer: Writer, step: Step) -> Tensor:
+    x, one = _applied(writer, step, "Exp"), _one(writer)
+    return x._replace(name=writer.graph.node("Sub", [x.name, one], step.kind))
+
+
+def _log_with_one(writer: Writer, step: Step) -> Tensor:
+    x, one = writer.floats(step.inputs[0], step), _one(writer)
+    added = writer.graph.node("Add", [x.name, one], step.kind)
+    return x._replace(name=writer.graph.node("Log", [added], step.kind))
+
+
+def _one(writer: Writer) -> str:
+    return writer.graph.constant(np.float32(1), "constant")
 
 
 def _difference(writer: Writer, step: Step) -> object:
@@ -125,10 +139,12 @@ def _selected(writer: Writer, step: Step) -> Tensor:
 def _split(writer: Writer, step: Step) -> Tensor:
     x = writer.tensor(step.inputs[0], step)
     sizes, axis = step.params["sizes"], step.params["axis"]
-    before = step.params.get("result", 0)
+    result = step.params.get("result", 0)
     starts, ends = [0] * len(x.shape), list(x.shape)
-    starts[axis] = sum(sizes[:before])
-    ends[axis] = starts[axis] + sizes[before]
+    if any(isinstance(size, Varying) for size in sizes):
+        raise DependsOnSizeError("an image is cut into parts of its size")
+    starts[axis] = sum(sizes[:result])
+    ends[axis] = starts[axis] + sizes[result]
     return sliced(writer, step, x, starts, ends, (1,) * len(x.shape))
 
 
@@ -140,16 +156,18 @@ def _convolution(writer: Writer, step: Step) -> Tensor:
     spec = params["dimension_numbers"]
     x = writer.ordered(writer.floats(image, step), tuple(spec.lhs_spec))
     kernel = kernel.transpose(spec.rhs_spec).astype(np.float32)
-    padding = np.array(params["padding"])
     if any(isinstance(side, Varying) for ends in params["padding"] for side in ends):
-        raise refusal(step, "its padding depends on the size of the images")
+        raise DependsOnSizeError("a padding depends on the size of the images")
+    padding = np.array(params["padding"])
     attributes = {"dilations": list(params["rhs_dilation"])}
     if set(params["lhs_dilation"]) == {1}:
-        kind = "Conv"
-        attributes |= {"strides": list(params["window_strides"])}
+        kind, attributes["strides"] = "Conv", list(params["window_strides"])
     else:
-        kind, kernel, padding = _transposed(step, kernel, padding)
-        attributes |= {"strides": list(params["lhs_dilation"])}
+        kind, attributes["strides"] = "ConvTranspose", list(params["lhs_dilation"])
+        kernel, padding = _transposed(step, kernel, padding)
+        # A runtime cuts the result's edges by the padding, or adds to its ends.
+        attributes["output_padding"] = np.maximum(-padding[:, 1], 0).tolist()
+        padding[:, 1] = np.maximum(padding[:, 1], 0)
     if padding.min() < 0:
         raise refusal(step, "it has a negative padding")
     name = writer.graph.node(
@@ -165,17 +183,19 @@ def _convolution(writer: Writer, step: Step) -> Tensor:
 
 def _transposed(
     step: Step, kernel: np.ndarray, padding: np.ndarray
-) -> tuple[str, np.ndarray, np.ndarray]:
-    """Returns a convolution of images with gaps as ConvTranspose has it."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns kernel and padding of a convolution with gaps as ConvTranspose has them.
+
+    Args:
+      step: the convolution.
+      kernel: OIHW.
+      padding: (axes, 2).
+    """
     params = step.params
     if params["feature_group_count"] != 1 or set(params["window_strides"]) != {1}:
         raise refusal(step, "a transposed convolution has groups or strides")
-    spread = np.array(params["rhs_dilation"]) * (np.array(kernel.shape[2:]) - 1)
-    return (
-        "ConvTranspose",
-        kernel.swapaxes(0, 1)[:, :, ::-1, ::-1],
-        spread[:, None] - padding,
-    )
+    reach = np.array(params["rhs_dilation"]) * (np.array(kernel.shape[2:]) - 1)
+    return kernel.swapaxes(0, 1)[:, :, ::-1, ::-1], reach[:, None] - padding
 
 
 def _product(writer: Writer, step: Step) -> object:
@@ -217,7 +237,9 @@ FLOAT: Mapping[str, Callable[[Writer, Step], object]] = MappingProxyType(
         "conv_general_dilated": _convolution,
         "dot_general": _product,
         "erfc": _erf_complement,
+        "expm1": _exp_without_one,
         "integer_pow": _power,
+        "log1p": _log_with_one,
         "max": _maximum,
         "rsqrt": _inverse_root,
         "select_n": _selected,

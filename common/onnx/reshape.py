@@ -73,7 +73,24 @@ def _stored_as(writer: Writer, x: Tensor, sides: Sequence[Side]) -> str:
         for index, side in enumerate(sides)
     ]
     free = [index for index, side in enumerate(known) if isinstance(side, Varying)]
+    if len(free) > 1 and _without_ones(before) == _without_ones(sides):
+        return _with_ones(writer, x, sides)
     if free:
         known[free[-1]] = -1
     vector = writer.vector(known, "shape")
     return writer.graph.node("Reshape", [x.name, vector], f"{x.name}/reshaped")
+
+
+def _without_ones(sides: Sequence[Side]) -> list[Side]:
+    return [side for side in sides if side != 1]
+
+
+def _with_ones(writer: Writer, x: Tensor, sides: Sequence[Side]) -> str:
+    """Returns the name of a tensor whose sides of 1 are others."""
+    name = x.name
+    for kind, shape in (("Squeeze", x.stored), ("Unsqueeze", sides)):
+        ones = [index for index, side in enumerate(shape) if side == 1]
+        if ones:
+            axes = writer.vector(ones, "axes")
+            name = writer.graph.node(kind, [name, axes], f"{x.name}/reshaped")
+    return name

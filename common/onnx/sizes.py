@@ -116,8 +116,8 @@ def merged(found: Sequence[Any]) -> Any:
         return first if same else Differing(tuple(found))
     if all(type(value) is tuple and len(value) == len(first) for value in found):
         return tuple(merged(parts) for parts in zip(*found, strict=True))
-    if all(type(value) is int for value in found) and len(set(found)) > 1:
-        return Varying(found)
+    if all(isinstance(value, int | np.integer) for value in found):
+        return _number(np.array(found, np.int64))
     if any(isinstance(value, np.ndarray) for value in found) or any(
         value != first for value in found
     ):

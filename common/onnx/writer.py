@@ -15,7 +15,7 @@ from common.onnx.values import Summed, Tensor
 from common.onnx.walk import Given, Step
 
 # Where the graph's input, n c h w, has height and width.
-_HEIGHT_AND_WIDTH = (2, 3)
+_AXES = {"p": 2, "q": 3}
 
 
 class Writer:
@@ -37,7 +37,7 @@ class Writer:
         self.values: dict[int, Any] = {}
         self._sizes = sizes
         self._sides: dict[Side, str] = {}
-        self._unit_names: tuple[str, ...] = ()
+        self._known_units: dict[str, str] = {}
 
     def value(self, given: Given) -> Any:
         """Returns a step's input as it is.
@@ -121,30 +121,29 @@ class Writer:
             return graph.constant(np.array([number], np.int64), "side")
         assert self._sizes is not None, number
         a, *factors = self._sizes.factors(number)
-        terms = [graph.constant(np.array([a], np.int64), "side")] if a else []
-        for factor, units in zip(factors, self._units(), strict=True):
+        terms = [self._side(a)] if a else []
+        for factor, units in zip(factors, ("p", "q", "pq"), strict=True):
             if factor == 1:
-                terms.append(units)
+                terms.append(self._units(units))
             elif factor:
-                times = graph.constant(np.array([factor], np.int64), "side")
-                terms.append(graph.node("Mul", [units, times], "sides"))
+                parts = [self._units(units), self._side(factor)]
+                terms.append(graph.node("Mul", parts, "sides"))
         total = terms[0]
         for term in terms[1:]:
             total = graph.node("Add", [total, term], "sides")
         return total
 
-    def _units(self) -> tuple[str, ...]:
-        """Returns the names of height and width in units, and of their product."""
-        graph, sizes = self.graph, self._sizes
-        assert sizes is not None
-        if not self._unit_names:
-            shape = graph.node("Shape", [graph.input], "shape")
-            unit = graph.constant(np.array([sizes.unit], np.int64), "side")
-            names = []
-            for place in _HEIGHT_AND_WIDTH:
-                axis = graph.constant(np.array([place], np.int64), "axis")
+    def _units(self, which: str) -> str:
+        """Returns the name of "p", "q" or "pq", see `sizes`."""
+        if which not in self._known_units:
+            graph, sizes = self.graph, self._sizes
+            assert sizes is not None
+            if which == "pq":
+                name = graph.node("Mul", [*map(self._units, which)], "units")
+            else:
+                shape = graph.node("Shape", [graph.input], "shape")
+                axis = self._side(_AXES[which])
                 side = graph.node("Gather", [shape, axis], "pixels", axis=0)
-                names.append(graph.node("Div", [side, unit], "units"))
-            names.append(graph.node("Mul", names, "units"))
-            self._unit_names = tuple(names)
-        return self._unit_names
+                name = graph.node("Div", [side, self._side(sizes.unit)], "units")
+            self._known_units[which] = name
+        return self._known_units[which]
