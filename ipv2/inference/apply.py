@@ -149,7 +149,7 @@ def _mapped(denoise: Denoise) -> Callable[[PyTree, PyTree], jax.Array]:
 def _fetch(result: Any, count: int) -> Iterator[Float[np.ndarray, "h w"]]:
     """Yields the first `count` images of a result `... h w`."""
     array = np.asarray(result)
-    yield from array.reshape(-1, *array.shape[2:])[:count]
+    yield from array.reshape(-1, *array.shape[-2:])[:count]
 
 
 def stacks(
