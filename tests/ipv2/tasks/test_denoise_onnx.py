@@ -19,9 +19,9 @@ from tests.ipv2.exports import config_of, export_network
 from tests.oracles.thorax import thorax
 
 SIZE, COUNT = 64, 3
-# Results differ by up to 0.01 HU, so one of 100 pixels or less lies on both sides of a
-# half and is rounded to another whole HU.
-MOST_UNEQUAL = 0.01
+# Results of these networks differ by up to 0.0005 HU (measured). So one pixel of 1,000
+# at most is that near to a half, and may be rounded to another whole HU.
+MOST_UNEQUAL = 0.001
 
 
 def write_series(folder, size=SIZE):
@@ -49,7 +49,7 @@ def denoised(source, output, model, **changes):
 def compare(jax, onnx, source):
     unequal = jax != onnx
     print(f"{unequal.sum()} of {unequal.size} pixels differ")
-    assert np.std(jax - source) > 10  # the network does something
+    assert np.std(jax - source) > 5  # the network does something
     assert np.abs(jax - onnx).max() <= 1
     assert unequal.mean() <= MOST_UNEQUAL
 
