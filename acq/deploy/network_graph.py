@@ -50,4 +50,4 @@ def _graph(network: nn.Module, variables: PyTree, record: Record) -> ClassifierG
     end = Step("the logits", (trace.logits,), -1, (), {})
     logits = writer.ordered(writer.floats(trace.logits, end), (0, 1))
     writer.graph.finish(logits.name)
-    return writer.graph
+    return writer.classifier_graph

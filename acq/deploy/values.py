@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from acq.deploy.trace import ConvLayer, DenseLayer
+from common.onnx.sizes import Side
 from common.onnx.values import Summed, Tensor
 
 
@@ -26,7 +27,7 @@ class Affine(NamedTuple):
     x: Tensor
     factor: np.ndarray
     shift: np.ndarray
-    shape: tuple[int, ...]
+    shape: tuple[Side, ...]
     norm: str | None = None
 
 

@@ -20,15 +20,14 @@ class ClassifierWriter(Writer):
     """The graph, the network's variables, and its tensors so far.
 
     Attributes:
-      graph: to which operations add nodes.
+      classifier_graph: to which operations and layers add nodes.
       variables: {'params/conv1/kernel': array}.
     """
 
-    graph: ClassifierGraph
-
     def __init__(self, variables: PyTree) -> None:
         """Starts without tensors."""
-        super().__init__(ClassifierGraph())
+        self.classifier_graph = ClassifierGraph()
+        super().__init__(self.classifier_graph)
         self.variables = {
             name: np.asarray(leaf)
             for name, leaf in flatten_dict(variables, sep="/").items()
@@ -44,7 +43,7 @@ class ClassifierWriter(Writer):
         if not isinstance(value, Affine):
             return super().finished(value, step)
         self._refuse_float_output(value, step)
-        return add_affine(self.graph, self.variables, value)
+        return add_affine(self.classifier_graph, self.variables, value)
 
     def floats(self, given: Given, step: Step) -> Tensor:
         """Returns a step's input as floats of the graph."""

@@ -4,6 +4,7 @@ Operations that only move values, and maxima, stay among the codes of a quantize
 tensor, because they commute with rounding.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -147,20 +148,25 @@ def _reshape(writer: Writer, step: Step) -> Value:
     value = writer.value(step.inputs[0])
     if isinstance(value, np.ndarray):
         # Sides that follow the images' size are of constants that are repeated.
-        return value.reshape(_whole(step.shape))
+        return value.reshape(_whole(step.shape, "a constant has the images' shape"))
     if isinstance(value, Summed) and step.shape == _with_axes(value):
         return value._replace(shape=step.shape, keeps_axes=True)
-    x = writer.tensor(step.inputs[0], step)
-    found = reshaped(writer, x, step.shape)
+    return _with_shape(writer, step, step.shape)
+
+
+def _with_shape(writer: Writer, step: Step, shape: tuple[Side, ...]) -> Tensor:
+    found = reshaped(writer, writer.tensor(step.inputs[0], step), shape)
     if found is None:
         raise refusal(step, "it mixes images of a batch")
     return found
 
 
-def _whole(shape: tuple[Side, ...]) -> tuple[int, ...]:
-    if any(isinstance(side, Varying) for side in shape):
-        raise DependsOnSizeError("a constant has the shape of the images")
-    return tuple(int(side) for side in shape)
+def _whole(numbers: Sequence[Side], problem: str) -> tuple[int, ...]:
+    """Returns numbers that must be the same for images of every size."""
+    whole = tuple(number for number in numbers if not isinstance(number, Varying))
+    if len(whole) < len(numbers):
+        raise DependsOnSizeError(problem)
+    return whole
 
 
 def _with_axes(value: Summed) -> tuple[Side, ...]:
@@ -171,30 +177,22 @@ def _with_axes(value: Summed) -> tuple[Side, ...]:
 
 def _broadcast(writer: Writer, step: Step) -> Value:
     value = writer.value(step.inputs[0])
-    kept = tuple(step.params["broadcast_dimensions"])
+    spread: list[Side] = [1] * len(step.shape)
+    kept = step.params["broadcast_dimensions"]
+    for axis, side in zip(kept, value.shape, strict=True):
+        spread[axis] = side
     if isinstance(value, np.ndarray):
         # Sides of 1 suffice: what takes it broadcasts it.
-        return value.reshape(_spread(value.shape, kept, len(step.shape)))
-    spread = _spread(value.shape, kept, len(step.shape))
-    x = _reshape(writer, step._replace(shape=spread))
-    if spread == step.shape:
-        return x
+        return value.reshape(_whole(spread, "a constant has the images' shape"))
+    if tuple(spread) == step.shape:
+        return _reshape(writer, step)
     if spread[0] != step.shape[0]:
         raise refusal(step, "it repeats images of a batch")
-    x = writer.tensor(step.inputs[0], step)
-    x = reshaped(writer, x, spread)
+    x = _with_shape(writer, step, tuple(spread))
     sides = [1 if a == b else b for a, b in zip(spread, step.shape, strict=True)]
     shape = writer.vector([sides[axis] for axis in x.order], "shape")
     name = writer.graph.node("Expand", [x.name, shape], f"{x.name}/repeated")
     return x._replace(name=name, shape=step.shape)
-
-
-def _spread(sides: Sequence[Side], kept: Sequence[int], count: int) -> tuple[Side, ...]:
-    """Returns the shape of `count` sides, of 1 but for the kept axes."""
-    shape: list[Side] = [1] * count
-    for axis, side in zip(kept, sides, strict=True):
-        shape[axis] = side
-    return tuple(shape)
 
 
 def _concatenate(writer: Writer, step: Step) -> Tensor:
@@ -300,6 +298,8 @@ def _window(writer: Writer, step: Step, x: Tensor, kind: str, **attributes) -> T
     outside = [(window[axis], strides[axis], padding[axis]) for axis in (0, 3)]
     if len(x.shape) != 4 or not whole or set(outside) != {(1, 1, (0, 0))}:
         raise refusal(step, "it is no pool over height and width")
+    sizes = (*window, *strides, *(side for ends in padding for side in ends))
+    _whole(sizes, "a pool has the images' size")
     x = writer.ordered(x, NCHW)
     name = writer.graph.node(
         kind,
@@ -320,7 +320,7 @@ def _max_pool(writer: Writer, step: Step) -> Tensor:
 def _sum_pool(writer: Writer, step: Step) -> Tensor:
     x = writer.floats(step.inputs[0], step)
     means = _window(writer, step, x, "AveragePool", count_include_pad=1)
-    count = product(step.params["window_dimensions"])
+    count = math.prod(step.params["window_dimensions"])
     factor = writer.graph.constant(np.float32(count), "constant")
     return means._replace(
         name=writer.graph.node("Mul", [means.name, factor], f"{means.name}/sum")

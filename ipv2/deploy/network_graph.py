@@ -73,13 +73,13 @@ def denoiser_graph(trained: Trained) -> DenoiserGraph:
             f"{trained.name} cannot be exported as ONNX: {_FLOW_REASONS[trained.name]}."
             f" Accepted: {accepted}"
         )
-    stride = trained.denoiser.model.stride
+    stride, reason = trained.stride, ""
     for side in _LEAST_SIDES:
         sizes = Sizes(unit=stride, least=-(-side // stride))
         try:
             graph = _graph(trained, sizes)
         except DependsOnSizeError as error:
-            reason = error
+            reason = str(error)
         else:
             return DenoiserGraph(graph, sizes.least * stride, fixed=False)
     radius = trained.radius or 0
