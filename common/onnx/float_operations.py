@@ -11,7 +11,7 @@ from types import MappingProxyType
 import numpy as np
 
 from common.errors import UserError
-from common.onnx.plain import PLAIN, elementwise, refusal, sliced
+from common.onnx.plain import PLAIN, check_constants, elementwise, refusal, sliced
 from common.onnx.sizes import DependsOnSizeError, Varying
 from common.onnx.values import Tensor
 from common.onnx.walk import Step
@@ -39,6 +39,8 @@ _COMPARISONS = {
     "lt": "Less",
 }
 
+_FLOAT32 = 1  # ONNX's number of the type
+
 
 def add_float(writer: Writer, step: Step) -> object:
     """Returns the result of an operation.
@@ -51,6 +53,7 @@ def add_float(writer: Writer, step: Step) -> object:
             f"the operation {step.kind!r} cannot be exported; accepted: "
             f"{', '.join(sorted(FLOAT))}. Rewrite that part of the network."
         )
+    check_constants(writer, step)
     return FLOAT[step.kind](writer, step)
 
 
@@ -127,6 +130,15 @@ def _maximum(writer: Writer, step: Step) -> object:
 
 def _comparison(writer: Writer, step: Step) -> Tensor:
     return elementwise(writer, step, _COMPARISONS[step.kind])
+
+
+def _converted(writer: Writer, step: Step) -> object:
+    """Returns floats, also of the result of a comparison."""
+    value = PLAIN["convert_element_type"](writer, step)
+    if not isinstance(value, Tensor):
+        return value
+    cast = writer.graph.node("Cast", [value.name], step.kind, to=_FLOAT32)
+    return value._replace(name=cast)
 
 
 def _selected(writer: Writer, step: Step) -> Tensor:
@@ -234,6 +246,7 @@ FLOAT: Mapping[str, Callable[[Writer, Step], object]] = MappingProxyType(
         **PLAIN,
         **dict.fromkeys(_UNARY, _unary),
         **dict.fromkeys(_COMPARISONS, _comparison),
+        "convert_element_type": _converted,
         "conv_general_dilated": _convolution,
         "dot_general": _product,
         "erfc": _erf_complement,

@@ -37,6 +37,14 @@ _ELEMENTWISE = {
     "min": "Min",
 }
 
+_NOT_OF_REPEATED = frozenset(
+    {
+        *("concatenate", "conv_general_dilated", "dot_general", "pad", "reduce_max"),
+        *("reduce_sum", "reduce_window_max", "reduce_window_sum", "slice", "split"),
+        "transpose",
+    }
+)
+
 
 def add_plain(writer: Writer, step: Step) -> Value:
     """Returns the result of an operation between layers.
@@ -50,7 +58,23 @@ def add_plain(writer: Writer, step: Step) -> Value:
             f"layers made by `layers`, and {', '.join(sorted(PLAIN))}. Rewrite that "
             "part of the network."
         )
+    check_constants(writer, step)
     return PLAIN[step.kind](writer, step)
+
+
+def check_constants(writer: Writer, step: Step) -> None:
+    """Refuses an operation on a constant that is repeated for each image.
+
+    The graph holds it once, which only elementwise operations can take.
+
+    Raises:
+      UserError: the operation takes such a constant, and is another one.
+    """
+    if step.kind in _NOT_OF_REPEATED and any(
+        isinstance(given, int) and isinstance(writer.value(given), np.ndarray)
+        for given in step.inputs
+    ):
+        raise refusal(step, "it takes a constant that is repeated for each image")
 
 
 def refusal(step: Step, reason: str) -> UserError:
@@ -148,7 +172,10 @@ def _reshape(writer: Writer, step: Step) -> Value:
     value = writer.value(step.inputs[0])
     if isinstance(value, np.ndarray):
         # Sides that follow the images' size are of constants that are repeated.
-        return value.reshape(_whole(step.shape, "a constant has the images' shape"))
+        shape = _whole(step.shape, "a constant has the images' shape")
+        if math.prod(shape) != value.size:
+            raise refusal(step, "it takes a constant that is repeated for each image")
+        return value.reshape(shape)
     if isinstance(value, Summed) and step.shape == _with_axes(value):
         return value._replace(shape=step.shape, keeps_axes=True)
     return _with_shape(writer, step, step.shape)

@@ -74,6 +74,7 @@ def test_a_network_with_constants_of_the_images_size_takes_one_size():
     [
         ("fm", r"fm cannot be exported as ONNX: it is a flow: .* step of a sampler\. "),
         ("ffm", r"ffm cannot .* Fourier transforms, which ONNX .* Accepted: cnn10, dn"),
+        (f"{HERE}:JoinsOnes", r"'concatenate' to .* a constant that is repeated for e"),
         (f"{HERE}:Sorts", r"the operation 'sort' cannot be exported; accepted: abs, a"),
     ],
 )
