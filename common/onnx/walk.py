@@ -98,11 +98,19 @@ class Walk:
             found = found if eqn.primitive.multiple_results else [found]
             return [np.asarray(value) for value in found]
         layer = params.pop("layer", None) if kind == "layer" else None
+        params = {key: _with_ints(value) for key, value in params.items()}
         numbers = [self.number() for _ in shapes]
         for result, (number, shape) in enumerate(zip(numbers, shapes, strict=True)):
             own = params | {"result": result} if len(shapes) > 1 else params
             self.steps.append(Step(kind, tuple(given), number, shape, own, layer))
         return numbers
+
+
+def _with_ints(value: Any) -> Any:
+    """Returns a parameter with Python's integers in place of NumPy's."""
+    if type(value) is tuple:
+        return tuple(map(_with_ints, value))
+    return int(value) if isinstance(value, np.integer) else value
 
 
 def needed(steps: Sequence[Step], result: int) -> tuple[Step, ...]:
