@@ -15,7 +15,8 @@ Recipes:  configs/quickstart.py    purify, train and evaluate on embedded data
 Tasks:    ipv2: train, compare, evaluate, export, denoise, purify, simulate, calibrate;
           the recipe's own without --task. Trained networks denoise your CT:
           --task denoise --config.denoise.input=DIR --config.denoise.output=DIR
-          acq: quantize, evaluate, export (ONNX and others: docs/export.md)
+          acq: quantize, evaluate, export
+          export writes ONNX files: docs/export.md
 Variants: each recipe's docstring lists them; every recipe has `smoke` (seconds).
 
 The same command again resumes an interrupted run, or says that it is complete.

@@ -163,8 +163,8 @@ DEFAULTS = {
         "input": "",  # a file, or a folder of one series or many volumes
         "output": "",  # folder to write; '': `denoised` in the workdir
         "embedded": "",  # instead of input: phantom, sample_ct
-        # An export, or the folder of a run; shipped: the network of weights/README.md;
-        # '': the workdir's.
+        # An export, the folder of a run, or an ONNX file of task export; shipped: the
+        # network of weights/README.md; '': the workdir's.
         "model": "",
         "overwrite": False,  # whether to replace existing results
         "batch_size": 1,  # slices or tiles at once, rounded up to the devices

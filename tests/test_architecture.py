@@ -23,8 +23,8 @@ ALLOWED = {
     "ipv2": {"common", "ipv2"},
     "ipv2/__init__.py": {"ipv2.api"},
     "ipv2/api": {
-        *("common", "ipv2.api", "ipv2.ct_io", "ipv2.inference", "ipv2.kernels"),
-        *("ipv2.purification", "ipv2.training", "ipv2.volumes"),
+        *("common", "ipv2.api", "ipv2.ct_io", "ipv2.deploy", "ipv2.inference"),
+        *("ipv2.kernels", "ipv2.purification", "ipv2.training", "ipv2.volumes"),
     },
     "ipv2/kernels": {"ipv2.kernels"} | CONVOLUTIONS,
     "ipv2/models": {"ipv2.kernels", "ipv2.models"} | CONVOLUTIONS,
@@ -51,6 +51,7 @@ ALLOWED = {
         *("common", "ipv2.ct_io", "ipv2.inference", "ipv2.kernels"),
         *("ipv2.models", "ipv2.training"),
     },
+    "ipv2/deploy": {"common", "ipv2.deploy", "ipv2.inference", "ipv2.training"},
     "ipv2/volumes": {
         *("common", "ipv2.ct_io", "ipv2.inference", "ipv2.kernels"),
         *("ipv2.measures.noise_level", "ipv2.purification", "ipv2.training"),

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 
 from acq.deploy.integer_ready import make_integer_ready
 from acq.deploy.network_graph import integer_graph
-from acq.deploy.onnx_file import require_onnx, write_onnx
+from acq.deploy.onnx_file import write_onnx
 from acq.export import QuantizedNetwork, as_floats, checked_images
+from common.onnx.package import require_onnx
 
 
 def save_onnx(small: QuantizedNetwork, path: Path, images: Any | None = None) -> None:

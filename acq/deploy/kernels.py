@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 
 from acq.deploy.folding import Kernel, fold
-from acq.deploy.graph import Graph
+from acq.deploy.graph import ClassifierGraph
 from acq.deploy.trace import ConvLayer
-from acq.deploy.values import NCHW, Affine, Codes, Tensor
+from acq.deploy.values import Affine
 from acq.layers.operations import padded_sides
 from common.errors import UserError
+from common.onnx.graph import Graph
+from common.onnx.values import NCHW, Codes, Tensor
 
 Variables = Mapping[str, np.ndarray]
 """The variables of a network by name: 'params/conv1/kernel'."""
@@ -44,7 +46,7 @@ def is_integer(variables: Variables, name: str) -> bool:
     return f"integers/{name}/kernel" in variables
 
 
-def add_affine(graph: Graph, variables: Variables, value: Affine) -> Tensor:
+def add_affine(graph: ClassifierGraph, variables: Variables, value: Affine) -> Tensor:
     """Adds a convolution or dense layer; returns its result, floats.
 
     Raises:
@@ -102,7 +104,7 @@ def _folded(variables: Variables, value: Affine) -> Kernel:
 
 
 def _integer_inputs(
-    graph: Graph, variables: Variables, value: Affine
+    graph: ClassifierGraph, variables: Variables, value: Affine
 ) -> tuple[str, str, str]:
     """Returns the names of input, kernel and bias, as floats of integers."""
     name, x = value.layer.name, value.x

@@ -16,18 +16,19 @@ from acq.deploy.trace import (
     ConvLayer,
     DenseLayer,
     NormLayer,
-    Step,
 )
-from acq.deploy.values import NCHW, Affine, Codes, Tensor, Value
-from acq.deploy.writer import Writer
+from acq.deploy.values import Affine, Value
+from acq.deploy.writer import ClassifierWriter
 from acq.kernels.grid import Grid
 from acq.layers.operations import ActivationKind
 from common.errors import UserError
+from common.onnx.values import NCHW, Codes, Tensor
+from common.onnx.walk import Step
 
 _OFFSET = 128
 
 
-def add_layer(writer: Writer, step: Step) -> Value:
+def add_layer(writer: ClassifierWriter, step: Step) -> Value:
     """Returns the result of a layer.
 
     Raises:
@@ -45,7 +46,9 @@ def add_layer(writer: Writer, step: Step) -> Value:
     raise TypeError(f"not a layer: {step}")
 
 
-def _affine(writer: Writer, step: Step, layer: ConvLayer | DenseLayer) -> Affine:
+def _affine(
+    writer: ClassifierWriter, step: Step, layer: ConvLayer | DenseLayer
+) -> Affine:
     x = writer.tensor(step.inputs[0], step)
     is_conv = isinstance(layer, ConvLayer)
     if len(x.shape) != (4 if is_conv else 2):
@@ -60,7 +63,7 @@ def _affine(writer: Writer, step: Step, layer: ConvLayer | DenseLayer) -> Affine
     return Affine(layer, x, np.ones(features, np.float32), bias, step.shape)
 
 
-def _norm(writer: Writer, step: Step, layer: NormLayer) -> Value:
+def _norm(writer: ClassifierWriter, step: Step, layer: NormLayer) -> Value:
     scale, bias, mean, var = (
         writer.variables[f"{leaf}"]
         for leaf in (
@@ -89,7 +92,9 @@ def _norm(writer: Writer, step: Step, layer: NormLayer) -> Value:
     return x._replace(name=name)
 
 
-def _float_activation(writer: Writer, step: Step, kind: ActivationKind) -> Value:
+def _float_activation(
+    writer: ClassifierWriter, step: Step, kind: ActivationKind
+) -> Value:
     assert step.layer is not None
     if kind == "identity":
         return writer.value(step.inputs[0])
@@ -101,7 +106,7 @@ def _float_activation(writer: Writer, step: Step, kind: ActivationKind) -> Value
 
 
 def _quantized(
-    writer: Writer, step: Step, name: str, kind: ActivationKind, grid: Grid
+    writer: ClassifierWriter, step: Step, name: str, kind: ActivationKind, grid: Grid
 ) -> Tensor:
     x = writer.floats(step.inputs[0], step)
     scale = np.float32(writer.variables[f"integers/{name}/scale"])
@@ -124,7 +129,7 @@ def _quantized(
     return x._replace(name=codes_name, codes=codes, has_halves=False)
 
 
-def _rounded(writer: Writer, x: Tensor, codes: Codes, name: str) -> str:
+def _rounded(writer: ClassifierWriter, x: Tensor, codes: Codes, name: str) -> str:
     """Returns the name of the codes of floats, from 0 to 255."""
     graph, floats, rounded = writer.graph, x.name, codes
     if x.has_halves:

@@ -7,17 +7,18 @@ is part of the graph. The output `logits` is float32 (batch, classes).
 import flax.linen as nn
 
 from acq.classifier import Classifier, Record
-from acq.deploy.graph import INPUT, Graph
+from acq.deploy.graph import INPUT, ClassifierGraph
 from acq.deploy.layers import add_layer
-from acq.deploy.plain import add_plain
-from acq.deploy.trace import BATCH, Step, trace_network
-from acq.deploy.values import NCHW, Tensor
-from acq.deploy.writer import Writer
+from acq.deploy.trace import trace_network
+from acq.deploy.writer import ClassifierWriter
 from acq.export import QuantizedNetwork
+from common.onnx.plain import add_plain
+from common.onnx.values import NCHW, Tensor
+from common.onnx.walk import BATCH, Step
 from common.typing import PyTree
 
 
-def float_graph(classifier: Classifier) -> Graph:
+def float_graph(classifier: Classifier) -> ClassifierGraph:
     """Returns a float classifier as a graph, its batch normalisations folded.
 
     Raises:
@@ -26,7 +27,7 @@ def float_graph(classifier: Classifier) -> Graph:
     return _graph(classifier.network, classifier.variables, classifier.record)
 
 
-def integer_graph(small: QuantizedNetwork) -> Graph:
+def integer_graph(small: QuantizedNetwork) -> ClassifierGraph:
     """Returns a quantized network as a graph.
 
     Args:
@@ -39,9 +40,9 @@ def integer_graph(small: QuantizedNetwork) -> Graph:
     return _graph(small.network, small.variables, small.record)
 
 
-def _graph(network: nn.Module, variables: PyTree, record: Record) -> Graph:
+def _graph(network: nn.Module, variables: PyTree, record: Record) -> ClassifierGraph:
     trace = trace_network(network, variables, record)
-    writer = Writer(variables)
+    writer = ClassifierWriter(variables)
     writer.values[trace.images] = Tensor(INPUT, NCHW, record.image_shape(BATCH))
     for step in trace.steps:
         add = add_plain if step.layer is None else add_layer
@@ -49,4 +50,4 @@ def _graph(network: nn.Module, variables: PyTree, record: Record) -> Graph:
     end = Step("the logits", (trace.logits,), -1, (), {})
     logits = writer.ordered(writer.floats(trace.logits, end), (0, 1))
     writer.graph.finish(logits.name)
-    return writer.graph
+    return writer.classifier_graph

@@ -9,7 +9,6 @@ from absl import logging
 from acq.classifier import Classifier
 from acq.datasets.opening import open_eval_data
 from acq.deploy.integer_ready import IntegerReady, lacks_quantizers
-from acq.deploy.onnx_file import require_onnx
 from acq.export import QuantizedNetwork, load_quantized
 from acq.quantization.states import quantize_state
 from acq.tasks.check import check
@@ -28,6 +27,7 @@ from common.checkpoint import Checkpoints
 from common.config import ConfigDict
 from common.devices import is_first_process
 from common.errors import UserError
+from common.onnx.package import require_onnx
 from common.typing import PyTree
 from common.workdir import hold_workdir
 

@@ -19,7 +19,6 @@ from acq.accuracy import (
 from acq.classifier import Classifier
 from acq.datasets.eval_data import EvalData
 from acq.deploy.integer_ready import IntegerReady
-from acq.deploy.onnx_file import INSTALL, has_onnx
 from acq.diagnosis.complaints import complaints
 from acq.diagnosis.diagnosis import Diagnosis
 from acq.export import QuantizedNetwork
@@ -36,6 +35,7 @@ from acq.tasks.tables import format_results
 from acq.teacher.evaluation import TeacherEvaluation
 from acq.training.step_parts import QuantizeState
 from common.devices import devices_in_words
+from common.onnx.package import INSTALL, has_onnx
 from common.report.page import write_page
 from common.results import write_results
 from common.typing import PyTree

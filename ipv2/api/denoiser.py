@@ -3,12 +3,14 @@
 import dataclasses
 import functools
 import os
+from pathlib import Path
 
 import numpy as np
 
 from common.devices import replicate
 from common.typing import PyTree
 from ipv2.api.arguments import Image, after, require_whole, take_image
+from ipv2.deploy.onnx_file import save_onnx
 from ipv2.inference.apply import Applier
 from ipv2.inference.shipped import shipped_export
 from ipv2.inference.tiling import create_tiling
@@ -123,6 +125,21 @@ class TrainedDenoiser:
                 derivation_description=after(scan, described),
             )
         )
+
+    def save_onnx(self, path: str | os.PathLike[str]) -> None:
+        """Writes the network as an ONNX file, from HU to HU.
+
+        `--task denoise --config.denoise.model=FILE` takes the file, see
+        `docs/export.md`.
+
+        Args:
+          path: of the file, which is replaced if it exists.
+
+        Raises:
+          UserError: onnx is not installed, the network is a flow, or it has an
+            operation that cannot be exported.
+        """
+        save_onnx(self.trained, Path(path))
 
     @functools.cached_property
     def _variables(self) -> PyTree:

@@ -1,5 +1,6 @@
-"""Applies a network to a stream of slices, in batches of one size, on all devices."""
+"""Applies a network to a stream of slices, in batches, on all devices."""
 
+import abc
 import collections
 import functools
 import itertools
@@ -22,46 +23,44 @@ from ipv2.inference.tiling import (
 Denoise = Callable[[PyTree, Any], Any]
 
 
-class Applier:
+class BatchApplier(abc.ABC):
     """Denoises the slices of volumes as they arrive, and keeps only a few in memory.
 
     Slices become stacks with their neighbours, stacks are cut into tiles, and tiles are
-    denoised in batches. One batch runs on the devices while the next one is read.
+    denoised in batches.
 
-    A result depends on the slice and its neighbours alone. The batch size and the
-    number of devices can only change the order of sums, and so the last bits of
-    float32, far below the resolution of HU files.
+    A result depends on the slice and its neighbours alone. The batch size can only
+    change the order of sums, and so the last bits of float32, far below the resolution
+    of HU files.
 
     Attributes:
       tiling: how stacks are cut.
     """
 
     def __init__(
-        self,
-        denoise: Denoise,
-        variables: PyTree,
-        *,
-        channels: int,
-        batch_size: int,
-        tiling: Tiling,
+        self, *, channels: int, batch_size: int, devices: int, tiling: Tiling
     ) -> None:
-        """Puts the variables on the devices.
+        """Describes batches.
 
         Args:
-          denoise: (variables, `b h w c` HU) -> `b h w` HU, traceable.
-          variables: the first argument of `denoise`.
           channels: c, neighbouring slices in a stack, odd.
           batch_size: tiles per batch over all devices, rounded up to a multiple of
             their number. An image that is not cut is one tile.
+          devices: number of devices.
           tiling: how stacks are cut.
         """
-        devices = jax.local_device_count()
-        self._apply = _mapped(denoise)
-        self._variables = replicate(variables)
         self._channels = channels
         self._smallest_batch = devices
         self._batch_size = -(-batch_size // devices) * devices
         self.tiling = tiling
+
+    @abc.abstractmethod
+    def start(self, tiles: list[Float[np.ndarray, "h w c"]], size: int) -> Any:
+        """Denoises a batch of at most `size` tiles in HU.
+
+        Returns:
+          Images in HU that `np.asarray` makes `... h w`, the tiles' ones first.
+        """
 
     def __call__(
         self, slices: Iterable[Float32[np.ndarray, "h w"]], shape: tuple[int, int, int]
@@ -91,15 +90,54 @@ class Applier:
     def _results(
         self, tiles: Iterator[Float[np.ndarray, "h w c"]], size: int
     ) -> Iterator[Float[np.ndarray, "h w"]]:
-        running: tuple[jax.Array, int] | None = None
+        running: tuple[Any, int] | None = None
         while parts := list(itertools.islice(tiles, size)):
-            filled = np.stack(parts + [parts[-1]] * (size - len(parts)))
-            started = self._apply(self._variables, shard_batch({"x": filled}))
+            started = self.start(parts, size)
             if running is not None:
                 yield from _fetch(*running)
             running = started, len(parts)
         if running is not None:
             yield from _fetch(*running)
+
+
+class Applier(BatchApplier):
+    """Applies a network of JAX, in batches of one size, on all devices.
+
+    One batch runs on the devices while the next one is read. The number of devices can
+    change no more than the batch size can.
+    """
+
+    def __init__(
+        self,
+        denoise: Denoise,
+        variables: PyTree,
+        *,
+        channels: int,
+        batch_size: int,
+        tiling: Tiling,
+    ) -> None:
+        """Puts the variables on the devices.
+
+        Args:
+          denoise: (variables, `b h w c` HU) -> `b h w` HU, traceable.
+          variables: the first argument of `denoise`.
+          channels: see `BatchApplier`.
+          batch_size: see `BatchApplier`.
+          tiling: how stacks are cut.
+        """
+        super().__init__(
+            channels=channels,
+            batch_size=batch_size,
+            devices=jax.local_device_count(),
+            tiling=tiling,
+        )
+        self._apply = _mapped(denoise)
+        self._variables = replicate(variables)
+
+    def start(self, tiles: list[Float[np.ndarray, "h w c"]], size: int) -> jax.Array:
+        """Starts a batch, which copies of its last tile fill."""
+        filled = np.stack(tiles + [tiles[-1]] * (size - len(tiles)))
+        return self._apply(self._variables, shard_batch({"x": filled}))
 
 
 @functools.cache
@@ -108,10 +146,10 @@ def _mapped(denoise: Denoise) -> Callable[[PyTree, PyTree], jax.Array]:
     return pmap_eval(lambda variables, shard: denoise(variables, shard["x"]))
 
 
-def _fetch(result: jax.Array, count: int) -> Iterator[Float[np.ndarray, "h w"]]:
-    """Yields the first `count` images of a result `devices b h w`."""
+def _fetch(result: Any, count: int) -> Iterator[Float[np.ndarray, "h w"]]:
+    """Yields the first `count` images of a result `... h w`."""
     array = np.asarray(result)
-    yield from array.reshape(-1, *array.shape[2:])[:count]
+    yield from array.reshape(-1, *array.shape[-2:])[:count]
 
 
 def stacks(

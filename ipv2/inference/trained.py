@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from common.checkpoint import MANIFEST, load_manifest, load_variables
 from common.errors import UserError
 from common.typing import PyTree
 from common.version import VERSION, stated
+from ipv2.inference.apply import Applier
+from ipv2.inference.tiling import Tiling, create_tiling
 from ipv2.models import hash_code, units
-from ipv2.training.denoiser import Denoiser, Flow
+from ipv2.training.denoiser import Denoiser, Flow, make_denoise
 from ipv2.training.denoiser_spec import DenoiserSpec, Sampling
 
 
@@ -54,6 +57,36 @@ class Trained:
         return self.denoiser.model.radius
 
     @property
+    def stride(self) -> int:
+        """Tile origins must be multiples of this."""
+        return self.denoiser.model.stride
+
+    @property
+    def slices(self) -> int:
+        """How many neighbouring slices it takes."""
+        return self.denoiser.slices
+
+    def tiling(self, *, tile: int, overlap: int, section: str = "") -> Tiling:
+        """Returns how images are cut for it, see `create_tiling`."""
+        return create_tiling(
+            tile=tile,
+            overlap=overlap,
+            radius=self.radius,
+            stride=self.stride,
+            section=section,
+        )
+
+    def applier(self, *, batch_size: int, tiling: Tiling) -> Applier:
+        """Returns what applies it to the slices of volumes."""
+        return Applier(
+            make_denoise(self.denoiser),
+            self.variables,
+            channels=self.slices,
+            batch_size=batch_size,
+            tiling=tiling,
+        )
+
+    @property
     def identity(self) -> dict[str, Any]:
         """Everything that decides the results, as JSON."""
         identity = {"model": self.manifest["model"], "sha256": self.sha256}
@@ -81,26 +114,36 @@ class Trained:
 
     def describe(self) -> str:
         """Describes the network in words, for people and DICOM headers."""
-        model = ", ".join(
-            f"{key} {value}"
-            for key, value in self.manifest["model"].items()
-            if key != "name" and value
-        )
-        parts = [f"network {self.name} ({model})"]
+        parts = [describe_model(self.manifest["model"])]
         if (sampling := self.spec.sampling) is not None:
             parts.append(f"{sampling.sampler} in {sampling.steps} steps")
         if self.spec.unit != units.SCALED_HU:
             parts.append(self.spec.unit.describe())
         if "weights" in self.manifest:
             parts.append(f"weights of {self.manifest['weights']['file']}")
-        if "step" in self.manifest:
-            parts.append(f"trained for {self.manifest['step']} steps")
-        purify = self.manifest.get("trained_with", {}).get("purify", {})
-        if "version" in purify:
-            parts.append(f"on pairs of purification {purify['version']}")
+        parts += describe_training(self.manifest)
         by = stated(self.manifest["software_version"], self.manifest.get("commit"))
         parts += [f"SHA-256 {self.sha256}", f"exported by version {by}"]
         return ", ".join(parts)
+
+
+def describe_model(model: Mapping[str, Any]) -> str:
+    """Describes the `model` of a manifest in words."""
+    attributes = ", ".join(
+        f"{key} {value}" for key, value in model.items() if key != "name" and value
+    )
+    return f"network {model['name']} ({attributes})"
+
+
+def describe_training(manifest: Mapping[str, Any]) -> list[str]:
+    """Describes the training of a manifest's network in words, as far as known."""
+    parts = []
+    if "step" in manifest:
+        parts.append(f"trained for {manifest['step']} steps")
+    purify = manifest.get("trained_with", {}).get("purify", {})
+    if "version" in purify:
+        parts.append(f"on pairs of purification {purify['version']}")
+    return parts
 
 
 def find_export(folder: str | os.PathLike[str]) -> Path:

@@ -8,7 +8,8 @@ happens with other files there.
 
 The network is the export in `config.denoise.model`, the one that comes with this
 software if that is 'shipped', or that in `workdir/export` if it is ''. A flow is
-followed as `config.flow` says, whatever its export says. A slice of the result:
+followed as `config.flow` says, whatever its export says. If it is an ONNX file that
+task export wrote, onnxruntime computes the network. A slice of the result:
 - It has the network's HU, rounded to 1 HU where the input holds integers.
 - Padding stays padding, see `stored_hu.restored`; the network sees it at -1024 HU, as
   air.
@@ -32,10 +33,11 @@ from common.config import ConfigDict
 from common.devices import is_single_process
 from common.errors import UserError
 from ipv2.ct_io import open_volume, slice_writer
-from ipv2.inference.apply import Applier
+from ipv2.inference.apply import BatchApplier
+from ipv2.inference.network import Network
+from ipv2.inference.onnx_denoiser import load_onnx
 from ipv2.inference.shipped import shipped_export
-from ipv2.inference.tiling import create_tiling
-from ipv2.inference.trained import Trained, find_export
+from ipv2.inference.trained import find_export
 from ipv2.jobs.job import Job
 from ipv2.jobs.run import Destination, Work, conclude, run_jobs
 from ipv2.tasks.check import check_config
@@ -45,7 +47,6 @@ from ipv2.tasks.job_settings import FileSettings, file_settings
 from ipv2.tasks.rules import SHIPPED
 from ipv2.tasks.scans import check_slices, list_jobs
 from ipv2.tasks.terms import job_terms
-from ipv2.training.denoiser import make_denoise
 from ipv2.volumes.checks import check_neighbours
 from ipv2.volumes.denoised import (
     MODEL,
@@ -87,32 +88,18 @@ def denoise(config: ConfigDict, workdir: Path) -> None:
         source = write_embedded(section.embedded, config.data, workdir / "input")
     output = Path(section.output) if section.output else workdir / "denoised"
     jobs, unused = list_jobs(source, output, key="config.denoise.output")
-    if section.model == SHIPPED:
-        export = shipped_export()
-    else:
-        export = find_export(section.model or workdir)
-    trained = load_exported(config, export)
-    tiling = create_tiling(
-        tile=section.tile,
-        overlap=section.overlap,
-        radius=trained.radius,
-        stride=trained.denoiser.model.stride,
-        section="config.denoise.",
+    network = _load(config, workdir)
+    tiling = network.tiling(
+        tile=section.tile, overlap=section.overlap, section="config.denoise."
     )
-    logging.info("%s", trained.describe())
-    applier = Applier(
-        make_denoise(trained.denoiser),
-        trained.variables,
-        channels=trained.denoiser.slices,
-        batch_size=section.batch_size,
-        tiling=tiling,
-    )
+    logging.info("%s", network.describe())
+    applier = network.applier(batch_size=section.batch_size, tiling=tiling)
     files = file_settings(config)
-    decisive = {"network": trained.identity, "tiling": tiling._asdict()}
+    decisive = {"network": network.identity, "tiling": tiling._asdict()}
     tally = run_jobs(
         "denoise",
         jobs,
-        lambda job, work: _denoise_one(job, work, files, trained, applier),
+        lambda job, work: _denoise_one(job, work, files, network, applier),
         lambda job: job_terms(MODEL, job, decisive, files, needs_spacing=False),
         Destination(
             folder=output.resolve(),
@@ -122,20 +109,34 @@ def denoise(config: ConfigDict, workdir: Path) -> None:
         unused=unused,
     )
     print(
-        f"{tally.done} volumes denoised with {trained.name} {trained.sha256[:8]}, "
+        f"{tally.done} volumes denoised with {network.name} {network.sha256[:8]}, "
         f"{tally.there} there before, {tally.skipped} skipped: {output}"
     )
     conclude(tally, f"{source}: no volume could be denoised", strict=config.strict)
 
 
+def _load(config: ConfigDict, workdir: Path) -> Network:
+    """Returns the network that `config.denoise.model` names."""
+    name = config.denoise.model
+    if name == SHIPPED:
+        return load_exported(config, shipped_export())
+    if name and Path(name).is_file():
+        return load_onnx(Path(name))
+    return load_exported(config, find_export(name or workdir))
+
+
 def _denoise_one(
-    job: Job, work: Work, files: FileSettings, trained: Trained, applier: Applier
+    job: Job,
+    work: Work,
+    files: FileSettings,
+    network: Network,
+    applier: BatchApplier,
 ) -> dict[str, Any]:
     """Reads, denoises and writes a volume; returns its source and the network."""
     (source,), (place,) = job.sources, work.places
     with open_volume(source, files.reading) as volume:
         check_slices(volume, volume.shape)
-        check_neighbours(volume, trained.denoiser.slices)
+        check_neighbours(volume, network.slices)
         work.leave_out(volume.left_out)
         with slice_writer(
             volume,
@@ -143,13 +144,13 @@ def _denoise_one(
             place,
             format=volume.format,
             multi_frame=files.multi_frame,
-            series_description=series_description(volume, trained),
-            derivation_description=derivation_description(trained, applier.tiling),
+            series_description=series_description(volume, network),
+            derivation_description=derivation_description(network, applier.tiling),
         ) as write:
-            for original, hu in denoised_slices(volume, applier, trained):
+            for original, hu in denoised_slices(volume, applier, network):
                 write(hu, original.header)
                 work.count(1)
-    return {"sources": [str(source)], "manifest": _short(trained.manifest)}
+    return {"sources": [str(source)], "manifest": _short(network.manifest)}
 
 
 def _short(manifest: dict[str, Any]) -> dict[str, Any]:

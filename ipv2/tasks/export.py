@@ -1,6 +1,10 @@
-"""Task export: makes an export of weights that the authors of FFM trained.
+"""Task export: a run's network as an ONNX file, or the authors' FFM as an export.
 
-Reads `config.model.weights`, a file of the published network's weights, and writes
+Writes the network of a run, `workdir/export`, as the ONNX file `model.onnx` beside it,
+unless `config.model.weights` is given.
+
+With weights it makes an export of what the authors of FFM trained. It reads
+`config.model.weights`, a file of the published network's weights, and writes
 `workdir/export`, as a training run does. Tasks denoise and evaluate, and
 `ipv2.load_denoiser`, take it from there. The file is read as data: nothing in it is
 executed.
@@ -30,7 +34,33 @@ from ipv2.models import published_ffm
 from ipv2.models.units import WindowedGrey
 from ipv2.tasks import settings
 from ipv2.tasks.check import check_config
+from ipv2.tasks.onnx_export import export_onnx
 from ipv2.training.denoiser_spec import DenoiserSpec
+
+
+def export(config: ConfigDict, workdir: Path) -> None:
+    """Writes the run's network as ONNX, or the export of `config.model.weights`.
+
+    Args:
+      config: the config of a recipe. Without weights its network does not count.
+      workdir: the folder of a finished training run; with weights as
+        `export_weights`.
+
+    Raises:
+      UserError: as `export_onnx` and `export_weights`, or there is neither a run nor
+        weights.
+    """
+    if config.model.weights:
+        export_weights(config, workdir)
+        return
+    check_config(config)
+    if not (workdir / "export" / MANIFEST).exists():
+        raise UserError(
+            f"{workdir} has no export of a training run to write as ONNX. Train first, "
+            "with this --workdir and without --task, or name another --workdir. To "
+            "make an export of the published FFM, give --config.model.weights=FILE"
+        )
+    export_onnx(workdir)
 
 
 def export_weights(config: ConfigDict, workdir: Path) -> None:

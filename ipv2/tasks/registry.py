@@ -38,7 +38,7 @@ TASKS: dict[str, Task] = {
     "train": _printed(_task("train", "train")),
     "compare": _task("compare", "compare"),
     "evaluate": _printed(_task("evaluate", "evaluate_run")),
-    "export": _task("export", "export_weights"),
+    "export": _task("export", "export"),
     "denoise": _task("denoise", "denoise"),
     "purify": _task("purify", "purify_folder"),
     "simulate": _task("simulate", "simulate"),

@@ -8,10 +8,10 @@ import numpy as np
 from common.errors import UserError
 from common.version import STATED, VERSION
 from ipv2.ct_io import Grid, Slice, SliceSource
-from ipv2.inference.apply import Applier
+from ipv2.inference.apply import BatchApplier
+from ipv2.inference.network import Network
 from ipv2.inference.stored_hu import restored, stored_range
 from ipv2.inference.tiling import Tiling
-from ipv2.inference.trained import Trained
 from ipv2.volumes.naming import derived_series_description
 from ipv2.volumes.noise_check import NoiseCheck
 
@@ -20,7 +20,7 @@ MODEL = "ipv2 denoising 1"
 
 
 def denoised_slices(
-    volume: SliceSource, applier: Applier, trained: Trained
+    volume: SliceSource, applier: BatchApplier, network: Network
 ) -> Iterator[tuple[Slice, np.ndarray]]:
     """Yields every slice of a volume with its denoised HU (rows, columns).
 
@@ -30,7 +30,7 @@ def denoised_slices(
       UserError: A slice is damaged, the volume is not in HU, or a result is not finite.
     """
     waiting: collections.deque[Slice] = collections.deque()
-    noise = NoiseCheck(trained.manifest, volume.shape[0])
+    noise = NoiseCheck(network.manifest, volume.shape[0])
 
     def read() -> Iterator[np.ndarray]:
         for index in range(volume.shape[0]):
@@ -50,13 +50,13 @@ def denoised_slices(
     noise.warn(volume.name)
 
 
-def series_description(grid: Grid, trained: Trained) -> str:
+def series_description(grid: Grid, network: Network) -> str:
     """Returns SeriesDescription: the input's, cut so that network and version fit."""
-    own = f"denoised: {trained.name} {trained.sha256[:8]}, ipv2 {VERSION}"
+    own = f"denoised: {network.name} {network.sha256[:8]}, ipv2 {VERSION}"
     return derived_series_description(grid, own)
 
 
-def derivation_description(trained: Trained, tiling: Tiling) -> str:
+def derivation_description(network: Network, tiling: Tiling) -> str:
     """Returns DerivationDescription: the network and how it was applied."""
     tiles = (
         f"tiles of {tiling.tile} pixels, overlap {tiling.overlap}"
@@ -64,5 +64,5 @@ def derivation_description(trained: Trained, tiling: Tiling) -> str:
         else "whole slices"
     )
     return (
-        f"{MODEL}, software version {STATED}: {trained.describe()}; applied to {tiles}"
+        f"{MODEL}, software version {STATED}: {network.describe()}; applied to {tiles}"
     )

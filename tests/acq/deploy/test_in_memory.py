@@ -3,7 +3,6 @@ import importlib.util
 import numpy as np
 import pytest
 
-from acq.deploy import onnx_file
 from acq.deploy.network_graph import integer_graph
 from acq.deploy.onnx_file import onnx_model
 from common.errors import UserError
@@ -47,7 +46,7 @@ def test_what_cannot_be_written_is_refused_and_leaves_no_file(tmp_path):
 def test_without_onnx_the_command_that_installs_it_comes_first(tmp_path, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(
-        onnx_file.importlib.util,
+        importlib.util,
         "find_spec",
         lambda name: None if name == "onnx" else find(name),
     )

@@ -3,10 +3,10 @@ import logging
 
 import pytest
 
-from acq.deploy import onnx_file
 from acq.deploy.network_graph import integer_graph
-from acq.deploy.onnx_file import onnx_model, require_onnx, write_onnx
+from acq.deploy.onnx_file import onnx_model, write_onnx
 from common.errors import UserError
+from common.onnx.package import require_onnx
 from tests.acq.deploy.small_networks import images, logits, ready
 
 
@@ -14,7 +14,7 @@ from tests.acq.deploy.small_networks import images, logits, ready
 def without_onnx(monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(
-        onnx_file.importlib.util,
+        importlib.util,
         "find_spec",
         lambda name: None if name == "onnx" else find(name),
     )

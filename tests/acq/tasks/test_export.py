@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import acq
-from acq.deploy import onnx_file
 from acq.export import load_quantized
 from acq.layers.float import FloatLayers
 from acq.tasks import quantize as quantize_task
@@ -18,6 +17,7 @@ from acq.tasks.export import export_run
 from acq.tasks.quantize import quantize_run
 from acq.tasks.registry import TASKS
 from common.errors import UserError
+from common.onnx import package
 from tests.acq.deploy.small_networks import classifier, classifier_of, logits
 from tests.acq.deploy.test_network_graph import OddNet
 from tests.acq.quantize_config import CLASSES, make_config
@@ -133,7 +133,7 @@ def test_a_folder_without_a_finished_run_is_refused(tmp_path):
 
 
 def test_without_onnx_the_task_says_so_before_any_work(tmp_path, monkeypatch):
-    monkeypatch.setattr(onnx_file, "has_onnx", lambda: False)
+    monkeypatch.setattr(package, "has_onnx", lambda: False)
     with pytest.raises(UserError, match=r"pip install -r requirements-export\.txt"):
         TASKS["export"](make_config(tmp_path), tmp_path / "none")
     assert not (tmp_path / "none").exists()

@@ -1,0 +1,1 @@
+"""Networks as ONNX files: a walk of their operations, a graph, a file."""

@@ -1,0 +1,1 @@
+"""Files of a trained denoiser that other software runs: ONNX."""

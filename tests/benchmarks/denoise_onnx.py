@@ -1,0 +1,112 @@
+"""Slices a second of a denoiser in onnxruntime and in JAX, side by side.
+
+    python -m tests.benchmarks.denoise_onnx [--networks shipped cnn10 ...]
+        [--size 512] [--slices 4] [--repeats 5] [--one-thread] [--smoke]
+
+`shipped` is the network that comes with this software; the others have their recipes'
+size and random weights, on which times do not depend. Both paths are those of task
+denoise without its files: slices become stacks and tiles, one at a time. They take
+turns, so that a busy machine slows both alike; each time is the best of the repeats.
+`--one-thread` keeps the process on one core. The last column is the largest difference
+of a result in HU.
+"""
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+# pytest, which imports this too, has its own settings.
+if __name__ == "__main__" and "--one-thread" in sys.argv:
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
+
+import jax
+import numpy as np
+import onnxruntime
+
+from ipv2.deploy.onnx_file import save_onnx
+from ipv2.inference.network import Network
+from ipv2.inference.onnx_denoiser import load_onnx
+from ipv2.inference.shipped import shipped_export
+from ipv2.inference.trained import Trained, load_trained
+from ipv2.training.denoiser_spec import DenoiserSpec
+from tests.benchmarks.export_table import processor
+from tests.benchmarks.shared.arguments import create_parser, parse
+
+SHIPPED = "shipped"
+NETWORKS = (SHIPPED, "cnn10", "redcnn", "dncnn", "unet", "nafnet", "restormer")
+
+
+def network_of(name: str) -> Trained:
+    """Returns the network that ships, or one with random weights."""
+    if name == SHIPPED:
+        return load_trained(shipped_export())
+    spec = DenoiserSpec(name=name)
+    denoiser = spec.create()
+    manifest = {**spec.to_json(), "sha256": "0" * 64, "software_version": "none"}
+    return Trained(
+        spec=spec,
+        denoiser=denoiser,
+        variables=denoiser.init(jax.random.key(0)),
+        manifest=manifest,
+    )
+
+
+def denoiser_of(network: Network) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns a function that denoises (slices, h, w) HU as task denoise does."""
+    tiling = network.tiling(tile=-1, overlap=-1)
+    applier = network.applier(batch_size=1, tiling=tiling)
+    return lambda hu: np.stack(list(applier(iter(hu), hu.shape)))
+
+
+def measure(name: str, hu: np.ndarray, repeats: int) -> tuple[float, float, float]:
+    """Returns slices a second of JAX and onnxruntime, and their difference in HU."""
+    trained = network_of(name)
+    with tempfile.TemporaryDirectory() as folder:
+        save_onnx(trained, Path(folder) / "model.onnx")
+        onnx = load_onnx(Path(folder) / "model.onnx")
+    paths = [denoiser_of(trained), denoiser_of(onnx)]
+    results = [denoise(hu) for denoise in paths]  # compiles
+    best = [float("inf")] * 2
+    for _ in range(repeats):
+        for index, denoise in enumerate(paths):
+            start = time.perf_counter()
+            denoise(hu)
+            best[index] = min(best[index], time.perf_counter() - start)
+    rates = [len(hu) / seconds for seconds in best]
+    difference = float(np.abs(results[0] - results[1]).max())
+    return rates[0], rates[1], difference
+
+
+def main(command_line: Sequence[str] | None = None) -> None:
+    """Prints the processor and the table."""
+    parser = create_parser(__doc__)
+    parser.add_argument("--networks", nargs="+", default=NETWORKS, choices=NETWORKS)
+    parser.add_argument("--size", type=int, default=512, help="pixels")
+    parser.add_argument("--slices", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--one-thread", action="store_true")
+    smoke = ["--networks", "dncnn", "--size", "64", "--slices", "2", "--repeats", "1"]
+    args = parse(parser, command_line, smoke)
+    rng = np.random.default_rng(0)
+    hu = rng.normal(0, 300, (args.slices, args.size, args.size)).astype(np.float32)
+    cores = len(os.sched_getaffinity(0))
+    print(
+        f"{processor()}; {cores} cores; onnxruntime {onnxruntime.__version__}, jax "
+        f"{jax.__version__}; {args.size} x {args.size} pixels"
+    )
+    print("network     JAX, slices/s  onnxruntime, slices/s  x faster  HU apart")
+    for name in args.networks:
+        ours, theirs, difference = measure(name, hu, args.repeats)
+        print(
+            f"{name:10}  {ours:13.2f}  {theirs:21.2f}  {theirs / ours:8.2f}  "
+            f"{difference:8.4f}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
