@@ -56,7 +56,7 @@ def test_classes_that_are_numbers_are_sorted_as_such(
     """Label k is the k-th class of the order, which is logged."""
     for seed, name in enumerate(names):
         _write(tmp_path / name / "x.png", _pixels(seed))
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="absl"):
         data = open_eval_data(
             eval_settings(path=tmp_path), record_of(classes=len(names))
         )

@@ -49,7 +49,7 @@ def test_a_file_that_processors_without_vnni_compute_wrongly_warns(
     bits, warns, tmp_path, caplog
 ):
     small = ready("own", bits).network
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, logger="absl"):
         write_onnx(integer_graph(small), small.record, tmp_path / "model.onnx")
     said = "model.onnx: x86 processors without VNNI"
     assert (said in caplog.text) == warns

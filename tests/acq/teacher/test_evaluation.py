@@ -21,7 +21,7 @@ def _with_other_labels(data):
 
 
 def test_the_right_teacher_is_reported_and_not_warned_of(caplog):
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="absl"):
         found = _evaluate(coloured_teacher(), coloured_data())
     assert found.warnings == () and found.refusal == ""
     refuse_wrong_teacher(found)

@@ -78,7 +78,7 @@ def test_a_series_has_its_currents_in_the_order_of_its_slices(tmp_path):
 
 
 def test_files_without_currents_are_reported_once(caplog):
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="absl")
     grid = Grid(spacing_mm=(1.0, 1.0, 1.0), name="x.nii")
     for _ in range(2):
         np.testing.assert_array_equal(slice_currents(grid, 3), np.ones(3))
