@@ -40,6 +40,7 @@ def test_the_main_difficult_cases_come_out_right_or_are_refused_well(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("group", GROUPS)
 def test_nothing_in_the_table_is_wrong(group):
     command = [sys.executable, "-m", "tests.benchmarks.trust", "--group", group]

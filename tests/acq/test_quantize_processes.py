@@ -12,6 +12,7 @@ from tests.processes import run_processes
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_make_what_one_makes(tmp_path):
     for processes in (1, 2):
         folder = tmp_path / str(processes)

@@ -8,6 +8,7 @@ from tests.processes import run_processes
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_compare_as_one_does(tmp_path):
     found = {
         processes: [

@@ -112,6 +112,7 @@ print(memory_mb("VmHWM") - before)
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_series(tmp_path):
     export_network(tmp_path / "run", **SMALL)
     make_series(tmp_path / "long", 200, size=256)
@@ -157,6 +158,7 @@ print(memory_mb("VmHWM") - before)
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_memory_of_simulate_does_not_grow_with_the_series(tmp_path):
     make_series(tmp_path / "long", 200, size=256, spacing=(0.8, 0.8))
     shutil.copytree(

@@ -146,6 +146,7 @@ def test_step_on_devices_is_the_step_on_the_joined_batch():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_digits_are_learnt(tmp_path):
     _prepare(tmp_path, width=8, train_steps=200, batch_size=32)
     manifest = json.loads((tmp_path / "teacher/manifest.json").read_text())

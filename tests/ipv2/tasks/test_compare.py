@@ -140,6 +140,7 @@ def test_a_folder_of_somebody_s_results_is_refused_before_any_work(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_ipv2_helps_on_the_phantom(tmp_path):
     """A known truth, 100 steps each: the outline stays, and noise goes from the lung.
 
