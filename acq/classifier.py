@@ -75,6 +75,16 @@ class Record:
         )
 
     @property
+    def input_range(self) -> tuple[float, float]:
+        """The smallest and largest network input that an image can give."""
+        per_channel = self.normalisation
+        white = [
+            (1 - mean) / std
+            for mean, std in zip(per_channel.mean, per_channel.std, strict=True)
+        ]
+        return min(self.black), max(white)
+
+    @property
     def channels(self) -> int:
         """Number of channels of the images."""
         return len(self.normalisation.mean)

@@ -22,6 +22,7 @@ from common.devices import (
 )
 from common.errors import Interrupted, RunFailed
 from common.progress import Progress
+from common.step_cost import StepCost
 from common.typing import Batch, Metrics, PyTree
 from common.writers import MetricsWriter
 
@@ -187,6 +188,8 @@ def fit(
 ) -> PyTree:
     """Trains from the newest checkpoint, or from `state`, to the plan's end.
 
+    After its second step it logs what all of them will take.
+
     Args:
       state: the state at step 0; a checkpoint has its shapes.
       p_step: pmapped `step(state, shard) -> (state, metrics)`; donates the state.
@@ -221,13 +224,15 @@ def fit(
         make_writer(step) as writer,
         Progress(name, plan.total, "steps", done=step) as progress,
     ):
-        log = _Log(writer, progress, step)
+        log, cost = _Log(writer, progress, step), StepCost(name, plan.total - step)
         if evaluate is not None and _owes_evaluation(writer, plan, step):
             writer.write(step, evaluate(state))
         while step < plan.total:
+            cost.begin()
             state, metrics = p_step(state, shard_batch(next(batches)))
             step += 1
             window.add(metrics)
+            cost.end(metrics)
             progress.update()
             is_last = step == plan.total
             if is_last or step % plan.log == 0:

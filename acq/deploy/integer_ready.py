@@ -24,11 +24,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from acq.classifier import Record
 from acq.deploy.network_graph import integer_graph
 from acq.export import QuantizedNetwork
 from acq.kernels.grid import Grid, scale_and_zero_point
-from acq.layers.bits import called_layers
+from acq.layers.bits import Layer, called_layers, input_activation
 from acq.layers.float import FloatLayers
 from acq.layers.integer import IntegerLayers
 from acq.layers.observed import RangedActivation, ranges_from_images
@@ -96,9 +95,13 @@ def _layers(small: QuantizedNetwork) -> IntegerLayers:
 
 def _unquantized(small: QuantizedNetwork) -> list[str]:
     """Returns the names of the "identity" activations, in the order of their calls."""
+    names = (layer.name for layer in _called_layers(small) if layer.kind == "other")
+    return list(dict.fromkeys(names))
+
+
+def _called_layers(small: QuantizedNetwork) -> tuple[Layer, ...]:
     network = small.network.clone(layers=FloatLayers())
-    layers = called_layers(network, small.record.image_shape(1))
-    return list(dict.fromkeys(layer.name for layer in layers if layer.kind == "other"))
+    return called_layers(network, small.record.image_shape(1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,11 +128,11 @@ def _with_quantizers(
         sep="/",
     )
     variables = _flat(small.variables)
-    names = _unquantized(small)
+    names, first = _unquantized(small), input_activation(_called_layers(small))
     for name in names:
         low, high = (jnp.asarray(ranges[f"{name}/{end}"]) for end in ("low", "high"))
-        if name == _of_input(small):
-            low, high = _range_of_pixels(small.record)
+        if name == first:
+            low, high = map(jnp.float32, small.record.input_range)
         scale, zero_point = scale_and_zero_point(low, high, _ADDED)
         variables[f"integers/{name}/scale"] = scale
         variables[f"integers/{name}/zero_point"] = zero_point.astype(jnp.uint8)
@@ -141,23 +144,6 @@ def _with_quantizers(
         variables=_tree(variables),
         manifest=_changed(manifest, "quantizer", other_bits=_ADDED.bits),
     )
-
-
-def _of_input(small: QuantizedNetwork) -> str | None:
-    """Returns the name of the activation that the images reach first, if any."""
-    network = small.network.clone(layers=FloatLayers())
-    first = called_layers(network, small.record.image_shape(1))[0]
-    return first.name if first.kind == "other" else None
-
-
-def _range_of_pixels(record: Record) -> tuple[jax.Array, jax.Array]:
-    """Returns the smallest and largest input that an image can give."""
-    per_channel = record.normalisation
-    ends = [
-        [(end - mean) / std for end in (0.0, 1.0)]
-        for mean, std in zip(per_channel.mean, per_channel.std, strict=True)
-    ]
-    return jnp.float32(np.min(ends)), jnp.float32(np.max(ends))
 
 
 def _with_zero_points_of_0(

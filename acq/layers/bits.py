@@ -105,6 +105,15 @@ def called_layers(
     return tuple(found)
 
 
+def input_activation(layers: tuple[Layer, ...]) -> str | None:
+    """Returns the name of the "identity" activation that images reach first, if any.
+
+    Args:
+      layers: of `called_layers`.
+    """
+    return layers[0].name if layers and layers[0].kind == "other" else None
+
+
 def _kind(module: nn.Module) -> LayerKind | None:
     match module:
         case Conv():

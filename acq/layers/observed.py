@@ -5,6 +5,13 @@ teacher's BatchNorm layers. In the second case the outputs of BatchNorm are draw
 mean `bias` and standard deviation `scale` in every channel, and the network computes
 the rest. A range is the smallest and the largest value ('minmax'), or the part of that
 range with the least mean squared error of the quantized values ('mse').
+
+Draws have thinner tails than features of images. Activations that learn their range,
+and have few codes, begin well with it. "identity" activations have 8 bits as a rule,
+for which a range that is twice too wide costs only one bit, and they may never learn.
+So 8 bits of them get a range twice that of the draws. Their ranges also hold those of a
+second pass, whose draws are the same in all pixels of an image: the mean over pixels
+that are drawn independently hardly varies, that of an image's features does.
 """
 
 import dataclasses
@@ -15,10 +22,11 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float, Key
 
 from acq.kernels.fake_quant import fake_quant
-from acq.kernels.grid import Grid
+from acq.kernels.grid import MAX_BITS, Grid
 from acq.layers.bits import LayerBits, own_grid
 from acq.layers.float import ActivationKind, FloatLayers, activate
 from acq.layers.quantized import average_ranges
@@ -30,6 +38,8 @@ RANGE_METHODS: tuple[RangeMethod, ...] = ("minmax", "mse")
 _SHARES = 64
 # 'mse' uses about this many values of a larger tensor.
 _MOST_VALUES = 1 << 16
+# Ranges of "identity" activations of 8 bits are this many times those of draws.
+_MARGIN = 2.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,34 +47,49 @@ class RangeLayers(FloatLayers):
     """Float layers whose activations sow the range for their quantization.
 
     Attributes:
-      activations: the grid of rectified values.
+      activations: the grid of rectified values; None for no ranges there.
       others: the grid of "identity" activations; None for no ranges there.
       method: 'minmax' or 'mse'.
       gaussian: whether batch normalisation ignores its input and draws N(bias,
         scale^2) from the random stream `gaussian`.
+      same_pixels: whether such a draw is one for all pixels of an image.
       bits: of layers with other bits, by name.
     """
 
-    activations: Grid
+    activations: Grid | None
     others: Grid | None
     method: RangeMethod = "minmax"
     gaussian: bool = False
+    same_pixels: bool = False
     bits: LayerBits = ()
 
     def batch_norm(self, *, epsilon: float = 1e-5, name: str) -> nn.Module:
         """Returns a `BatchNorm`, or a `GaussianNorm`."""
         if self.gaussian:
-            return GaussianNorm(name=name)
+            return GaussianNorm(self.same_pixels, name=name)
         return super().batch_norm(epsilon=epsilon, name=name)
 
     def activation(self, kind: ActivationKind, *, name: str) -> nn.Module:
         """Returns a `RangedActivation`."""
-        grid = self.others if kind == "identity" else self.activations
-        return RangedActivation(kind, grid, self.method, self.bits, name=name)
+        is_other = kind == "identity"
+        return RangedActivation(
+            kind,
+            self.others if is_other else self.activations,
+            self.method,
+            self.bits,
+            ample=is_other and self.gaussian and not self.same_pixels,
+            name=name,
+        )
 
 
 class GaussianNorm(nn.Module):
-    """Batch normalisation whose output is drawn, normal and independent."""
+    """Batch normalisation whose output is drawn, normal and independent.
+
+    Attributes:
+      same_pixels: whether all pixels of an image have the same draw.
+    """
+
+    same_pixels: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -74,7 +99,9 @@ class GaussianNorm(nn.Module):
             jnp.asarray(self.get_variable("params", name)).reshape(shape)
             for name in ("scale", "bias")
         )
-        return bias + scale * jax.random.normal(self.make_rng("gaussian"), x.shape)
+        drawn = (x.shape[0], *shape[1:]) if self.same_pixels else x.shape
+        y = bias + scale * jax.random.normal(self.make_rng("gaussian"), drawn)
+        return jnp.broadcast_to(y, x.shape)
 
 
 class RangedActivation(nn.Module):
@@ -85,12 +112,14 @@ class RangedActivation(nn.Module):
       grid: for its quantization; None for no range.
       method: 'minmax' or 'mse'.
       bits: of layers with other bits.
+      ample: whether 8 bits have twice the range of 'minmax', whatever the method.
     """
 
     kind: ActivationKind
     grid: Grid | None
     method: RangeMethod
     bits: LayerBits = ()
+    ample: bool = dataclasses.field(default=False, kw_only=True)
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -98,7 +127,10 @@ class RangedActivation(nn.Module):
         y = activate(x, self.kind)
         if self.grid is not None and self.is_mutable_collection("observed"):
             grid = own_grid(self, self.grid, self.bits)
-            low, high = value_range(y, grid, self.method)
+            if self.ample and grid.bits == MAX_BITS:
+                low, high = (_MARGIN * end for end in value_range(y, grid, "minmax"))
+            else:
+                low, high = value_range(y, grid, self.method)
             self.put_variable("observed", "low", low)
             self.put_variable("observed", "high", high)
         return y
@@ -121,18 +153,34 @@ def ranges_from_statistics(
         effect after the first BatchNorm.
       rng: of the draws.
     """
-    drawing = network.clone(layers=dataclasses.replace(layers, gaussian=True))
+    independent = dataclasses.replace(layers, gaussian=True)
+    of_others = dataclasses.replace(independent, activations=None, same_pixels=True)
 
-    @jax.jit
-    def draw(variables: PyTree, rng: jax.Array) -> PyTree:
+    def observe(layers: RangeLayers, variables: PyTree, rng: jax.Array) -> PyTree:
         image_rng, norm_rng = jax.random.split(rng)
         images = jax.random.normal(image_rng, image_shape)
-        _, changed = drawing.apply(
+        _, changed = network.clone(layers=layers).apply(
             variables, images, mutable=["observed"], rngs={"gaussian": norm_rng}
         )
         return changed["observed"]
 
+    @jax.jit
+    def draw(variables: PyTree, rng: jax.Array) -> PyTree:
+        found = observe(independent, variables, rng)
+        if layers.others is None:
+            return found
+        return _joined(found, observe(of_others, variables, rng))
+
     return draw(variables, rng)
+
+
+def _joined(ranges: PyTree, more: PyTree) -> PyTree:
+    """Returns ranges, each widened to hold that of `more`, which may have fewer."""
+    joined, more = flatten_dict(ranges), flatten_dict(more)
+    for path, end in more.items():
+        join = jnp.minimum if path[-1] == "low" else jnp.maximum
+        joined[path] = join(joined[path], end)
+    return unflatten_dict(joined)
 
 
 def ranges_from_images(

@@ -3,10 +3,19 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from acq.classifier import Classifier
 from acq.kernels.grid import Grid
-from acq.layers.bits import Layer, LayerBits, all_bits, called_layers, choose_bits
+from acq.layers.bits import (
+    Layer,
+    LayerBits,
+    all_bits,
+    called_layers,
+    choose_bits,
+    input_activation,
+)
 from acq.layers.float import FloatLayers
 from acq.layers.observed import RangeLayers, ranges_from_statistics
 from acq.layers.quantized import Quantizer, QuantLayers
@@ -95,12 +104,22 @@ def range_layers(settings: QuantizerSettings, teacher: Classifier) -> RangeLayer
 
 
 def statistics_ranges(settings: QuantizationSettings, teacher: Classifier) -> PyTree:
-    """Returns the ranges that the teacher's BatchNorm parameters alone give."""
-    return ranges_from_statistics(
+    """Returns the ranges that the teacher's BatchNorm parameters alone give.
+
+    The range of the network's input, if it is quantized, is that of black and white.
+    """
+    record = teacher.record
+    ranges = ranges_from_statistics(
         teacher.network,
         range_layers(settings.quantizer, teacher),
         teacher.variables,
-        teacher.record.image_shape(settings.train.batch_size),
+        record.image_shape(settings.train.batch_size),
         # "rbg" compiles several times faster than the default, with as many layers.
         jax.random.key(settings.seed, impl="rbg"),
     )
+    first = input_activation(_called_layers(teacher))
+    if first is None or settings.quantizer.other_bits == 0:
+        return ranges
+    ends = zip(("low", "high"), map(jnp.float32, record.input_range), strict=True)
+    known = {f"{first}/{name}": end for name, end in ends}
+    return unflatten_dict({**flatten_dict(ranges, sep="/"), **known}, sep="/")

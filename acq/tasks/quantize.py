@@ -28,6 +28,7 @@ from acq.quantization.bit_budget import refuse_small_budget
 from acq.quantization.parts import create_generator_loss
 from acq.quantization.phases import generator_phase, shared_batch_size, student_phase
 from acq.quantization.sample_watch import look_at_samples, watch_samples
+from acq.quantization.settings import QuantizationSettings
 from acq.quantization.states import generator_state, student_variables
 from acq.quantization.student_layers import quant_layers
 from acq.tasks.check import check
@@ -93,6 +94,7 @@ def _quantize(run: Run, settings: TaskSettings) -> dict[str, Any]:
     quantization = hold_bits(quantization, teacher, workdir)
     settings = dataclasses.replace(settings, quantization=quantization)
 
+    _say_steps(quantization, learns=generator_params is None)
     teacher_variables = replicate(teacher.variables)
     if generator_params is None:
         generator_params = _train_generator(
@@ -117,6 +119,17 @@ def _quantize(run: Run, settings: TaskSettings) -> dict[str, Any]:
             quantization, teacher, small, ready, diagnosis, results, data, workdir
         )
     return results
+
+
+def _say_steps(run: QuantizationSettings, *, learns: bool) -> None:
+    """Says how many steps come; the loop measures what they take."""
+    alone = run.alone_steps if learns else 0
+    student = run.waiting_steps + run.train.steps
+    logging.info(
+        "%d steps of %d samples: %d of the generator alone, then %d of the student%s",
+        alone + student, run.train.batch_size, alone, student,
+        " and the generator" if run.generator.learns else "",
+    )  # fmt: skip
 
 
 def _say_if_not_exportable(teacher: Classifier) -> None:

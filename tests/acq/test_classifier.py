@@ -50,6 +50,12 @@ def test_black_is_what_the_network_takes_of_it():
     np.testing.assert_allclose(RECORD.black, black[0], rtol=1e-6)
 
 
+def test_the_input_s_range_is_that_of_black_and_white():
+    ends = RECORD.normalisation.normalise(jnp.array([[0.0, 0.0], [1.0, 1.0]]))
+    found = RECORD.input_range
+    np.testing.assert_allclose(found, (ends.min(), ends.max()), rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     "change", [{"normalisation": None}, {"colour": 1}, {"normalisation": {"mean": []}}]
 )

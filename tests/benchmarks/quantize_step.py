@@ -1,18 +1,20 @@
 """Times a step of generator and of student against the same in plain PyTorch.
 
-    python -m tests.benchmarks.quantize_step [--batch 64] [--repeats 5] [--cpu-time]
-        [--smoke]
+    python -m tests.benchmarks.quantize_step [--recipe r20 | r18] [--batch 64]
+        [--repeats 5] [--cpu-time] [--smoke]
 
 The networks are ResNet-20 at 32x32 with random weights and the generator of
-`acq_r20_cifar10:gdfq`. The generator's step has images, teacher, cross-entropy, BNS,
-gradients and Adam. The student's step, at W4A4, has images and teacher without
-gradients, the fake-quantized student, KL and hints, learned ranges and Adam. Both
-libraries take turns on the CPU; each time is the best of the repeats. Needs PyTorch
-(requirements-oracles.txt). On a machine that other programs use, `taskset -c 0 python
--m tests.benchmarks.quantize_step --cpu-time` compares the processor time of one thread
-each.
+`acq_r20_cifar10:gdfq`; with `--recipe r18`, ResNet-18 at 224x224 and the generator of
+`acq_r18:gdfq`, 16 images at once. The generator's step has images, teacher,
+cross-entropy, BNS, gradients and Adam. The student's step, at W4A4, has images and
+teacher without gradients, the fake-quantized student, KL and hints, learned ranges and
+Adam. Both libraries take turns on the CPU; each time is the best of the repeats. Needs
+PyTorch (requirements-oracles.txt). On a machine that other programs use, `taskset -c 0
+python -m tests.benchmarks.quantize_step --cpu-time` compares the processor time of one
+thread each.
 """
 
+import dataclasses
 import itertools
 import time
 from collections.abc import Callable, Sequence
@@ -32,11 +34,12 @@ from acq.tasks.settings import task_settings
 from acq.teacher.opening import open_teacher
 from acq.training.step_parts import GeneratorState
 from acq.training.train_step import make_generator_step, make_quantize_step
+from common.config import ConfigDict
 from common.devices import pmap_frozen_step, replicate, shard_batch
-from configs.acq_r20_cifar10 import get_config
+from configs import acq_r18, acq_r20_cifar10
 from tests.benchmarks.shared.arguments import create_parser, parse
 
-LATENT, CLASSES = 100, 10
+LATENT = 100
 
 
 class FakeQuant(torch.autograd.Function):
@@ -113,42 +116,87 @@ class Norm(nn.BatchNorm2d):
 
 
 class Block(nn.Module):
-    def __init__(self, channels, features, strides):
+    """Two convolutions; a projection, or zero channels, where shapes differ."""
+
+    def __init__(self, channels, features, strides, *, projects):
         super().__init__()
         self.conv1 = Conv(channels, features, 3, strides, 1, bias=False)
         self.conv2 = Conv(features, features, 3, 1, 1, bias=False)
         self.bn1, self.bn2 = Norm(features), Norm(features)
         self.act1, self.act2 = Act(), Act()
         self.strides, self.missing = strides, features - channels
+        self.project = None
+        if projects and self.missing:
+            conv = Conv(channels, features, 1, strides, bias=False)
+            self.project = nn.Sequential(conv, Norm(features))
 
     def forward(self, x):
         y = self.bn2(self.conv2(self.act1(self.bn1(self.conv1(x)))))
-        if self.missing:
+        if self.project is not None:
+            x = self.project(x)
+        elif self.missing:
             x = x[:, :, :: self.strides, :: self.strides]
             x = F.pad(x, (0, 0, 0, 0, self.missing // 2, self.missing // 2))
         return self.act2(x + y)
 
 
-class ResNet20(nn.Sequential):
-    def __init__(self):
-        widths = [16] * 4 + [32] * 3 + [64] * 3
+class ResNet(nn.Sequential):
+    def __init__(self, stem, widths, classes, *, projects):
         blocks = [
-            Block(i, o, 2 if i != o else 1) for i, o in itertools.pairwise(widths)
+            Block(i, o, 2 if i != o else 1, projects=projects)
+            for i, o in itertools.pairwise(widths)
         ]
-        super().__init__(
-            Conv(3, 16, 3, 1, 1, bias=False), Norm(16), Act(), *blocks,
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(), Linear(64, CLASSES),
-        )  # fmt: skip
+        pool = nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        super().__init__(*stem, *blocks, *pool, Linear(widths[-1], classes))
 
     def of(self, kind):
         return [module for module in self.modules() if isinstance(module, kind)]
 
 
+def resnet20() -> ResNet:
+    """Returns the network of CIFAR."""
+    stem = Conv(3, 16, 3, 1, 1, bias=False), Norm(16), Act()
+    widths = [16] * 4 + [32] * 3 + [64] * 3
+    return ResNet(stem, widths, 10, projects=False)
+
+
+def resnet18() -> ResNet:
+    """Returns the network of ImageNet."""
+    stem = Conv(3, 64, 7, 2, 3, bias=False), Norm(64), Act(), nn.MaxPool2d(3, 2, 1)
+    widths = [64] * 3 + [128] * 2 + [256] * 2 + [512] * 2
+    return ResNet(stem, widths, 1000, projects=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What is compared.
+
+    Attributes:
+      get_config: of our recipe.
+      network: makes PyTorch's.
+      size: side of the images.
+      classes: number of them.
+      parameters: of the network, in both libraries.
+    """
+
+    get_config: Callable[[str], ConfigDict]
+    network: Callable[[], ResNet]
+    size: int
+    classes: int
+    parameters: int
+
+
+RECIPES = {
+    "r20": Recipe(acq_r20_cifar10.get_config, resnet20, 32, 10, 269_722),
+    "r18": Recipe(acq_r18.get_config, resnet18, 224, 1000, 11_689_512),
+}
+
+
 class ClassNorm(nn.Module):
-    def __init__(self, channels):
+    def __init__(self, channels, classes):
         super().__init__()
         self.norm = nn.BatchNorm2d(channels, affine=False, track_running_stats=False)
-        self.by_class = nn.Embedding(CLASSES, 2 * channels)
+        self.by_class = nn.Embedding(classes, 2 * channels)
 
     def forward(self, x, label):
         scale, offset = self.by_class(label)[:, :, None, None].chunk(2, 1)
@@ -156,18 +204,19 @@ class ClassNorm(nn.Module):
 
 
 class TorchGenerator(nn.Module):
-    def __init__(self, width):
+    def __init__(self, width, recipe):
         super().__init__()
-        self.width = width
-        self.dense = nn.Linear(LATENT, 64 * width)
+        self.shape = (-1, width, recipe.size // 4, recipe.size // 4)
+        self.dense = nn.Linear(LATENT, width * (recipe.size // 4) ** 2)
         self.conv1 = nn.Conv2d(width, width, 3, 1, 1)
         self.conv2 = nn.Conv2d(width, width // 2, 3, 1, 1)
         self.conv3 = nn.Conv2d(width // 2, 3, 3, 1, 1)
-        self.norms = nn.ModuleList(map(ClassNorm, (width, width, width // 2)))
+        widths = (width, width, width // 2)
+        self.norms = nn.ModuleList(ClassNorm(w, recipe.classes) for w in widths)
         self.last = nn.BatchNorm2d(3, affine=False, track_running_stats=False)
 
     def forward(self, latent, label):
-        x = self.norms[0](self.dense(latent).view(-1, self.width, 8, 8), label)
+        x = self.norms[0](self.dense(latent).view(self.shape), label)
         x = self.conv1(F.interpolate(x, scale_factor=2))
         x = F.leaky_relu(self.norms[1](x, label), 0.2)
         x = self.conv2(F.interpolate(x, scale_factor=2))
@@ -175,21 +224,24 @@ class TorchGenerator(nn.Module):
         return self.last(torch.tanh(self.conv3(x)))
 
 
-def torch_steps(batch: int, width: int) -> tuple[Callable, Callable]:
+def torch_steps(recipe: Recipe, batch: int, width: int) -> tuple[Callable, Callable]:
     """Returns PyTorch's two steps."""
     torch.manual_seed(0)
-    teacher, student = ResNet20().eval(), ResNet20().eval()
+    teacher, student = recipe.network().eval(), recipe.network().eval()
+    layers = teacher.of((Conv, Linear, Norm))
+    counts = [p.numel() for layer in layers for p in layer.parameters()]
+    assert sum(counts) == recipe.parameters, sum(counts)
     teacher.requires_grad_(False)
     student.load_state_dict(teacher.state_dict())
     for module in student.of((Conv, Linear, Act)):
         module.steps = 15
-    generator = TorchGenerator(width)
+    generator = TorchGenerator(width, recipe)
     adams = [torch.optim.Adam(m.parameters(), lr=1e-3) for m in (generator, student)]
 
     def generator_step():
         for norm in teacher.of(Norm):
             norm.measures = True
-        label = torch.randint(0, CLASSES, (batch,))
+        label = torch.randint(0, recipe.classes, (batch,))
         logits = teacher(generator(torch.randn(batch, LATENT), label))
         apart = torch.stack([norm.apart for norm in teacher.of(Norm)]).mean()
         adams[0].zero_grad()
@@ -201,7 +253,7 @@ def torch_steps(batch: int, width: int) -> tuple[Callable, Callable]:
 
     def student_step():
         with torch.no_grad():
-            label = torch.randint(0, CLASSES, (batch,))
+            label = torch.randint(0, recipe.classes, (batch,))
             images = generator(torch.randn(batch, LATENT), label)
             target = F.log_softmax(teacher(images), 1)
             shown = [act.output for act in teacher.of(Act)]
@@ -218,14 +270,18 @@ def torch_steps(batch: int, width: int) -> tuple[Callable, Callable]:
     return generator_step, student_step
 
 
-def our_steps(batch: int, width: int | None) -> tuple[Callable, Callable, int]:
+def our_steps(
+    recipe: Recipe, batch: int, width: int | None
+) -> tuple[Callable, Callable, int]:
     """Returns our two steps and the generator's width."""
-    config = get_config("gdfq")
+    config = recipe.get_config("gdfq")
     config.teacher.source = "random"
     config.train.batch_size = batch
     if width is not None:
         config.generator.width = width
     teacher = open_teacher(task_settings(config).teacher, Path(), seed=config.seed)
+    counts = [p.size for p in jax.tree.leaves(teacher.variables["params"])]
+    assert sum(counts) == recipe.parameters, sum(counts)
     variables = replicate(teacher.variables)
     # As PyTorch's generator above.
     config.generator.output, config.generator.shift = "tanh", 0
@@ -262,7 +318,8 @@ def our_steps(batch: int, width: int | None) -> tuple[Callable, Callable, int]:
 def main(command_line: Sequence[str] | None = None) -> None:
     """Prints seconds a step and the ratio."""
     parser = create_parser(__doc__)
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--recipe", choices=sorted(RECIPES), default="r20")
+    parser.add_argument("--batch", type=int, help="64 for r20, 16 for r18")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--cpu-time", action="store_true")
     parser.add_argument("--width", type=int, help="of the generator; the recipe's")
@@ -271,10 +328,12 @@ def main(command_line: Sequence[str] | None = None) -> None:
     if options.cpu_time:
         torch.set_num_threads(1)
     clock = time.process_time if options.cpu_time else time.perf_counter
-    *ours, width = our_steps(options.batch, options.width)
-    theirs = torch_steps(options.batch, width)
-    print(f"batch {options.batch}, generator width {width}, s a step, best of "
-          f"{options.repeats}")  # fmt: skip
+    recipe = RECIPES[options.recipe]
+    batch = options.batch or {"r20": 64, "r18": 16}[options.recipe]
+    *ours, width = our_steps(recipe, batch, options.width)
+    theirs = torch_steps(recipe, batch, width)
+    print(f"{options.recipe}, batch {batch}, generator width {width}, s a step, "
+          f"best of {options.repeats}")  # fmt: skip
     for name, *pair in zip(("generator", "student"), ours, theirs, strict=True):
         seconds: list[list[float]] = [[], []]
         for step in pair:

@@ -50,6 +50,7 @@ SHAPES = [  # n, h, w, in, out, kernel, padding; below 8 lax's gradient
     (1, 6, 6, 8, 8, 2, 1),
     (1, 5, 5, 8, 8, 5, 0),
     (2, 4, 4, 8, 8, 1, 0),
+    (2, 4, 4, 3, 5, 1, 0),
 ]
 
 

@@ -65,14 +65,17 @@ class _Signalling:
 
 
 @pytest.mark.slow
-def test_run_writes_metrics_evaluations_and_checkpoints(tmp_path):
+def test_run_writes_metrics_evaluations_and_checkpoints(tmp_path, caplog):
     seen = []
 
     def evaluate(state):
         seen.append(int(state["step"]))
         return {"val/x": 1.0}
 
-    _fit(tmp_path, evaluate=evaluate)
+    with caplog.at_level("INFO", logger="absl"):
+        _fit(tmp_path, evaluate=evaluate)
+    (said,) = [line for line in caplog.messages if "steps of" in line]
+    assert said.startswith("train: 12 steps of ")
     lines = [
         json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().split("\n")[:-1]
     ]

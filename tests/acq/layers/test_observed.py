@@ -1,9 +1,11 @@
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from acq.kernels.fake_quant import fake_quant
 from acq.kernels.grid import Grid
@@ -101,15 +103,65 @@ def test_ranges_from_statistics_do_not_read_running_statistics():
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
-@pytest.mark.slow
-def test_the_input_of_an_integer_network_has_a_range_too():
-    found = ranges_from_statistics(
-        plain_net(), layers(others=8), variables(), (8, 8, 8, 3), jax.random.key(0)
+def test_pixels_that_are_the_same_are_drawn_once_an_image():
+    given = {"params": {"scale": jnp.float32([1, 2]), "bias": jnp.float32([0, 5])}}
+    drawn = np.asarray(
+        GaussianNorm(same_pixels=True).apply(
+            given,
+            jnp.zeros((500, 3, 4, 2)),
+            rngs={"gaussian": jax.random.key(0)},
+        )
     )
+    assert np.ptp(drawn, axis=(1, 2)).max() == 0
+    values = drawn[:, 0, 0]
+    # Five standard errors of the moments of 500 draws.
+    np.testing.assert_allclose(values.mean(0), [0, 5], atol=5 * 2 / 500**0.5)
+    np.testing.assert_allclose(values.std(0), [1, 2], rtol=5 / 1000**0.5)
+
+
+def _ranges_of_statistics(method="minmax", **more):
+    return ranges_from_statistics(
+        plain_net(),
+        dataclasses.replace(layers(method=method), **more),
+        variables(),
+        (8, 32, 32, 3),
+        jax.random.key(0),
+    )
+
+
+@pytest.mark.slow
+def test_the_mean_over_pixels_has_the_range_of_an_image_whose_pixels_are_alike():
+    found = _ranges_of_statistics(others=Grid(8))
     assert set(found) == {"act0", "act1", "act2", "quant_input", "quant_pooled"}
-    # Standard normal images: 1,536 draws.
-    low, high = (float(found["quant_input"][end]) for end in ("low", "high"))
-    assert -5.5 < low < -2.5 and 2.5 < high < 5.5
+    bn = variables()["params"]["bn2"]
+    mean, scale = bn["bias"], np.abs(bn["scale"])
+    low, high = (float(found["quant_pooled"][end]) for end in ("low", "high"))
+    rectified = mean * norm.cdf(mean / scale) + scale * norm.pdf(mean / scale)
+    # Means of 64 independent pixels stay within a few eighths of an sd; one of 8 images
+    # whose pixels are alike is an sd up.
+    assert 2 * np.max(rectified) < np.max(mean + scale)
+    assert low == 0 and np.max(mean + scale) < high < np.max(mean + 4 * scale)
+
+
+@pytest.mark.slow
+def test_8_bits_of_other_tensors_have_twice_the_range_of_draws():
+    """The input is drawn too: 24,576 normals reach 3.5 to 5.5."""
+    for method in ("minmax", "mse"):
+        ends = _ranges_of_statistics(method, others=Grid(8))["quant_input"]
+        assert -11 < ends["low"] < -7 and 7 < ends["high"] < 11
+    for changes in (
+        {"others": Grid(7)},
+        {"others": Grid(8), "bits": (("quant_input", 7),)},
+    ):
+        ends = _ranges_of_statistics(**changes)["quant_input"]
+        assert -5.5 < ends["low"] < -3.5 and 3.5 < ends["high"] < 5.5
+
+
+@pytest.mark.slow
+def test_rectified_values_keep_the_range_of_draws():
+    with_others, alone = _ranges_of_statistics(others=Grid(8)), _ranges_of_statistics()
+    for name, ends in alone.items():
+        jax.tree.map(np.testing.assert_array_equal, with_others[name], ends)
 
 
 @pytest.mark.parametrize(

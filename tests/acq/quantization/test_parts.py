@@ -19,7 +19,13 @@ from acq.tasks.settings import quantization_settings as resolved
 from acq.training.train_step import generator_terms
 from common.devices import AXIS
 from common.errors import UserError
-from configs import acq_mbv2, acq_r18, acq_r20_cifar10
+from configs import (
+    acq_efficientnet_lite0,
+    acq_mbv2,
+    acq_r18,
+    acq_r20_cifar10,
+    acq_r50,
+)
 from tests.acq.recipe_config import RECIPES, changed, teacher
 
 
@@ -255,7 +261,7 @@ def _rates(optimizer, steps, momentum):
     [
         (acq_r20_cifar10, "published,gdfq,long", 4, 200, 1e-4),
         (acq_r20_cifar10, "long,published", 4, 200, 1e-4),
-        (acq_r18, "default", 50, 16, 1e-6),
+        (acq_r18, "published", 50, 16, 1e-6),
         (acq_r18, "published,gdfq", 50, 16, 1e-6),
         (acq_mbv2, "published,gdfq,w3a3", 50, 16, 1e-6),
     ],
@@ -286,6 +292,20 @@ def test_the_published_generator_is_cifar_s_or_imagenet_s():
         found = create_generator(resolved(recipe.get_config("published")), teacher())
         assert (found.label, found.spread) == (label, 0)
     assert create_generator(resolved(changed()), teacher()).spread == 0.1
+
+
+def test_imagenet_networks_take_cifar_s_recipe_unless_the_published_one_is_asked_for():
+    """The longer one, with batches of 16."""
+    cifar = acq_r20_cifar10.get_config()
+    for recipe in (acq_r18, acq_r50, acq_mbv2, acq_efficientnet_lite0):
+        config = recipe.get_config()
+        assert config.quantizer == cifar.quantizer and config.student == cifar.student
+        ours, theirs = dict(config.generator), dict(cifar.generator)
+        assert {k for k in ours if ours[k] != theirs[k]} == {"shift", "warmup"}
+        run, as_there = resolved(config).train, resolved(cifar).train
+        assert run.batch_size == 16 and not run.one_loop
+        assert run.generator_steps * 16 == as_there.generator_steps * 64
+        assert run.steps * 16 == 2400 * 64
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.__name__)

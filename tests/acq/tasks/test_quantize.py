@@ -22,6 +22,7 @@ from acq.tasks.quantize import quantize_run
 from acq.tasks.settings import task_settings
 from acq.teacher.opening import open_teacher
 from common.checkpoint import Checkpoints, load_manifest
+from common.config import to_steps
 from common.errors import Interrupted, UserError
 from common.folder_lock import hold_folder
 from tests.acq.quantize_config import CLASSES, make_config
@@ -293,12 +294,22 @@ def test_a_second_command_in_the_workdir_is_refused(tmp_path, task):
 
 
 @pytest.mark.slow
-def test_without_data_it_quantizes_and_reports_the_agreement(tmp_path):
+def test_without_data_it_quantizes_and_reports_the_agreement(tmp_path, caplog):
     config = make_config(tmp_path)
     config.eval.path = ""
     config.generator.learns = True
     config.quantizer.range_source = "observed"
-    results = quantize_run(config, tmp_path / "run")
+    with caplog.at_level("INFO", logger="absl"):
+        results = quantize_run(config, tmp_path / "run")
+    alone, steps = (
+        to_steps(config[section][key], 1, key)
+        for section, key in (("generator", "warmup"), ("train", "duration"))
+    )
+    assert (
+        f"{alone + steps} steps of {config.train.batch_size} samples: {alone} of the "
+        f"generator alone, then {steps} of the student and the generator"
+    ) in caplog.messages
+    assert sum(" take about " in line for line in caplog.messages) == 2
     assert "n" not in results and 0 <= results["agreement_on_samples"] <= 100
     assert "top-1 is unknown" in (tmp_path / "run" / "report.html").read_text()
     assert load_quantized(tmp_path / "run" / "export").record.classes == CLASSES
