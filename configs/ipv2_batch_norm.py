@@ -4,9 +4,9 @@
 
 Variants: `dncnn` (default), `unet`, `nafnet`; joined with a comma, `smoke` takes
 seconds. Data and held-out slices are those of configs/ipv2_unet.py; doses are low, and
-steps fewer and smaller. In place of NAFNet's published normalisation over channels, and of
-none in the U-Net, each network has batch normalisation: its running statistics are all
-that configs/acq_denoiser.py knows of the training images.
+steps fewer and smaller. In place of NAFNet's published normalisation over channels, and
+of none in the U-Net, each network has batch normalisation: its running statistics are
+all that configs/acq_denoiser.py knows of the training images.
 
 Hardware and time: each network takes about ten minutes on one CPU core.
 """
@@ -59,8 +59,8 @@ def get_config(variant: str = "default") -> ConfigDict:
     config.noise.target_dose = (0.0,)
     config.train.shrink = (1,)
     config.train.loss = "mse"
-    config.train.duration = "1200 steps"
-    config.train.evaluate = "1200 steps"
+    config.train.duration = "600 steps"
+    config.train.evaluate = "600 steps"
     config.train.batch_size = 8
     config.train.patch = 64
     config.train.ema = 0.99
