@@ -16,6 +16,9 @@ import jax
 Meet = Callable[[nn.Module, jax.Array], jax.Array]
 """From a module and its input to the input that it gets."""
 
+See = Callable[[nn.Module, jax.Array], None]
+"""Takes a module and its result."""
+
 Answer = Callable[[nn.BatchNorm, jax.Array], jax.Array | None]
 """From a normalisation and its input to a result in its place; None: its own."""
 
@@ -35,13 +38,16 @@ def is_convolution(module: nn.Module) -> bool:
 
 @contextlib.contextmanager
 def intercepted(
-    at_convolution: Meet | None = None, at_norm: Answer | None = None
+    at_convolution: Meet | None = None,
+    at_norm: Answer | None = None,
+    after_convolution: See | None = None,
 ) -> Iterator[None]:
     """Intercepts the modules of every network that is applied in the context.
 
     Args:
       at_convolution: gives each convolution another input.
       at_norm: answers in the place of each `flax.linen.BatchNorm`.
+      after_convolution: sees the result of each convolution.
     """
 
     def interceptor(
@@ -53,10 +59,15 @@ def intercepted(
         if at_norm is not None and isinstance(module, nn.BatchNorm):
             answer = at_norm(module, args[0])
             return apply(*args, **kwargs) if answer is None else answer
-        if at_convolution is not None and is_convolution(module):
-            x, *rest = args
-            return apply(at_convolution(module, x), *rest, **kwargs)
-        return apply(*args, **kwargs)
+        if not is_convolution(module):
+            return apply(*args, **kwargs)
+        x, *rest = args
+        if at_convolution is not None:
+            x = at_convolution(module, x)
+        y = apply(x, *rest, **kwargs)
+        if after_convolution is not None:
+            after_convolution(module, y)
+        return y
 
     with nn.intercept_methods(interceptor):
         yield

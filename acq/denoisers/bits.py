@@ -18,11 +18,13 @@ class Convolution(NamedTuple):
 
     Attributes:
       name: its path, 'layer2/conv'.
-      inputs: values of its input for one image of the traced size.
+      norm: the path of the BatchNorm that takes its result; '' without one.
+      epsilon: that of the BatchNorm.
     """
 
     name: str
-    inputs: int
+    norm: str = ""
+    epsilon: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,14 +68,20 @@ def convolutions_of(network: ImageNetwork, side: int) -> tuple[Convolution, ...]
       UserError: it has none.
     """
     found: dict[str, Convolution] = {}
+    results: dict[str, jax.Array] = {}
 
-    def meet(module: nn.Module, x: jax.Array) -> jax.Array:
+    def keep(module: nn.Module, result: jax.Array) -> None:
         name = name_of(module)
-        found.setdefault(name, Convolution(name, x[0].size))
-        return x
+        found.setdefault(name, Convolution(name))
+        results[name] = result
+
+    def pair(module: nn.BatchNorm, x: jax.Array) -> None:
+        for name, result in results.items():
+            if result is x:
+                found[name] = Convolution(name, name_of(module), module.epsilon)
 
     images = jax.ShapeDtypeStruct((1, side, side, network.channels), jnp.float32)
-    with intercepted(meet):
+    with intercepted(at_norm=pair, after_convolution=keep):
         jax.eval_shape(network.module.apply, network.variables, images)
     if not found:
         raise UserError(

@@ -12,6 +12,7 @@ differentiated like parameters (`fake_quant`'s "learned").
 """
 
 import math
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from acq.denoisers.bits import NetworkBits
+from acq.denoisers.bits import Convolution, NetworkBits
 from acq.kernels.fake_quant import fake_quant
 from acq.kernels.grid import scale_and_zero_point
 from acq.kernels.scale_gradient import scale_gradient
@@ -90,6 +91,53 @@ def rounded_kernels(params: PyTree, ranges: PyTree, bits: NetworkBits) -> PyTree
             kernel, -end, end, grid=grid, gradient="learned"
         )
     return unflatten_dict(flat, sep="/")
+
+
+def settled(
+    variables: PyTree,
+    bits: NetworkBits,
+    convolutions: Sequence[Convolution],
+) -> PyTree:
+    """Returns variables with rounded kernels, and biases that int32 can hold.
+
+    The bias of a convolution, with that of the BatchNorm after it, becomes a multiple
+    of the input's scale times the weight's. With them `apply_rounded` computes what
+    integer kernels do, up to float32's rounding of sums.
+
+    Args:
+      variables: of the network, with `ranges`.
+      bits: of its convolutions.
+      convolutions: all of them, in the order of `bits`.
+    """
+    ranges = variables["ranges"]
+    params = rounded_kernels(variables["params"], ranges, bits)
+    flat = {
+        name: np.asarray(leaf) for name, leaf in flatten_dict(params, sep="/").items()
+    }
+    statistics = flatten_dict(variables.get("batch_stats", {}), sep="/")
+    roundings = roundings_of(ranges, bits)
+    for name, norm, epsilon in convolutions:
+        step = roundings[name].scale * roundings[name].weight_scale.astype(np.float64)
+        # Both: a result that is also used elsewhere keeps its normalisation apart.
+        own = flat.get(f"{name}/bias")
+        if own is not None:
+            own = flat[f"{name}/bias"] = np.float32(_rounded_to(own, step))
+        if f"{norm}/bias" in flat and f"{norm}/scale" in flat:
+            mean, var = (
+                np.asarray(statistics[f"{norm}/{key}"]) for key in ("mean", "var")
+            )
+            factor = flat[f"{norm}/scale"] / np.sqrt(var + epsilon)
+            shift = flat[f"{norm}/bias"] - mean * factor
+            shift = shift + (0 if own is None else own * factor)
+            change = _rounded_to(shift, step * np.abs(factor)) - shift
+            flat[f"{norm}/bias"] = np.float32(flat[f"{norm}/bias"] + change)
+    return {**variables, "params": unflatten_dict(flat, sep="/")}
+
+
+def _rounded_to(values: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """Returns multiples of a step; a step of 0, or one too small for int32, is none."""
+    codes = np.rint(values / np.where(step > 0, step, 1))
+    return np.where((step > 0) & (np.abs(codes) < 1 << 30), codes * step, values)
 
 
 def roundings_of(ranges: PyTree, bits: NetworkBits) -> dict[str, Rounding]:
