@@ -7,8 +7,9 @@
     output   float: also that of the last convolution, and the sum with the network's
              input. On 8 bits that sum would have steps of 12 HU.
 
-The collection `ranges` has `low`, `high` and `end` at each convolution's path. They are
-differentiated like parameters (`fake_quant`'s "learned").
+The collection `ranges` has `low`, `high` and `end` at each convolution's path. `low`
+and `high` are differentiated like parameters (`fake_quant`'s "learned"); `end` is not,
+only weights inside of it are.
 """
 
 import math
@@ -85,10 +86,8 @@ def rounded_kernels(params: PyTree, ranges: PyTree, bits: NetworkBits) -> PyTree
     for name in bits.names:
         kernel, end = flat[f"{name}/kernel"], ends[f"{name}/end"]
         grid = bits.of_weights(name)
-        factor = learning_rate_factor(math.prod(kernel.shape[:-1]), grid)
-        end = scale_gradient(end, factor)
         flat[f"{name}/kernel"] = fake_quant(
-            kernel, -end, end, grid=grid, gradient="learned"
+            kernel, -end, end, grid=grid, gradient="clipped"
         )
     return unflatten_dict(flat, sep="/")
 

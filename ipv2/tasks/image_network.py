@@ -6,13 +6,18 @@ import math
 from pathlib import Path
 from typing import Any
 
+import jax
+
+from common.checkpoint import hash_variables
 from common.errors import UserError
 from common.image_network import ImageNetwork, Quantized
+from common.version import VERSION
 from ipv2.deploy.onnx_file import save_onnx
 from ipv2.inference.trained import Trained, find_export, load_trained
 from ipv2.kernels.photon_noise import DoseParams
 from ipv2.tasks.judged_images import KINDS, ImageData, Judge, image_patches
 from ipv2.training.denoiser import Flow
+from ipv2.training.denoiser_spec import DenoiserSpec
 
 # Images in network units: from air to dense bone, HU / 1000.
 _LOW, _HIGH = -1.0, 2.0
@@ -29,7 +34,36 @@ def open_denoiser(export: str, **options: Any) -> ImageNetwork:
     Raises:
       UserError: there is no export, it is damaged, or its network is a flow.
     """
-    trained = load_trained(find_export(export))
+    if not export:
+        raise UserError(
+            "config.teacher.export: got '', accepted: the folder of an export, or of a "
+            "training run (configs/ipv2_batch_norm.py)"
+        )
+    return _opened(load_trained(find_export(export)), export, options)
+
+
+def untrained_denoiser(export: str, **options: Any) -> ImageNetwork:
+    """Returns a tiny denoiser with random weights, to try a recipe with.
+
+    Args:
+      export: ignored.
+      **options: as `open_denoiser`.
+    """
+    del export
+    spec = DenoiserSpec(name="dncnn", attributes={"width": 4, "depth": 3})
+    variables = spec.create().init(jax.random.key(0))
+    manifest = {
+        **spec.to_json(),
+        "sha256": hash_variables(variables),
+        "software_version": VERSION,
+    }
+    trained = Trained(
+        spec=spec, denoiser=spec.create(), variables=variables, manifest=manifest
+    )
+    return _opened(trained, "untrained", options)
+
+
+def _opened(trained: Trained, export: str, options: dict[str, Any]) -> ImageNetwork:
     if isinstance(trained.denoiser, Flow):
         raise UserError(
             f"{export}: {trained.name} is a flow, which applies its network once for "
@@ -55,7 +89,11 @@ def open_denoiser(export: str, **options: Any) -> ImageNetwork:
         multiple=math.lcm(trained.stride, 4),
         identity=trained.identity,
         images=functools.partial(image_patches, data),
-        kinds=KINDS,
+        kinds={
+            kind: words
+            for kind, words in KINDS.items()
+            if kind != "real" or "sample_ct" in data.embedded
+        },
         judge=Judge(data),
         write=write,
     )
@@ -69,7 +107,7 @@ def _plain(trained: Trained) -> dict[str, Any]:
 
 
 def _noise_of(trained: Trained) -> DoseParams:
-    """Returns the low dose that the network was evaluated at; a usual one if unknown."""
+    """Returns the dose that the network was evaluated at; a usual one if unknown."""
     noise = trained.manifest.get("trained_with", {}).get("noise", {})
     names = {field.name for field in dataclasses.fields(DoseParams)}
     found = {key: value for key, value in noise.items() if key in names}

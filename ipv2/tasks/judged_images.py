@@ -219,5 +219,3 @@ def _flat(numbers: Mapping[str, Any]) -> dict[str, float]:
         key: float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
         for key, values in found.items()
     }
-
-
