@@ -72,7 +72,7 @@ class ImageNetwork:
         side, channels).
       kinds: the kinds of images, each with what it is in words.
       judge: from functions by name to what each is worth on images that nothing learned
-        from: {data set: {name: {measure: number}}}.
+        from: {data set: {name: {measure: number, or None}}}.
       write: writes it as a file for other software: (quantized, path).
     """
 

@@ -173,7 +173,7 @@ def _prepared(batch: Any) -> dict[str, Any]:
 
 def _judged(
     slices: list[Mapping[str, Any]], functions: Mapping[str, ApplyUnit]
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, float | None]]:
     against_float: dict[str, list[float]] = {name: [] for name in functions}
 
     def images_of(batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -194,7 +194,7 @@ def _judged(
     }
 
 
-def _difference(errors: list[float]) -> dict[str, float]:
+def _difference(errors: list[float]) -> dict[str, float | None]:
     """Returns RMSE and PSNR against the float network, from each slice's MSE."""
     if not errors or not any(errors):
         return {}
@@ -206,8 +206,11 @@ def _difference(errors: list[float]) -> dict[str, float]:
     }
 
 
-def _flat(numbers: Mapping[str, Any]) -> dict[str, float]:
-    """Returns the means over slices of the measures that a table shows."""
+def _flat(numbers: Mapping[str, Any]) -> dict[str, float | None]:
+    """Returns the means over slices of the measures that a table shows.
+
+    None: no slice has such a tissue.
+    """
     found = {
         f"psnr_{window}_db": values for window, values in numbers["psnr_db"].items()
     }
@@ -216,6 +219,6 @@ def _flat(numbers: Mapping[str, Any]) -> dict[str, float]:
         found[f"noise_{tissue}_hu"] = values["noise_sd_hu"]
     found["contour_mm"] = numbers["contour_mm"]
     return {
-        key: float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+        key: float(np.nanmean(values)) if np.isfinite(values).any() else None
         for key, values in found.items()
     }

@@ -150,7 +150,7 @@ def line_of(row: Row, of_float: Row) -> str:
     moved = {
         tissue: row[f"bias_{tissue}_hu"] - of_float[f"bias_{tissue}_hu"]
         for tissue in _TISSUES
-        if np.isfinite(row[f"bias_{tissue}_hu"])
+        if row[f"bias_{tissue}_hu"] is not None
     }
     most = max(moved, key=lambda tissue: abs(moved[tissue])) if moved else "none"
     return (
