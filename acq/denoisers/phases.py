@@ -80,18 +80,12 @@ def create_image_generator(
     )
 
 
-def generator_phase(
+def image_generator_parts(
     settings: ImageQuantizationSettings, network: ImageNetwork, last: str
-) -> Phase:
-    """Returns the phase in which the generator learns.
-
-    Args:
-      settings: of the quantization.
-      network: the float network, with batch normalisation.
-      last: path of its last convolution.
-    """
+) -> ImageGeneratorParts:
+    """Returns the parts of a generator step; arguments as `generator_phase`."""
     form, steps = settings.generator, settings.generator_steps
-    parts = ImageGeneratorParts(
+    return ImageGeneratorParts(
         generator=create_image_generator(settings, network),
         network=_shared(network),
         last=last,
@@ -106,6 +100,20 @@ def generator_phase(
             first_moment=0.5,
         ),
     )
+
+
+def generator_phase(
+    settings: ImageQuantizationSettings, network: ImageNetwork, last: str
+) -> Phase:
+    """Returns the phase in which the generator learns.
+
+    Args:
+      settings: of the quantization.
+      network: the float network, with batch normalisation.
+      last: path of its last convolution.
+    """
+    steps = settings.generator_steps
+    parts = image_generator_parts(settings, network, last)
     drawn = parts.sampling.draw(jnp.arange(2, dtype=jnp.uint32))
     init = jax.jit(parts.generator.clone(axis_name=None).init)
     params = init(jax.random.key(settings.seed, impl="rbg"), drawn)["params"]

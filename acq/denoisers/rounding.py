@@ -60,7 +60,7 @@ def apply_rounded(
         factor = learning_rate_factor(math.prod(x.shape[1:]), grid)
         low, high = (scale_gradient(end, factor) for end in (low, high))
         # The lower end of a rectifier's output stays at 0.
-        low = jnp.minimum(low, 0.0)
+        low = jnp.where(low < 0, low, 0.0)
         return fake_quant(x, low, high, grid=grid, gradient="learned")
 
     with intercepted(round_input):
@@ -130,7 +130,8 @@ def settled(
             shift = shift + (0 if own is None else own * factor)
             change = _rounded_to(shift, step * np.abs(factor)) - shift
             flat[f"{norm}/bias"] = np.float32(flat[f"{norm}/bias"] + change)
-    return {**variables, "params": unflatten_dict(flat, sep="/")}
+    settled_params = {name: jnp.asarray(leaf) for name, leaf in flat.items()}
+    return {**variables, "params": unflatten_dict(settled_params, sep="/")}
 
 
 def _rounded_to(values: np.ndarray, step: np.ndarray) -> np.ndarray:
