@@ -84,7 +84,7 @@ def rounded_kernels(params: PyTree, ranges: PyTree, bits: NetworkBits) -> PyTree
     """Returns parameters whose kernels are rounded, each in its ranges."""
     flat, ends = (flatten_dict(tree, sep="/") for tree in (params, ranges))
     for name in bits.names:
-        kernel, end = flat[f"{name}/kernel"], ends[f"{name}/end"]
+        kernel, end = map(jnp.asarray, (flat[f"{name}/kernel"], ends[f"{name}/end"]))
         grid = bits.of_weights(name)
         flat[f"{name}/kernel"] = fake_quant(
             kernel, -end, end, grid=grid, gradient="clipped"

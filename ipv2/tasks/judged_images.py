@@ -116,7 +116,7 @@ def image_patches(
     for stack in itertools.islice(itertools.cycle(stacks), count):
         top, left = (rng.integers(edge - side + 1) for edge in stack.shape[:2])
         patches.append(stack[top : top + side, left : left + side])
-    return hu_to_unit(np.stack(patches))
+    return np.asarray(hu_to_unit(jnp.asarray(np.stack(patches))))
 
 
 def _stack(record: Mapping[str, Any], kind: str) -> np.ndarray:
@@ -177,8 +177,9 @@ def _judged(
     against_float: dict[str, list[float]] = {name: [] for name in functions}
 
     def images_of(batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        x = hu_to_unit(jnp.asarray(batch["lq"]))
         images = {
-            name: np.asarray(unit_to_hu(apply(hu_to_unit(batch["lq"]))))[..., 0]
+            name: np.asarray(unit_to_hu(apply(x)))[..., 0]
             for name, apply in functions.items()
         }
         for name, image in images.items():

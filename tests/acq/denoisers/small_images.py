@@ -1,5 +1,7 @@
 """A small network from images to images, of plain flax layers."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -77,4 +79,26 @@ def bits_of(network, weight_bits=8, activation_bits=8, first_last_bits=8):
         activation_bits=activation_bits,
         first_last_bits=first_last_bits,
         names=tuple(found.name for found in convolutions_of(network, 8)),
+    )
+
+
+def opened(export, **options):
+    """Opens the small network, as a config names it; it judges on noise."""
+    x = images(2, seed=9)
+
+    def judge(functions):
+        outputs = {name: np.asarray(apply(x)) for name, apply in functions.items()}
+        return {
+            "noise": {
+                name: {"rms": float(np.sqrt(np.mean((y - outputs["float"]) ** 2)))}
+                for name, y in outputs.items()
+            }
+        }
+
+    def write(quantized, path):
+        path.write_text(" ".join(quantized.roundings))
+
+    del options
+    return dataclasses.replace(
+        small_network(norm=export != "plain"), judge=judge, write=write
     )
