@@ -7,6 +7,7 @@ is computed; what comes before the first BatchNorm sees noise.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -105,7 +106,8 @@ def with_weight_ends(
     ranges: PyTree, params: PyTree, bits: NetworkBits, method: RangeMethod
 ) -> PyTree:
     """Returns `ranges` with `end` of each output channel of each convolution."""
-    flat, kernels = (flatten_dict(tree, sep="/") for tree in (ranges, params))
+    flat: dict[str, Any] = dict(flatten_dict(ranges, sep="/"))
+    kernels: dict[str, Any] = dict(flatten_dict(params, sep="/"))
     for name in bits.names:
         grid = bits.of_weights(name)
         flat[f"{name}/end"] = weight_ends(kernels[f"{name}/kernel"], grid, method)

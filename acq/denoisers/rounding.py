@@ -14,6 +14,7 @@ only weights inside of it are.
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -82,7 +83,8 @@ def sow_latest(module: nn.Module, collection: str, **values: jax.Array) -> None:
 
 def rounded_kernels(params: PyTree, ranges: PyTree, bits: NetworkBits) -> PyTree:
     """Returns parameters whose kernels are rounded, each in its ranges."""
-    flat, ends = (flatten_dict(tree, sep="/") for tree in (params, ranges))
+    flat: dict[str, Any] = dict(flatten_dict(params, sep="/"))
+    ends: dict[str, Any] = dict(flatten_dict(ranges, sep="/"))
     for name in bits.names:
         kernel, end = map(jnp.asarray, (flat[f"{name}/kernel"], ends[f"{name}/end"]))
         grid = bits.of_weights(name)
@@ -120,7 +122,7 @@ def settled(
         # Both: a result that is also used elsewhere keeps its normalisation apart.
         own = flat.get(f"{name}/bias")
         if own is not None:
-            own = flat[f"{name}/bias"] = np.float32(_rounded_to(own, step))
+            own = flat[f"{name}/bias"] = _rounded_to(own, step).astype(np.float32)
         if f"{norm}/bias" in flat and f"{norm}/scale" in flat:
             mean, var = (
                 np.asarray(statistics[f"{norm}/{key}"]) for key in ("mean", "var")
@@ -129,7 +131,7 @@ def settled(
             shift = flat[f"{norm}/bias"] - mean * factor
             shift = shift + (0 if own is None else own * factor)
             change = _rounded_to(shift, step * np.abs(factor)) - shift
-            flat[f"{norm}/bias"] = np.float32(flat[f"{norm}/bias"] + change)
+            flat[f"{norm}/bias"] = (flat[f"{norm}/bias"] + change).astype(np.float32)
     settled_params = {name: jnp.asarray(leaf) for name, leaf in flat.items()}
     return {**variables, "params": unflatten_dict(settled_params, sep="/")}
 

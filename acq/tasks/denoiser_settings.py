@@ -12,7 +12,7 @@ from acq.denoisers.settings import (
 )
 from acq.denoisers.steps import ImageStudentLoss
 from acq.kernels.grid import MAX_BITS, MIN_BITS
-from acq.layers.observed import RANGE_METHODS
+from acq.layers.observed import RANGE_METHODS, RangeMethod
 from acq.samples.generator import CenterForm
 from acq.training.losses import StatisticsForm
 from acq.training.step_parts import GeneratorLoss
@@ -116,7 +116,7 @@ class DenoiserTaskSettings:
     activation_bits: int
     first_last_bits: int
     ranges: str
-    range_method: str
+    range_method: RangeMethod
     baselines: tuple[str, ...]
     images: int
 

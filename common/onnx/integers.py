@@ -233,7 +233,7 @@ def _folded(
     wanted = np.where(factor == 0, scale, scale * np.abs(factor))
     least = np.abs(shift) / (input_scale * _LARGEST_BIAS)
     # float32, as the file has them, before the bias is divided by them.
-    used = np.float32(np.maximum(wanted, least))
+    used = np.maximum(wanted, least).astype(np.float32)
     signed = np.rint(signed * (wanted / used).reshape(shape))
     step = (np.float32(input_scale) * used).astype(np.float64)
     return signed.astype(np.int8), used, np.rint(shift / step).astype(np.int32)

@@ -122,9 +122,9 @@ def image_patches(
 def _stack(record: Mapping[str, Any], kind: str) -> np.ndarray:
     """Returns (h, w, c) HU of a record."""
     if kind == "phantom":
-        truth = np.float32(record["truth"])
+        truth = np.asarray(record["truth"], np.float32)
         return np.repeat(truth[..., None], len(record["lq"]), axis=-1)
-    return np.float32(np.moveaxis(record["lq"], 0, -1))
+    return np.moveaxis(np.asarray(record["lq"], np.float32), 0, -1)
 
 
 class Judge:

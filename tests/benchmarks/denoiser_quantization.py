@@ -44,7 +44,7 @@ from acq.denoisers.settings import (
 )
 from acq.quantization.phases import Phase
 from common.devices import replicate, shard_batch
-from common.image_network import ImageNetwork
+from common.image_network import Apply, ImageNetwork
 from common.typing import PyTree
 from ipv2.tasks.image_network import open_denoiser, untrained_denoiser
 from tests.benchmarks.shared.arguments import create_parser, parse
@@ -70,7 +70,7 @@ def rows_of(
     apply = jax.jit(
         lambda variables, x: apply_rounded(network.module, variables, x, grids)[0]
     )
-    functions = {
+    functions: dict[str, Apply] = {
         "float": jax.jit(functools.partial(network.module.apply, network.variables))
     }
     for name, trained in _trained(network, grids, generators, bits, options):
