@@ -90,6 +90,11 @@ ALLOWED = {
         *("acq.classifier", "acq.diagnosis", "acq.export", "acq.kernels", "acq.layers"),
         *("acq.quantization", "acq.samples", "acq.teacher", "acq.training", "common"),
     },
+    "acq/denoisers": {
+        *("acq.classifier", "acq.denoisers", "acq.kernels", "acq.layers"),
+        *("acq.quantization.optimizer", "acq.quantization.phases", "acq.samples"),
+        *("acq.training", "common"),
+    },
     "acq/diagnosis": {
         *("acq.classifier", "acq.diagnosis", "acq.kernels", "acq.samples"),
         *("acq.training", "common"),

@@ -8,8 +8,10 @@ from typing import Any, TypeAlias
 from acq.tasks.evaluate import evaluate_run
 from acq.tasks.export import export_run
 from acq.tasks.quantize import quantize_run
+from acq.tasks.quantize_denoiser import quantize_denoiser
 from acq.teacher.own_network import with_its_line
 from common.config import ConfigDict
+from common.errors import UserError
 
 Task: TypeAlias = Callable[[ConfigDict, Path], Any]
 
@@ -19,6 +21,11 @@ def _naming_lines(task: Task) -> Task:
 
     @functools.wraps(task)
     def run(config: ConfigDict, workdir: Path) -> Any:
+        if "open" in config.teacher:
+            raise UserError(
+                "--task: this recipe's network is no classifier; accepted: "
+                "quantize_denoiser, or no --task"
+            )
         with with_its_line(str(config.teacher.name)):
             return task(config, workdir)
 
@@ -29,4 +36,5 @@ TASKS: Mapping[str, Task] = {
     "quantize": _naming_lines(quantize_run),
     "evaluate": _naming_lines(evaluate_run),
     "export": _naming_lines(export_run),
+    "quantize_denoiser": quantize_denoiser,
 }

@@ -13,15 +13,20 @@ graph of another network takes one size.
 import dataclasses
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
+from jax.ad_checkpoint import checkpoint_name
 
 from common.errors import UserError
+from common.image_network import Quantized
+from common.intercepted import intercepted, name_of
 from common.onnx.block_maximum import with_pools
 from common.onnx.float_operations import add_float
 from common.onnx.graph import Graph
+from common.onnx.integers import add_mark, mark_of, with_integers
 from common.onnx.sizes import DependsOnSizeError, Sizes, merged
 from common.onnx.values import NCHW, Tensor
 from common.onnx.walk import BATCH, Step, Walk, joined, needed
@@ -59,12 +64,27 @@ class DenoiserGraph(NamedTuple):
     fixed: bool
 
 
-def denoiser_graph(trained: Trained) -> DenoiserGraph:
+def denoiser_graph(
+    trained: Trained, quantized: Quantized | None = None
+) -> DenoiserGraph:
     """Returns a denoiser as a graph.
+
+    Args:
+      trained: the network.
+      quantized: the same network with integers in its convolutions; None for floats.
 
     Raises:
       UserError: the network is a flow, or has an operation that cannot be exported.
     """
+    if quantized is not None:
+        rounded = dataclasses.replace(trained, variables=quantized.variables)
+        found = _float_graph(rounded, marked=True)
+        return found._replace(graph=with_integers(found.graph, quantized.roundings))
+    return _float_graph(trained, marked=False)
+
+
+def _float_graph(trained: Trained, *, marked: bool) -> DenoiserGraph:
+    """Returns a graph of floats; `marked`: with marks before its convolutions."""
     if isinstance(trained.denoiser, Flow):
         accepted = (
             "cnn10, dncnn, nafnet, redcnn, restormer, unet, and networks of yours"
@@ -77,7 +97,7 @@ def denoiser_graph(trained: Trained) -> DenoiserGraph:
     for side in _LEAST_SIDES:
         sizes = Sizes(unit=stride, least=-(-side // stride))
         try:
-            graph = _graph(trained, sizes)
+            graph = _graph(trained, sizes, marked)
         except DependsOnSizeError as error:
             reason = str(error)
         else:
@@ -88,23 +108,29 @@ def denoiser_graph(trained: Trained) -> DenoiserGraph:
         "%s: the ONNX file takes images of %d x %d pixels only: %s",
         *(trained.name, side, side, reason),
     )
-    return DenoiserGraph(_graph(trained, side), side, fixed=True)
+    return DenoiserGraph(_graph(trained, side, marked), side, fixed=True)
 
 
-def _graph(trained: Trained, sizes: Sizes | int) -> Graph:
+def _graph(trained: Trained, sizes: Sizes | int, marked: bool) -> Graph:
     """Returns the graph for images of several sizes, or of one side."""
     pixels = sizes.pixels if isinstance(sizes, Sizes) else ((sizes, sizes),)
-    walks = [_steps(trained, size) for size in pixels]
+    with intercepted(_mark if marked else None):
+        walks = [_steps(trained, size) for size in pixels]
     _, image, result = walks[0]
     steps = with_pools(joined([found for found, _, _ in walks]), result)
     writer = Writer(Graph(INPUT, OUTPUT), sizes if isinstance(sizes, Sizes) else None)
     shapes = [(BATCH, *size, trained.denoiser.slices) for size in pixels]
     writer.values[image] = Tensor(INPUT, NCHW, merged(shapes))
     for step in steps:
-        writer.values[step.output] = add_float(writer, step)
+        mark = add_mark(writer, step)
+        writer.values[step.output] = mark or add_float(writer, step)
     end = Step("the result", (result,), -1, (), {})
     writer.graph.finish(writer.ordered(writer.floats(result, end), NCHW).name)
     return writer.graph
+
+
+def _mark(module: nn.Module, x: jax.Array) -> jax.Array:
+    return checkpoint_name(x, mark_of(name_of(module)))
 
 
 def _steps(

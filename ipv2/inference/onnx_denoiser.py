@@ -20,7 +20,11 @@ from common.version import stated
 from ipv2.inference.apply import BatchApplier
 from ipv2.inference.onnx_metadata import FORMAT, OnnxMetadata
 from ipv2.inference.tiling import Tiling, create_tiling
-from ipv2.inference.trained import describe_model, describe_training
+from ipv2.inference.trained import (
+    describe_model,
+    describe_quantization,
+    describe_training,
+)
 
 _MAKE = (
     "Write one with --task export and the --workdir of a training run, or in Python "
@@ -74,6 +78,7 @@ class OnnxDenoiser:
         parts = [
             describe_model(self.manifest["model"]),
             *describe_training(self.manifest),
+            *describe_quantization(self.manifest),
             f"ONNX file of SHA-256 {self.sha256}",
             f"variables of SHA-256 {self.metadata.variables_sha256}",
             f"written by version {by}",

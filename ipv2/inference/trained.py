@@ -146,6 +146,18 @@ def describe_training(manifest: Mapping[str, Any]) -> list[str]:
     return parts
 
 
+def describe_quantization(manifest: Mapping[str, Any]) -> list[str]:
+    """Describes the integers of a manifest's network in words; none for floats."""
+    found = manifest.get("quantized")
+    if found is None:
+        return []
+    return [
+        f"weights of {found['weight_bits']} and activations of "
+        f"{found['activation_bits']} bits",
+        f"ranges from {found['ranges_in_words']}",
+    ]
+
+
 def find_export(folder: str | os.PathLike[str]) -> Path:
     """Returns the export's folder, given it or the folder of its run."""
     path = Path(folder)

@@ -183,6 +183,35 @@ class DoublingConv(_Layer):
         return _add_bias(transpose_patches(x, kernel), bias)
 
 
+def batch_norm(
+    *,
+    train: bool,
+    axis_name: str | None,
+    name: str,
+    dtype: Dtype | None,
+    param_dtype: Dtype,
+) -> nn.BatchNorm:
+    """Returns batch normalisation whose running statistics forget a tenth per step.
+
+    Args:
+      train: whether to normalise by the batch and update the running statistics.
+      axis_name: axis of the devices that share a batch in training; None: each device
+        uses its own statistics.
+      name: of the layer.
+      dtype: of its result; None for that of input and parameters.
+      param_dtype: of its parameters.
+    """
+    return nn.BatchNorm(
+        not train,
+        momentum=0.9,
+        epsilon=1e-4,
+        axis_name=axis_name,
+        name=name,
+        dtype=dtype,
+        param_dtype=param_dtype,
+    )
+
+
 class ChannelNorm(_Layer):
     """Layer normalisation over channels, with parameters `scale` and `bias` (c,).
 

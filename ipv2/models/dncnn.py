@@ -11,7 +11,13 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
 
-from ipv2.models.blocks import Conv, centre_slice, check_image, near_zero_init
+from ipv2.models.blocks import (
+    Conv,
+    batch_norm,
+    centre_slice,
+    check_image,
+    near_zero_init,
+)
 
 
 class DnCNN(nn.Module):
@@ -73,7 +79,7 @@ class DnCNN(nn.Module):
         for index in range(2, self.depth):
             y = layer(
                 self.width,
-                not train,
+                train,
                 self.axis_name,
                 name=f"layer{index}",
                 **dtypes,
@@ -87,7 +93,7 @@ class _Layer(nn.Module):
     """Convolution, batch normalisation, ReLU."""
 
     width: int
-    use_running_average: bool
+    train: bool
     axis_name: str | None
     dtype: Dtype | None
     param_dtype: Dtype
@@ -96,12 +102,7 @@ class _Layer(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         y = Conv(self.width, 3, use_bias=False, name="conv", **dtypes)(x)
-        norm = nn.BatchNorm(
-            self.use_running_average,
-            momentum=0.9,
-            epsilon=1e-4,
-            axis_name=self.axis_name,
-            name="norm",
-            **dtypes,
+        norm = batch_norm(
+            train=self.train, axis_name=self.axis_name, name="norm", **dtypes
         )
         return nn.relu(norm(y))

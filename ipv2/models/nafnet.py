@@ -8,6 +8,7 @@ gate, 1x1 convolution. Both parts are added to the block's input, scaled by `bet
 (width 32 on SIDD), in whose 3-channel form it has 29,159,715 parameters.
 """
 
+import functools
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -22,6 +23,7 @@ from ipv2.models.blocks import (
     Conv,
     DepthwiseConv,
     HalvingConv,
+    batch_norm,
     centre_slice,
     check_image,
     crop_like,
@@ -47,6 +49,11 @@ class NAFNet(nn.Module):
       encoder_blocks: Blocks per scale on the way down; one scale per halving.
       middle_blocks: Blocks at the smallest scale.
       decoder_blocks: Blocks per scale on the way up, from the smallest scale.
+      norm: 'channel', as published, or 'batch': batch normalisation in its place, so
+        that the network can be quantized without data.
+      axis_name: Axis of the devices that share a batch in training; batch
+        normalisation's statistics are then those of the whole batch. None: each device
+        uses its own.
       remat: Whether to recompute a block's activations in the backward pass.
       dtype: Dtype of the layers; None for float32. Normalisation, averages and
         the last addition are always in float32.
@@ -58,6 +65,8 @@ class NAFNet(nn.Module):
     encoder_blocks: Sequence[int] = (2, 2, 4, 8)
     middle_blocks: int = 12
     decoder_blocks: Sequence[int] = (2, 2, 2, 2)
+    norm: str = "channel"
+    axis_name: str | None = None
     remat: bool = False
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
@@ -78,7 +87,8 @@ class NAFNet(nn.Module):
 
         Args:
           x: (n, h, w, channels) in network units, of any size.
-          train: Ignored by this network.
+          train: With batch normalisation: normalise by the batch's statistics and
+            update the running ones (collection `batch_stats`).
 
         Returns:
           float32 (n, h, w, 1), in network units.
@@ -89,13 +99,18 @@ class NAFNet(nn.Module):
                 "NAFNet needs as many decoder_blocks as encoder_blocks, got "
                 f"{self.decoder_blocks} and {self.encoder_blocks}"
             )
+        if self.norm not in ("channel", "batch"):
+            raise ValueError(f"NAFNet's norm: 'channel' or 'batch', got {self.norm!r}")
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         linear = {"kernel_init": initializers.lecun_normal(), **dtypes}
-        block = nn.remat(NAFBlock) if self.remat else NAFBlock
+        norm = {"norm": self.norm, "train": train, "axis_name": self.axis_name}
+        block = functools.partial(
+            nn.remat(NAFBlock) if self.remat else NAFBlock, **norm, **dtypes
+        )
 
         def blocks(y, count, name):
             for index in range(count):
-                y = block(name=f"{name}_{index}", **dtypes)(y)
+                y = block(name=f"{name}_{index}")(y)
             return y
 
         y = Conv(self.width, 3, name="first", **linear)(pad_to_multiple(x, self.stride))
@@ -121,10 +136,16 @@ class NAFBlock(nn.Module):
     """Block of NAFNet: features of any number in, the same out.
 
     Attributes:
+      norm: 'channel' or 'batch'.
+      train: Whether batch normalisation uses the batch's statistics.
+      axis_name: Of batch normalisation's devices.
       dtype: Dtype of the layers.
       param_dtype: Dtype of the parameters.
     """
 
+    norm: str = "channel"
+    train: bool = False
+    axis_name: str | None = None
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
 
@@ -143,13 +164,19 @@ class NAFBlock(nn.Module):
             value = self.param(name, zeros, (channels,), self.param_dtype)
             return y * value.astype(y.dtype).reshape(1, 1, 1, -1)
 
-        y = ChannelNorm(1e-6, name="norm1", **dtypes)(x)
+        def normalised(name, y):
+            if self.norm == "channel":
+                return ChannelNorm(1e-6, name=name, **dtypes)(y)
+            statistics = {"train": self.train, "axis_name": self.axis_name}
+            return batch_norm(name=name, **statistics, **dtypes)(y)
+
+        y = normalised("norm1", x)
         y = pointwise(2 * channels, "conv1")(y)
         y = simple_gate(DepthwiseConv(name="conv2", **dtypes)(y))
         average = jnp.mean(y, axis=(1, 2), keepdims=True, dtype=jnp.float32)
         y = y * pointwise(channels, "attention")(average.astype(y.dtype))
         x = x + scale("beta", pointwise(channels, "conv3")(y))
-        y = ChannelNorm(1e-6, name="norm2", **dtypes)(x)
+        y = normalised("norm2", x)
         y = simple_gate(pointwise(2 * channels, "conv4")(y))
         return x + scale("gamma", pointwise(channels, "conv5")(y))
 

@@ -1,0 +1,148 @@
+"""Images without labels, in a network's unit, and the draws that they are made of.
+
+`acq.samples.generator` makes an image of one class: its pixels are a sigmoid over the
+range of the unit, for denoisers from air to dense bone, and mean and contrast follow
+the latent. Here noise is added, because the images that a denoiser learned from are
+noisy and a few convolutions of a latent are smooth:
+
+    x = low + (high - low) sigmoid(...) + exp(a + b z) (k * n)
+
+n is white noise, drawn for each sample, k a learned kernel of norm 1, the texture. The
+level has a learned mean a and spread b, and z is a number of the latent. Noise may
+leave the range, as that of CT goes below air.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, UInt32
+
+from acq.classifier import Normalisation
+from acq.samples.conditions import Conditions, draw_conditions
+from acq.samples.generator import CenterForm, Generator
+
+# Of the texture.
+_SIDE = 5
+_FIRST_LEVEL = -2.5  # exp of it is 0.08: 80 HU
+
+
+class Drawn(NamedTuple):
+    """What a batch of images is made of.
+
+    Attributes:
+      conditions: latents and centres; one class.
+      noise: white, standard normal.
+    """
+
+    conditions: Conditions
+    noise: Float[Array, "n s s c"]
+
+
+class ImageGenerator(nn.Module):
+    """Images from draws.
+
+    Attributes:
+      image_size: height and width, a multiple of 4.
+      channels: of the images.
+      low: the least value of pixels without noise.
+      high: the greatest value of pixels without noise.
+      width: channels of the first features.
+      center: how it sees the wanted centre of attention.
+      reach: for a window: centres lie in [-reach, reach]^2.
+      axis_name: pmapped axis whose joined batch normalises; None for one device.
+    """
+
+    image_size: int
+    channels: int
+    low: float
+    high: float
+    width: int = 32
+    center: CenterForm = "heat_map"
+    reach: float | int = 0.5
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, drawn: Drawn) -> jax.Array:
+        """Images (n, s, s, channels), in the network's unit."""
+        spread = self.high - self.low
+        pixels = Normalisation(
+            mean=(-self.low / spread,) * self.channels,
+            std=(1 / spread,) * self.channels,
+        )
+        images = Generator(
+            image_size=self.image_size,
+            channels=self.channels,
+            classes=1,
+            width=self.width,
+            center=self.center,
+            reach=self.reach,
+            pixels=pixels,
+            axis_name=self.axis_name,
+            name="structure",
+        )(drawn.conditions)
+        level = self.param("level", nn.initializers.constant(_FIRST_LEVEL), ())
+        varies = self.param("varies", nn.initializers.constant(0.5), ())
+        texture = self.param("texture", _centred, (_SIDE, _SIDE))
+        # The latent's first numbers are taken by colour and contrast.
+        z = drawn.conditions.latent[:, self.channels + 1]
+        amount = jnp.exp(level + varies * z)[:, None, None, None]
+        return images + amount * _textured(drawn.noise, texture)
+
+
+def draw(
+    seed: int,
+    numbers: UInt32[Array, "n"],
+    *,
+    latent: int,
+    reach: float | int,
+    paired: bool,
+    image_size: int,
+    channels: int,
+) -> Drawn:
+    """Returns the draws of the samples with these numbers.
+
+    Args:
+      seed: of the run.
+      numbers: of the samples; a draw depends on its number alone.
+      latent: length of a latent, above `channels` + 1.
+      reach: centres are uniform over [-reach, reach]^2.
+      paired: whether samples 2 i and 2 i + 1 share their centre.
+      image_size: side of the images.
+      channels: of the images.
+    """
+    rng = jax.random.key(seed)
+    conditions = draw_conditions(
+        rng, numbers, latent=latent, classes=1, reach=reach, paired=paired
+    )
+    # Key 3 is that of shifts.
+    of_noise = jax.random.fold_in(rng, 4)
+    shape = (image_size, image_size, channels)
+    noise = jax.vmap(
+        lambda number: jax.random.normal(jax.random.fold_in(of_noise, number), shape)
+    )(numbers)
+    return Drawn(conditions, noise)
+
+
+def _textured(noise: jax.Array, texture: jax.Array) -> jax.Array:
+    """Returns noise of variance 1 with a texture, channel by channel."""
+    kernel = texture / jnp.sqrt(jnp.sum(jnp.square(texture)) + 1e-12)
+    n, height, width, channels = noise.shape
+    planes = jnp.moveaxis(noise, -1, 1).reshape(-1, height, width, 1)
+    made = lax.conv_general_dilated(
+        planes,
+        kernel[:, :, None, None],
+        (1, 1),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    return jnp.moveaxis(made.reshape(n, channels, height, width), 1, -1)
+
+
+def _centred(key, shape, dtype=jnp.float32):
+    """Initialises with 1 in the middle: white noise."""
+    del key
+    middle = tuple(side // 2 for side in shape)
+    return jnp.zeros(shape, dtype).at[middle].set(1)

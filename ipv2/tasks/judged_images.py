@@ -1,0 +1,225 @@
+"""Images for the quantization of a denoiser, and its judgement on held-out slices.
+
+Slices are of the real sample CT and of the phantom, in network units or HU. Those that
+judge are the ones that configs/ipv2_unet.py and configs/ipv2_batch_norm.py hold out.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from common.dataset import load_split, prepare
+from ipv2.datasets.phantom import Phantom, phantom_config
+from ipv2.datasets.simulated_pairs import SimulatedPairs, simulated_pairs_config
+from ipv2.datasets.splits import Deal
+from ipv2.kernels.photon_noise import DoseParams
+from ipv2.measures.evaluation import evaluate_slices, prepared_slices
+from ipv2.models import hu_to_unit, unit_to_hu
+from ipv2.purification.purify import regions
+from ipv2.training.stacks import Stacks
+
+KINDS: Mapping[str, str] = MappingProxyType(
+    {
+        "phantom": "drawn thoraxes without noise",
+        "noisy_phantom": "drawn thoraxes with simulated noise of the low dose",
+        "real": "real CT of one patient with simulated noise of the low dose",
+    }
+)
+"""Kinds of images by name; only the last one needs patients."""
+
+_PHANTOM_PATIENTS, _PHANTOM_SLICES = (2, 1, 2), 2
+_VAL_SLICES, _TEST_SLICES = (42, 44), (22, 47, 48, 49)
+_FULL_RANGE_HU = 4096.0
+
+ApplyUnit = Callable[[jax.Array], jax.Array]
+
+
+class ImageData(NamedTuple):
+    """Where slices come from.
+
+    Attributes:
+      noise: the scan of the low dose.
+      cache: folder of built data sets.
+      embedded: 'phantom', 'sample_ct', or both.
+      size: side of the phantom's slices, pixels.
+      channels: neighbouring slices that the network takes.
+      limit: judged slices of each data set; 0: all.
+    """
+
+    noise: DoseParams
+    cache: Path
+    embedded: tuple[str, ...] = ("sample_ct", "phantom")
+    size: int = 512
+    channels: int = 1
+    limit: int = 0
+
+    def source(self, name: str, split: str) -> Stacks:
+        """Returns the stacks of a data set's split; builds it if it is missing."""
+        if name == "phantom":
+            builder: Any = Phantom(
+                config=phantom_config(
+                    size=self.size,
+                    patients=_PHANTOM_PATIENTS,
+                    slices=_PHANTOM_SLICES,
+                    noise=self.noise,
+                ),
+                data_dir=self.cache,
+            )
+        else:
+            builder = SimulatedPairs(
+                config=simulated_pairs_config(
+                    "sample_ct",
+                    slices=(0, 64),
+                    val_slices=_VAL_SLICES,
+                    test_slices=_TEST_SLICES,
+                    deal=Deal(seed=0),
+                    noise=self.noise,
+                    seed=0,
+                ),
+                data_dir=self.cache,
+            )
+        prepare(builder)
+        return Stacks(load_split(builder, split), self.channels)
+
+
+def image_patches(
+    data: ImageData, kind: str, count: int, side: int, seed: int
+) -> np.ndarray:
+    """Returns (count, side, side, channels) patches in network units.
+
+    Args:
+      data: where slices come from; those for training alone are used.
+      kind: a name of `KINDS`.
+      count: number of patches.
+      side: of a patch, pixels.
+      seed: of their places.
+
+    Raises:
+      ValueError: there is no such kind.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"no kind of images {kind!r}, accepted: {', '.join(KINDS)}")
+    source = data.source("sample_ct" if kind == "real" else "phantom", "train")
+    rng = np.random.default_rng(seed)
+    stacks = [
+        _stack(source[int(place)], kind)
+        for place in rng.permutation(len(source))[: min(count, 16)]
+    ]
+    patches = []
+    for stack in itertools.islice(itertools.cycle(stacks), count):
+        top, left = (rng.integers(edge - side + 1) for edge in stack.shape[:2])
+        patches.append(stack[top : top + side, left : left + side])
+    return np.asarray(hu_to_unit(jnp.asarray(np.stack(patches))))
+
+
+def _stack(record: Mapping[str, Any], kind: str) -> np.ndarray:
+    """Returns (h, w, c) HU of a record."""
+    if kind == "phantom":
+        truth = np.asarray(record["truth"], np.float32)
+        return np.repeat(truth[..., None], len(record["lq"]), axis=-1)
+    return np.moveaxis(np.asarray(record["lq"], np.float32), 0, -1)
+
+
+class Judge:
+    """Measures functions on held-out slices; each slice is prepared once."""
+
+    def __init__(self, data: ImageData) -> None:
+        """Reads nothing yet."""
+        self._data = data
+
+    @functools.cached_property
+    def _slices(self) -> dict[str, list[Mapping[str, Any]]]:
+        found = {}
+        for name in self._data.embedded:
+            source = self._data.source(name, "test")
+            count = min(self._data.limit or len(source), len(source))
+            # Evenly: the first slices of the phantom are all of one patient.
+            chosen = [source[i * len(source) // count] for i in range(count)]
+            records = ({key: record[key] for key in _KEYS} for record in chosen)
+            found[name] = list(prepared_slices(records, _prepared, batch_size=1))
+        return found
+
+    def __call__(self, functions: Mapping[str, ApplyUnit]) -> dict[str, Any]:
+        """Returns {data set: {name: {measure: mean over slices}}}.
+
+        Args:
+          functions: by name, from (n, h, w, c) to (n, h, w, 1), network units. The one
+            called `float` is what the others are also compared with.
+        """
+        return {
+            name: _judged(slices, functions) for name, slices in self._slices.items()
+        }
+
+
+_KEYS = ("lq", "truth", "spacing_mm")
+
+
+def _prepared(batch: Any) -> dict[str, Any]:
+    truth = batch["truth"].astype(jnp.float32)
+    return {
+        "lq": jnp.moveaxis(batch["lq"].astype(jnp.float32), 1, -1),
+        "reference": truth,
+        "spacing_mm": batch["spacing_mm"],
+        "regions": regions(truth)._asdict(),
+    }
+
+
+def _judged(
+    slices: list[Mapping[str, Any]], functions: Mapping[str, ApplyUnit]
+) -> dict[str, dict[str, float | None]]:
+    against_float: dict[str, list[float]] = {name: [] for name in functions}
+
+    def images_of(batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        x = hu_to_unit(jnp.asarray(batch["lq"]))
+        images = {
+            name: np.asarray(unit_to_hu(apply(x)))[..., 0]
+            for name, apply in functions.items()
+        }
+        for name, image in images.items():
+            if "float" in images:
+                mse = np.mean(np.square(image - images["float"]))
+                against_float[name].append(float(mse))
+        return images
+
+    measured = evaluate_slices(images_of, slices, batch_size=1, aligned=True)
+    return {
+        name: _flat(numbers) | _difference(against_float.get(name, []))
+        for name, numbers in measured.reference.items()
+    }
+
+
+def _difference(errors: list[float]) -> dict[str, float | None]:
+    """Returns RMSE and PSNR against the float network, from each slice's MSE."""
+    if not errors or not any(errors):
+        return {}
+    return {
+        "rmse_to_float_hu": float(np.mean(np.sqrt(errors))),
+        "psnr_to_float_db": float(
+            np.mean(10 * np.log10(_FULL_RANGE_HU**2 / np.array(errors)))
+        ),
+    }
+
+
+def _flat(numbers: Mapping[str, Any]) -> dict[str, float | None]:
+    """Returns the means over slices of the measures that a table shows.
+
+    None: no slice has such a tissue.
+    """
+    found = {
+        f"psnr_{window}_db": values for window, values in numbers["psnr_db"].items()
+    }
+    for tissue, values in numbers["tissues"].items():
+        found[f"bias_{tissue}_hu"] = values["bias_hu"]
+        found[f"noise_{tissue}_hu"] = values["noise_sd_hu"]
+    found["contour_mm"] = numbers["contour_mm"]
+    return {
+        key: float(np.nanmean(values)) if np.isfinite(values).any() else None
+        for key, values in found.items()
+    }
