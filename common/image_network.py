@@ -73,7 +73,8 @@ class ImageNetwork:
       kinds: the kinds of images, each with what it is in words.
       judge: from functions by name to what each is worth on images that nothing learned
         from: {data set: {name: {measure: number, or None}}}.
-      write: writes it as a file for other software: (quantized, path).
+      write: writes a file for other software: (quantized, path); of the float network:
+        (None, path).
     """
 
     name: str
@@ -87,7 +88,7 @@ class ImageNetwork:
     images: Callable[[str, int, int, int], np.ndarray]
     kinds: Mapping[str, str]
     judge: Callable[[Mapping[str, Apply]], dict[str, Any]]
-    write: Callable[[Quantized, Path], None]
+    write: Callable[[Quantized | None, Path], None]
 
     @property
     def has_statistics(self) -> bool:

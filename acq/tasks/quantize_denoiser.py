@@ -21,8 +21,9 @@ from absl import logging
 from acq.denoisers.bits import Convolution, NetworkBits, convolutions_of
 from acq.denoisers.phases import generated_images, generator_phase, student_phase
 from acq.denoisers.ranges import noise_images, ranges_of_images
-from acq.denoisers.rounding import apply_rounded, roundings_of, settled
+from acq.denoisers.rounding import apply_rounded, settled
 from acq.quantization.phases import Phase
+from acq.tasks.denoiser_files import network_bits, open_network, write_files
 from acq.tasks.denoiser_settings import (
     FREE_TO_CHANGE,
     GENERATED,
@@ -33,17 +34,14 @@ from common.checkpoint import Checkpoints, export_variables
 from common.config import ConfigDict, as_json
 from common.devices import is_first_process, to_host
 from common.errors import UserError
-from common.image_network import Apply, ImageNetwork, Quantized
+from common.image_network import Apply, ImageNetwork
 from common.loop import fit
 from common.onnx.package import INSTALL, has_onnx
-from common.own_code import import_own_module
 from common.results import write_results
 from common.run import Run
 from common.text_table import format_table
 from common.typing import PyTree
 from common.writers import MetricsWriter
-
-NAME = "model.onnx"
 
 # Where ranges come from, in words.
 _WORDS = {
@@ -103,34 +101,13 @@ def quantize_denoiser(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         return finished if finished is not None else _quantize(run, settings)
 
 
-def open_network(settings: DenoiserTaskSettings) -> ImageNetwork:
-    """Returns the network that the config's function opens.
-
-    Raises:
-      UserError: there is no such function, or it cannot open the network.
-    """
-    module, _, name = settings.opener.partition(":")
-    found = getattr(import_own_module(module, "config.teacher.open"), name, None)
-    if not callable(found):
-        raise UserError(
-            f"config.teacher.open: {module} has no function {name!r}; accepted: one "
-            "that returns a common.image_network.ImageNetwork"
-        )
-    return found(settings.export, **settings.options)
-
-
 def _quantize(run: Run, settings: DenoiserTaskSettings) -> dict[str, Any]:
     """Quantizes in a folder that is held; returns the results."""
     started = time.monotonic()
     network = open_network(settings)
     _refuse(settings, network)
     convolutions = convolutions_of(network, settings.quantization.image_size)
-    bits = NetworkBits(
-        weight_bits=settings.weight_bits,
-        activation_bits=settings.activation_bits,
-        first_last_bits=settings.first_last_bits,
-        names=tuple(convolution.name for convolution in convolutions),
-    )
+    bits = network_bits(settings, tuple(found.name for found in convolutions))
     rounded = _Rounded(network, convolutions, bits)
     # All inputs are open: from here on the folder is this run's.
     run.begin()
@@ -273,13 +250,14 @@ def _write(
     }
     export_variables(workdir / "export", variables, manifest)
     if has_onnx():
-        ranges = variables.pop("ranges")
-        quantized = Quantized(
-            variables, roundings_of(ranges, rounded.bits), description
-        )
-        network.write(quantized, workdir / "export" / NAME)
+        folder = workdir / "export"
+        write_files(network, rounded.bits, variables, description, folder)
     else:
-        logging.info("No ONNX file, since onnx is missing: %s", INSTALL)
+        logging.info(
+            "No ONNX files, since onnx is missing: %s, then this command with --task "
+            "export",
+            INSTALL,
+        )
     logging.info("\n%s", format_judged(results))
     write_results(workdir, results)
 

@@ -76,7 +76,7 @@ def _opened(trained: Trained, export: str, options: dict[str, Any]) -> ImageNetw
     # For one device, and without recomputation: steps bring their own axis.
     module = trained.denoiser.model.clone(**_plain(trained))
 
-    def write(quantized: Quantized, path: Path) -> None:
+    def write(quantized: Quantized | None, path: Path) -> None:
         save_onnx(trained, path, quantized)
 
     return ImageNetwork(

@@ -96,9 +96,12 @@ def opened(export, **options):
         }
 
     def write(quantized, path):
-        path.write_text(" ".join(quantized.roundings))
+        path.write_text(" ".join(quantized.roundings) if quantized else "float")
 
     del options
     return dataclasses.replace(
-        small_network(norm=export != "plain"), judge=judge, write=write
+        small_network(norm=export != "plain"),
+        identity={"sha256": export},
+        judge=judge,
+        write=write,
     )

@@ -60,7 +60,7 @@ def test_a_student_or_generator_without_terms_is_refused():
         denoiser_settings(config)
 
 
-@pytest.mark.parametrize("task", ["quantize", "evaluate", "export"])
+@pytest.mark.parametrize("task", ["quantize", "evaluate"])
 def test_tasks_of_classifiers_refuse_the_recipe(task, tmp_path):
     with pytest.raises(UserError, match="no classifier; accepted: quantize_denoiser"):
         TASKS[task](get_config("smoke"), tmp_path)
@@ -113,8 +113,18 @@ def test_a_run_writes_what_it_says_and_goes_on_from_its_checkpoints(tmp_path):
     said = load_manifest(run / "export")["quantized"]
     assert said["weight_bits"] == 4 and said["first_last_bits"] == 8
     assert said["ranges_in_words"] == "images of the generator, without data"
-    assert (run / "export" / "model.onnx").read_text() == "first middle last"
+    files = [run / "export" / name for name in ("model.onnx", "model_float.onnx")]
+    assert [file.read_text() for file in files] == ["first middle last", "float"]
     assert quantize_denoiser(config, run) == results
+
+    for file in files:
+        file.unlink()
+    assert TASKS["export"](config, run) == said
+    assert [file.read_text() for file in files] == ["first middle last", "float"]
+    config.teacher.export = "."
+    with pytest.raises(UserError, match=r"not the quantized network of .*export='\.'"):
+        TASKS["export"](config, run)
+    config.teacher.export = ""
 
     (run / "results.json").unlink()
     shutil.rmtree(run / "export")
