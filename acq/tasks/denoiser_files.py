@@ -111,7 +111,7 @@ def export_denoiser(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 def _shapes(network: ImageNetwork, bits: NetworkBits) -> PyTree:
     """Returns the shapes of the exported variables."""
     number = jax.ShapeDtypeStruct((), np.float32)
-    kernels = flatten_dict(network.variables["params"], sep="/")
+    kernels: dict[str, Any] = dict(flatten_dict(network.variables["params"], sep="/"))
     ranges = {}
     for name in bits.names:
         channels = jax.ShapeDtypeStruct(
