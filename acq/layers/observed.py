@@ -17,7 +17,7 @@ that are drawn independently hardly varies, that of an image's features does.
 import dataclasses
 import math
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -176,8 +176,9 @@ def ranges_from_statistics(
 
 def _joined(ranges: PyTree, more: PyTree) -> PyTree:
     """Returns ranges, each widened to hold that of `more`, which may have fewer."""
-    joined, more = flatten_dict(ranges), flatten_dict(more)
-    for path, end in more.items():
+    joined: dict[Any, Any] = {**flatten_dict(ranges)}
+    wider: dict[Any, Any] = {**flatten_dict(more)}
+    for path, end in wider.items():
         join = jnp.minimum if path[-1] == "low" else jnp.maximum
         joined[path] = join(joined[path], end)
     return unflatten_dict(joined)

@@ -88,7 +88,8 @@ def run_onnx(path: Path, data: EvalData, *, optimised: bool) -> np.ndarray:
     for start in range(0, len(data), _BATCH):
         images = data.images[np.arange(start, min(start + _BATCH, len(data)))]
         x = np.moveaxis(images.astype(np.float32) / 255, -1, 1)
-        logits.append(session.run(None, {"images": np.ascontiguousarray(x)})[0])
+        found = session.run(None, {"images": np.ascontiguousarray(x)})
+        logits.append(np.asarray(found[0]))
     return np.concatenate(logits)
 
 
