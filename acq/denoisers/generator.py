@@ -92,8 +92,10 @@ class ImageGenerator(nn.Module):
         varies = self.param("varies", nn.initializers.constant(0.5), ())
         texture = self.param("texture", _centred, (_SIDE, _SIDE))
         # The latent's first numbers are taken by colour and contrast.
-        z, *line = jnp.moveaxis(drawn.conditions.latent[:, self.channels + 1 :], 1, 0)
-        images = self.low + (images - self.low) * self._foreground(*line[:3])
+        first = self.channels + 1
+        drawn_numbers = drawn.conditions.latent[:, first : first + 4]
+        z, x, y, place = jnp.moveaxis(drawn_numbers, 1, 0)
+        images = self.low + (images - self.low) * self._foreground(x, y, place)
         amount = jnp.exp(level + varies * z)[:, None, None, None]
         return images + amount * _textured(drawn.noise, texture)
 
