@@ -17,7 +17,8 @@ rate; `gdfq` keeps BatchNorm statistics alone of the generator's terms; `smoke` 
 tiny untrained network and the phantom, and a minute, nearly all of it compilation.
 
 Hardware and time: with the DnCNN of configs/ipv2_batch_norm.py a step of the generator
-takes 0.5 s and one of the student 0.7 s on one CPU core: 4 minutes with the judgement.
+takes 0.5 s and one of the student 0.8 s on one CPU core. With the judgement that makes
+about five minutes.
 """
 
 from common.config import ConfigDict

@@ -5,11 +5,14 @@ range of the unit, for denoisers from air to dense bone, and mean and contrast f
 the latent. Here noise is added, because the images that a denoiser learned from are
 noisy and a few convolutions of a latent are smooth:
 
-    x = low + (high - low) sigmoid(...) + exp(a + b z) (k * n)
+    x = low + (high - low) sigmoid(...) m + exp(a + b z) (k * n)
 
-n is white noise, drawn for each sample, k a learned kernel of norm 1, the texture. The
-level has a learned mean a and spread b, and z is a number of the latent. Noise may
-leave the range, as that of CT goes below air.
+m is the background: 1 on one side of a drawn line and 0 on the other, where x is `low`,
+which is air for denoisers. Much of a CT is air, where a sigmoid hardly comes. The
+line's place has a learned mean and spread. n is white noise, drawn for each sample, and
+k a learned kernel of norm 1, the texture. The level has a learned mean a and spread b,
+and z is a number of the latent. Noise may leave the range, as that of CT goes below
+air.
 """
 
 from typing import NamedTuple
@@ -27,6 +30,8 @@ from acq.samples.generator import CenterForm, Generator
 # Of the texture.
 _SIDE = 5
 _FIRST_LEVEL = -2.5  # exp of it is 0.08: 80 HU
+# Width of the background's edge, in half image sides.
+_EDGE = 0.03
 
 
 class Drawn(NamedTuple):
@@ -87,9 +92,29 @@ class ImageGenerator(nn.Module):
         varies = self.param("varies", nn.initializers.constant(0.5), ())
         texture = self.param("texture", _centred, (_SIDE, _SIDE))
         # The latent's first numbers are taken by colour and contrast.
-        z = drawn.conditions.latent[:, self.channels + 1]
+        first = self.channels + 1
+        drawn_numbers = drawn.conditions.latent[:, first : first + 4]
+        z, x, y, place = jnp.moveaxis(drawn_numbers, 1, 0)
+        images = self.low + (images - self.low) * self._foreground(x, y, place)
         amount = jnp.exp(level + varies * z)[:, None, None, None]
         return images + amount * _textured(drawn.noise, texture)
+
+    def _foreground(self, x: jax.Array, y: jax.Array, place: jax.Array) -> jax.Array:
+        """Returns (n, s, s, 1): 1 on one side of a line, 0 on the other.
+
+        Args:
+          x: with `y` the direction across the line, of any length above 0.
+          y: see `x`.
+          place: where it lies, standard normal.
+        """
+        middle = self.param("line", nn.initializers.constant(0.3), ())
+        varies = self.param("line_varies", nn.initializers.constant(0.7), ())
+        at = (2 * jnp.arange(self.image_size) + 1) / self.image_size - 1
+        length = jnp.sqrt(jnp.square(x) + jnp.square(y)) + 1e-6
+        across_x, across_y = ((part / length)[:, None] * at[None, :] for part in (x, y))
+        distance = across_y[:, :, None] + across_x[:, None, :]
+        distance = distance + (middle + varies * place)[:, None, None]
+        return nn.sigmoid(distance / _EDGE)[..., None]
 
 
 def draw(
@@ -107,7 +132,7 @@ def draw(
     Args:
       seed: of the run.
       numbers: of the samples; a draw depends on its number alone.
-      latent: length of a latent, above `channels` + 1.
+      latent: length of a latent, above `channels` + 4.
       reach: centres are uniform over [-reach, reach]^2.
       paired: whether samples 2 i and 2 i + 1 share their centre.
       image_size: side of the images.

@@ -54,17 +54,18 @@ def create_image_generator(
 
     Raises:
       UserError: the size of images does not fit the network, or the latent is too short
-        for brightness, contrast and noise.
+        for brightness, contrast, noise and background.
     """
     if settings.image_size % network.multiple:
         raise UserError(
             f"config.generator.image_size: got {settings.image_size}, accepted for "
             f"{network.name}: a multiple of {network.multiple}"
         )
-    if settings.generator.latent < network.channels + 2:
+    least = network.channels + 5
+    if settings.generator.latent < least:
         raise UserError(
             f"config.generator.latent: got {settings.generator.latent}, accepted: at "
-            f"least {network.channels + 2}, since brightness, contrast and noise are "
+            f"least {least}, since brightness, contrast, noise and background are "
             "numbers of the latent"
         )
     form = settings.generator

@@ -141,5 +141,5 @@ def test_sizes_that_do_not_fit_are_refused():
     short = ImageQuantizationSettings(
         image_size=8, generator=ImageGeneratorSettings(latent=2)
     )
-    with pytest.raises(UserError, match=r"generator\.latent: got 2, .* at least 3"):
+    with pytest.raises(UserError, match=r"generator\.latent: got 2, .* at least 6"):
         generator_phase(short, network, "last")

@@ -87,7 +87,7 @@ def assert_close(found, ours, want_float):
 @pytest.mark.parametrize(
     ("name", "attributes", "bits"),
     [
-        ("dncnn", {"width": 8, "depth": 4}, (8, 8)),
+        pytest.param("dncnn", {"width": 8, "depth": 4}, (8, 8), marks=pytest.mark.slow),
         pytest.param("dncnn", {"width": 8, "depth": 4}, (4, 4), marks=pytest.mark.slow),
         *(
             pytest.param(name, attributes, bits, marks=pytest.mark.slow)
