@@ -180,6 +180,7 @@ def test_the_table_says_which_layers_differ():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_run_trains_stores_and_tells_them(tmp_path):
     config = make_config(tmp_path)
     config.quantizer.other_bits = 8

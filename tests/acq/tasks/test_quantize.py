@@ -165,6 +165,7 @@ def test_a_run_stopped_in_either_phase_ends_in_the_same_export(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_stopped_run_with_a_budget_goes_on_with_its_bits(tmp_path, monkeypatch):
     config = make_config(tmp_path)
     config.quantizer.budget_mb = 0.0035
@@ -194,6 +195,7 @@ def _one_loop(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_in_one_loop_the_student_waits_and_a_stopped_run_ends_the_same(
     tmp_path, monkeypatch
 ):

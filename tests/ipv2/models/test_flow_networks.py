@@ -13,6 +13,11 @@ from ipv2.training.flow import velocity_loss
 
 TINY = {"width": 16, "multipliers": (1, 2)}
 ONE_LEVEL = {"width": 16, "multipliers": (1,)}
+# Gradients of FFM's Fourier transforms compile for half a minute.
+FFM_LONG = [
+    pytest.param(name, marks=pytest.mark.long if name == "ffm" else ())
+    for name in sorted(FLOWS)
+]
 
 
 def random(*shape, seed=0):
@@ -86,7 +91,7 @@ def test_padding_continues_the_image_by_its_edge():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(FLOWS))
+@pytest.mark.parametrize("name", FFM_LONG)
 def test_a_fresh_network_moves_little_and_its_gradients_are_finite_and_not_zero(name):
     model = create_model(name, **TINY)
     x, time = random(2, 16, 16, 1), jnp.asarray([0.2, 0.7])
@@ -178,6 +183,7 @@ def test_dropout_is_active_only_where_keys_are_given():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_remat_changes_neither_names_nor_values_nor_gradients():
     x, time = random(1, 8, 8, 1), jnp.asarray([0.5])
     variables, results = variables_of("ffm", ONE_LEVEL["multipliers"]), []
@@ -224,7 +230,7 @@ def _equations(jaxpr):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(FLOWS))
+@pytest.mark.parametrize("name", FFM_LONG)
 def test_a_flow_learns_to_halve_its_input(name):
     model, x = create_model(name, **ONE_LEVEL), random(4, 8, 8, 1)
     x1 = 0.5 * x

@@ -85,7 +85,7 @@ def _assert_close(a, b, atol):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "denoiser",
-    [_dncnn(), _flow()],
+    [_dncnn(), pytest.param(_flow(), marks=pytest.mark.long)],
     ids=["batch_norm", "flow_with_dropout"],
 )
 def test_one_two_and_four_devices_give_the_same_parameters_after_five_steps(denoiser):
