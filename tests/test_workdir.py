@@ -31,10 +31,11 @@ def _run(cwd, *arguments):
             (["--config.data.root=data"], "lq: no such folder"),
             (["--config.data.root=png"], "State the window"),
         ),
-        (
+        pytest.param(
             "quickstart.py:smoke",
             (["--config.data.root=png"], "State the window"),
             (["--config.data.root=data"], "lq: no such folder"),
+            marks=pytest.mark.long,
         ),
         (
             "acq_r20_cifar10.py",

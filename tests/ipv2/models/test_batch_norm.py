@@ -15,6 +15,8 @@ from ipv2.training.train_step import Examples, create_state, make_train_step
 from tests.ipv2.models.small import create_small, random_image, random_variables
 
 NAMES = ("unet", "nafnet")
+# A halving fewer: its gradient compiles in half the time.
+FLAT = {"unet": {"levels": 1}, "nafnet": {}}
 
 
 def names_of(tree):
@@ -56,10 +58,10 @@ def test_another_norm_is_refused(name, said):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_training_step_changes_the_statistics_and_every_parameter(name):
-    model = create_small(name, norm="batch", axis_name=AXIS)
+    model = create_small(name, norm="batch", axis_name=AXIS, **FLAT[name])
     denoiser = Regression(model=model, loss=create_loss("mse"))
     x = random_image(1, 4, 8, 8, 1)
-    variables = random_variables(create_small(name, norm="batch"), x[0])
+    variables = random_variables(model.clone(axis_name=None), x[0])
     optimizer = optax.sgd(0.1)
     step = jax.vmap(make_train_step(denoiser, optimizer), axis_name=AXIS)
     state = jax.tree.map(lambda a: a[None], create_state(variables, optimizer))
