@@ -6,8 +6,8 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Float
 
-from acq.denoisers.rounding import sow_latest
 from acq.kernels.attention import attention_map
+from acq.layers.float import sow_latest
 from acq.layers.operations import batch_statistics
 from common.intercepted import intercepted, name_of
 from common.typing import PyTree

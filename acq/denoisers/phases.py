@@ -22,10 +22,10 @@ from acq.denoisers.steps import (
     make_image_student_step,
 )
 from acq.quantization.optimizer import create_optimizer
-from acq.quantization.phases import Phase
+from acq.quantization.phases import Phase, shared_batch_size
 from acq.samples.draws import Draws
 from acq.training.step_parts import GeneratorState, create_learner
-from common.devices import AXIS, per_process, pmap_frozen_step, replicate
+from common.devices import AXIS, pmap_frozen_step, replicate
 from common.errors import UserError
 from common.image_network import ImageNetwork
 from common.loop import Plan
@@ -125,7 +125,7 @@ def generator_phase(
             step=jnp.int32(0), generator=create_learner(params, parts.optimizer)
         ),
         p_step=functools.partial(p_step, replicate(network.variables)),
-        draws=Draws(_batch_size(settings)),
+        draws=Draws(shared_batch_size(settings.batch_size)),
         plan=_plan(settings, steps),
     )
 
@@ -163,7 +163,7 @@ def student_phase(
     frozen = {"network": network.variables, "generator": generator_params}
     trained = {"params": network.variables["params"], "ranges": ranges}
     p_step = pmap_frozen_step(make_image_student_step(parts))
-    size = _batch_size(settings)
+    size = shared_batch_size(settings.batch_size)
     return Phase(
         name="student",
         state=ImageStudentState(
@@ -198,16 +198,6 @@ def _shared(network: ImageNetwork):
     if "axis_name" in names:
         return network.module.clone(axis_name=AXIS)
     return network.module
-
-
-def _batch_size(settings: ImageQuantizationSettings) -> int:
-    size = settings.batch_size
-    if per_process(size, "train.batch_size") % (2 * jax.local_device_count()):
-        raise UserError(
-            f"config.train.batch_size: got {size}, accepted: a multiple of "
-            f"{2 * jax.device_count()}, pairs on {jax.device_count()} devices"
-        )
-    return size
 
 
 def _plan(settings: ImageQuantizationSettings, steps: int) -> Plan:

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from acq.denoisers.bits import NetworkBits
-from acq.denoisers.rounding import sow_latest
 from acq.kernels.fake_quant import fake_quant
 from acq.kernels.grid import Grid
+from acq.layers.float import sow_latest
 from acq.layers.observed import RangeMethod, value_range
 from common.image_network import ImageNetwork
 from common.intercepted import intercepted, name_of

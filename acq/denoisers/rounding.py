@@ -26,6 +26,7 @@ from acq.denoisers.bits import Convolution, NetworkBits
 from acq.kernels.fake_quant import fake_quant
 from acq.kernels.grid import scale_and_zero_point
 from acq.kernels.scale_gradient import scale_gradient
+from acq.layers.float import sow_latest
 from acq.layers.quantized import learning_rate_factor
 from common.image_network import Rounding
 from common.intercepted import intercepted, name_of
@@ -67,18 +68,6 @@ def apply_rounded(
     with intercepted(round_input):
         outputs, sown = module.apply(rounded, images, mutable=list(mutable))
     return outputs, sown
-
-
-def sow_latest(module: nn.Module, collection: str, **values: jax.Array) -> None:
-    """Stores values at a module's path; the latest, if it is called again."""
-    for name, value in values.items():
-        module.sow(
-            collection,
-            name,
-            value,
-            reduce_fn=lambda _, latest: latest,
-            init_fn=lambda: None,
-        )
 
 
 def rounded_kernels(params: PyTree, ranges: PyTree, bits: NetworkBits) -> PyTree:

@@ -201,7 +201,7 @@ def quantize_classifier(
       UserError: the network cannot be quantized with these settings.
       RunFailed: a loss was not finite.
     """
-    shared_batch_size(settings)
+    shared_batch_size(settings.train.batch_size)
     check_features(teacher, create_generator_loss(settings, alone=False))
     quant_layers(settings.quantizer, teacher)  # refuses layers it does not have
     if settings.quantizer.budget_mb:

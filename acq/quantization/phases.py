@@ -56,7 +56,7 @@ def generator_phase(
         name="generator",
         state=generator_state(settings, teacher),
         p_step=functools.partial(p_step, teacher_variables),
-        draws=Draws(shared_batch_size(settings)),
+        draws=Draws(shared_batch_size(settings.train.batch_size)),
         plan=_plan(settings, settings.alone_steps),
     )
 
@@ -82,7 +82,8 @@ def student_phase(
             generator_learns=settings.generator.learns,
         )
     )
-    batch_size, waits = shared_batch_size(settings), settings.waiting_steps
+    batch_size = shared_batch_size(settings.train.batch_size)
+    waits = settings.waiting_steps
     return Phase(
         name="student",
         state=quantize_state(settings, teacher, generator_params),
@@ -95,13 +96,12 @@ def student_phase(
     )
 
 
-def shared_batch_size(settings: QuantizationSettings) -> int:
+def shared_batch_size(size: int) -> int:
     """Returns the batch size over all devices.
 
     Raises:
       UserError: the devices cannot share the batch in pairs.
     """
-    size = settings.train.batch_size
     if per_process(size, "train.batch_size") % (2 * jax.local_device_count()):
         raise UserError(
             f"config.train.batch_size: got {size}, accepted: a multiple of "

@@ -72,7 +72,7 @@ def quantize_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """
     check(config)
     settings = task_settings(config)
-    shared_batch_size(settings.quantization)
+    shared_batch_size(settings.quantization.train.batch_size)
     run = Run(config=as_json(config), workdir=workdir, free=FREE_TO_CHANGE)
     with run.hold("quantize", lambda results: "quantized" in results) as finished:
         refuse_replaced_weights(settings.teacher, workdir)

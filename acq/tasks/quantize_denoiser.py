@@ -19,10 +19,15 @@ import jax.numpy as jnp
 from absl import logging
 
 from acq.denoisers.bits import Convolution, NetworkBits, convolutions_of
-from acq.denoisers.phases import generated_images, generator_phase, student_phase
+from acq.denoisers.phases import (
+    create_image_generator,
+    generated_images,
+    generator_phase,
+    student_phase,
+)
 from acq.denoisers.ranges import noise_images, ranges_of_images
 from acq.denoisers.rounding import apply_rounded, settled
-from acq.quantization.phases import Phase
+from acq.quantization.phases import Phase, shared_batch_size
 from acq.tasks.denoiser_files import network_bits, open_network, write_files
 from acq.tasks.denoiser_settings import (
     FREE_TO_CHANGE,
@@ -129,7 +134,7 @@ def _quantize(run: Run, settings: DenoiserTaskSettings) -> dict[str, Any]:
 
 
 def _refuse(settings: DenoiserTaskSettings, network: ImageNetwork) -> None:
-    """Raises UserError if the ranges cannot come from where the config says."""
+    """Raises UserError if ranges, images or batches do not fit network and devices."""
     known = {"noise", *network.kinds}
     if network.has_statistics:
         known |= {GENERATED, "statistics"}
@@ -143,6 +148,9 @@ def _refuse(settings: DenoiserTaskSettings, network: ImageNetwork) -> None:
             f"config.quantizer.ranges: got {settings.ranges!r} with {network.name}, "
             f"but {why}; accepted: {', '.join(sorted(known))}"
         )
+    if settings.ranges == GENERATED:
+        create_image_generator(settings.quantization, network)
+        shared_batch_size(settings.quantization.batch_size)
 
 
 def _fit(phase: Phase, folder: Path) -> PyTree:

@@ -101,6 +101,25 @@ def test_ranges_that_the_network_cannot_have_are_refused(
         quantize_denoiser(config, tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("generator.image_size", 10, r"image_size: got 10, .*a multiple of 4"),
+        ("generator.latent", 3, r"latent: got 3, accepted: at least 6"),
+        ("train.batch_size", 12, r"batch_size: got 12, accepted: a multiple of 8"),
+    ],
+)
+def test_what_does_not_fit_network_or_devices_leaves_the_folder_free(
+    key, value, said, tmp_path
+):
+    config = small_config()
+    section, name = key.split(".")
+    config[section][name] = value
+    with pytest.raises(UserError, match=said):
+        quantize_denoiser(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
 @pytest.mark.slow
 def test_a_run_writes_what_it_says_and_goes_on_from_its_checkpoints(tmp_path):
     config, run = small_config(), tmp_path / "run"
