@@ -10,8 +10,8 @@ BENCHMARKS = sorted(p.stem for p in (Path(__file__).parent / "benchmarks").glob(
 LONG = {
     *("acq_budget", "acq_pairs", "acq_real_images", "acq_table", "calibration"),
     *("denoise_onnx", "denoiser_integers", "denoiser_layers", "denoiser_quantization"),
-    *("export_table", "export_trained", "flow_steps", "lung_masks", "projection"),
-    *("purification_opencv", "quantize_step"),
+    *("denoiser_step", "export_table", "export_trained", "flow_steps", "lung_masks"),
+    *("projection", "purification_opencv", "quantize_step"),
 }
 
 

@@ -64,7 +64,16 @@ def test_one_image_gives_photons_and_kernel():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("relation", ["inserted", "independent", "unaligned"])
+@pytest.mark.parametrize(
+    "relation",
+    [
+        "independent",
+        *(
+            pytest.param(name, marks=pytest.mark.long)
+            for name in ("inserted", "unaligned")
+        ),
+    ],
+)
 def test_pair_gives_electronic_noise_too(relation):
     scanner = {"photons": 1e5, "electronic_variance": 80.0, "cutoff": 1.0}
     normal = scan(1, **scanner)
@@ -86,7 +95,7 @@ def test_pair_gives_electronic_noise_too(relation):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bowtie_mm", [0.0, 90.0])
+@pytest.mark.parametrize("bowtie_mm", [pytest.param(0.0, marks=pytest.mark.long), 90.0])
 def test_aligned_pair_gives_the_bowtie_filter(bowtie_mm):
     scanner = {"photons": 4e5, "bowtie_mm": bowtie_mm}
     normal = scan(1, **scanner)

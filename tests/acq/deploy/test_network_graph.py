@@ -30,8 +30,16 @@ from tests.acq.own_network import PlainNet
 COUNT = 400
 # Compiled in a second; the others take seconds each.
 FAST = {("own", 4), ("cifar", 4)}
+
+
+def _marks(name, bits):
+    if (name, bits) in FAST:
+        return ()
+    return (pytest.mark.slow, *([pytest.mark.long] if bits in (2, 3) else []))
+
+
 NETWORKS = [
-    pytest.param(name, bits, marks=() if (name, bits) in FAST else pytest.mark.slow)
+    pytest.param(name, bits, marks=_marks(name, bits))
     for name in ("own", *SMALL)
     for bits in (2, 3, 4, 8)
 ]

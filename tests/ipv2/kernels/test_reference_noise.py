@@ -65,7 +65,9 @@ def _jackknife(statistic, sample):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["a1_40_lung", "wider_than_circle"])
+@pytest.mark.parametrize(
+    "name", ["a1_40_lung", pytest.param("wider_than_circle", marks=pytest.mark.long)]
+)
 def test_draws_of_our_own_have_the_published_mean_and_deviation(name):
     pair, seeds = published(name), 10
     keys = jax.random.split(jax.random.key(7), seeds)

@@ -105,7 +105,7 @@ def test_volumes_without_a_chest_have_no_lungs(value):
 
 @pytest.mark.slow
 @pytest.mark.optimized
-@pytest.mark.parametrize("size", [5, SLICES])
+@pytest.mark.parametrize("size", [5, pytest.param(SLICES, marks=pytest.mark.long)])
 def test_slices_found_in_parts_give_the_same_bits(size):
     hu, _ = _chest(noise=80)
     parts = [

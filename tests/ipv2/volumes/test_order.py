@@ -74,7 +74,7 @@ def _chests(slices=5, size=96):
 
 @pytest.mark.slow
 @pytest.mark.optimized
-@pytest.mark.parametrize("version", ["v1", "v2"])
+@pytest.mark.parametrize("version", [pytest.param("v1", marks=pytest.mark.long), "v2"])
 def test_batches_of_any_size_give_the_pair_of_the_whole_array(version):
     lq, gt = _chests()
     params = PurifyParams(
