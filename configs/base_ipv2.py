@@ -127,7 +127,8 @@ DEFAULTS = {
     "train": {
         "duration": "200 epochs",  # or "5000 steps"
         "batch_size": 8,  # patches a step, over all devices
-        "loss": "mse",  # mse, l1, log_mse, relative_mse
+        # mse, l1, log_mse, relative_mse, relative_mse_means
+        "loss": "mse",
         "patch": 64,  # pixels
         "patches_per_slice": 4,
         "shrink": (1,),  # simulated: means of n x n pixels; steps take these n in turn

@@ -16,6 +16,8 @@ from jaxtyping import Array, Float
 
 # In network units, HU / 1000.
 _ONE_HU = 1e-3
+# Side of the regions whose means count, pixels, and what they count.
+_REGION, _SHARE_OF_MEANS = 8, 0.5
 
 Weight = Float[Array, "*weight_shape"] | None
 Noisy = Float[Array, "*noisy_shape"] | None
@@ -100,6 +102,29 @@ def relative_squared_error(
     return jnp.mean(error / (before + _ONE_HU**2))
 
 
+def relative_squared_error_with_means(
+    prediction: Float[Array, "n h w c"],
+    target: Float[Array, "n h w c"],
+    weight: Weight = None,
+    noisy: Noisy = None,
+) -> Float[Array, ""]:
+    """`relative_squared_error`, plus half of the same of means of 8 x 8 pixels.
+
+    HU are read as means of regions, and squared errors of pixels hardly show what moves
+    those: lungs 14 HU too dark, with errors of 58 HU, cost 6 %. Rows and columns beyond
+    a multiple of 8 are left out of the means.
+
+    Raises:
+      ValueError: If the shapes differ in any way, `noisy` is missing, or a side is
+        below 8 pixels.
+    """
+    pixels = relative_squared_error(prediction, target, weight, noisy)
+    error = _region_means(_difference(prediction, target, weight))
+    before = _region_means(_difference(noisy, target, weight))
+    means = _mean_squares(error) / (_mean_squares(before) + _ONE_HU**2)
+    return pixels + _SHARE_OF_MEANS * jnp.mean(means)
+
+
 Loss = Callable[[Array, Array, Weight, Noisy], Array]
 LOSSES: Mapping[str, Loss] = MappingProxyType(
     {
@@ -107,6 +132,7 @@ LOSSES: Mapping[str, Loss] = MappingProxyType(
         "l1": mean_absolute_error,
         "log_mse": mean_log_squared_error,
         "relative_mse": relative_squared_error,
+        "relative_mse_means": relative_squared_error_with_means,
     }
 )
 
@@ -120,6 +146,19 @@ def create_loss(name: str) -> Loss:
     if name not in LOSSES:
         raise ValueError(f"no loss is called {name!r}; accepted: {sorted(LOSSES)}")
     return LOSSES[name]
+
+
+def _region_means(images: Float[Array, "n h w c"]) -> Float[Array, "n rows columns c"]:
+    """The means of regions of 8 x 8 pixels, without overlap."""
+    rows, columns = (side // _REGION for side in images.shape[1:3])
+    if not rows or not columns:
+        raise ValueError(
+            f"means are those of {_REGION} x {_REGION} pixels, got images of "
+            f"{images.shape[1]} x {images.shape[2]}"
+        )
+    whole = images[:, : rows * _REGION, : columns * _REGION]
+    shape = (len(images), rows, _REGION, columns, _REGION, images.shape[3])
+    return jnp.mean(whole.reshape(shape), axis=(2, 4))
 
 
 def _mean_squares(difference: Float[Array, "n *shape"]) -> Float[Array, " n"]:
