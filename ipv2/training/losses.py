@@ -95,10 +95,8 @@ def relative_squared_error(
     Raises:
       ValueError: If the shapes differ in any way, or `noisy` is missing.
     """
-    if noisy is None:
-        raise ValueError("relative_mse compares with the input: noisy is missing")
     error = _mean_squares(_difference(prediction, target, weight))
-    before = _mean_squares(_difference(noisy, target, weight))
+    before = _mean_squares(_difference(_given(noisy), target, weight))
     return jnp.mean(error / (before + _ONE_HU**2))
 
 
@@ -120,7 +118,7 @@ def relative_squared_error_with_means(
     """
     pixels = relative_squared_error(prediction, target, weight, noisy)
     error = _region_means(_difference(prediction, target, weight))
-    before = _region_means(_difference(noisy, target, weight))
+    before = _region_means(_difference(_given(noisy), target, weight))
     means = _mean_squares(error) / (_mean_squares(before) + _ONE_HU**2)
     return pixels + _SHARE_OF_MEANS * jnp.mean(means)
 
@@ -146,6 +144,12 @@ def create_loss(name: str) -> Loss:
     if name not in LOSSES:
         raise ValueError(f"no loss is called {name!r}; accepted: {sorted(LOSSES)}")
     return LOSSES[name]
+
+
+def _given(noisy: Noisy) -> Array:
+    if noisy is None:
+        raise ValueError("the relative error compares with the input: noisy is missing")
+    return noisy
 
 
 def _region_means(images: Float[Array, "n h w c"]) -> Float[Array, "n rows columns c"]:
