@@ -1,12 +1,13 @@
 """Times a step of generator and of student against the same in plain PyTorch.
 
-    python -m tests.benchmarks.quantize_step [--recipe r20 | r18] [--batch 64]
-        [--repeats 5] [--cpu-time] [--smoke]
+    python -m tests.benchmarks.quantize_step [--recipe r20 | r18] [--variant gdfq | acq]
+        [--batch 64] [--repeats 5] [--cpu-time] [--smoke]
 
 The networks are ResNet-20 at 32x32 with random weights and the generator of
-`acq_r20_cifar10:gdfq`; with `--recipe r18`, ResNet-18 at 224x224 and the generator of
-`acq_r18:gdfq`, 16 images at once. The generator's step has images, teacher,
-cross-entropy, BNS, gradients and Adam. The student's step, at W4A4, has images and
+`acq_r20_cifar10`; with `--recipe r18`, ResNet-18 at 224x224 and the generator of
+`acq_r18`, 16 images at once. The generator's step has images, teacher, cross-entropy,
+BNS, gradients and Adam; with `--variant acq` also the window of the centre, the pairs,
+and the teacher once more, in training mode. The student's step, at W4A4, has images and
 teacher without gradients, the fake-quantized student, KL and hints, learned ranges and
 Adam. Both libraries take turns on the CPU; each time is the best of the repeats. Needs
 PyTorch (requirements-oracles.txt). On a machine that other programs use, `taskset -c 0
@@ -16,6 +17,7 @@ thread each.
 
 import dataclasses
 import itertools
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -104,9 +106,12 @@ class Act(nn.Module):
 
 
 class Norm(nn.BatchNorm2d):
-    measures = False
+    measures = by_batch = False
 
     def forward(self, input):
+        if self.by_batch:
+            scale, offset = self.weight, self.bias
+            return F.batch_norm(input, None, None, scale, offset, training=True)
         if self.measures:
             assert self.running_mean is not None and self.running_var is not None
             var, mean = torch.var_mean(input, (0, 2, 3), correction=0)
@@ -203,11 +208,22 @@ class ClassNorm(nn.Module):
         return self.norm(x) * (1 + scale) + offset
 
 
+def window(x: torch.Tensor, center: torch.Tensor, size: int) -> torch.Tensor:
+    """Returns `size` x `size` features of larger ones, with the centre as middle."""
+    share = size / x.shape[-1]
+    turn = torch.eye(2).expand(len(x), 2, 2) * share
+    places = torch.cat([turn, center[:, :, None] * share], dim=2)
+    grid = F.affine_grid(places, [len(x), x.shape[1], size, size], align_corners=False)
+    return F.grid_sample(x, grid, align_corners=False)
+
+
 class TorchGenerator(nn.Module):
-    def __init__(self, width, recipe):
+    def __init__(self, width, recipe, reach):
         super().__init__()
-        self.shape = (-1, width, recipe.size // 4, recipe.size // 4)
-        self.dense = nn.Linear(LATENT, width * (recipe.size // 4) ** 2)
+        self.size = recipe.size // 4
+        wide = self.size + 2 * math.ceil(reach * self.size / 2)
+        self.shape = (-1, width, wide, wide)
+        self.dense = nn.Linear(LATENT, width * wide**2)
         self.conv1 = nn.Conv2d(width, width, 3, 1, 1)
         self.conv2 = nn.Conv2d(width, width // 2, 3, 1, 1)
         self.conv3 = nn.Conv2d(width // 2, 3, 3, 1, 1)
@@ -215,8 +231,10 @@ class TorchGenerator(nn.Module):
         self.norms = nn.ModuleList(ClassNorm(w, recipe.classes) for w in widths)
         self.last = nn.BatchNorm2d(3, affine=False, track_running_stats=False)
 
-    def forward(self, latent, label):
-        x = self.norms[0](self.dense(latent).view(self.shape), label)
+    def forward(self, latent, label, center):
+        x = self.dense(latent).view(self.shape)
+        x = window(x, center, self.size) if x.shape[-1] > self.size else x
+        x = self.norms[0](x, label)
         x = self.conv1(F.interpolate(x, scale_factor=2))
         x = F.leaky_relu(self.norms[1](x, label), 0.2)
         x = self.conv2(F.interpolate(x, scale_factor=2))
@@ -224,8 +242,41 @@ class TorchGenerator(nn.Module):
         return self.last(torch.tanh(self.conv3(x)))
 
 
-def torch_steps(recipe: Recipe, batch: int, width: int) -> tuple[Callable, Callable]:
-    """Returns PyTorch's two steps."""
+def attention_of(teacher: ResNet) -> torch.Tensor:
+    """Returns the share of each position in the energy of the last features."""
+    energy = teacher.of(Act)[-1].output.square().sum(1)
+    return energy / energy.sum((1, 2), keepdim=True)
+
+
+def acq_terms(
+    teacher: ResNet, images: torch.Tensor, latent: torch.Tensor, center: torch.Tensor
+) -> torch.Tensor:
+    """Returns ACQ's three terms, after the teacher's pass in evaluation mode."""
+    attention = attention_of(teacher)
+    for norm in teacher.of(Norm):
+        norm.by_batch = True
+    teacher(images)
+    for norm in teacher.of(Norm):
+        norm.by_batch = False
+    consistency = 1 - F.cosine_similarity(
+        attention.flatten(1), attention_of(teacher).flatten(1)
+    )
+    peak = attention.square() / attention.square().sum((1, 2), keepdim=True)
+    place = (2 * torch.arange(peak.shape[-1]) + 1) / peak.shape[-1] - 1
+    found = torch.stack([(peak * place).sum((1, 2)), (peak.mT * place).sum((1, 2))], 1)
+    z, x = ((a[0::2] - a[1::2]).abs().flatten(1).mean(1) for a in (latent, images))
+    pair = z / (z + x)
+    return (
+        1.5 * (found - center).square().sum(1).mean()
+        + 0.05 * pair.mean()
+        + consistency.mean()
+    )
+
+
+def torch_steps(
+    recipe: Recipe, batch: int, width: int, reach: float
+) -> tuple[Callable, Callable]:
+    """Returns PyTorch's two steps; with `reach`, that of the centres, ACQ's terms."""
     torch.manual_seed(0)
     teacher, student = recipe.network().eval(), recipe.network().eval()
     layers = teacher.of((Conv, Linear, Norm))
@@ -235,17 +286,25 @@ def torch_steps(recipe: Recipe, batch: int, width: int) -> tuple[Callable, Calla
     student.load_state_dict(teacher.state_dict())
     for module in student.of((Conv, Linear, Act)):
         module.steps = 15
-    generator = TorchGenerator(width, recipe)
+    generator = TorchGenerator(width, recipe, reach)
     adams = [torch.optim.Adam(m.parameters(), lr=1e-3) for m in (generator, student)]
+
+    def conditions():
+        label = torch.randint(0, recipe.classes, (batch,))
+        return torch.randn(batch, LATENT), label, reach * (2 * torch.rand(batch, 2) - 1)
 
     def generator_step():
         for norm in teacher.of(Norm):
             norm.measures = True
-        label = torch.randint(0, recipe.classes, (batch,))
-        logits = teacher(generator(torch.randn(batch, LATENT), label))
+        latent, label, center = conditions()
+        images = generator(latent, label, center)
+        logits = teacher(images)
         apart = torch.stack([norm.apart for norm in teacher.of(Norm)]).mean()
+        loss = 0.5 * F.cross_entropy(logits, label) + apart
+        if reach:
+            loss = loss + acq_terms(teacher, images, latent, center)
         adams[0].zero_grad()
-        (0.5 * F.cross_entropy(logits, label) + apart).backward()
+        loss.backward()
         adams[0].step()
         for norm in teacher.of(Norm):
             norm.measures = False
@@ -253,8 +312,7 @@ def torch_steps(recipe: Recipe, batch: int, width: int) -> tuple[Callable, Calla
 
     def student_step():
         with torch.no_grad():
-            label = torch.randint(0, recipe.classes, (batch,))
-            images = generator(torch.randn(batch, LATENT), label)
+            images = generator(*conditions())
             target = F.log_softmax(teacher(images), 1)
             shown = [act.output for act in teacher.of(Act)]
         found = F.log_softmax(student(images), 1)
@@ -271,10 +329,10 @@ def torch_steps(recipe: Recipe, batch: int, width: int) -> tuple[Callable, Calla
 
 
 def our_steps(
-    recipe: Recipe, batch: int, width: int | None
-) -> tuple[Callable, Callable, int]:
-    """Returns our two steps and the generator's width."""
-    config = recipe.get_config("gdfq")
+    recipe: Recipe, variant: str, batch: int, width: int | None
+) -> tuple[Callable, Callable, int, float]:
+    """Returns our two steps, and the generator's width and reach of centres."""
+    config = recipe.get_config(variant)
     config.teacher.source = "random"
     config.train.batch_size = batch
     if width is not None:
@@ -312,13 +370,15 @@ def our_steps(
 
         return run
 
-    return make("generator"), make("student"), config.generator.width
+    reach = 0.0 if variant == "gdfq" else config.generator.reach
+    return make("generator"), make("student"), config.generator.width, reach
 
 
 def main(command_line: Sequence[str] | None = None) -> None:
     """Prints seconds a step and the ratio."""
     parser = create_parser(__doc__)
     parser.add_argument("--recipe", choices=sorted(RECIPES), default="r20")
+    parser.add_argument("--variant", choices=("gdfq", "acq"), default="gdfq")
     parser.add_argument("--batch", type=int, help="64 for r20, 16 for r18")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--cpu-time", action="store_true")
@@ -330,10 +390,10 @@ def main(command_line: Sequence[str] | None = None) -> None:
     clock = time.process_time if options.cpu_time else time.perf_counter
     recipe = RECIPES[options.recipe]
     batch = options.batch or {"r20": 64, "r18": 16}[options.recipe]
-    *ours, width = our_steps(recipe, batch, options.width)
-    theirs = torch_steps(recipe, batch, width)
-    print(f"{options.recipe}, batch {batch}, generator width {width}, s a step, "
-          f"best of {options.repeats}")  # fmt: skip
+    *ours, width, reach = our_steps(recipe, options.variant, batch, options.width)
+    theirs = torch_steps(recipe, batch, width, reach)
+    print(f"{options.recipe}:{options.variant}, batch {batch}, width {width} of the "
+          f"generator, s a step, best of {options.repeats}")  # fmt: skip
     for name, *pair in zip(("generator", "student"), ours, theirs, strict=True):
         seconds: list[list[float]] = [[], []]
         for step in pair:
