@@ -15,6 +15,7 @@ from common.version import VERSION
 from ipv2.deploy.onnx_file import save_onnx
 from ipv2.inference.trained import Trained, find_export, load_trained
 from ipv2.kernels.photon_noise import DoseParams
+from ipv2.tasks.held_out import trained_splits
 from ipv2.tasks.judged_images import KINDS, ImageData, Judge, image_patches
 from ipv2.training.denoiser import Flow
 from ipv2.training.denoiser_spec import DenoiserSpec
@@ -54,6 +55,7 @@ def untrained_denoiser(export: str, **options: Any) -> ImageNetwork:
     variables = spec.create().init(jax.random.key(0))
     manifest = {
         **spec.to_json(),
+        "datasets": [],
         "sha256": hash_variables(variables),
         "software_version": VERSION,
     }
@@ -72,7 +74,12 @@ def _opened(trained: Trained, export: str, options: dict[str, Any]) -> ImageNetw
     options["cache"] = Path(options.get("cache") or "runs/datasets")
     if "embedded" in options:
         options["embedded"] = tuple(options["embedded"])
-    data = ImageData(noise=_noise_of(trained), channels=trained.slices, **options)
+    data = ImageData(
+        splits=trained_splits(trained.manifest, export),
+        noise=_noise_of(trained),
+        channels=trained.slices,
+        **options,
+    )
     # For one device, and without recomputation: steps bring their own axis.
     module = trained.denoiser.model.clone(**_plain(trained))
 

@@ -1,7 +1,7 @@
 """Images for the quantization of a denoiser, and its judgement on held-out slices.
 
-Slices are of the real sample CT and of the phantom, in network units or HU. Those that
-judge are the ones that configs/ipv2_unet.py and configs/ipv2_batch_norm.py hold out.
+Slices are of the real sample CT and of the phantom, in network units or HU. The
+network's training decides which of them judge: those that it held out.
 """
 
 import functools
@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tensorflow_datasets as tfds
 
 from common.dataset import load_split, prepare
-from ipv2.datasets.phantom import Phantom, phantom_config
-from ipv2.datasets.simulated_pairs import SimulatedPairs, simulated_pairs_config
-from ipv2.datasets.splits import Deal
+from common.errors import UserError
+from ipv2.datasets.embedded import EMBEDDED, PHANTOM, EmbeddedSplits
+from ipv2.datasets.simulated_pairs import SAMPLE_CT
 from ipv2.kernels.photon_noise import DoseParams
 from ipv2.measures.evaluation import evaluate_slices, prepared_slices
 from ipv2.models import hu_to_unit, unit_to_hu
@@ -34,8 +35,6 @@ KINDS: Mapping[str, str] = MappingProxyType(
 )
 """Kinds of images by name; only the last one needs patients."""
 
-_PHANTOM_PATIENTS, _PHANTOM_SLICES = (2, 1, 2), 2
-_VAL_SLICES, _TEST_SLICES = (42, 44), (22, 47, 48, 49)
 _FULL_RANGE_HU = 4096.0
 
 ApplyUnit = Callable[[jax.Array], jax.Array]
@@ -45,6 +44,7 @@ class ImageData(NamedTuple):
     """Where slices come from.
 
     Attributes:
+      splits: those of the network's training.
       noise: the scan of the low dose.
       cache: folder of built data sets.
       embedded: 'phantom', 'sample_ct', or both.
@@ -53,40 +53,43 @@ class ImageData(NamedTuple):
       limit: judged slices of each data set; 0: all.
     """
 
+    splits: EmbeddedSplits
     noise: DoseParams
     cache: Path
-    embedded: tuple[str, ...] = ("sample_ct", "phantom")
+    embedded: tuple[str, ...] = EMBEDDED
     size: int = 512
     channels: int = 1
     limit: int = 0
 
-    def source(self, name: str, split: str) -> Stacks:
-        """Returns the stacks of a data set's split; builds it if it is missing."""
-        if name == "phantom":
-            builder: Any = Phantom(
-                config=phantom_config(
-                    size=self.size,
-                    patients=_PHANTOM_PATIENTS,
-                    slices=_PHANTOM_SLICES,
-                    noise=self.noise,
-                ),
-                data_dir=self.cache,
-            )
-        else:
-            builder = SimulatedPairs(
-                config=simulated_pairs_config(
-                    "sample_ct",
-                    slices=(0, 64),
-                    val_slices=_VAL_SLICES,
-                    test_slices=_TEST_SLICES,
-                    deal=Deal(seed=0),
-                    noise=self.noise,
-                    seed=0,
-                ),
-                data_dir=self.cache,
-            )
+    def seen(self, name: str) -> Stacks:
+        """Returns the stacks of a data set that are for training."""
+        return self._stacks(name, "train")
+
+    def held_out(self, name: str) -> Stacks:
+        """Returns the stacks to judge on: test, or val where the training has no test.
+
+        Raises:
+          UserError: the training held out nothing.
+        """
+        splits = self._builder(name).info.splits
+        for split in ("test", "val"):
+            if split in splits:
+                return self._stacks(name, split)
+        raise UserError(
+            f"config.judge.embedded: got {self.embedded}, but the training held no "
+            f"slice of {name} out; accepted: a data set of which it did"
+        )
+
+    def _stacks(self, name: str, split: str) -> Stacks:
+        return Stacks(load_split(self._builder(name), split), self.channels)
+
+    def _builder(self, name: str) -> tfds.core.DatasetBuilder:
+        """Returns the builder of a data set that is there; builds it if it is not."""
+        builder = self.splits.builder(
+            name, noise=self.noise, phantom_size=self.size, cache=self.cache
+        )
         prepare(builder)
-        return Stacks(load_split(builder, split), self.channels)
+        return builder
 
 
 def image_patches(
@@ -106,7 +109,7 @@ def image_patches(
     """
     if kind not in KINDS:
         raise ValueError(f"no kind of images {kind!r}, accepted: {', '.join(KINDS)}")
-    source = data.source("sample_ct" if kind == "real" else "phantom", "train")
+    source = data.seen(SAMPLE_CT if kind == "real" else PHANTOM)
     rng = np.random.default_rng(seed)
     stacks = [
         _stack(source[int(place)], kind)
@@ -138,7 +141,7 @@ class Judge:
     def _slices(self) -> dict[str, list[Mapping[str, Any]]]:
         found = {}
         for name in self._data.embedded:
-            source = self._data.source(name, "test")
+            source = self._data.held_out(name)
             count = min(self._data.limit or len(source), len(source))
             # Evenly: the first slices of the phantom are all of one patient.
             chosen = [source[i * len(source) // count] for i in range(count)]
