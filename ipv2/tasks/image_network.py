@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from common.checkpoint import hash_variables
 from common.errors import UserError
@@ -15,6 +17,7 @@ from common.version import VERSION
 from ipv2.deploy.onnx_file import save_onnx
 from ipv2.inference.trained import Trained, find_export, load_trained
 from ipv2.kernels.photon_noise import DoseParams
+from ipv2.models import unit_to_hu
 from ipv2.tasks.held_out import trained_splits
 from ipv2.tasks.judged_images import KINDS, ImageData, Judge, image_patches
 from ipv2.training.denoiser import Flow
@@ -80,6 +83,7 @@ def _opened(trained: Trained, export: str, options: dict[str, Any]) -> ImageNetw
         channels=trained.slices,
         **options,
     )
+    judge = Judge(data)
     # For one device, and without recomputation: steps bring their own axis.
     module = trained.denoiser.model.clone(**_plain(trained))
 
@@ -101,7 +105,9 @@ def _opened(trained: Trained, export: str, options: dict[str, Any]) -> ImageNetw
             for kind, words in KINDS.items()
             if kind != "real" or "sample_ct" in data.embedded
         },
-        judge=Judge(data),
+        judge=judge,
+        views=judge.views,
+        to_hu=lambda unit: np.asarray(unit_to_hu(jnp.asarray(unit))),
         write=write,
     )
 

@@ -6,6 +6,7 @@ network's training decides which of them judge: those that it held out.
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -18,10 +19,11 @@ import tensorflow_datasets as tfds
 
 from common.dataset import load_split, prepare
 from common.errors import UserError
+from common.report.parts import ViewedSlice, to_stored_hu
 from ipv2.datasets.embedded import EMBEDDED, PHANTOM, EmbeddedSplits
 from ipv2.datasets.simulated_pairs import SAMPLE_CT
 from ipv2.kernels.photon_noise import DoseParams
-from ipv2.measures.evaluation import evaluate_slices, prepared_slices
+from ipv2.measures.evaluation import INPUT, evaluate_slices, prepared_slices
 from ipv2.models import hu_to_unit, unit_to_hu
 from ipv2.purification.purify import regions
 from ipv2.training.stacks import Stacks
@@ -130,6 +132,18 @@ def _stack(record: Mapping[str, Any], kind: str) -> np.ndarray:
     return np.moveaxis(np.asarray(record["lq"], np.float32), 0, -1)
 
 
+class _Slice(NamedTuple):
+    """A held-out slice.
+
+    Attributes:
+      name: tells which one it is.
+      prepared: its images, regions and pixel size, as `evaluate_slices` takes them.
+    """
+
+    name: str
+    prepared: Mapping[str, Any]
+
+
 class Judge:
     """Measures functions on held-out slices; each slice is prepared once."""
 
@@ -138,15 +152,17 @@ class Judge:
         self._data = data
 
     @functools.cached_property
-    def _slices(self) -> dict[str, list[Mapping[str, Any]]]:
+    def _slices(self) -> dict[str, list[_Slice]]:
         found = {}
-        for name in self._data.embedded:
-            source = self._data.held_out(name)
+        for dataset in self._data.embedded:
+            source = self._data.held_out(dataset)
             count = min(self._data.limit or len(source), len(source))
             # Evenly: the first slices of the phantom are all of one patient.
             chosen = [source[i * len(source) // count] for i in range(count)]
             records = ({key: record[key] for key in _KEYS} for record in chosen)
-            found[name] = list(prepared_slices(records, _prepared, batch_size=1))
+            prepared = prepared_slices(records, _prepared, batch_size=1)
+            names = [_name(dataset, record) for record in chosen]
+            found[dataset] = list(map(_Slice, names, prepared))
         return found
 
     def __call__(self, functions: Mapping[str, ApplyUnit]) -> dict[str, Any]:
@@ -157,11 +173,31 @@ class Judge:
             called `float` is what the others are also compared with.
         """
         return {
-            name: _judged(slices, functions) for name, slices in self._slices.items()
+            dataset: _judged([one.prepared for one in slices], functions)
+            for dataset, slices in self._slices.items()
         }
+
+    def views(self, functions: Mapping[str, ApplyUnit]) -> list[ViewedSlice]:
+        """Returns the middle slice of each data set, with what functions make of it.
+
+        Differences are from the image `float`, or from the truth without one.
+
+        Args:
+          functions: as in a call.
+        """
+        return [
+            _view(slices[len(slices) // 2], functions)
+            for slices in self._slices.values()
+        ]
 
 
 _KEYS = ("lq", "truth", "spacing_mm")
+
+
+def _name(dataset: str, record: Mapping[str, Any]) -> str:
+    patient = record["patient"].decode()
+    of = dataset if patient == dataset else f"{dataset}, {patient}"
+    return f"{of}, slice {int(record['slice'])}"
 
 
 def _prepared(batch: Any) -> dict[str, Any]:
@@ -174,17 +210,38 @@ def _prepared(batch: Any) -> dict[str, Any]:
     }
 
 
+def _images(
+    functions: Mapping[str, ApplyUnit], lq: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Returns (n, h, w) HU by name of (n, h, w, c) HU."""
+    x = hu_to_unit(jnp.asarray(lq))
+    return {
+        name: np.asarray(unit_to_hu(apply(x)))[..., 0]
+        for name, apply in functions.items()
+    }
+
+
+def _view(one: _Slice, functions: Mapping[str, ApplyUnit]) -> ViewedSlice:
+    lq, truth = one.prepared["lq"], one.prepared["reference"]
+    made = {name: image[0] for name, image in _images(functions, lq[None]).items()}
+    images = {INPUT: lq[..., lq.shape[-1] // 2], **made, "truth": truth}
+    pixel_mm = float(np.sqrt(np.prod(one.prepared["spacing_mm"])))
+    return ViewedSlice(
+        name=one.name,
+        role="held out",
+        images={name: to_stored_hu(np.asarray(hu)) for name, hu in images.items()},
+        reference="float" if "float" in images else "truth",
+        pixel_mm=pixel_mm if math.isfinite(pixel_mm) else None,
+    )
+
+
 def _judged(
     slices: list[Mapping[str, Any]], functions: Mapping[str, ApplyUnit]
 ) -> dict[str, dict[str, float | None]]:
     against_float: dict[str, list[float]] = {name: [] for name in functions}
 
     def images_of(batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        x = hu_to_unit(jnp.asarray(batch["lq"]))
-        images = {
-            name: np.asarray(unit_to_hu(apply(x)))[..., 0]
-            for name, apply in functions.items()
-        }
+        images = _images(functions, batch["lq"])
         for name, image in images.items():
             if "float" in images:
                 mse = np.mean(np.square(image - images["float"]))
