@@ -254,4 +254,4 @@ def _generated(images: Float[np.ndarray, "n h w"] | None) -> list[Part]:
         f"Each of {height} x {width} pixels, {_WINDOW}. They match what BatchNorm "
         "keeps of the training images, and need not look like CT."
     )
-    return [Picture("Images that the student learned from", images_png(images), note)]
+    return [Picture("Drawn after its training", images_png(images), note)]

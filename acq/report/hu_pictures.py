@@ -30,7 +30,7 @@ def difference_png(one: ViewedSlice) -> bytes:
     Args:
       one: with images of these names.
     """
-    figure = Figure(figsize=(WIDTH, 1.2 * WIDTH), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.25 * WIDTH), layout="constrained")
     panels = figure.subplots(2, 2)
     for axes, name in zip(panels.flat, ("input", "float", "quantized"), strict=False):
         _show(axes, one.images[name], _GREY, name)
