@@ -14,8 +14,9 @@ from ipv2.kernels.photon_noise import DoseParams
 from ipv2.models import unit_to_hu
 from ipv2.tasks import settings
 from ipv2.tasks.held_out import record_splits, trained_splits
-from ipv2.tasks.image_network import untrained_denoiser
+from ipv2.tasks.image_network import open_denoiser, untrained_denoiser
 from ipv2.tasks.judged_images import ImageData, Judge, image_patches
+from tests.ipv2.exports import export_network
 
 OTHER = dataclasses.replace(
     UNET_SPLITS,
@@ -101,6 +102,21 @@ def test_a_teacher_of_other_slices_is_judged_on_those(data):
         want = np.moveaxis(stacks[i]["lq"], 0, -1)
         np.testing.assert_allclose(unit_to_hu(jnp.asarray(x[0])), want, atol=1e-3)
     assert len(seen) == 2
+
+
+@pytest.mark.slow
+def test_an_export_s_manifest_decides_what_judges_it(data, tmp_path, caplog):
+    export_network(tmp_path)
+    options = {"cache": str(data.cache), "embedded": ("phantom",), "size": data.size}
+    (view,) = open_denoiser(str(tmp_path), **options).views({})
+    assert view.name == "phantom, phantom-000004, slice 0" and view.role == "held out"
+    assert "does not say which slices" in caplog.text
+    path = tmp_path / "export" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps(manifest | {"embedded_splits": OTHER.to_json()}))
+    caplog.clear()
+    (view,) = open_denoiser(str(tmp_path), **options).views({})
+    assert view.name == "phantom, phantom-3000003, slice 0" and not caplog.records
 
 
 @pytest.mark.slow
