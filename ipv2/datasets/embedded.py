@@ -46,6 +46,15 @@ class EmbeddedSplits:
     phantom_patients: tuple[int, int, int]
     phantom_slices: int
 
+    def holds_out(self, name: str) -> bool:
+        """Returns whether any slice of a data set is for val or test."""
+        if name == PHANTOM:
+            return any(self.phantom_patients[1:])
+        if self.deal.names_patients:
+            return SAMPLE_CT in (*self.deal.val_patients, *self.deal.test_patients)
+        shares = self.deal.fractions[1:]
+        return bool(self.sample_val or self.sample_test or any(shares))
+
     def builder(
         self, name: str, *, noise: DoseParams, phantom_size: int, cache: Path
     ) -> tfds.core.DatasetBuilder:

@@ -36,7 +36,8 @@ def open_denoiser(export: str, **options: Any) -> ImageNetwork:
       **options: `cache`, `embedded`, `size` and `limit` of `ImageData`.
 
     Raises:
-      UserError: there is no export, it is damaged, or its network is a flow.
+      UserError: there is no export, it is damaged, its network is a flow, or its
+        training held no slice of a data set out.
     """
     if not export:
         raise UserError(
@@ -83,6 +84,12 @@ def _opened(trained: Trained, export: str, options: dict[str, Any]) -> ImageNetw
         channels=trained.slices,
         **options,
     )
+    for name in data.embedded:
+        if not data.splits.holds_out(name):
+            raise UserError(
+                f"config.judge.embedded: got {data.embedded}, but the training of "
+                f"{export} held no slice of {name} out; accepted: data of which it did"
+            )
     judge = Judge(data)
     # For one device, and without recomputation: steps bring their own axis.
     module = trained.denoiser.model.clone(**_plain(trained))

@@ -10,6 +10,7 @@ import pytest
 from common.errors import UserError
 from configs import ipv2_batch_norm, ipv2_unet
 from ipv2.datasets.embedded import UNET_SPLITS, EmbeddedSplits
+from ipv2.datasets.splits import Deal
 from ipv2.kernels.photon_noise import DoseParams
 from ipv2.models import unit_to_hu
 from ipv2.tasks import settings
@@ -129,14 +130,41 @@ def test_images_for_ranges_are_of_slices_that_the_training_saw(data):
 
 
 @pytest.mark.slow
-def test_validation_slices_judge_where_there_is_no_test_and_none_is_refused(tmp_path):
+def test_validation_slices_judge_where_there_is_no_test(data, tmp_path):
     splits = dataclasses.replace(OTHER, phantom_patients=(1, 1, 0))
-    noise = DoseParams(dose=0.02)
-    data = ImageData(splits=splits, noise=noise, cache=tmp_path, size=32)
-    assert patients(data.held_out("phantom")) == ["phantom-3000001"]
-    splits = dataclasses.replace(OTHER, phantom_patients=(1, 0, 0))
-    with pytest.raises(UserError, match=r"judge\.embedded: got .* no slice of phantom"):
-        data._replace(splits=splits).held_out("phantom")
+    without_test = data._replace(splits=splits, cache=tmp_path)
+    assert patients(without_test.held_out("phantom")) == ["phantom-3000001"]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "holds"),
+    [
+        ("phantom", {"phantom_patients": (1, 0, 0)}, False),
+        ("phantom", {"phantom_patients": (1, 1, 0)}, True),
+        ("sample_ct", {"deal": Deal(fractions=(1.0, 0.0, 0.0))}, True),
+        ("sample_ct", {"sample_val": (), "sample_test": ()}, True),
+        ("sample_ct", {"deal": Deal(test_patients=("sample_ct",))}, True),
+        ("sample_ct", {"deal": Deal(test_patients=("other",))}, False),
+    ],
+)
+def test_splits_say_whether_they_hold_anything_out(name, changes, holds):
+    assert dataclasses.replace(OTHER, **changes).holds_out(name) is holds
+
+
+def test_a_training_that_held_nothing_out_is_refused_before_anything_is_built(tmp_path):
+    export_network(tmp_path)
+    path = tmp_path / "export" / "manifest.json"
+    splits = dataclasses.replace(
+        OTHER, sample_val=(), sample_test=(), deal=Deal(fractions=(1.0, 0.0, 0.0))
+    )
+    manifest = json.loads(path.read_text()) | {"embedded_splits": splits.to_json()}
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(
+        UserError, match=r"judge\.embedded: got .* no slice of sample_ct"
+    ):
+        open_denoiser(str(tmp_path), cache=str(tmp_path / "cache"))
+    assert not (tmp_path / "cache").exists()
+    open_denoiser(str(tmp_path), embedded=("phantom",))
 
 
 def test_splits_without_a_field_do_not_pass():
