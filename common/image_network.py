@@ -74,6 +74,7 @@ class ImageNetwork:
       kinds: the kinds of images, each with what it is in words.
       judge: from functions by name to what each is worth on images that nothing learned
         from: {data set: {name: {measure: number, or None}}}.
+      warnings: what a reader must know before trusting the judgement.
       views: from functions by name to slices that nothing learned from, one of each
         data set: `input`, each function's image by its name, and `truth`.
       to_hu: from the network's unit to HU.
@@ -92,6 +93,7 @@ class ImageNetwork:
     images: Callable[[str, int, int, int], np.ndarray]
     kinds: Mapping[str, str]
     judge: Callable[[Mapping[str, Apply]], dict[str, Any]]
+    warnings: Sequence[str]
     views: Callable[[Mapping[str, Apply]], Sequence[ViewedSlice]]
     to_hu: Callable[[np.ndarray], np.ndarray]
     write: Callable[[Quantized | None, Path], None]

@@ -93,7 +93,7 @@ def denoiser_report(
         _facts(results, circumstances),
         _headline(results["judged"]),
         sections,
-        [],
+        results["warnings"],
         circumstances,
     )
 

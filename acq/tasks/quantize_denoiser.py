@@ -134,6 +134,7 @@ def _quantize(run: Run, settings: DenoiserTaskSettings) -> dict[str, Any]:
         **description(settings, network),
         "seed": settings.quantization.seed,
         "judged": network.judge(functions),
+        "warnings": list(network.warnings),
         "seconds": round(time.monotonic() - started, 1),
     }
     if is_first_process():

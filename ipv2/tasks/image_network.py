@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
 from common.checkpoint import hash_variables
 from common.errors import UserError
@@ -18,7 +19,7 @@ from ipv2.deploy.onnx_file import save_onnx
 from ipv2.inference.trained import Trained, find_export, load_trained
 from ipv2.kernels.photon_noise import DoseParams
 from ipv2.models import unit_to_hu
-from ipv2.tasks.held_out import trained_splits
+from ipv2.tasks.held_out import doubt, trained_splits
 from ipv2.tasks.judged_images import KINDS, ImageData, Judge, image_patches
 from ipv2.training.denoiser import Flow
 from ipv2.training.denoiser_spec import DenoiserSpec
@@ -90,6 +91,8 @@ def _opened(trained: Trained, export: str, options: dict[str, Any]) -> ImageNetw
                 f"config.judge.embedded: got {data.embedded}, but the training of "
                 f"{export} held no slice of {name} out; accepted: data of which it did"
             )
+    if warning := doubt(trained.manifest, export):
+        logging.warning("%s", warning)
     judge = Judge(data)
     # For one device, and without recomputation: steps bring their own axis.
     module = trained.denoiser.model.clone(**_plain(trained))
@@ -113,6 +116,7 @@ def _opened(trained: Trained, export: str, options: dict[str, Any]) -> ImageNetw
             if kind != "real" or "sample_ct" in data.embedded
         },
         judge=judge,
+        warnings=(warning,) if warning else (),
         views=judge.views,
         to_hu=lambda unit: np.asarray(unit_to_hu(jnp.asarray(unit))),
         write=write,

@@ -63,6 +63,7 @@ def small_network(**attributes):
         images=lambda kind, count, side, seed: images(count, side, seed),
         kinds={"phantom": "noise, for tests"},
         judge=lambda functions: {},
+        warnings=(),
         views=lambda functions: [],
         to_hu=lambda unit: 1000 * unit,
         write=lambda quantized, path: None,

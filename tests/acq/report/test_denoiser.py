@@ -47,6 +47,7 @@ def results(**changes):
         "seed": 3,
         "seconds": 9.0,
         "judged": {"ct": rows},
+        "warnings": ["some slices were seen"],
     } | changes
 
 
@@ -99,6 +100,7 @@ def test_a_tissue_that_one_network_lacks_does_not_count():
 
 
 def test_the_report_has_every_row_and_says_what_was_run(report):
+    assert report.warnings == ["some slices were seen"]
     assert report.facts["bits"] == "W4A6, first and last convolution 8 bits"
     assert report.facts["steps of the generator"] == "1,200"
     assert report.facts["ranges from"] == "images of the generator"

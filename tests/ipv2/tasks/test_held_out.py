@@ -14,7 +14,7 @@ from ipv2.datasets.splits import Deal
 from ipv2.kernels.photon_noise import DoseParams
 from ipv2.models import unit_to_hu
 from ipv2.tasks import settings
-from ipv2.tasks.held_out import record_splits, trained_splits
+from ipv2.tasks.held_out import doubt, record_splits, trained_splits
 from ipv2.tasks.image_network import open_denoiser, untrained_denoiser
 from ipv2.tasks.judged_images import ImageData, Judge, image_patches
 from tests.ipv2.exports import export_network
@@ -60,15 +60,16 @@ def test_trainings_on_other_data_record_nothing_and_saw_nothing(caplog):
     config = ipv2_unet.get_config()
     config.data.test_patients = ("a person's name",)
     assert record_splits(config, ["paired_folders"]) == {}
-    assert trained_splits({"datasets": ["paired_folders"]}, "export") == UNET_SPLITS
-    untrained_denoiser("")
-    assert not caplog.records
+    manifest = {"datasets": ["paired_folders"]}
+    assert trained_splits(manifest, "export") == UNET_SPLITS
+    assert doubt(manifest, "export") == ""
+    assert untrained_denoiser("").warnings == () and not caplog.records
 
 
 @pytest.mark.parametrize("manifest", [{}, {"datasets": ["phantom"]}])
-def test_the_log_names_an_export_that_does_not_say_what_it_saw(manifest, caplog):
+def test_an_export_that_does_not_say_what_it_saw_is_named(manifest):
     assert trained_splits(manifest, "old/export") == UNET_SPLITS
-    assert "old/export: this export does not say which slices" in caplog.text
+    assert doubt(manifest, "old/export").startswith("old/export: this export does not")
 
 
 @pytest.mark.parametrize("splits", [7, {}, {**OTHER.to_json(), "more": 1}])
@@ -109,9 +110,10 @@ def test_a_teacher_of_other_slices_is_judged_on_those(data):
 def test_an_export_s_manifest_decides_what_judges_it(data, tmp_path, caplog):
     export_network(tmp_path)
     options = {"cache": str(data.cache), "embedded": ("phantom",), "size": data.size}
-    (view,) = open_denoiser(str(tmp_path), **options).views({})
+    older = open_denoiser(str(tmp_path), **options)
+    (view,), (warning,) = older.views({}), older.warnings
     assert view.name == "phantom, phantom-000004, slice 0" and view.role == "held out"
-    assert "does not say which slices" in caplog.text
+    assert "does not say which slices" in warning and warning in caplog.text
     path = tmp_path / "export" / "manifest.json"
     manifest = json.loads(path.read_text())
     path.write_text(json.dumps(manifest | {"embedded_splits": OTHER.to_json()}))
