@@ -157,20 +157,23 @@ def _facts(results: Mapping[str, Any], circumstances: Circumstances) -> dict[str
     bits, own = bits_of(results), results["first_last_bits"]
     if own:
         bits += f", first and last convolution {own} bits"
+    steps = {
+        f"steps of the {who}": f"{count:,}"
+        for who in ("generator", "student")
+        if (count := results[f"{who}_steps"])
+    }
     facts = {
         "network": results["network"],
         "SHA-256 of the weights": str(results["teacher"].get("sha256", "")),
         "bits": bits,
         "ranges from": results["ranges_in_words"],
+        **steps,
         "judged on": circumstances.data,
         "seed": str(results["seed"]),
         "version": circumstances.version,
         "time": time_words(results, circumstances.written),
         "machine": circumstances.machine,
     }
-    for who in ("generator", "student"):
-        if steps := results[f"{who}_steps"]:
-            facts[f"steps of the {who}"] = f"{steps:,}"
     return {name: text for name, text in facts.items() if text}
 
 

@@ -166,7 +166,6 @@ def test_a_training_that_held_nothing_out_is_refused_before_anything_is_built(tm
     ):
         open_denoiser(str(tmp_path), cache=str(tmp_path / "cache"))
     assert not (tmp_path / "cache").exists()
-    open_denoiser(str(tmp_path), embedded=("phantom",))
 
 
 def test_splits_without_a_field_do_not_pass():
