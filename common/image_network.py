@@ -6,7 +6,7 @@ opens such a network, 'package.module:function'.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from common.report.parts import ViewedSlice
 from common.typing import PyTree
 
 Apply = Callable[[jax.Array], jax.Array]
@@ -73,6 +74,10 @@ class ImageNetwork:
       kinds: the kinds of images, each with what it is in words.
       judge: from functions by name to what each is worth on images that nothing learned
         from: {data set: {name: {measure: number, or None}}}.
+      warnings: what a reader must know before trusting the judgement.
+      views: from functions by name to slices that nothing learned from, one of each
+        data set: `input`, each function's image by its name, and `truth`.
+      to_hu: from the network's unit to HU.
       write: writes a file for other software: (quantized, path); of the float network:
         (None, path).
     """
@@ -88,6 +93,9 @@ class ImageNetwork:
     images: Callable[[str, int, int, int], np.ndarray]
     kinds: Mapping[str, str]
     judge: Callable[[Mapping[str, Apply]], dict[str, Any]]
+    warnings: Sequence[str]
+    views: Callable[[Mapping[str, Apply]], Sequence[ViewedSlice]]
+    to_hu: Callable[[np.ndarray], np.ndarray]
     write: Callable[[Quantized | None, Path], None]
 
     @property

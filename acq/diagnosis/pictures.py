@@ -1,6 +1,5 @@
 """Draws samples with the teacher's attention."""
 
-import io
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ from matplotlib.figure import Figure
 
 from acq.classifier import Record
 from acq.diagnosis.diagnosis import Diagnosis
+from common.report.plots import figure_png
 
 _DPI = 100
 _TILE = 96
@@ -72,7 +72,7 @@ def samples_png(diagnosis: Diagnosis, record: Record) -> bytes:
         facecolor="lightgrey",
         fontsize="small",
     )
-    return _png(figure)
+    return figure_png(figure, _DPI)
 
 
 def modes_png(diagnosis: Diagnosis, record: Record) -> bytes:
@@ -104,7 +104,7 @@ def modes_png(diagnosis: Diagnosis, record: Record) -> bytes:
         )
     _name_rows(axes, tiles, [f"class {k}" for k in tiles.classes])
     axes.set_title("evaluation mode | training mode, their cosine", fontsize="medium")
-    return _png(figure)
+    return figure_png(figure, _DPI)
 
 
 class _Tiles(NamedTuple):
@@ -228,9 +228,3 @@ def _mark(
             markerfacecolor="none",
             label=label,
         )
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI)
-    return buffer.getvalue()

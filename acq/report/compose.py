@@ -83,9 +83,9 @@ def quantization_report(
         _training_section(student_metrics, generator_metrics),
         _samples_section(results, diagnosis, record),
         _layers_section(quantized),
-        _config_section(circumstances),
+        config_section(circumstances),
     ]
-    return _report(
+    return composed(
         quantization_verdict(results),
         _facts(results, record, circumstances),
         headline,
@@ -115,17 +115,17 @@ def evaluation_report(
     if quantized is not None:
         facts |= _of_manifest(quantized.manifest)
         bits, layers = bits_word(facts["bits"]), [_layers_section(quantized)]
-    return _report(
+    return composed(
         evaluation_verdict(results, bits),
         _facts(facts, record, circumstances),
         accuracy_table(results),
-        [*layers, _config_section(circumstances)],
+        [*layers, config_section(circumstances)],
         [*warnings, *_undefined(results)],
         circumstances,
     )
 
 
-def _report(
+def composed(
     verdict: str,
     facts: Mapping[str, str],
     headline: Table,
@@ -133,6 +133,16 @@ def _report(
     warnings: Sequence[str],
     circumstances: Circumstances,
 ) -> Report:
+    """Returns a report with the glossary of what it names.
+
+    Args:
+      verdict: the sentence.
+      facts: what was run, in the order to show.
+      headline: the first table.
+      sections: all else; those without parts are left out.
+      warnings: what a reader must know before trusting the numbers.
+      circumstances: how the report came about.
+    """
     shown = [section for section in sections if section.parts]
     return Report(
         title=circumstances.title,
@@ -164,7 +174,7 @@ def _facts(
         "seed": str(found["seed"]) if "seed" in found else "",
         "steps of the student": f"{found['steps']:,}" if "steps" in found else "",
         "version": circumstances.version,
-        "time": _time(found, circumstances.written),
+        "time": time_words(found, circumstances.written),
         "machine": circumstances.machine,
     }
     return {name: text for name, text in facts.items() if text}
@@ -184,15 +194,15 @@ def _distance(found: Mapping[str, Any]) -> str:
     return f"distance {statistics['distance']:.2f} (0 as in training, far from 0.5 on)"
 
 
-def _time(found: Mapping[str, Any], written: datetime) -> str:
-    day = f"{written:%Y-%m-%d %H:%M %Z}"
-    if "seconds" not in found:
-        return day
-    # A run that was interrupted counts from its last start.
-    return (
-        f"{day}, {found['seconds']:,.1f} s after the last start, "
-        f"{found['seconds_per_step']:.4f} s a step"
-    )
+def time_words(found: Mapping[str, Any], written: datetime) -> str:
+    """Returns the day, and what it took as far as `results.json` knows."""
+    told = [f"{written:%Y-%m-%d %H:%M %Z}"]
+    if "seconds" in found:
+        # A run that was interrupted counts from its last start.
+        told.append(f"{found['seconds']:,.1f} s after the last start")
+    if "seconds_per_step" in found:
+        told.append(f"{found['seconds_per_step']:.4f} s a step")
+    return ", ".join(told)
 
 
 def _of_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -217,14 +227,14 @@ def _undefined(results: Mapping[str, Any]) -> list[str]:
 
 def _training_section(student: Path, generator: Path) -> Section:
     plots = (
-        _curves("Student", student, _STUDENT),
-        _curves("Generator", generator, _GENERATOR),
+        curves_plot("Student", student, _STUDENT),
+        curves_plot("Generator", generator, _GENERATOR),
     )
     return Section("Training", [plot for plot in plots if plot is not None])
 
 
-def _curves(title: str, metrics: Path, wanted: Sequence[str]) -> Plot | None:
-    """Curves of the metrics that were logged; None if none was."""
+def curves_plot(title: str, metrics: Path, wanted: Sequence[str]) -> Plot | None:
+    """Returns curves of the metrics that were logged; None if none was."""
     lines = metrics.read_text("utf-8").splitlines() if metrics.exists() else []
     logged = {name for line in lines for name in json.loads(line)}
     names = [name for name in wanted if name in logged]
@@ -285,5 +295,6 @@ def _layers_section(quantized: QuantizedNetwork) -> Section:
     )
 
 
-def _config_section(circumstances: Circumstances) -> Section:
+def config_section(circumstances: Circumstances) -> Section:
+    """Returns the config as text."""
     return Section("Config", [Text("All keys and values", circumstances.config)])

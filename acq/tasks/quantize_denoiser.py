@@ -1,7 +1,7 @@
 """Task quantize_denoiser: a network from images to images, without its data.
 
     network -> generator, in workdir/generator -> student on its samples -> judgement,
-    export, ONNX file
+    export, ONNX file, report
 
 Both trainings are `common.loop.fit` with checkpoints of their own, so a run can go on
 from the middle of either. With other ranges than the generator's nothing learns: the
@@ -10,12 +10,13 @@ network is only rounded.
 
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from absl import logging
 
 from acq.denoisers.bits import Convolution, NetworkBits, convolutions_of
@@ -28,40 +29,32 @@ from acq.denoisers.phases import (
 from acq.denoisers.ranges import noise_images, ranges_of_images
 from acq.denoisers.rounding import apply_rounded, settled
 from acq.quantization.phases import Phase, shared_batch_size
-from acq.tasks.denoiser_files import network_bits, open_network, write_files
+from acq.tasks.denoiser_files import network_bits, open_network
+from acq.tasks.denoiser_outputs import (
+    description,
+    format_judged,
+    write_export,
+    write_report,
+)
 from acq.tasks.denoiser_settings import (
     FREE_TO_CHANGE,
     GENERATED,
     DenoiserTaskSettings,
     denoiser_settings,
 )
-from common.checkpoint import Checkpoints, export_variables
+from common.checkpoint import Checkpoints
 from common.config import ConfigDict, as_json
 from common.devices import is_first_process, to_host
 from common.errors import UserError
 from common.image_network import Apply, ImageNetwork
 from common.loop import fit
-from common.onnx.package import INSTALL, has_onnx
 from common.results import write_results
 from common.run import Run
-from common.text_table import format_table
 from common.typing import PyTree
 from common.writers import MetricsWriter
 
-# Where ranges come from, in words.
-_WORDS = {
-    GENERATED: "images of the generator, without data",
-    "noise": "uniform noise over the range of the unit",
-    "statistics": "draws of BatchNorm's outputs from its parameters, without data",
-}
-_COLUMNS = {
-    "psnr_full_db": "truth\ndB",
-    "psnr_to_float_db": "float\ndB",
-    **{f"bias_{name}_hu": f"{name}\nHU" for name in ("air", "lung", "fat", "soft")},
-    "bias_bone_hu": "bone\nHU",
-    "noise_soft_hu": "noise\nHU",
-    "contour_mm": "outline\nmm",
-}
+# Generated images on the report.
+_SHOWN = 12
 
 
 class _Rounded(NamedTuple):
@@ -77,12 +70,20 @@ class _Rounded(NamedTuple):
     convolutions: tuple[Convolution, ...]
     bits: NetworkBits
 
-    def applied(self, trained: PyTree) -> Apply:
-        """Returns the integer network: `trained` has `ranges`, and maybe `params`."""
-        variables = settled(
+    def variables(self, trained: PyTree) -> PyTree:
+        """Returns those of the integer network.
+
+        Args:
+          trained: `ranges`, and `params` if a student learned.
+        """
+        return settled(
             {**self.network.variables, **trained}, self.bits, self.convolutions
         )
-        return functools.partial(_apply(self.network.module, self.bits), variables)
+
+    def applied(self, trained: PyTree) -> Apply:
+        """Returns the integer network; argument as `variables`."""
+        apply = _apply(self.network.module, self.bits)
+        return functools.partial(apply, self.variables(trained))
 
 
 def quantize_denoiser(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -126,10 +127,27 @@ def _quantize(run: Run, settings: DenoiserTaskSettings) -> dict[str, Any]:
             settings.quantization, network, bits, generator, trained["ranges"]
         )
         trained = to_host(_fit(phase, run.workdir).student.params)
-    results = _results(settings, rounded, trained, generator)
-    results["seconds"] = round(time.monotonic() - started, 1)
+    functions = _functions(settings, rounded, trained, generator)
+    results = {
+        "network": network.name,
+        "teacher": dict(network.identity),
+        **description(settings, network),
+        "seed": settings.quantization.seed,
+        "judged": network.judge(functions),
+        "warnings": list(network.warnings),
+        "seconds": round(time.monotonic() - started, 1),
+    }
     if is_first_process():
-        _write(settings, rounded, trained, results, run.workdir)
+        variables = rounded.variables(trained)
+        write_export(settings, network, bits, variables, run.workdir / "export")
+        logging.info("\n%s", format_judged(results))
+        write_report(
+            results,
+            network.views({name: functions[name] for name in ("float", "quantized")}),
+            _shown_images(settings, network, generator),
+            run.workdir,
+        )
+        write_results(run.workdir, results)
     return results
 
 
@@ -191,13 +209,13 @@ def _ranges(
     )
 
 
-def _results(
+def _functions(
     settings: DenoiserTaskSettings,
     rounded: _Rounded,
     trained: PyTree,
     generator: PyTree | None,
-) -> dict[str, Any]:
-    """Returns the content of results.json, but for the seconds."""
+) -> dict[str, Apply]:
+    """Returns what is judged: float network, baselines, quantized network."""
     network = rounded.network
     functions: dict[str, Apply] = {
         "float": jax.jit(functools.partial(network.module.apply, network.variables))
@@ -210,84 +228,17 @@ def _results(
             ranges = _ranges(source, settings, rounded, generator)
             functions[source] = rounded.applied({"ranges": ranges})
     functions["quantized"] = rounded.applied(trained)
-    return {
-        "network": network.name,
-        "teacher": dict(network.identity),
-        **_description(settings, network),
-        "seed": settings.quantization.seed,
-        "judged": network.judge(functions),
-    }
+    return functions
 
 
-def _description(
-    settings: DenoiserTaskSettings, network: ImageNetwork
-) -> dict[str, Any]:
-    """Returns what files say of the quantization."""
-    learned = settings.ranges == GENERATED
-    run = settings.quantization
-    words = {**_WORDS, **network.kinds}
-    return {
-        "weight_bits": settings.weight_bits,
-        "activation_bits": settings.activation_bits,
-        "first_last_bits": settings.first_last_bits,
-        "ranges": settings.ranges,
-        "ranges_in_words": words[settings.ranges],
-        "generator_steps": run.generator_steps if learned else 0,
-        "student_steps": run.student_steps if learned else 0,
-    }
-
-
-def _write(
-    settings: DenoiserTaskSettings,
-    rounded: _Rounded,
-    trained: PyTree,
-    results: Mapping[str, Any],
-    workdir: Path,
-) -> None:
-    """Writes export, ONNX file and results, and logs the table."""
-    network = rounded.network
-    variables = settled(
-        {**network.variables, **trained}, rounded.bits, rounded.convolutions
-    )
-    description = _description(settings, network)
-    manifest = {
-        "method": "acq",
-        "task": "quantize_denoiser",
-        "teacher": dict(network.identity),
-        "quantized": description,
-    }
-    export_variables(workdir / "export", variables, manifest)
-    if has_onnx():
-        folder = workdir / "export"
-        write_files(network, rounded.bits, variables, description, folder)
-    else:
-        logging.info(
-            "No ONNX files, since onnx is missing: %s, then this command with --task "
-            "export",
-            INSTALL,
-        )
-    logging.info("\n%s", format_judged(results))
-    write_results(workdir, results)
-
-
-def format_judged(results: Mapping[str, Any]) -> str:
-    """Returns a table for each data set; means over slices."""
-    bits = f"W{results['weight_bits']}A{results['activation_bits']}"
-    tables = []
-    for dataset, rows in results["judged"].items():
-        cells = [
-            (name, *(numbers.get(key) for key in _COLUMNS))
-            for name, numbers in rows.items()
-        ]
-        tables.append(
-            format_table(
-                ["row", *_COLUMNS.values()],
-                cells,
-                title=f"{results['network']}, {bits}, {dataset}: PSNR of the full "
-                "range, bias and noise against the truth",
-            )
-        )
-    return "\n\n".join(tables)
+def _shown_images(
+    settings: DenoiserTaskSettings, network: ImageNetwork, generator: PyTree | None
+) -> np.ndarray | None:
+    """Returns (n, h, w) HU of some generated images; None without a generator."""
+    if generator is None:
+        return None
+    images = generated_images(settings.quantization, network, generator, _SHOWN)
+    return network.to_hu(np.asarray(images[..., network.channels // 2]))
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Makes SVG drawings for a report: legible on a light and on a dark page.
+"""Makes drawings for a report: SVG, legible on a light and on a dark page, and PNG.
 
 Draw on `matplotlib.figure.Figure`, about `WIDTH` inches wide: on a narrow screen the
 drawing shrinks, and its text with it. Use black for what has the colour of the text,
@@ -60,6 +60,13 @@ def figure_svg(figure: Figure) -> str:
         1,
     )
     return _with_own_ids(text)
+
+
+def figure_png(figure: Figure, dpi: int = 100) -> bytes:
+    """Returns a figure as a PNG on white, for what is made of pixels."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    return buffer.getvalue()
 
 
 def curves(metrics: Path, names: Sequence[str], *, linear: Sequence[str] = ()) -> str:

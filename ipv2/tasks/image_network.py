@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
 
 from common.checkpoint import hash_variables
 from common.errors import UserError
@@ -15,6 +18,8 @@ from common.version import VERSION
 from ipv2.deploy.onnx_file import save_onnx
 from ipv2.inference.trained import Trained, find_export, load_trained
 from ipv2.kernels.photon_noise import DoseParams
+from ipv2.models import unit_to_hu
+from ipv2.tasks.held_out import doubt, trained_splits
 from ipv2.tasks.judged_images import KINDS, ImageData, Judge, image_patches
 from ipv2.training.denoiser import Flow
 from ipv2.training.denoiser_spec import DenoiserSpec
@@ -32,7 +37,8 @@ def open_denoiser(export: str, **options: Any) -> ImageNetwork:
       **options: `cache`, `embedded`, `size` and `limit` of `ImageData`.
 
     Raises:
-      UserError: there is no export, it is damaged, or its network is a flow.
+      UserError: there is no export, it is damaged, its network is a flow, or its
+        training held no slice of a data set out.
     """
     if not export:
         raise UserError(
@@ -54,6 +60,7 @@ def untrained_denoiser(export: str, **options: Any) -> ImageNetwork:
     variables = spec.create().init(jax.random.key(0))
     manifest = {
         **spec.to_json(),
+        "datasets": [],
         "sha256": hash_variables(variables),
         "software_version": VERSION,
     }
@@ -72,7 +79,21 @@ def _opened(trained: Trained, export: str, options: dict[str, Any]) -> ImageNetw
     options["cache"] = Path(options.get("cache") or "runs/datasets")
     if "embedded" in options:
         options["embedded"] = tuple(options["embedded"])
-    data = ImageData(noise=_noise_of(trained), channels=trained.slices, **options)
+    data = ImageData(
+        splits=trained_splits(trained.manifest, export),
+        noise=_noise_of(trained),
+        channels=trained.slices,
+        **options,
+    )
+    for name in data.embedded:
+        if not data.splits.holds_out(name):
+            raise UserError(
+                f"config.judge.embedded: got {data.embedded}, but the training of "
+                f"{export} held no slice of {name} out; accepted: data of which it did"
+            )
+    if warning := doubt(trained.manifest, export):
+        logging.warning("%s", warning)
+    judge = Judge(data)
     # For one device, and without recomputation: steps bring their own axis.
     module = trained.denoiser.model.clone(**_plain(trained))
 
@@ -94,7 +115,10 @@ def _opened(trained: Trained, export: str, options: dict[str, Any]) -> ImageNetw
             for kind, words in KINDS.items()
             if kind != "real" or "sample_ct" in data.embedded
         },
-        judge=Judge(data),
+        judge=judge,
+        warnings=(warning,) if warning else (),
+        views=judge.views,
+        to_hu=lambda unit: np.asarray(unit_to_hu(jnp.asarray(unit))),
         write=write,
     )
 

@@ -1,11 +1,12 @@
 """Images for the quantization of a denoiser, and its judgement on held-out slices.
 
-Slices are of the real sample CT and of the phantom, in network units or HU. Those that
-judge are the ones that configs/ipv2_unet.py and configs/ipv2_batch_norm.py hold out.
+Slices are of the real sample CT and of the phantom, in network units or HU. The
+network's training decides which of them judge: those that it held out.
 """
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -14,13 +15,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tensorflow_datasets as tfds
 
 from common.dataset import load_split, prepare
-from ipv2.datasets.phantom import Phantom, phantom_config
-from ipv2.datasets.simulated_pairs import SimulatedPairs, simulated_pairs_config
-from ipv2.datasets.splits import Deal
+from common.report.parts import ViewedSlice, to_stored_hu
+from ipv2.datasets.embedded import EMBEDDED, PHANTOM, EmbeddedSplits
+from ipv2.datasets.simulated_pairs import SAMPLE_CT
 from ipv2.kernels.photon_noise import DoseParams
-from ipv2.measures.evaluation import evaluate_slices, prepared_slices
+from ipv2.measures.evaluation import INPUT, evaluate_slices, prepared_slices
 from ipv2.models import hu_to_unit, unit_to_hu
 from ipv2.purification.purify import regions
 from ipv2.training.stacks import Stacks
@@ -34,8 +36,6 @@ KINDS: Mapping[str, str] = MappingProxyType(
 )
 """Kinds of images by name; only the last one needs patients."""
 
-_PHANTOM_PATIENTS, _PHANTOM_SLICES = (2, 1, 2), 2
-_VAL_SLICES, _TEST_SLICES = (42, 44), (22, 47, 48, 49)
 _FULL_RANGE_HU = 4096.0
 
 ApplyUnit = Callable[[jax.Array], jax.Array]
@@ -45,6 +45,7 @@ class ImageData(NamedTuple):
     """Where slices come from.
 
     Attributes:
+      splits: those of the network's training.
       noise: the scan of the low dose.
       cache: folder of built data sets.
       embedded: 'phantom', 'sample_ct', or both.
@@ -53,40 +54,33 @@ class ImageData(NamedTuple):
       limit: judged slices of each data set; 0: all.
     """
 
+    splits: EmbeddedSplits
     noise: DoseParams
     cache: Path
-    embedded: tuple[str, ...] = ("sample_ct", "phantom")
+    embedded: tuple[str, ...] = EMBEDDED
     size: int = 512
     channels: int = 1
     limit: int = 0
 
-    def source(self, name: str, split: str) -> Stacks:
-        """Returns the stacks of a data set's split; builds it if it is missing."""
-        if name == "phantom":
-            builder: Any = Phantom(
-                config=phantom_config(
-                    size=self.size,
-                    patients=_PHANTOM_PATIENTS,
-                    slices=_PHANTOM_SLICES,
-                    noise=self.noise,
-                ),
-                data_dir=self.cache,
-            )
-        else:
-            builder = SimulatedPairs(
-                config=simulated_pairs_config(
-                    "sample_ct",
-                    slices=(0, 64),
-                    val_slices=_VAL_SLICES,
-                    test_slices=_TEST_SLICES,
-                    deal=Deal(seed=0),
-                    noise=self.noise,
-                    seed=0,
-                ),
-                data_dir=self.cache,
-            )
+    def seen(self, name: str) -> Stacks:
+        """Returns the stacks of a data set that are for training."""
+        return self._stacks(name, "train")
+
+    def held_out(self, name: str) -> Stacks:
+        """Returns the stacks to judge on: test, or val where test is empty."""
+        has_test = "test" in self._builder(name).info.splits
+        return self._stacks(name, "test" if has_test else "val")
+
+    def _stacks(self, name: str, split: str) -> Stacks:
+        return Stacks(load_split(self._builder(name), split), self.channels)
+
+    def _builder(self, name: str) -> tfds.core.DatasetBuilder:
+        """Returns the builder of a data set that is there; builds it if it is not."""
+        builder = self.splits.builder(
+            name, noise=self.noise, phantom_size=self.size, cache=self.cache
+        )
         prepare(builder)
-        return Stacks(load_split(builder, split), self.channels)
+        return builder
 
 
 def image_patches(
@@ -106,7 +100,7 @@ def image_patches(
     """
     if kind not in KINDS:
         raise ValueError(f"no kind of images {kind!r}, accepted: {', '.join(KINDS)}")
-    source = data.source("sample_ct" if kind == "real" else "phantom", "train")
+    source = data.seen(SAMPLE_CT if kind == "real" else PHANTOM)
     rng = np.random.default_rng(seed)
     stacks = [
         _stack(source[int(place)], kind)
@@ -127,6 +121,18 @@ def _stack(record: Mapping[str, Any], kind: str) -> np.ndarray:
     return np.moveaxis(np.asarray(record["lq"], np.float32), 0, -1)
 
 
+class _Slice(NamedTuple):
+    """A held-out slice.
+
+    Attributes:
+      name: tells which one it is.
+      prepared: its images, regions and pixel size, as `evaluate_slices` takes them.
+    """
+
+    name: str
+    prepared: Mapping[str, Any]
+
+
 class Judge:
     """Measures functions on held-out slices; each slice is prepared once."""
 
@@ -135,15 +141,17 @@ class Judge:
         self._data = data
 
     @functools.cached_property
-    def _slices(self) -> dict[str, list[Mapping[str, Any]]]:
+    def _slices(self) -> dict[str, list[_Slice]]:
         found = {}
-        for name in self._data.embedded:
-            source = self._data.source(name, "test")
+        for dataset in self._data.embedded:
+            source = self._data.held_out(dataset)
             count = min(self._data.limit or len(source), len(source))
             # Evenly: the first slices of the phantom are all of one patient.
             chosen = [source[i * len(source) // count] for i in range(count)]
             records = ({key: record[key] for key in _KEYS} for record in chosen)
-            found[name] = list(prepared_slices(records, _prepared, batch_size=1))
+            prepared = prepared_slices(records, _prepared, batch_size=1)
+            names = [_name(dataset, record) for record in chosen]
+            found[dataset] = list(map(_Slice, names, prepared))
         return found
 
     def __call__(self, functions: Mapping[str, ApplyUnit]) -> dict[str, Any]:
@@ -154,11 +162,31 @@ class Judge:
             called `float` is what the others are also compared with.
         """
         return {
-            name: _judged(slices, functions) for name, slices in self._slices.items()
+            dataset: _judged([one.prepared for one in slices], functions)
+            for dataset, slices in self._slices.items()
         }
+
+    def views(self, functions: Mapping[str, ApplyUnit]) -> list[ViewedSlice]:
+        """Returns the middle slice of each data set, with what functions make of it.
+
+        Differences are from the image `float`, or from the truth without one.
+
+        Args:
+          functions: as in a call.
+        """
+        return [
+            _view(slices[len(slices) // 2], functions)
+            for slices in self._slices.values()
+        ]
 
 
 _KEYS = ("lq", "truth", "spacing_mm")
+
+
+def _name(dataset: str, record: Mapping[str, Any]) -> str:
+    patient = record["patient"].decode()
+    of = dataset if patient == dataset else f"{dataset}, {patient}"
+    return f"{of}, slice {int(record['slice'])}"
 
 
 def _prepared(batch: Any) -> dict[str, Any]:
@@ -171,17 +199,38 @@ def _prepared(batch: Any) -> dict[str, Any]:
     }
 
 
+def _images(
+    functions: Mapping[str, ApplyUnit], lq: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Returns (n, h, w) HU by name of (n, h, w, c) HU."""
+    x = hu_to_unit(jnp.asarray(lq))
+    return {
+        name: np.asarray(unit_to_hu(apply(x)))[..., 0]
+        for name, apply in functions.items()
+    }
+
+
+def _view(one: _Slice, functions: Mapping[str, ApplyUnit]) -> ViewedSlice:
+    lq, truth = one.prepared["lq"], one.prepared["reference"]
+    made = {name: image[0] for name, image in _images(functions, lq[None]).items()}
+    images = {INPUT: lq[..., lq.shape[-1] // 2], **made, "truth": truth}
+    pixel_mm = float(np.sqrt(np.prod(one.prepared["spacing_mm"])))
+    return ViewedSlice(
+        name=one.name,
+        role="held out",
+        images={name: to_stored_hu(np.asarray(hu)) for name, hu in images.items()},
+        reference="float" if "float" in images else "truth",
+        pixel_mm=pixel_mm if math.isfinite(pixel_mm) else None,
+    )
+
+
 def _judged(
     slices: list[Mapping[str, Any]], functions: Mapping[str, ApplyUnit]
 ) -> dict[str, dict[str, float | None]]:
     against_float: dict[str, list[float]] = {name: [] for name in functions}
 
     def images_of(batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        x = hu_to_unit(jnp.asarray(batch["lq"]))
-        images = {
-            name: np.asarray(unit_to_hu(apply(x)))[..., 0]
-            for name, apply in functions.items()
-        }
+        images = _images(functions, batch["lq"])
         for name, image in images.items():
             if "float" in images:
                 mse = np.mean(np.square(image - images["float"]))

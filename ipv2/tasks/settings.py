@@ -9,6 +9,7 @@ from common import config as c
 from common.config import ConfigDict
 from common.schedules import create_schedule
 from ipv2.ct_io import ReadOptions
+from ipv2.datasets.embedded import EmbeddedSplits
 from ipv2.datasets.splits import Deal
 from ipv2.kernels.drawn_scans import ScanRanges
 from ipv2.kernels.photon_noise import DoseParams
@@ -46,6 +47,20 @@ def deal(config: ConfigDict) -> Deal:
         by=data.split_by,
         val_patients=tuple(data.val_patients),
         test_patients=tuple(data.test_patients),
+    )
+
+
+def embedded_splits(config: ConfigDict) -> EmbeddedSplits:
+    """Returns how `config.data` splits the embedded data sets."""
+    data = config.data
+    return EmbeddedSplits(
+        seed=config.seed,
+        sample_slices=tuple(data.sample_slices),
+        sample_val=tuple(data.sample_val),
+        sample_test=tuple(data.sample_test),
+        deal=deal(config),
+        phantom_patients=tuple(data.phantom_patients),
+        phantom_slices=data.phantom_slices,
     )
 
 

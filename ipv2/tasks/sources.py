@@ -1,5 +1,6 @@
 """From a config to the slices that a run trains, validates and tests on."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,6 @@ from ipv2.datasets.paired_folders import (
     paired_folders_config,
     split_sources,
 )
-from ipv2.datasets.phantom import Phantom, phantom_config
 from ipv2.datasets.places import Place, View, most_common_size, places_of
 from ipv2.datasets.sample_ct import SampleUnavailable
 from ipv2.datasets.simulated_pairs import SimulatedPairs, simulated_pairs_config
@@ -232,11 +232,10 @@ def _builders(config: ConfigDict) -> dict[str, Callable[[], Builder]]:
         return {"paired_folders": lambda: _paired_folders(config)}
     if config.data.normal_dose:
         return {"simulated_pairs": lambda: _simulated_pairs(config)}
-    embedded = {
-        "sample_ct": lambda: _sample_ct(config),
-        "phantom": lambda: _phantom(config),
+    return {
+        name: functools.partial(_embedded, config, name)
+        for name in config.data.embedded
     }
-    return {name: embedded[name] for name in config.data.embedded}
 
 
 def _paired_folders(config: ConfigDict) -> Builder:
@@ -261,30 +260,13 @@ def _simulated_pairs(config: ConfigDict) -> Builder:
     return SimulatedPairs(config=pairs, data_dir=Path(config.data.cache))
 
 
-def _sample_ct(config: ConfigDict) -> Builder:
-    data = config.data
-    pairs = simulated_pairs_config(
-        "sample_ct",
-        slices=tuple(data.sample_slices),
-        val_slices=data.sample_val,
-        test_slices=data.sample_test,
-        deal=settings.deal(config),
+def _embedded(config: ConfigDict, name: str) -> Builder:
+    return settings.embedded_splits(config).builder(
+        name,
         noise=settings.dose_params(config),
-        seed=config.seed,
+        phantom_size=config.data.phantom_size,
+        cache=Path(config.data.cache),
     )
-    return SimulatedPairs(config=pairs, data_dir=Path(config.data.cache))
-
-
-def _phantom(config: ConfigDict) -> Builder:
-    data = config.data
-    patients = phantom_config(
-        size=data.phantom_size,
-        patients=tuple(data.phantom_patients),
-        slices=data.phantom_slices,
-        noise=settings.dose_params(config),
-        seed=config.seed,
-    )
-    return Phantom(config=patients, data_dir=Path(data.cache))
 
 
 def require_even_slices(config: ConfigDict, channels: int) -> None:

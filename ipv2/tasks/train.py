@@ -40,6 +40,7 @@ from ipv2.tasks.check import check_config
 from ipv2.tasks.detail import require_single_slices
 from ipv2.tasks.distances import check_features
 from ipv2.tasks.evaluate import References, evaluate, evaluate_held_out, scalars_of
+from ipv2.tasks.held_out import record_splits
 from ipv2.tasks.pages import write_run_page
 from ipv2.tasks.references import evenly, references_of
 from ipv2.tasks.result_files import SCHEMA_VERSION, write_files
@@ -281,6 +282,7 @@ def _manifest(config: ConfigDict, sources: Sources, plan: Plan) -> dict[str, Any
         "step": plan.total,
         "seed": config.seed,
         "datasets": list(sources.names),
+        **record_splits(config, sources.names),
         "trained_with": {
             section: keys[section]
             for section in ("purify", "noise", "train", "optimizer")

@@ -1,21 +1,25 @@
 """Slices a second of a denoiser in onnxruntime and in JAX, side by side.
 
     python -m tests.benchmarks.denoise_onnx [--networks shipped cnn10 ...]
-        [--size 512] [--slices 4] [--repeats 5] [--one-thread] [--smoke]
+        [--integer RUN ...] [--size 512] [--slices 4] [--repeats 5] [--one-thread]
+        [--smoke]
 
 `shipped` is the network that comes with this software; the others have their recipes'
 size and random weights, on which times do not depend. Both paths are those of task
 denoise without its files: slices become stacks and tiles, one at a time. They take
 turns, so that a busy machine slows both alike; each time is the best of the repeats.
-`--one-thread` keeps the process on one core. The last column is the largest difference
-of a result in HU.
+`--one-thread` keeps the process on one core. `--integer` adds runs of
+configs/acq_denoiser.py: for each a line of its float network and one of its file of
+integers. The last two columns are the mean and the largest difference of a result from
+JAX in HU; the slices are noise around water.
 """
 
+import json
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 # pytest, which imports this too, has its own settings.
@@ -31,7 +35,7 @@ from ipv2.deploy.onnx_file import save_onnx
 from ipv2.inference.network import Network
 from ipv2.inference.onnx_denoiser import load_onnx
 from ipv2.inference.shipped import shipped_export
-from ipv2.inference.trained import Trained, load_trained
+from ipv2.inference.trained import Trained, find_export, load_trained
 from ipv2.training.denoiser_spec import DenoiserSpec
 from tests.benchmarks.export_table import processor
 from tests.benchmarks.shared.arguments import create_parser, parse
@@ -62,29 +66,48 @@ def denoiser_of(network: Network) -> Callable[[np.ndarray], np.ndarray]:
     return lambda hu: np.stack(list(applier(iter(hu), hu.shape)))
 
 
-def measure(name: str, hu: np.ndarray, repeats: int) -> tuple[float, float, float]:
-    """Returns slices a second of JAX and onnxruntime, and their difference in HU."""
-    trained = network_of(name)
+def integers_of(run: Path) -> tuple[Trained, str, Path]:
+    """Returns a run's float network, the bits of its file of integers, and the file."""
+    config = json.loads((run / "config.json").read_text("utf-8"))
+    trained = load_trained(find_export(config["teacher"]["export"]))
+    quantizer = config["quantizer"]
+    bits = f"W{quantizer['weight_bits']}A{quantizer['activation_bits']}"
+    return trained, bits, run / "export" / "model.onnx"
+
+
+def measure(
+    trained: Trained, integers: Mapping[str, Path], hu: np.ndarray, repeats: int
+) -> Iterator[tuple[str, float, float, np.ndarray]]:
+    """Yields what to call a file, slices a second of JAX and of it, and HU apart.
+
+    Args:
+      trained: the network; its own file comes first.
+      integers: more files, by what to call them.
+      hu: (slices, h, w).
+      repeats: of which the best one counts.
+    """
     with tempfile.TemporaryDirectory() as folder:
         save_onnx(trained, Path(folder) / "model.onnx")
-        onnx = load_onnx(Path(folder) / "model.onnx")
-    paths = [denoiser_of(trained), denoiser_of(onnx)]
+        files = {"float32": load_onnx(Path(folder) / "model.onnx")}
+    files |= {name: load_onnx(file) for name, file in integers.items()}
+    paths = [denoiser_of(network) for network in (trained, *files.values())]
     results = [denoise(hu) for denoise in paths]  # compiles
-    best = [float("inf")] * 2
+    best = [float("inf")] * len(paths)
     for _ in range(repeats):
         for index, denoise in enumerate(paths):
             start = time.perf_counter()
             denoise(hu)
             best[index] = min(best[index], time.perf_counter() - start)
     rates = [len(hu) / seconds for seconds in best]
-    difference = float(np.abs(results[0] - results[1]).max())
-    return rates[0], rates[1], difference
+    for name, rate, result in zip(files, rates[1:], results[1:], strict=True):
+        yield name, rates[0], rate, np.abs(result - results[0])
 
 
 def main(command_line: Sequence[str] | None = None) -> None:
     """Prints the processor and the table."""
     parser = create_parser(__doc__)
-    parser.add_argument("--networks", nargs="+", default=NETWORKS, choices=NETWORKS)
+    parser.add_argument("--networks", nargs="*", default=NETWORKS, choices=NETWORKS)
+    parser.add_argument("--integer", nargs="*", type=Path, default=[], metavar="RUN")
     parser.add_argument("--size", type=int, default=512, help="pixels")
     parser.add_argument("--slices", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5)
@@ -98,14 +121,21 @@ def main(command_line: Sequence[str] | None = None) -> None:
         f"{processor()}; {cores} cores; onnxruntime {onnxruntime.__version__}, jax "
         f"{jax.__version__}; {args.size} x {args.size} pixels"
     )
-    print("network     JAX, slices/s  onnxruntime, slices/s  x faster  HU apart")
-    for name in args.networks:
-        ours, theirs, difference = measure(name, hu, args.repeats)
-        print(
-            f"{name:10}  {ours:13.2f}  {theirs:21.2f}  {theirs / ours:8.2f}  "
-            f"{difference:8.4f}",
-            flush=True,
-        )
+    print(
+        "network     file      JAX, slices/s  onnxruntime, slices/s  x faster  "
+        "HU apart, mean  at most"
+    )
+    measured = [(name, network_of(name), {}) for name in args.networks]
+    for run in args.integer:
+        trained, bits, file = integers_of(run)
+        measured.append((trained.name, trained, {bits: file}))
+    for name, trained, integers in measured:
+        for file, ours, theirs, apart in measure(trained, integers, hu, args.repeats):
+            print(
+                f"{name:10}  {file:8}  {ours:13.2f}  {theirs:21.2f}  "
+                f"{theirs / ours:8.2f}  {apart.mean():14.4f}  {apart.max():7.4f}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import numpy as np
 
 from acq.denoisers.bits import NetworkBits, convolutions_of
 from common.image_network import ImageNetwork
+from common.report.parts import ViewedSlice, to_stored_hu
 
 
 class Residual(nn.Module):
@@ -62,6 +63,9 @@ def small_network(**attributes):
         images=lambda kind, count, side, seed: images(count, side, seed),
         kinds={"phantom": "noise, for tests"},
         judge=lambda functions: {},
+        warnings=(),
+        views=lambda functions: [],
+        to_hu=lambda unit: 1000 * unit,
         write=lambda quantized, path: None,
     )
 
@@ -95,6 +99,12 @@ def opened(export, **options):
             }
         }
 
+    def views(functions):
+        made = {name: apply(x[:1])[0, ..., 0] for name, apply in functions.items()}
+        hu = {"input": x[0, ..., 0], **made}
+        stored = {name: to_stored_hu(1000 * np.asarray(y)) for name, y in hu.items()}
+        return [ViewedSlice("noise", "", stored, "float")]
+
     def write(quantized, path):
         path.write_text(" ".join(quantized.roundings) if quantized else "float")
 
@@ -103,5 +113,6 @@ def opened(export, **options):
         small_network(norm=export != "plain"),
         identity={"sha256": export},
         judge=judge,
+        views=views,
         write=write,
     )

@@ -129,6 +129,8 @@ def test_a_run_writes_what_it_says_and_goes_on_from_its_checkpoints(tmp_path):
     assert list(rows) == ["float", "noise", "statistics", "generated", "quantized"]
     assert rows["float"]["rms"] == 0 < rows["quantized"]["rms"]
     assert json.loads((run / "results.json").read_text()) == results
+    page = (run / "report.html").read_text()
+    assert "no PSNR was measured" in page and "Images of the generator" in page
     said = load_manifest(run / "export")["quantized"]
     assert said["weight_bits"] == 4 and said["first_last_bits"] == 8
     assert said["ranges_in_words"] == "images of the generator, without data"
@@ -164,3 +166,5 @@ def test_other_ranges_are_rounding_alone(tmp_path, monkeypatch):
     assert not (tmp_path / "run" / "checkpoints").exists()
     rows = results["judged"]["noise"]
     assert np.isfinite(rows["quantized"]["rms"])
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "noise, for tests" in page and "Images of the generator" not in page

@@ -66,6 +66,23 @@ def test_the_judge_compares_with_truth_and_float_network(network):
 
 
 @pytest.mark.slow
+def test_the_slices_to_view_are_those_that_were_judged(network):
+    floats = jax.jit(lambda x: network.module.apply(network.variables, x))
+    brighter = lambda x: floats(x) + 0.01  # noqa: E731
+    (found,) = network.views({"float": floats, "brighter": brighter})
+    assert found.name == "phantom, phantom-000003, slice 0"
+    assert list(found.images) == ["input", "float", "brighter", "truth"]
+    assert found.reference == "float" and found.pixel_mm == pytest.approx(400 / 64)
+    apart = found.images["brighter"].astype(int) - found.images["float"]
+    assert abs(apart - 10).max() <= 1  # both are rounded to whole HU
+    error = found.images["input"].astype(float) - found.images["truth"]
+    psnr = 20 * np.log10(4096 / np.sqrt(np.mean(np.square(error))))
+    judged = network.judge({"float": floats})["phantom"]["input"]
+    assert psnr == pytest.approx(judged["psnr_full_db"], abs=0.01)
+    np.testing.assert_allclose(network.to_hu(np.float32(-0.6)), -600, rtol=1e-6)
+
+
+@pytest.mark.slow
 def test_its_integer_file_denoises_hu_as_our_rounded_network(network, tmp_path):
     convolutions = convolutions_of(network, 32)
     bits = NetworkBits(

@@ -182,7 +182,9 @@ def test_a_run_leaves_what_the_design_says(run):
     assert json.loads((work / "config.json").read_text())["model"]["name"] == "cnn10"
     assert (work / "metrics.jsonl").read_text().count("train/loss") == 2
     assert (work / "checkpoints" / "4").is_dir()
-    assert load_manifest(work / "export")["model"]["name"] == "cnn10"
+    manifest = load_manifest(work / "export")
+    assert manifest["model"]["name"] == "cnn10"
+    assert manifest["embedded_splits"]["phantom_slices"] == 2
 
 
 @pytest.mark.slow
