@@ -65,8 +65,9 @@ class ImageNetwork:
       module: takes images (n, h, w, channels) and `train`, returns (n, h, w, 1).
       variables: `params` and, with batch normalisation, `batch_stats`.
       channels: of its input.
-      low: the least value that images have, in the network's unit.
-      high: the greatest value.
+      low: the least value of images without noise, in the network's unit.
+      high: the greatest value of them.
+      stored: the least and the greatest value that files of images hold.
       multiple: image sides are multiples of it.
       identity: all that decides its results, as JSON.
       images: from a kind, a number of images, their side and a seed to images (n, side,
@@ -88,6 +89,7 @@ class ImageNetwork:
     channels: int
     low: float
     high: float
+    stored: tuple[float, float]
     multiple: int
     identity: Mapping[str, Any]
     images: Callable[[str, int, int, int], np.ndarray]

@@ -6,7 +6,8 @@ outputs are draws with mean `bias` and deviation `scale` in each channel, and th
 is computed; what comes before the first BatchNorm sees noise.
 """
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import flax.linen as nn
@@ -16,7 +17,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from acq.denoisers.bits import NetworkBits
 from acq.kernels.fake_quant import fake_quant
-from acq.kernels.grid import Grid
+from acq.kernels.grid import MAX_BITS, Grid
 from acq.layers.float import sow_latest
 from acq.layers.observed import RangeMethod, value_range
 from common.image_network import ImageNetwork
@@ -47,6 +48,10 @@ def ranges_of_images(
 ) -> PyTree:
     """Returns the collection `ranges`: the means over batches of each batch's.
 
+    The input of the first convolution is known without images: with 8 bits its range is
+    that of `network.stored`. With fewer, steps would cost more than what images that
+    lack dense bone cut off.
+
     Args:
       network: the float network.
       bits: of its convolutions.
@@ -58,6 +63,31 @@ def ranges_of_images(
     Raises:
       ValueError: there is no batch.
     """
+    batches = list(batches)
+    if not batches:
+        raise ValueError("ranges of images need at least one batch")
+    drawn = gaussian_seed is not None
+    ranges_of = _observer(network, bits, method, drawn=drawn)
+    found = [
+        ranges_of(
+            images, jax.random.fold_in(jax.random.key(gaussian_seed or 0), number)
+        )
+        for number, images in enumerate(batches)
+    ]
+    mean = jax.tree.map(lambda *each: sum(each) / len(each), *found)
+    flat: dict[str, Any] = dict(flatten_dict(mean, sep="/"))
+    first = bits.names[0]
+    if bits.of_input(first).bits == MAX_BITS:
+        flat |= _of_stored(network, bits, first, batches[0].shape[1:])
+    return with_weight_ends(
+        unflatten_dict(flat, sep="/"), network.variables["params"], bits, method
+    )
+
+
+def _observer(
+    network: ImageNetwork, bits: NetworkBits, method: RangeMethod, *, drawn: bool
+) -> Callable[[jax.Array, jax.Array], PyTree]:
+    """Returns a jitted function from images and a key to ranges of a batch."""
 
     def see(module: nn.Module, x: jax.Array) -> jax.Array:
         grid = bits.of_input(name_of(module))
@@ -67,23 +97,24 @@ def ranges_of_images(
 
     @jax.jit
     def ranges_of(variables: PyTree, images: jax.Array, rng: jax.Array) -> PyTree:
-        drawn = _Drawn(rng) if gaussian_seed is not None else None
-        with intercepted(see, drawn):
+        with intercepted(see, _Drawn(rng) if drawn else None):
             _, sown = network.module.apply(variables, images, mutable=["ranges"])
         return sown["ranges"]
 
-    found = [
-        ranges_of(
-            network.variables,
-            images,
-            jax.random.fold_in(jax.random.key(gaussian_seed or 0), number),
-        )
-        for number, images in enumerate(batches)
-    ]
-    if not found:
-        raise ValueError("ranges of images need at least one batch")
-    mean = jax.tree.map(lambda *each: sum(each) / len(each), *found)
-    return with_weight_ends(mean, network.variables["params"], bits, method)
+    return functools.partial(ranges_of, network.variables)
+
+
+def _of_stored(
+    network: ImageNetwork, bits: NetworkBits, first: str, shape: tuple[int, ...]
+) -> dict[str, jax.Array]:
+    """Returns the range of the first convolution's input, whatever comes before it.
+
+    It is that of two flat images: of the least and of the greatest stored value.
+    """
+    ends = jnp.stack([jnp.full(shape, end) for end in network.stored])
+    seen = _observer(network, bits, "minmax", drawn=False)(ends, jax.random.key(0))
+    found: dict[str, Any] = dict(flatten_dict(seen, sep="/"))
+    return {name: found[name] for name in (f"{first}/low", f"{first}/high")}
 
 
 class _Drawn:

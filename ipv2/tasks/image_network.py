@@ -26,6 +26,8 @@ from ipv2.training.denoiser_spec import DenoiserSpec
 
 # Images in network units: from air to dense bone, HU / 1000.
 _LOW, _HIGH = -1.0, 2.0
+# What scanners store in 12 bits.
+_STORED = (-1.024, 3.071)
 _NORMAL = DoseParams(dose=0.02)
 
 
@@ -107,6 +109,7 @@ def _opened(trained: Trained, export: str, options: dict[str, Any]) -> ImageNetw
         channels=trained.slices,
         low=_LOW,
         high=_HIGH,
+        stored=_STORED,
         multiple=math.lcm(trained.stride, 4),
         identity=trained.identity,
         images=functools.partial(image_patches, data),

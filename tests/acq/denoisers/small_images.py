@@ -58,6 +58,7 @@ def small_network(**attributes):
         channels=1,
         low=-1.0,
         high=2.0,
+        stored=(-2.0, 2.0),
         multiple=4,
         identity={"sha256": "0"},
         images=lambda kind, count, side, seed: images(count, side, seed),

@@ -19,7 +19,13 @@ from acq.denoisers.rounding import (
 )
 from acq.kernels.grid import Grid
 from common.errors import UserError
-from tests.acq.denoisers.small_images import bits_of, images, small_network
+from tests.acq.denoisers.small_images import (
+    Residual,
+    bits_of,
+    images,
+    random_variables,
+    small_network,
+)
 
 
 def test_convolutions_are_found_in_their_order_with_their_norms():
@@ -56,15 +62,34 @@ def test_ranges_are_those_of_the_inputs():
     network, x = small_network(), images(2)
     bits = bits_of(network)
     ranges = ranges_of_images(network, bits, [x, x], method="minmax")
-    np.testing.assert_allclose(ranges["first"]["low"], x.min(), rtol=1e-6)
-    np.testing.assert_allclose(ranges["first"]["high"], x.max(), rtol=1e-6)
+    # What files hold, whatever the images are.
+    assert (float(ranges["first"]["low"]), float(ranges["first"]["high"])) == (-2, 2)
     assert float(ranges["middle"]["low"]) == 0  # a rectifier's output
     kernel = network.variables["params"]["middle"]["kernel"]
     np.testing.assert_array_equal(
         ranges["middle"]["end"], np.abs(kernel).max(axis=(0, 1, 2))
     )
+    few = ranges_of_images(network, bits_of(network, 8, 8, 7), [x, x], method="minmax")
+    np.testing.assert_allclose(few["first"]["low"], x.min(), rtol=1e-6)
+    np.testing.assert_allclose(few["first"]["high"], x.max(), rtol=1e-6)
     with pytest.raises(ValueError, match="at least one batch"):
         ranges_of_images(network, bits, [])
+
+
+class _Standardised(Residual):
+    @nn.compact
+    def __call__(self, x, *, train=False):
+        y = nn.relu(nn.Conv(4, (3, 3), name="first")((x + 2) / 4))
+        return nn.Conv(1, (1, 1), name="last")(y)
+
+
+def test_the_range_of_the_input_is_that_after_what_comes_before_the_convolution():
+    module = _Standardised()
+    network = dataclasses.replace(
+        small_network(), module=module, variables=random_variables(module)
+    )
+    ranges = ranges_of_images(network, bits_of(network), [images(2)])
+    assert (float(ranges["first"]["low"]), float(ranges["first"]["high"])) == (0, 1)
 
 
 @pytest.mark.slow

@@ -28,11 +28,15 @@ def as_image_network(network):
         channels=network.slices,
         low=-1.0,
         high=2.0,
+        stored=(-1.024, 3.071),
         multiple=network.stride,
         identity={},
         images=lambda *_: None,
         kinds={},
         judge=lambda _: {},
+        warnings=(),
+        views=lambda _: [],
+        to_hu=lambda unit: 1000 * unit,
         write=lambda *_: None,
     )
 
