@@ -5,14 +5,16 @@ range of the unit, for denoisers from air to dense bone, and mean and contrast f
 the latent. Here noise is added, because the images that a denoiser learned from are
 noisy and a few convolutions of a latent are smooth:
 
-    x = low + (high - low) sigmoid(...) m + exp(a + b z) (k * n)
+    x = clip(low + (high - low) sigmoid(...) m + exp(a + b z) (k * n))
 
 m is the background: 1 on one side of a drawn line and 0 on the other, where x is `low`,
 which is air for denoisers. Much of a CT is air, where a sigmoid hardly comes. The
 line's place has a learned mean and spread. n is white noise, drawn for each sample, and
 k a learned kernel of norm 1, the texture. The level has a learned mean a and spread b,
 and z is a number of the latent. Noise may leave the range, as that of CT goes below
-air.
+air; like CT, images are then cut off at the ends of what files hold. The first
+convolution's range ends there, so a student that saw more would learn to mend a cut
+that its inputs have already.
 """
 
 from typing import NamedTuple
@@ -54,6 +56,7 @@ class ImageGenerator(nn.Module):
       channels: of the images.
       low: the least value of pixels without noise.
       high: the greatest value of pixels without noise.
+      stored: the least and the greatest value of all pixels.
       width: channels of the first features.
       center: how it sees the wanted centre of attention.
       reach: for a window: centres lie in [-reach, reach]^2.
@@ -64,6 +67,7 @@ class ImageGenerator(nn.Module):
     channels: int
     low: float
     high: float
+    stored: tuple[float, float]
     width: int = 32
     center: CenterForm = "heat_map"
     reach: float | int = 0.5
@@ -97,7 +101,7 @@ class ImageGenerator(nn.Module):
         z, x, y, place = jnp.moveaxis(drawn_numbers, 1, 0)
         images = self.low + (images - self.low) * self._foreground(x, y, place)
         amount = jnp.exp(level + varies * z)[:, None, None, None]
-        return images + amount * _textured(drawn.noise, texture)
+        return jnp.clip(images + amount * _textured(drawn.noise, texture), *self.stored)
 
     def _foreground(self, x: jax.Array, y: jax.Array, place: jax.Array) -> jax.Array:
         """Returns (n, s, s, 1): 1 on one side of a line, 0 on the other.

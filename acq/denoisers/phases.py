@@ -74,6 +74,7 @@ def create_image_generator(
         channels=network.channels,
         low=network.low,
         high=network.high,
+        stored=network.stored,
         width=form.width,
         center=form.center,
         reach=form.reach,

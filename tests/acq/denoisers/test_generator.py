@@ -8,7 +8,9 @@ import pytest
 from acq.denoisers.generator import ImageGenerator, draw
 
 OPTIONS = {"latent": 6, "reach": 0.5, "paired": True, "image_size": 8, "channels": 1}
-GENERATOR = ImageGenerator(image_size=8, channels=1, low=-1.0, high=2.0, width=4)
+GENERATOR = ImageGenerator(
+    image_size=8, channels=1, low=-1.0, high=2.0, stored=(-9.0, 9.0), width=4
+)
 
 
 @pytest.mark.slow
@@ -36,3 +38,6 @@ def test_pixels_are_in_the_range_of_the_unit_and_noise_comes_on_top():
     expected = np.exp(-2.5 + 0.5 * np.asarray(drawn.conditions.latent[:, 2]))
     # 64 numbers give a deviation to 9 %.
     np.testing.assert_allclose(level, expected, rtol=0.3)
+    cut = GENERATOR.clone(stored=(-1.02, 2.01)).apply({"params": params}, drawn)
+    np.testing.assert_allclose(cut, np.clip(noisy, -1.02, 2.01), atol=1e-5)
+    assert float(cut.min()) == np.float32(-1.02) > float(noisy.min())
