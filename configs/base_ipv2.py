@@ -133,6 +133,9 @@ DEFAULTS = {
         "patches_per_slice": 4,
         "shrink": (1,),  # simulated: means of n x n pixels; steps take these n in turn
         "accumulate": 1,  # parts of a batch, run in turn to save memory
+        # An export, a run that has one, or shipped: training goes on from its network,
+        # with a new optimiser. '': from random weights.
+        "start": "",
         "ema": 0.0,  # decay of averaged parameters, such as 0.999; 0: none
         "log": "50 steps",
         "evaluate": "10 epochs",

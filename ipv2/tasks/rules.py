@@ -254,6 +254,7 @@ RULES = {
     "optimizer.clip_norm": c.number(at_least=0),
     "train.batch_size": c.whole(1),
     "train.loss": c.one_of(*LOSSES),
+    "train.start": _network_folder(),
     "train.patch": c.whole(16),
     "train.patches_per_slice": c.whole(1),
     "train.shrink": _tuple_of(c.whole(1, 8)),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import logging
@@ -31,6 +32,8 @@ from common.run import Run
 from common.typing import Metrics, PyTree
 from common.writers import MetricsWriter
 from ipv2.datasets.registration import Registered
+from ipv2.inference.shipped import shipped_export
+from ipv2.inference.trained import Trained, find_export, load_trained
 from ipv2.measures.evaluation import network_output
 from ipv2.measures.filters import check_filters
 from ipv2.measures.noise_level import soft_tissue_noise_hu
@@ -44,6 +47,7 @@ from ipv2.tasks.held_out import record_splits
 from ipv2.tasks.pages import write_run_page
 from ipv2.tasks.references import evenly, references_of
 from ipv2.tasks.result_files import SCHEMA_VERSION, write_files
+from ipv2.tasks.rules import SHIPPED
 from ipv2.tasks.run_data import hold_data, refuse_other_data
 from ipv2.tasks.sources import (
     Sources,
@@ -108,18 +112,24 @@ def _train(run: Run, config: ConfigDict) -> dict[str, Any]:
     plan = _plan(config.train, _steps_per_epoch(config.train, sources))
     share = _slices_of_this_process(config.train)
     references = references_of(sources, config)
+    start = _start(config)
     # All inputs are open: from here on the folder is this run's.
     run.begin()
     hold_data(sources, run.workdir)
     denoiser = settings.denoiser(config)
-    state = _fit(config, denoiser, sources, references, plan, share, run.workdir)
+    first = (
+        denoiser.init(jax.random.key(config.seed))
+        if start is None
+        else jax.tree.map(jnp.asarray, start.variables)
+    )
+    state = _fit(config, denoiser, first, sources, references, plan, share, run.workdir)
     variables = to_host(state.variables)
     results = _measured(denoiser, variables, sources, config, references) | {
         "steps": plan.total,
         "seconds": round(time.monotonic() - started, 1),
     }
     if is_first_process():
-        manifest = _manifest(config, sources, plan)
+        manifest = _manifest(config, sources, plan, start)
         if (noise := _trained_noise_hu(config, sources)) is not None:
             manifest[TRAINED_NOISE] = noise
         export_variables(run.workdir / "export", variables, manifest)
@@ -129,6 +139,27 @@ def _train(run: Run, config: ConfigDict) -> dict[str, Any]:
         write_results(run.workdir, results)
     wait_for_all("report")
     return results
+
+
+def _start(config: ConfigDict) -> Trained | None:
+    """The network that training goes on from; None for random weights.
+
+    Raises:
+      UserError: there is no such export, or it holds another network.
+    """
+    name = config.train.start
+    if not name:
+        return None
+    trained = load_trained(shipped_export() if name == SHIPPED else find_export(name))
+    wanted = settings.denoiser_spec(config)
+    if trained.spec.create_network() != wanted.create_network():
+        raise UserError(
+            f"config.train.start: {name} holds "
+            f"{trained.spec.to_json()['model']}, but config.model asks for "
+            f"{wanted.to_json()['model']}; accepted: an export of the same network"
+        )
+    logging.info("training goes on from %s, SHA-256 %s", name, trained.sha256)
+    return trained
 
 
 def _slices_per_step(train: ConfigDict) -> int:
@@ -168,6 +199,7 @@ def _slices_of_this_process(train: ConfigDict) -> int:
 def _fit(
     config: ConfigDict,
     denoiser: Denoiser,
+    variables: PyTree,
     sources: Sources,
     references: References,
     plan: Plan,
@@ -177,9 +209,7 @@ def _fit(
     """The state after the last step, from the newest checkpoint or from none."""
     epoch = _steps_per_epoch(config.train, sources)
     optimizer = settings.optimizer(config, plan.total, epoch)
-    state = create_state(
-        denoiser.init(jax.random.key(config.seed)), optimizer, ema=config.train.ema > 0
-    )
+    state = create_state(variables, optimizer, ema=config.train.ema > 0)
     logging.info(
         "%s: %s parameters, %d steps of %d slices, %.1f an epoch, %d %s device(s)",
         config.model.name,
@@ -272,9 +302,13 @@ def _sizes(config: ConfigDict) -> list[tuple[int, float]]:
     return list(zip(config.train.shrink, config.noise.target_dose, strict=True))
 
 
-def _manifest(config: ConfigDict, sources: Sources, plan: Plan) -> dict[str, Any]:
+def _manifest(
+    config: ConfigDict, sources: Sources, plan: Plan, start: Trained | None
+) -> dict[str, Any]:
     """What the export says of the network and its training."""
     code, keys = hash_code(config.model.name), as_json(config)
+    # A path of this machine; `started_from` says which network it was.
+    del keys["train"]["start"]
     return {
         "method": "ipv2",
         **settings.denoiser_spec(config).to_json(),
@@ -283,6 +317,7 @@ def _manifest(config: ConfigDict, sources: Sources, plan: Plan) -> dict[str, Any
         "seed": config.seed,
         "datasets": list(sources.names),
         **record_splits(config, sources.names),
+        **({} if start is None else {"started_from": start.identity}),
         "trained_with": {
             section: keys[section]
             for section in ("purify", "noise", "train", "optimizer")

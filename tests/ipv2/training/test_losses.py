@@ -56,7 +56,7 @@ def test_the_relative_error_is_that_of_each_image_over_its_noise():
         loss(PREDICTION, TARGET)
 
 
-def test_means_of_regions_count_half_beside_the_pixels():
+def test_means_of_regions_count_beside_the_pixels():
     loss = create_loss("relative_mse_means")
     rng = np.random.default_rng(0)
     # One row and two columns more than whole regions: they count as pixels alone.
@@ -75,7 +75,7 @@ def test_means_of_regions_count_half_beside_the_pixels():
         return np.stack(blocks, axis=1)
 
     error, before = prediction - target, noisy - target
-    expected = relative(error, before) + relative(means(error), means(before)) / 2
+    expected = relative(error, before) + relative(means(error), means(before)) / 4
     arrays = (jnp.asarray(a, jnp.float32) for a in (prediction, target, noisy))
     prediction, target, noisy = arrays
     found = loss(prediction, target, None, noisy)
