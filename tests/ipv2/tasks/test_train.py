@@ -1,3 +1,4 @@
+import functools
 import json
 
 import jax
@@ -13,6 +14,7 @@ from common.errors import UserError
 from common.folder_lock import hold_folder
 from common.pipeline import train_batches
 from configs import ipv2_redcnn
+from ipv2.inference.trained import load_trained
 from ipv2.kernels.photon_noise import DoseParams
 from ipv2.models import create_model
 from ipv2.purification.purify import PurifyParams
@@ -25,6 +27,7 @@ from ipv2.training.denoiser import Regression
 from ipv2.training.losses import create_loss
 from ipv2.training.pairs import PairParams
 from ipv2.training.train_step import create_state, make_examples, make_train_step
+from tests.ipv2.exports import export_network
 from tests.ipv2.pair_folders import config_of, write_pairs, write_png
 from tests.results_schema import documented_keys, keys_of
 
@@ -401,3 +404,41 @@ def test_exported_parameters_are_those_of_the_last_checkpoint(run):
         for a, b in zip(jax.tree.leaves(loaded), jax.tree.leaves(fresh), strict=True)
     ]
     assert all(value > 0 for value in moved)
+
+
+@pytest.mark.slow
+def test_training_goes_on_from_an_export(run, tmp_path):
+    folder, _ = run
+    config = _smoke(folder)
+    config.train.start = str(folder / "work")
+    config.train.duration = config.train.evaluate = config.train.save = "1 steps"
+    config.optimizer.learning_rate = 1e-12
+    TASKS["train"](config, tmp_path / "again")
+    before, after = (
+        load_trained(work / "export").variables
+        for work in (folder / "work", tmp_path / "again")
+    )
+    # Adam's step is that rate.
+    close = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-11)
+    jax.tree.map(close, before, after)
+    manifest = load_manifest(tmp_path / "again/export")
+    first = load_manifest(folder / "work/export")
+    assert manifest["started_from"]["sha256"] == first["sha256"]
+    assert str(folder) not in json.dumps(manifest)
+
+
+def test_training_goes_on_from_the_same_network_alone(tmp_path):
+    export_network(tmp_path, name="cnn10", residual=False)
+    config = ipv2_redcnn.get_config("smoke")
+    config.train.start = str(tmp_path)
+    words = (
+        r"config.train.start: .* holds .*'residual': False.* but config.model asks for"
+    )
+    with pytest.raises(UserError, match=words):
+        train._start(config)
+    with config.unlocked():
+        config.model.update({"name": "cnn10", "residual": False})
+    assert train._start(config).name == "cnn10"
+    config.train.start = "shipped"
+    with pytest.raises(UserError, match=r"shipped holds .*'unet'"):
+        train._start(config)
