@@ -139,7 +139,9 @@ def describe_training(manifest: Mapping[str, Any]) -> list[str]:
     """Describes the training of a manifest's network in words, as far as known."""
     parts = []
     if "step" in manifest:
-        parts.append(f"trained for {manifest['step']} steps")
+        first = manifest.get("started_from")
+        of = "" if first is None else f" from the network {first['sha256'][:8]}"
+        parts.append(f"trained for {manifest['step']} steps{of}")
     purify = manifest.get("trained_with", {}).get("purify", {})
     if "version" in purify:
         parts.append(f"on pairs of purification {purify['version']}")

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ipv2.inference.trained import load_trained
+from ipv2.inference.trained import describe_training, load_trained
 from ipv2.tasks.exported import load_exported
 from ipv2.training.denoiser import Flow, make_denoise
 from ipv2.training.denoiser_spec import Sampling
@@ -84,3 +84,11 @@ def test_in_tasks_a_regression_has_no_sampling(tmp_path):
     export_network(tmp_path)
     trained = load_exported(config_of("", ""), tmp_path / "export")
     assert trained.spec.sampling is None
+
+
+def test_a_training_that_went_on_says_from_what():
+    first = {"step": 600, "started_from": {"sha256": "0123456789abcdef"}}
+    assert describe_training(first) == [
+        "trained for 600 steps from the network 01234567"
+    ]
+    assert describe_training({"step": 7}) == ["trained for 7 steps"]
