@@ -56,7 +56,9 @@ def test_another_norm_is_refused(name, said):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", ["unet", pytest.param("nafnet", marks=pytest.mark.long)]
+)
 def test_a_training_step_changes_the_statistics_and_every_parameter(name):
     model = create_small(name, norm="batch", axis_name=AXIS, **FLAT[name])
     denoiser = Regression(model=model, loss=create_loss("mse"))

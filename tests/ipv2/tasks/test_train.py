@@ -86,7 +86,7 @@ def _on(devices, step):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "version",
-    ["none", "v1", "v2"],
+    [*(pytest.param(name, marks=pytest.mark.long) for name in ("none", "v1")), "v2"],
 )
 def test_the_loss_falls(version):
     """Aligned and very noisy, so that what is left to learn is to denoise."""
