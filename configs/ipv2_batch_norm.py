@@ -2,10 +2,11 @@
 
   python launch.py --config configs/ipv2_batch_norm.py:unet
 
-Variants: `dncnn` (default), `unet`, `nafnet`; joined with a comma, `smoke` takes
-seconds. Data and held-out slices are those of configs/ipv2_unet.py; doses are low, and
-steps fewer and smaller. In place of NAFNet's published normalisation over channels, and
-of none in the U-Net, each network has batch normalisation: its running statistics are
+Variants: `dncnn` (default), `unet`, `nafnet`; `redcnn` and `cnn10`, to compare with
+networks that have no batch normalisation; joined with a comma, `smoke` takes seconds.
+Data and held-out slices are those of configs/ipv2_unet.py; doses are low, and steps
+fewer and smaller. In place of NAFNet's published normalisation over channels, and of
+none in the U-Net, the first three have batch normalisation: its running statistics are
 all that configs/acq_denoiser.py knows of the training images.
 
 Hardware and time: each network takes about ten minutes on one CPU core.
@@ -27,6 +28,8 @@ NETWORKS = {
         "decoder_blocks": (1, 1),
         "norm": "batch",
     },
+    "redcnn": {"name": "redcnn", "width": 24},
+    "cnn10": {"name": "cnn10"},
 }
 
 

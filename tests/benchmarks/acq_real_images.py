@@ -1,17 +1,20 @@
 """Trains a student on real images: the accuracy that generated samples aim at.
 
     python -m tests.benchmarks.acq_real_images --weights FILE --images NPZ \
-        [--bits 3 4] [--seed 1] [--steps 2400] [--compare WORKDIR ...] [--smoke]
+        [--recipe acq_r20_cifar10] [--bits 3 4] [--seed 1] [--steps 2400] \
+        [--set KEY=VALUE ...] [--compare WORKDIR ...] [--smoke]
 
-The student of `acq_r20_cifar10`, with its losses, ranges, rates and steps, learns from
+The student of the recipe, with its losses, ranges, rates and steps, learns from
 the second half of the images. Data-free quantization forbids this. The first half
 evaluates it, and with `--compare` the exports of other runs too. Attention is measured
 as a run measures that of its samples for `results.json`.
 """
 
 import argparse
+import ast
 import dataclasses
 import functools
+import importlib
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,11 +50,11 @@ from acq.tasks.settings import task_settings
 from acq.teacher.opening import open_teacher
 from acq.training.losses import attention_cosine, entropy
 from acq.training.train_step import make_quantize_step
+from common.config import ConfigDict
 from common.devices import pmap_frozen_step, replicate, shard_batch, to_host
 from common.progress import Progress
 from common.text_table import format_table
 from common.typing import PyTree
-from configs.acq_r20_cifar10 import get_config
 from tests.benchmarks.shared.arguments import create_parser, parse
 from tests.benchmarks.shared.stand_ins import (
     write_images,
@@ -143,8 +146,8 @@ def main(command_line: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, help="of the student; the recipe's")
     parser.add_argument("--compare", type=Path, nargs="*", default=[])
-    parser.add_argument("--depth", type=int, default=20, help="of the ResNet")
-    parser.add_argument("--batch", type=int, help="images of a step; the recipe's")
+    parser.add_argument("--recipe", default="acq_r20_cifar10", help="of configs/")
+    parser.add_argument("--set", nargs="*", default=[], help="key=value of the config")
     with tempfile.TemporaryDirectory() as folder:
         print_table(parse(parser, command_line, lambda: smoke(Path(folder))))
 
@@ -156,27 +159,38 @@ def smoke(folder: Path) -> list[str]:
     write_images(images, 200)
     write_quantized(folder / "other", seed=0)
     return [
-        *(f"--weights={weights}", f"--images={images}", "--bits=4", "--depth=8"),
-        *("--steps=2", "--batch=8", f"--compare={folder / 'other'}"),
+        *(f"--weights={weights}", f"--images={images}", "--bits=4", "--steps=2"),
+        *("--set", "teacher.depth=8", "train.batch_size=8"),
+        f"--compare={folder / 'other'}",
     ]
+
+
+def config_of(options: argparse.Namespace, bits: int) -> ConfigDict:
+    """Returns the recipe's config for a number of bits."""
+    config = importlib.import_module(f"configs.{options.recipe}").get_config("acq")
+    config.quantizer.weight_bits = config.quantizer.activation_bits = bits
+    config.teacher.weights = options.weights
+    config.eval.path = options.images
+    config.eval.resize = 0.0
+    config.seed = options.seed
+    for change in options.set:
+        key, _, value = change.partition("=")
+        # A number as a number; all else, such as "800 steps", is a text.
+        number = value.replace(".", "", 1).isdigit()
+        config.update_from_flattened_dict(
+            {key: ast.literal_eval(value) if number else value}
+        )
+    if options.steps:
+        config.train.duration = f"{options.steps} steps"
+    check(config)
+    return config
 
 
 def print_table(options: argparse.Namespace) -> None:
     """Teaches a student of each number of bits and prints the table."""
     rows, middle = [], 0
     for bits in options.bits:
-        config = get_config("acq")
-        config.quantizer.weight_bits = config.quantizer.activation_bits = bits
-        config.teacher.weights = options.weights
-        config.eval.path = options.images
-        config.seed = options.seed
-        config.teacher.depth = options.depth
-        if options.batch:
-            config.train.batch_size = options.batch
-        if options.steps:
-            config.train.duration = f"{options.steps} steps"
-        check(config)
-        settings = task_settings(config)
+        settings = task_settings(config_of(options, bits))
         run = settings.quantization
         teacher = open_teacher(settings.teacher, Path(), seed=run.seed)
         data = open_eval_data(settings.evaluation, teacher.record)

@@ -1,10 +1,11 @@
 """Makes the tables of docs/acq.md on data-free quantization, from runs of one recipe.
 
     python -m tests.benchmarks.acq_table --weights FILE --images NPZ --folder DIR \
-        [--seeds 1 2 3] [--bits 3 4] [--every-seed gdfq acq] [--smoke] \
+        [--recipe acq_r20_cifar10] [--seeds 1 2 3] [--bits 3 4] \
+        [--every-seed gdfq acq] [--set KEY=VALUE ...] [--smoke] \
         --methods acq gdfq center pair consistency published,gdfq
 
-Each run is the recipe `acq_r20_cifar10` with a variant, a seed and a number of bits,
+Each run is the recipe with a variant, a seed and a number of bits,
 through the command line. A complete run is not repeated. Seeds after the first run only
 the methods of `--every-seed`. All bits of a method and seed share the generator, which
 does not depend on them. The first method's first seed gives the baselines.
@@ -41,7 +42,7 @@ def run(options: argparse.Namespace, method: str, seed: int, bits: int) -> dict:
         shared = ["--config.generator.path", str(generator / "generator")]
         command = [
             *(sys.executable, "launch.py", "--workdir", str(workdir)),
-            *("--config", f"configs/acq_r20_cifar10.py:{method},w{bits}a{bits}"),
+            *("--config", f"configs/{options.recipe}.py:{method},w{bits}a{bits}"),
             f"--config.teacher.weights={options.weights}",
             f"--config.eval.path={options.images}",
             f"--config.seed={seed}",
@@ -61,6 +62,7 @@ def main(command_line: Sequence[str] | None = None) -> None:
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--recipe", default="acq_r20_cifar10", help="of configs/")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--bits", type=int, nargs="+", default=[4, 3])
     parser.add_argument("--methods", nargs="+", default=["acq", "gdfq"])
