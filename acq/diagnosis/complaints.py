@@ -25,6 +25,10 @@ independently has less. With 320 samples, chance adds about 0.03."""
 FOLLOWING = 0.3
 """From this slope of achieved over requested centres on, attention follows. A low R^2
 then has another cause than a generator that ignores the centre."""
+MANY_CLASSES = 100
+"""Above this, a short run cannot learn its classes. With 1,000 and 300 steps of batch
+16, a class_weight of 1 in place of 0.02 made the teacher unsure of every sample and
+cost EfficientNet-Lite0's student 9 points (docs/acq.md, At ImageNet's scale)."""
 MOST_NAMED = 10
 """Classes that one complaint names."""
 
@@ -94,11 +98,20 @@ def _collapsed(diagnosis: Diagnosis, loss: GeneratorLoss) -> Iterator[str]:
 
 def _unrecognised(diagnosis: Diagnosis, loss: GeneratorLoss) -> Iterator[str]:
     """Yields a complaint about all classes, or about classes without recognition."""
-    advice = (
-        f"Raise config.generator.class_weight{_now(loss.class_weight)}, give the "
-        "generator more steps (config.generator.warmup), or, if "
-        "config.generator.label is 'product', try 'norm'."
-    )
+    classes, weight = len(diagnosis.drawn), "config.generator.class_weight"
+    if classes > MANY_CLASSES:
+        advice = (
+            "Give the generator more steps (config.generator.warmup). With "
+            f"{classes:,} classes a student also learns from samples that do not show "
+            f"theirs; in a short run a higher {weight}{_now(loss.class_weight)} made "
+            "it worse (docs/acq.md, At ImageNet's scale)."
+        )
+    else:
+        advice = (
+            f"Raise {weight}{_now(loss.class_weight)}, give the generator more steps "
+            "(config.generator.warmup), or, if config.generator.label is 'product', "
+            "try 'norm'."
+        )
     chance = 1 / len(diagnosis.drawn)
     share = diagnosis.recognised_share
     if share < chance + LEAST_RECOGNITION * (1 - chance):

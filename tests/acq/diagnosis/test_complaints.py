@@ -84,6 +84,13 @@ def test_recognition_by_chance_is_one_complaint():
     assert "class_weight (now 0, which leaves the term out)" in text
 
 
+def test_with_a_thousand_classes_more_steps_are_the_advice():
+    diagnosis = make_diagnosis(drawn=np.ones(1000, int), recognised=np.zeros(1000, int))
+    text = _only(diagnosis, GeneratorLoss(class_weight=0.02))
+    assert "Give the generator more steps" in text and "1,000 classes" in text
+    assert "class_weight (now 0.02) made it worse" in text and "Raise" not in text
+
+
 @pytest.mark.parametrize(
     ("achieved", "words"),
     [
