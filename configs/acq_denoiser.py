@@ -64,7 +64,6 @@ DEFAULTS = {
     "student": {
         "learning_rate": 2e-5,
         "output_weight": 1.0,  # of the distance of outputs
-        "bias_weight": 1.0,  # of the distance of their means of 8 x 8 pixels
         "hint_weight": 1.0,  # of the distance of the inputs of convolutions
         "duration": "100 steps",
     },

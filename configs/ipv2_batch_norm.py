@@ -29,7 +29,7 @@ NETWORKS = {
         "norm": "batch",
     },
     "redcnn": {"name": "redcnn", "width": 24},
-    "cnn10": {"name": "cnn10"},
+    "cnn10": {"name": "cnn10", "width": 0},
 }
 
 

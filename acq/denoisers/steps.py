@@ -2,17 +2,15 @@
 
     generator:  w_statistics * BNS + w_center * |center(A) - c|^2 + w_pair * pair
                 + w_consistency * (1 - cos)
-    student:    w_output * output + w_bias * bias + w_hint * hint
+    student:    w_output * output + w_hint * hint
 
 The generator's terms are those of `acq.training.losses`, without a class. A is the
 attention of the float network's last features. In the student's,
 
     output = mean((s - t)^2) / mean((t - x)^2)
-    bias   = mean((s - t in means of 8 x 8 pixels)^2) / mean((t - x)^2)
 
-s and t are the outputs of student and float network for the image x: both are relative
-to what the network changes. The hint compares the inputs of convolutions. HU are read
-as means of regions, so the bias counts apart.
+s and t are the outputs of student and float network for the image x: the distance is
+relative to what the network changes. The hint compares the inputs of convolutions.
 
 Steps are pure. Each takes one device's share of a batch and averages over devices.
 """
@@ -38,7 +36,6 @@ from acq.training.step_parts import GeneratorLoss, GeneratorState, Learner
 from common.devices import AXIS
 from common.typing import Metrics, PyTree
 
-_BLOCK = 8
 _SMALL = 1e-8
 
 
@@ -65,12 +62,10 @@ class ImageStudentLoss:
 
     Attributes:
       output_weight: of the outputs' distance.
-      bias_weight: of that of their local means.
       hint_weight: of that of the inputs of convolutions.
     """
 
     output_weight: float | int = 1.0
-    bias_weight: float | int = 1.0
     hint_weight: float | int = 1.0
 
 
@@ -214,17 +209,14 @@ def make_image_student_step(
                 parts.bits,
                 mutable=("inputs",),
             )
-            terms = student_terms(images, outputs, target.outputs)
-            terms["hint"] = losses.hint_loss(
-                sown["inputs"], target.inputs, axis_name=AXIS
-            )
-            weights = {
-                name: getattr(parts.loss, f"{name}_weight")
-                for name in ("output", "bias", "hint")
+            output = output_distance(images, outputs, target.outputs)
+            hint = losses.hint_loss(sown["inputs"], target.inputs, axis_name=AXIS)
+            total = parts.loss.output_weight * output + parts.loss.hint_weight * hint
+            return total, {
+                "student_loss": total,
+                "student_output": output,
+                "student_hint": hint,
             }
-            total = sum(weights[name] * term for name, term in terms.items())
-            metrics = {f"student_{name}": term for name, term in terms.items()}
-            return total, {"student_loss": total, **metrics}
 
         gradient, metrics = jax.grad(loss_of, has_aux=True)(state.student.params)
         gradient, metrics = jax.lax.pmean((gradient, metrics), AXIS)
@@ -234,19 +226,14 @@ def make_image_student_step(
     return student_step
 
 
-def student_terms(
+def output_distance(
     images: jax.Array, outputs: jax.Array, wanted: jax.Array
-) -> dict[str, jax.Array]:
-    """Returns the terms `output` and `bias` of one device's images, see above."""
+) -> jax.Array:
+    """Returns the term `output` of one device's images, see above."""
     middle = images.shape[-1] // 2
     changed = jnp.mean(jnp.square(wanted - images[..., middle : middle + 1]))
     changed = jax.lax.stop_gradient(jax.lax.pmean(changed, AXIS)) + _SMALL
-    error = outputs - wanted
-    means = nn.avg_pool(error, (_BLOCK, _BLOCK), (_BLOCK, _BLOCK))
-    return {
-        "output": jnp.mean(jnp.square(error)) / changed,
-        "bias": jnp.mean(jnp.square(means)) / changed,
-    }
+    return jnp.mean(jnp.square(outputs - wanted)) / changed
 
 
 def _updated(

@@ -74,7 +74,6 @@ RULES: Mapping[str, c.Rule] = {
     "generator.duration": _DURATION,
     "student.learning_rate": c.number(above=0),
     "student.output_weight": _WEIGHT,
-    "student.bias_weight": _WEIGHT,
     "student.hint_weight": _WEIGHT,
     "student.duration": _DURATION,
     "train.batch_size": c.whole(2),
@@ -156,7 +155,7 @@ def _problems(config: ConfigDict) -> list[str]:
     terms = [f"{name}_weight" for name in ("statistics", "center", "pair")]
     if not any(generator[term] for term in [*terms, "consistency_weight"]):
         found.append(f"generator: {', '.join(terms)}, consistency_weight: all 0")
-    terms = [f"{name}_weight" for name in ("output", "bias", "hint")]
+    terms = [f"{name}_weight" for name in ("output", "hint")]
     if not any(student[term] for term in terms):
         found.append(f"student: {', '.join(terms)}: all 0, so it learns nothing")
     if config.train.batch_size % 2:
@@ -193,7 +192,6 @@ def _quantization(config: ConfigDict) -> ImageQuantizationSettings:
             learning_rate=student.learning_rate,
             loss=ImageStudentLoss(
                 output_weight=student.output_weight,
-                bias_weight=student.bias_weight,
                 hint_weight=student.hint_weight,
             ),
         ),

@@ -21,7 +21,7 @@ from acq.denoisers.settings import (
     ImageGeneratorSettings,
     ImageQuantizationSettings,
 )
-from acq.denoisers.steps import make_image_generator_step
+from acq.denoisers.steps import make_image_generator_step, output_distance
 from common.devices import AXIS, replicate, shard_batch
 from common.errors import UserError
 from tests.acq.denoisers.small_images import bits_of, images, small_network
@@ -131,6 +131,14 @@ def test_four_devices_do_what_one_does_with_the_joined_batch():
     )
     for name, value in metrics.items():
         np.testing.assert_allclose(value, metrics_1[name][0], rtol=1e-3, err_msg=name)
+
+
+def test_the_distance_of_outputs_is_relative_to_what_the_network_changes():
+    # The middle one of three slices changes by 2; the student misses 1 of it.
+    seen = jnp.zeros((1, 2, 4, 4, 3)).at[..., 1].set(5.0)
+    wanted, outputs = (jnp.full((1, 2, 4, 4, 1), value) for value in (7.0, 6.0))
+    found = jax.vmap(output_distance, axis_name=AXIS)(seen, outputs, wanted)
+    np.testing.assert_allclose(found, [1 / 4], rtol=1e-5)
 
 
 def test_sizes_that_do_not_fit_are_refused():

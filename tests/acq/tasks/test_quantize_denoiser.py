@@ -54,8 +54,7 @@ def test_wrong_values_are_named_with_those_that_are_accepted(key, value, said):
 def test_a_student_or_generator_without_terms_is_refused():
     config = get_config("gdfq,smoke")
     config.generator.statistics_weight = 0.0
-    config.student.update({"output_weight": 0.0, "bias_weight": 0.0})
-    config.student.hint_weight = 0.0
+    config.student.update({"output_weight": 0.0, "hint_weight": 0.0})
     with pytest.raises(UserError, match=r"2 problems(.|\n)*all 0(.|\n)*learns nothing"):
         denoiser_settings(config)
 
