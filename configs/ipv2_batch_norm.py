@@ -47,7 +47,10 @@ def _network(name: str):
 
 
 def _smoke(config: ConfigDict) -> None:
+    has_width = config.model.width > 0
     ipv2_unet.VARIANTS["smoke"](config)
+    if not has_width:
+        config.model.width = 0  # CNN-10 has one width
 
 
 VARIANTS: Variants = {**{name: _network(name) for name in NETWORKS}, "smoke": _smoke}
