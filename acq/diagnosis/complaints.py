@@ -26,9 +26,10 @@ FOLLOWING = 0.3
 """From this slope of achieved over requested centres on, attention follows. A low R^2
 then has another cause than a generator that ignores the centre."""
 MANY_CLASSES = 100
-"""Above this, a short run cannot learn its classes. With 1,000 and 300 steps of batch
-16, a class_weight of 1 in place of 0.02 made the teacher unsure of every sample and
-cost EfficientNet-Lite0's student 6 points (docs/acq.md, At ImageNet's scale)."""
+"""Above this, a short run cannot learn its classes; the place of the limit between 10
+and 1,000 was not measured. With 1,000 and 300 steps of batch 16, a class_weight of 1 in
+place of 0.02 made the teacher unsure of every sample and cost EfficientNet-Lite0's
+student 6 points (docs/acq.md, At ImageNet's scale)."""
 MOST_NAMED = 10
 """Classes that one complaint names."""
 

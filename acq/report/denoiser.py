@@ -49,7 +49,7 @@ _GENERATOR = (
     *("train/generator_loss", "train/generator_statistics"),
     *("train/generator_center", "train/generator_consistency"),
 )
-_STUDENT = (*("train/student_loss", "train/student_output", "train/student_hint"),)
+_STUDENT = ("train/student_loss", "train/student_output", "train/student_hint")
 _WINDOW = f"{LUNG_HU[0]:g} to {LUNG_HU[1]:g} HU (lung window)"
 Rows = Mapping[str, Mapping[str, float | None]]
 

@@ -4,9 +4,9 @@
         [--recipe acq_r20_cifar10] [--bits 3 4] [--seed 1] [--steps 2400] \
         [--set KEY=VALUE ...] [--compare WORKDIR ...] [--smoke]
 
-The student of the recipe, with its losses, ranges, rates and steps, learns from
-the second half of the images. Data-free quantization forbids this. The first half
-evaluates it, and with `--compare` the exports of other runs too. Attention is measured
+The student of the recipe, with its losses, ranges, rates and steps, learns from the
+second half of the images. Data-free quantization forbids this. The first half evaluates
+it, and with `--compare` the exports of other runs too. Attention is measured
 as a run measures that of its samples for `results.json`.
 """
 

@@ -2,7 +2,14 @@ import pytest
 
 from common.errors import UserError
 from common.nested import flatten
-from configs import ipv2_ffm, ipv2_redcnn, ipv2_zoo, quickstart
+from configs import (
+    ipv2_batch_norm,
+    ipv2_ffm,
+    ipv2_redcnn,
+    ipv2_unet,
+    ipv2_zoo,
+    quickstart,
+)
 from configs.base_ipv2 import PAIRS
 from ipv2.kernels.drawn_scans import ScanRanges
 from ipv2.purification.purify import VERSIONS
@@ -13,12 +20,19 @@ from ipv2.training.denoiser import Regression
 
 
 @pytest.mark.parametrize(
-    "recipe", [ipv2_ffm, ipv2_redcnn, ipv2_zoo, quickstart], ids=lambda r: r.__name__
+    "recipe",
+    [ipv2_batch_norm, ipv2_ffm, ipv2_redcnn, ipv2_unet, ipv2_zoo, quickstart],
+    ids=lambda r: r.__name__,
 )
 def test_every_variant_is_accepted(recipe):
     check_config(recipe.get_config())
     for variant in recipe.VARIANTS:
         check_config(recipe.get_config(variant))
+
+
+@pytest.mark.parametrize("name", ipv2_batch_norm.NETWORKS)
+def test_the_smoke_run_of_a_network_keeps_what_it_lacks(name):
+    check_config(ipv2_batch_norm.get_config(f"{name},smoke"))
 
 
 def test_rules_name_real_keys():
