@@ -23,6 +23,7 @@ from tests.acq.own_network import PlainNet
 from tests.acq.quantized import create, float_variables, quant_layers
 
 CLASSES = 5
+EPSILON = float(np.finfo(np.float32).eps)
 
 
 def layers(others=None, method="minmax"):
@@ -223,18 +224,21 @@ def test_observed_ranges_average_the_ends_that_the_student_meets():
         return {name: float(ends["high"]) for name, ends in found.items()}
 
     @jax.jit
-    def meets(x, ranges):
-        given = {**variables(), "ranges": ranges}
+    def meets(variables, x, ranges):
+        given = {**variables, "ranges": ranges}
         return student.apply(given, x, mutable=["observed"])[1]["observed"]
 
     none = {f"act{i}": {"low": jnp.nan, "high": jnp.nan} for i in range(3)}
-    first = meets(images(), jax.tree.map(jnp.float32, none))
-    second = meets(2 * images(), first)
+    first = meets(variables(), images(), jax.tree.map(jnp.float32, none))
+    second = meets(variables(), 2 * images(), first)
     one, two, both = observed(1, 0.9), observed(2, 0.0), observed(2, 0.9)
     for name in none:
-        ends = first[name]["high"], second[name]["high"]
-        assert (one[name], two[name]) == ends and ends[0] != ends[1]
-        np.testing.assert_allclose(both[name], 0.9 * ends[0] + 0.1 * ends[1], rtol=1e-6)
+        ends = float(first[name]["high"]), float(second[name]["high"])
+        assert ends[1] > 1.1 * ends[0]
+        # Other programs add a convolution's 36 products in another order.
+        same = functools.partial(np.testing.assert_allclose, rtol=36 * EPSILON)
+        same((one[name], two[name]), ends)
+        same(both[name], 0.9 * ends[0] + 0.1 * ends[1])
 
 
 def test_no_batch_is_refused():
