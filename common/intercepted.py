@@ -41,6 +41,7 @@ def intercepted(
     at_convolution: Meet | None = None,
     at_norm: Answer | None = None,
     after_convolution: See | None = None,
+    before_norm: Meet | None = None,
 ) -> Iterator[None]:
     """Intercepts the modules of every network that is applied in the context.
 
@@ -48,6 +49,7 @@ def intercepted(
       at_convolution: gives each convolution another input.
       at_norm: answers in the place of each `flax.linen.BatchNorm`.
       after_convolution: sees the result of each convolution.
+      before_norm: gives each `flax.linen.BatchNorm` another input, after `at_norm`.
     """
 
     def interceptor(
@@ -58,7 +60,10 @@ def intercepted(
             return apply(*args, **kwargs)
         if at_norm is not None and isinstance(module, nn.BatchNorm):
             answer = at_norm(module, args[0])
-            return apply(*args, **kwargs) if answer is None else answer
+            if answer is not None:
+                return answer
+        if before_norm is not None and isinstance(module, nn.BatchNorm):
+            return apply(before_norm(module, args[0]), *args[1:], **kwargs)
         if not is_convolution(module):
             return apply(*args, **kwargs)
         x, *rest = args

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Float
 
+from acq.denoisers.bounds import cut_off
 from acq.kernels.attention import attention_map
 from acq.layers.float import sow_latest
 from acq.layers.operations import batch_statistics
@@ -38,6 +39,7 @@ def observe(
     last: str,
     train: bool = False,
     axis_name: str | None = None,
+    bound: float | Float[Array, ""] | None = None,
 ) -> View:
     """Returns the network's view, differentiable by the images.
 
@@ -48,6 +50,7 @@ def observe(
       last: path of its last convolution.
       train: whether BatchNorm normalises by the batch.
       axis_name: pmapped axis whose joined batch has the statistics.
+      bound: of BatchNorm's inputs, after their statistics are taken; see `bounds`.
     """
     kept = []
 
@@ -62,7 +65,7 @@ def observe(
         sow_latest(module, "statistics", mean=mean, var=var)
 
     mutable = ["inputs", "statistics", *(["batch_stats"] if train else [])]
-    with intercepted(at_convolution, at_norm):
+    with intercepted(at_convolution, at_norm, before_norm=cut_off(bound)):
         outputs, sown = module.apply(variables, images, train=train, mutable=mutable)
     attention = attention_map(kept[-1])
     return View(outputs, attention, sown.get("statistics", {}), sown["inputs"])

@@ -101,6 +101,7 @@ def image_generator_parts(
             decay_at=(),
             first_moment=0.5,
         ),
+        steps=max(1, steps),
     )
 
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from acq.denoisers.bits import NetworkBits
+from acq.denoisers.bounds import cut_off
 from acq.kernels.fake_quant import fake_quant
 from acq.kernels.grid import MAX_BITS, Grid
 from acq.layers.float import sow_latest
@@ -45,6 +46,7 @@ def ranges_of_images(
     *,
     method: RangeMethod = "mse",
     gaussian_seed: int | None = None,
+    bound: float | None = None,
 ) -> PyTree:
     """Returns the collection `ranges`: the means over batches of each batch's.
 
@@ -59,6 +61,7 @@ def ranges_of_images(
       method: see `acq.layers.observed.value_range`.
       gaussian_seed: of the draws in the place of BatchNorm's outputs; None: it computes
         as it does.
+      bound: of BatchNorm's inputs, for generated images; see `bounds`.
 
     Raises:
       ValueError: there is no batch.
@@ -67,7 +70,7 @@ def ranges_of_images(
     if not batches:
         raise ValueError("ranges of images need at least one batch")
     drawn = gaussian_seed is not None
-    ranges_of = _observer(network, bits, method, drawn=drawn)
+    ranges_of = _observer(network, bits, method, drawn=drawn, bound=bound)
     found = [
         ranges_of(
             images, jax.random.fold_in(jax.random.key(gaussian_seed or 0), number)
@@ -85,7 +88,12 @@ def ranges_of_images(
 
 
 def _observer(
-    network: ImageNetwork, bits: NetworkBits, method: RangeMethod, *, drawn: bool
+    network: ImageNetwork,
+    bits: NetworkBits,
+    method: RangeMethod,
+    *,
+    drawn: bool,
+    bound: float | None = None,
 ) -> Callable[[jax.Array, jax.Array], PyTree]:
     """Returns a jitted function from images and a key to ranges of a batch."""
 
@@ -97,7 +105,8 @@ def _observer(
 
     @jax.jit
     def ranges_of(variables: PyTree, images: jax.Array, rng: jax.Array) -> PyTree:
-        with intercepted(see, _Drawn(rng) if drawn else None):
+        at_norm = _Drawn(rng) if drawn else None
+        with intercepted(see, at_norm, before_norm=cut_off(bound)):
             _, sown = network.module.apply(variables, images, mutable=["ranges"])
         return sown["ranges"]
 

@@ -23,6 +23,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from acq.denoisers.bits import Convolution, NetworkBits
+from acq.denoisers.bounds import cut_off
 from acq.kernels.fake_quant import fake_quant
 from acq.kernels.grid import scale_and_zero_point
 from acq.kernels.scale_gradient import scale_gradient
@@ -40,6 +41,7 @@ def apply_rounded(
     bits: NetworkBits,
     *,
     mutable: tuple[str, ...] = (),
+    bound: float | None = None,
 ) -> tuple[jax.Array, PyTree]:
     """Returns the outputs of the rounded network, and collections that it sowed.
 
@@ -49,6 +51,7 @@ def apply_rounded(
       images: its input.
       bits: of its convolutions.
       mutable: collections to return: `inputs`, of each convolution before rounding.
+      bound: of BatchNorm's inputs, for generated images; see `bounds`.
     """
     rounded = {
         **variables,
@@ -65,7 +68,7 @@ def apply_rounded(
         low = jnp.where(low < 0, low, 0.0)
         return fake_quant(x, low, high, grid=grid, gradient="learned")
 
-    with intercepted(round_input):
+    with intercepted(round_input, before_norm=cut_off(bound)):
         outputs, sown = module.apply(rounded, images, mutable=list(mutable))
     return outputs, sown
 

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import optax
 
 from acq.denoisers.bits import NetworkBits
+from acq.denoisers.bounds import LAST_BOUND, growing_bound
 from acq.denoisers.generator import Drawn, ImageGenerator, draw
 from acq.denoisers.observation import observe
 from acq.denoisers.rounding import apply_rounded
@@ -91,6 +92,7 @@ class ImageGeneratorParts(NamedTuple):
       loss: weights and forms of the terms; no class.
       sampling: draws.
       optimizer: updates the parameters.
+      steps: of the whole phase.
     """
 
     generator: ImageGenerator
@@ -99,6 +101,7 @@ class ImageGeneratorParts(NamedTuple):
     loss: GeneratorLoss
     sampling: ImageSampling
     optimizer: optax.GradientTransformation
+    steps: int
 
 
 class ImageStudentParts(NamedTuple):
@@ -135,8 +138,10 @@ def make_image_generator_step(
     ) -> tuple[GeneratorState, Metrics]:
         drawn = parts.sampling.draw(shard["draw"])
 
+        bound = growing_bound(state.step, parts.steps)
+
         def loss_of(params: PyTree) -> Any:
-            return image_terms(parts, params, variables, drawn)
+            return image_terms(parts, params, variables, drawn, bound)
 
         (total, metrics), gradient = jax.value_and_grad(loss_of, has_aux=True)(
             state.generator.params
@@ -151,13 +156,31 @@ def make_image_generator_step(
 
 
 def image_terms(
-    parts: ImageGeneratorParts, params: PyTree, variables: PyTree, drawn: Drawn
+    parts: ImageGeneratorParts,
+    params: PyTree,
+    variables: PyTree,
+    drawn: Drawn,
+    bound: jax.Array | None = None,
 ) -> tuple[jax.Array, Metrics]:
-    """Returns the generator's loss and its terms for one device's draws."""
+    """Returns the generator's loss and its terms for one device's draws.
+
+    Args:
+      parts: of the step.
+      params: the generator's.
+      variables: the float network's.
+      drawn: what the images are made of.
+      bound: of the float network's features; see `bounds`.
+    """
     loss = parts.loss
     images: Any = parts.generator.apply({"params": params}, drawn)
     see = functools.partial(
-        observe, parts.network, variables, images, last=parts.last, axis_name=AXIS
+        observe,
+        parts.network,
+        variables,
+        images,
+        last=parts.last,
+        axis_name=AXIS,
+        bound=bound,
     )
     view, terms, weights = see(), {}, {}
     if loss.statistics_weight:
@@ -197,7 +220,11 @@ def make_image_student_step(
         drawn = parts.sampling.draw(shard["draw"])
         images: Any = parts.generator.apply({"params": frozen["generator"]}, drawn)
         target = observe(
-            parts.network, frozen["network"], images, last=parts.bits.names[-1]
+            parts.network,
+            frozen["network"],
+            images,
+            last=parts.bits.names[-1],
+            bound=LAST_BOUND,
         )
 
         def loss_of(trained: PyTree) -> Any:
@@ -208,6 +235,7 @@ def make_image_student_step(
                 images,
                 parts.bits,
                 mutable=("inputs",),
+                bound=LAST_BOUND,
             )
             output = output_distance(images, outputs, target.outputs)
             hint = losses.hint_loss(sown["inputs"], target.inputs, axis_name=AXIS)

@@ -20,6 +20,7 @@ import numpy as np
 from absl import logging
 
 from acq.denoisers.bits import Convolution, NetworkBits, convolutions_of
+from acq.denoisers.bounds import LAST_BOUND
 from acq.denoisers.phases import (
     create_image_generator,
     generated_images,
@@ -206,6 +207,7 @@ def _ranges(
         [images],
         method=settings.range_method,
         gaussian_seed=seed if source == "statistics" else None,
+        bound=LAST_BOUND if source == GENERATED else None,
     )
 
 

@@ -32,6 +32,7 @@ import jax
 import numpy as np
 
 from acq.denoisers.bits import Convolution, NetworkBits, convolutions_of
+from acq.denoisers.bounds import LAST_BOUND
 from acq.denoisers.phases import generated_images, generator_phase, student_phase
 from acq.denoisers.ranges import noise_images, ranges_of_images
 from acq.denoisers.rounding import apply_rounded, settled
@@ -99,7 +100,7 @@ def _trained(
     for name, params in generators.items():
         settings = settings_of(name, bits, options)
         images = generated_images(settings, network, params, count)
-        ranges = ranges_of_images(network, grids, [images])
+        ranges = ranges_of_images(network, grids, [images], bound=LAST_BOUND)
         if name == "acq":
             yield "generated", {"ranges": ranges}
         phase = student_phase(settings, network, grids, params, ranges)
