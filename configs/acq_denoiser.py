@@ -13,8 +13,9 @@ slices of a sample CT and of the phantom. Those only judge. The row `real` takes
 from real CT, as the best that rounding could do if privacy allowed it.
 
 Variants, joined by commas: `w8a8` (default), `w6a6`, `w4a4` set bits and the student's
-rate; `gdfq` keeps BatchNorm statistics alone of the generator's terms; `smoke` takes a
-tiny untrained network and the phantom, and a minute, nearly all of it compilation.
+rate; `multiplying` is for networks whose blocks multiply features (NAFNet); `gdfq`
+keeps BatchNorm statistics alone of the generator's terms; `smoke` takes a tiny
+untrained network and the phantom, and a minute, nearly all of it compilation.
 
 Hardware and time: with the DnCNN of configs/ipv2_batch_norm.py a step of the generator
 takes 0.5 s and one of the student 0.8 s on one CPU core. With the judgement that makes
@@ -58,6 +59,9 @@ DEFAULTS = {
         "center_weight": 0.2,
         "pair_weight": 0.05,
         "consistency_weight": 0.2,
+        # The inputs of BatchNorm are cut off at 10 running standard deviations, at the
+        # first step at this many. 4: for blocks that multiply features, as NAFNet's.
+        "first_bound": 10.0,
         "learning_rate": 0.01,
         "duration": "150 steps",
     },
@@ -100,6 +104,10 @@ def _gdfq(config: ConfigDict) -> None:
     config.generator.consistency_weight = 0.0
 
 
+def _multiplying(config: ConfigDict) -> None:
+    config.generator.first_bound = 4.0
+
+
 def _smoke(config: ConfigDict) -> None:
     config.teacher.open = "ipv2.tasks.image_network:untrained_denoiser"
     config.generator.image_size = 16
@@ -120,6 +128,7 @@ VARIANTS: Variants = {
     "w6a6": _bits(6, 1e-4),
     "w4a4": _bits(4, 5e-4),
     "gdfq": _gdfq,
+    "multiplying": _multiplying,
     "smoke": _smoke,
 }
 

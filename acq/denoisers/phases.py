@@ -102,6 +102,7 @@ def image_generator_parts(
             first_moment=0.5,
         ),
         steps=max(1, steps),
+        first_bound=form.first_bound,
     )
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from acq.denoisers.bounds import LAST_BOUND
 from acq.denoisers.steps import ImageStudentLoss
 from acq.samples.generator import CenterForm
 from acq.training.step_parts import GeneratorLoss
@@ -32,6 +33,8 @@ class ImageGeneratorSettings:
       center: how it sees the wanted centre of attention.
       reach: centres are uniform in [-reach, reach]^2.
       learning_rate: the highest rate.
+      first_bound: of the network's features at step 0, in running standard deviations;
+        it grows to 10. See `bounds`.
       loss: weights and forms of its terms; no class.
     """
 
@@ -40,6 +43,7 @@ class ImageGeneratorSettings:
     center: CenterForm = "heat_map"
     reach: float | int = 0.5
     learning_rate: float | int = 0.01
+    first_bound: float | int = LAST_BOUND
     loss: GeneratorLoss = ACQ
 
 

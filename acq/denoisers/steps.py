@@ -93,6 +93,7 @@ class ImageGeneratorParts(NamedTuple):
       sampling: draws.
       optimizer: updates the parameters.
       steps: of the whole phase.
+      first_bound: of the network's features at step 0; see `bounds`.
     """
 
     generator: ImageGenerator
@@ -102,6 +103,7 @@ class ImageGeneratorParts(NamedTuple):
     sampling: ImageSampling
     optimizer: optax.GradientTransformation
     steps: int
+    first_bound: float | int
 
 
 class ImageStudentParts(NamedTuple):
@@ -138,7 +140,7 @@ def make_image_generator_step(
     ) -> tuple[GeneratorState, Metrics]:
         drawn = parts.sampling.draw(shard["draw"])
 
-        bound = growing_bound(state.step, parts.steps)
+        bound = growing_bound(state.step, parts.steps, parts.first_bound)
 
         def loss_of(params: PyTree) -> Any:
             return image_terms(parts, params, variables, drawn, bound)

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, get_args
 
+from acq.denoisers.bounds import LAST_BOUND
 from acq.denoisers.settings import (
     ImageGeneratorSettings,
     ImageQuantizationSettings,
@@ -70,6 +71,7 @@ RULES: Mapping[str, c.Rule] = {
     "generator.center_weight": _WEIGHT,
     "generator.pair_weight": _WEIGHT,
     "generator.consistency_weight": _WEIGHT,
+    "generator.first_bound": c.number(above=0, at_most=LAST_BOUND),
     "generator.learning_rate": c.number(above=0),
     "generator.duration": _DURATION,
     "student.learning_rate": c.number(above=0),
@@ -185,6 +187,7 @@ def _quantization(config: ConfigDict) -> ImageQuantizationSettings:
             latent=generator.latent,
             center=generator.center,
             reach=generator.reach,
+            first_bound=generator.first_bound,
             learning_rate=generator.learning_rate,
             loss=loss,
         ),

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.denoiser_quantization [--exports RUN ...] [--bits 8 6 4]
         [--seeds 1] [--generator-steps 150] [--student-steps 100] [--slices 2]
-        [--cache DIR] [--smoke]
+        [--first-bound 10] [--cache DIR] [--smoke]
 
 For each export and number of bits (of weights and of activations; the first and the
 last convolution have 8) it judges, on held-out slices of the sample CT and of the
@@ -112,7 +112,10 @@ def settings_of(name: str, bits: int, options) -> ImageQuantizationSettings:
     return ImageQuantizationSettings(
         seed=options["seed"],
         image_size=options["image_size"],
-        generator=ImageGeneratorSettings(loss=ACQ if name == "acq" else STATISTICS),
+        generator=ImageGeneratorSettings(
+            first_bound=options["first_bound"],
+            loss=ACQ if name == "acq" else STATISTICS,
+        ),
         student=ImageStudentSettings(learning_rate=_RATES.get(bits, 2e-4)),
         generator_steps=options["generator_steps"],
         student_steps=options["student_steps"],
@@ -209,6 +212,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--image-size", type=int, default=48)
     parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--first-bound", type=float, default=LAST_BOUND)
     parser.add_argument("--slices", type=int, default=2)
     parser.add_argument("--cache", default="")
     args = parse(parser, argv, SMOKE)

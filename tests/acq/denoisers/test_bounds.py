@@ -58,7 +58,7 @@ def test_a_bound_cuts_off_the_norm_s_input_and_leaves_what_is_inside():
 
 
 def test_the_generator_s_bound_grows_by_one_factor():
-    bounds = np.array([growing_bound(jnp.int32(step), 6) for step in range(7)])
+    bounds = np.array([growing_bound(jnp.int32(step), 6, 4.0) for step in range(7)])
     np.testing.assert_allclose(bounds[[0, 3, 6]], [4, np.sqrt(40), 10], rtol=1e-6)
     np.testing.assert_allclose(bounds[1:] / bounds[:-1], 2.5 ** (1 / 6), rtol=1e-6)
 
