@@ -21,6 +21,7 @@ from absl import logging
 
 from acq.denoisers.bits import Convolution, NetworkBits, convolutions_of
 from acq.denoisers.bounds import LAST_BOUND
+from acq.denoisers.observation import statistics_distance
 from acq.denoisers.phases import (
     create_image_generator,
     generated_images,
@@ -56,6 +57,9 @@ from common.writers import MetricsWriter
 
 # Generated images on the report.
 _SHOWN = 12
+# Statistics loss of generated images above which the run warns: several times that of a
+# generator that learned, and half that of one that did not.
+_UNLIKE = 0.5
 
 
 class _Rounded(NamedTuple):
@@ -135,7 +139,10 @@ def _quantize(run: Run, settings: DenoiserTaskSettings) -> dict[str, Any]:
         **description(settings, network),
         "seed": settings.quantization.seed,
         "judged": network.judge(functions),
-        "warnings": list(network.warnings),
+        "warnings": [
+            *network.warnings,
+            *_complaints(settings, network, bits.names[-1], generator),
+        ],
         "seconds": round(time.monotonic() - started, 1),
     }
     if is_first_process():
@@ -231,6 +238,31 @@ def _functions(
             functions[source] = rounded.applied({"ranges": ranges})
     functions["quantized"] = rounded.applied(trained)
     return functions
+
+
+def _complaints(
+    settings: DenoiserTaskSettings,
+    network: ImageNetwork,
+    last: str,
+    generator: PyTree | None,
+) -> list[str]:
+    """Returns what is wrong with the generator's images, and logs it."""
+    if generator is None:
+        return []
+    images = generated_images(
+        settings.quantization, network, generator, settings.images
+    )
+    distance = statistics_distance(network, images, last)
+    if distance < _UNLIKE:
+        return []
+    complaint = (
+        "Generated images are unlike those of the training: their BatchNorm statistics "
+        f"are {distance:.2g} from the network's, 0.15 or less is usual. Give the "
+        "generator more steps (config.generator.duration). For a network whose blocks "
+        "multiply features, as NAFNet's do, give config.generator.first_bound=4."
+    )
+    logging.warning("%s", complaint)
+    return [complaint]
 
 
 def _shown_images(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from acq.denoisers.observation import observe
+from acq.denoisers.observation import observe, statistics_distance
 from acq.denoisers.phases import (
     generated_images,
     generator_phase,
@@ -60,6 +60,18 @@ def test_a_view_has_the_statistics_of_the_norm_s_input():
     found = view.statistics["norm"]
     np.testing.assert_allclose(found["mean"], y.mean((0, 1, 2)), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found["var"], y.var((0, 1, 2)), rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_images_of_the_training_have_no_distance_and_others_have_one():
+    network, x = small_network(), images(4)
+    view = observe(network.module, network.variables, x, last="last")
+    # A training on these images would have left their statistics.
+    variables = {**network.variables, "batch_stats": view.statistics}
+    trained = dataclasses.replace(network, variables=variables)
+    assert statistics_distance(trained, x, "last") < 1e-6
+    # Twice the contrast is nearly four times the variance.
+    assert statistics_distance(trained, 2 * x, "last") > 0.5
 
 
 @pytest.mark.slow

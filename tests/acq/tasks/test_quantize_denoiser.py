@@ -130,6 +130,9 @@ def test_a_run_writes_what_it_says_and_goes_on_from_its_checkpoints(tmp_path):
     assert json.loads((run / "results.json").read_text()) == results
     page = (run / "report.html").read_text()
     assert "no PSNR was measured" in page and "Images of the generator" in page
+    # Two steps of a generator teach it little.
+    (complaint,) = results["warnings"]
+    assert "config.generator.first_bound=4" in complaint and "unlike" in page
     said = load_manifest(run / "export")["quantized"]
     assert said["weight_bits"] == 4 and said["first_last_bits"] == 8
     assert said["ranges_in_words"] == "images of the generator, without data"
