@@ -1,4 +1,4 @@
-"""ACQ on EfficientNet-Lite0, W4A4, without images.
+"""EfficientNet-Lite0 to W4A4, without images; `acq` adds ACQ's terms.
 
   python launch.py --config configs/acq_efficientnet_lite0.py \
       --config.teacher.weights=FILE [--config.eval.path=FOLDER]
@@ -30,19 +30,21 @@ with W4A4.
 
 The schedule has 3,200 steps of the generator alone and 9,600 of the student, with 16
 samples each. On one CPU core a step takes 7 s of the generator and 6 s of the student,
-and 5.5 GB, so the whole takes a day. **Its accuracy has not been run yet.** An eighth
-of the generator's steps and a thirtieth of the student's at 128 pixels (15 minutes)
-give 46 to 51 % of photographs at W4A4 and 66 to 68 % at W5A5; float 71, rounded 8 and
-49 (docs/acq.md). There `gdfq` was 2 to 4 points better than ACQ at W4A4.
+and 5.5 GB, so the whole takes a day. **Its accuracy has not been run yet.** A quarter
+of the generator's steps and a fifth of the student's at 128 pixels (one hour) give 53 %
+of photographs at W4A4, an eighth and a thirtieth (15 minutes) 48 to 51, and 66 at W5A5;
+float 71, rounded 8 and 49 (docs/acq.md). **ACQ's terms are off**: there they cost 7
+points after the hour, and 2 to 4 after the 15 minutes.
 
-Variants, joined by commas: those of `acq_r20_cifar10`. `published` also has GDFQ's
-schedule, 400 epochs of 200 steps, in one loop. `smoke` takes a few steps at 224 pixels
-with random weights.
+Variants, joined by commas: those of `acq_r20_cifar10`. `acq` turns ACQ's terms on
+(`center`, `pair`, `consistency`: one of them). `published` is ACQ in GDFQ's setting and
+schedule, 400 epochs of 200 steps, in one loop; `published,gdfq` is GDFQ. `smoke` takes
+a few steps at 224 pixels with random weights.
 """
 
 from common.config import ConfigDict
 from common.recipe import apply_variants
-from configs.base_acq import get_imagenet, published_imagenet, smoke, variants
+from configs.base_acq import get_imagenet, imagenet_variants
 
 TEACHER = {
     "name": "efficientnet_lite0",
@@ -53,7 +55,7 @@ TEACHER = {
     "mean": (0.498039, 0.498039, 0.498039),
     "std": (0.501961, 0.501961, 0.501961),
 }
-VARIANTS = variants(published=published_imagenet, smoke=smoke)
+VARIANTS = imagenet_variants()
 
 
 def get_config(variant: str = "default") -> ConfigDict:

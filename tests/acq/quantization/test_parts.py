@@ -29,6 +29,29 @@ from configs import (
 from tests.acq.recipe_config import RECIPES, changed, teacher
 
 
+@pytest.mark.parametrize(
+    ("variant", "kept"),
+    [
+        ("default", set()),
+        ("gdfq", set()),
+        ("published,gdfq", set()),
+        ("center", {"center_weight"}),
+        ("pair", {"pair_weight"}),
+        ("consistency", {"consistency_weight"}),
+        ("acq", {"center_weight", "pair_weight", "consistency_weight"}),
+        ("published", {"center_weight", "pair_weight", "consistency_weight"}),
+    ],
+)
+def test_imagenet_recipes_have_the_terms_of_acq_that_are_named(variant, kept):
+    names = ("center_weight", "pair_weight", "consistency_weight")
+    expected = acq_r20_cifar10.get_config().generator
+    for recipe in (acq_r18, acq_r50, acq_mbv2, acq_efficientnet_lite0):
+        generator = recipe.get_config(variant).generator
+        assert {name for name in names if generator[name]} == kept
+        assert all(generator[name] == expected[name] for name in kept)
+        assert (generator.center == "none") == ("center_weight" not in kept)
+
+
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.__name__)
 def test_every_variant_makes_steps(recipe):
     for variant in ("default", *recipe.VARIANTS):
@@ -295,10 +318,11 @@ def test_the_published_generator_is_cifar_s_or_imagenet_s():
 
 
 def test_imagenet_networks_take_cifar_s_recipe_unless_the_published_one_is_asked_for():
-    """The longer one, with batches of 16."""
+    """The longer one, with batches of 16; ACQ's terms if they are named."""
     cifar = acq_r20_cifar10.get_config()
-    for recipe in (acq_r18, acq_r50, acq_mbv2, acq_efficientnet_lite0):
-        config = recipe.get_config()
+    recipes = (acq_r18, acq_r50, acq_mbv2, acq_efficientnet_lite0)
+    for recipe in recipes:
+        config = recipe.get_config("acq")
         assert config.quantizer == cifar.quantizer and config.student == cifar.student
         ours, theirs = dict(config.generator), dict(cifar.generator)
         assert {k for k in ours if ours[k] != theirs[k]} == {"shift", "warmup"}
