@@ -139,7 +139,6 @@ def make_image_generator_step(
         variables: PyTree, state: GeneratorState, shard: Any
     ) -> tuple[GeneratorState, Metrics]:
         drawn = parts.sampling.draw(shard["draw"])
-
         bound = growing_bound(state.step, parts.steps, parts.first_bound)
 
         def loss_of(params: PyTree) -> Any:
@@ -162,7 +161,7 @@ def image_terms(
     params: PyTree,
     variables: PyTree,
     drawn: Drawn,
-    bound: jax.Array | None = None,
+    bound: jax.Array,
 ) -> tuple[jax.Array, Metrics]:
     """Returns the generator's loss and its terms for one device's draws.
 
