@@ -17,6 +17,7 @@ from acq.deploy.trace import ConvLayer
 from acq.deploy.values import Affine
 from acq.layers.operations import padded_sides
 from common.errors import UserError
+from common.onnx.dequantized import add_bias, add_kernel
 from common.onnx.graph import Graph
 from common.onnx.values import NCHW, Codes, Tensor
 
@@ -110,23 +111,12 @@ def _integer_inputs(
     name, x = value.layer.name, value.x
     kernel = _folded(variables, value)
     graph.kernels.append((value, kernel))
-    stored = graph.constant(_onnx_layout(kernel.codes), f"{name}/kernel")
-    scale = graph.constant(kernel.scale, f"{name}/kernel_scale")
-    zeros = graph.constant(np.zeros(len(kernel.scale), np.int8), f"{name}/kernel_zero")
-    bias = graph.constant(kernel.bias, f"{name}/bias")
-    bias_scale = graph.constant(kernel.bias_scale, f"{name}/bias_scale")
-    return (
-        dequantized(graph, x),
-        graph.node(
-            "DequantizeLinear",
-            [stored, scale, zeros],
-            f"{name}/kernel_floats",
-            axis=0,
-        ),
-        graph.node(
-            "DequantizeLinear", [bias, bias_scale], f"{name}/bias_floats", axis=0
-        ),
+    scale, _ = codes_constants(graph, x.codes)
+    floats, kernel_scale = add_kernel(
+        graph, _onnx_layout(kernel.codes), kernel.scale, f"{name}/kernel", axis=0
     )
+    bias = add_bias(graph, kernel.bias, scale, kernel_scale, f"{name}/bias")
+    return dequantized(graph, x), floats, bias
 
 
 def _onnx_layout(kernel: Any) -> np.ndarray:

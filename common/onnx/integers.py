@@ -13,6 +13,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.image_network import Rounding
+from common.onnx.dequantized import add_bias, add_kernel
 from common.onnx.graph import Graph, Node
 from common.onnx.values import Tensor
 from common.onnx.walk import Step
@@ -118,7 +119,7 @@ class _Rewriting:
         """Returns the name of a marked input, rounded."""
         graph, name = self.graph, _name_of(node)
         ends = (
-            graph.constant(np.float32(rounding.scale), "scale"),
+            _input_scale(graph, rounding),
             graph.constant(np.uint8(rounding.zero_point), "zero_point"),
         )
         x = self._name(node.inputs[0])
@@ -140,25 +141,14 @@ class _Rewriting:
         codes, scale = _weight_codes(kernel, scale, axis)
         codes, scale, bias = _folded(codes, scale, factor, shift, rounding.scale, axis)
         name = node.output
-        inputs = [
-            self._name(node.inputs[0]),
-            self._dequantized(codes, scale, f"{name}/kernel", axis),
-        ]
+        kernel_floats, kernel_scale = add_kernel(
+            graph, codes, scale, f"{name}/kernel", axis
+        )
+        inputs = [self._name(node.inputs[0]), kernel_floats]
         if np.any(bias):
-            step = np.float32(rounding.scale) * scale
-            inputs.append(self._dequantized(bias, step, f"{name}/bias", 0))
+            step = _input_scale(graph, rounding)
+            inputs.append(add_bias(graph, bias, step, kernel_scale, f"{name}/bias"))
         self._names[last] = graph.node(node.kind, inputs, name, **node.attributes)
-
-    def _dequantized(
-        self, codes: np.ndarray, scale: np.ndarray, name: str, axis: int
-    ) -> str:
-        graph = self.graph
-        inputs = [
-            graph.constant(codes, f"{name}/codes"),
-            graph.constant(scale.astype(np.float32), f"{name}/scale"),
-            graph.constant(np.zeros(scale.shape, codes.dtype), f"{name}/zero"),
-        ]
-        return graph.node("DequantizeLinear", inputs, name, axis=axis)
 
     def _affine_after(
         self, node: Node, channels: int
@@ -201,6 +191,10 @@ def _is_mark(node: Node) -> bool:
 
 def _name_of(mark: Node) -> str:
     return mark.output.removeprefix(_MARK)
+
+
+def _input_scale(graph: Graph, rounding: Rounding) -> str:
+    return graph.constant(np.float32(rounding.scale), "scale")
 
 
 def _weight_codes(

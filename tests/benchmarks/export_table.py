@@ -9,10 +9,12 @@ all other tensors 8. Each latency is the best of the repeats for one image, on o
 thread of one core, in processor time, which excludes other programs. "ours" is the
 network of integers in JAX, and the size of its exported folder. The first line has the
 processor's features that matter to integer kernels. Below each table: how many
-convolutions onnxruntime computes with integers, and on how many of 100 random images
-its class is that of ours.
+convolutions onnxruntime computes with integers, on how many of 100 random images its
+class is that of ours, and the times of OpenVINO if it is installed.
 """
 
+import importlib
+import importlib.util
 import os
 import platform
 import tempfile
@@ -117,6 +119,16 @@ def session(path: Path, optimised: Path | None = None) -> onnxruntime.InferenceS
     )
 
 
+def openvino_run(path: Path, image: np.ndarray) -> Callable[[], object]:
+    """Returns what runs a file on an image in OpenVINO, on one thread."""
+    core = importlib.import_module("openvino").Core()
+    model = core.read_model(path)
+    model.reshape(list(image.shape))
+    settings = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    return lambda: request.infer({0: image})
+
+
 def best_ms(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
     """Returns the best processor time of each run, in ms; they take turns."""
     best = dict.fromkeys(runs, float("inf"))
@@ -151,6 +163,12 @@ def print_table(name: str, bits: int, repeats: int) -> None:
         integers = session(folder / INTEGER, folder / "optimised.onnx")
         nodes = onnx.load(folder / "optimised.onnx").graph.node
         exported = jax.export.deserialize(bytearray((folder / STABLEHLO).read_bytes()))
+        openvino = {}
+        if importlib.util.find_spec("openvino"):
+            openvino = {
+                f"OpenVINO {file}": openvino_run(folder / file, nchw[:1])
+                for file in (FLOAT, INTEGER)
+            }
     stablehlo = jax.jit(exported.call)
     ms = best_ms(
         {
@@ -158,6 +176,7 @@ def print_table(name: str, bits: int, repeats: int) -> None:
             INTEGER: lambda: integers.run(None, {"images": nchw[:1]}),
             STABLEHLO: lambda: jax.block_until_ready(stablehlo(image)),
             "ours": lambda: jax.block_until_ready(small(image)),
+            **openvino,
         },
         repeats,
     )
@@ -182,6 +201,9 @@ def print_table(name: str, bits: int, repeats: int) -> None:
         f"{counts['QLinearConv']} convolutions of integers, {floating} of floats; "
         f"{same} of {CHECKED} classes as ours"
     )
+    if openvino:
+        slow, fast = (ms[run] for run in openvino)
+        print(f"OpenVINO: {slow:.3f} and {fast:.3f} ms, {slow / fast:.2f} x faster")
 
 
 def main(command_line: Sequence[str] | None = None) -> None:

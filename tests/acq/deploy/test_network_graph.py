@@ -150,9 +150,10 @@ def test_weights_are_int8_and_biases_int32_in_steps_of_input_times_kernel():
         assert codes.dtype == zero.dtype == np.int8
         assert not zero.any()
         assert scale.shape == (len(codes),)
-        whole, step = (constants[name] for name in bias.input)
-        assert whole.dtype == np.int32
-        np.testing.assert_array_equal(step, constants[x.input[1]] * scale)
+        assert constants[bias.input[0]].dtype == np.int32
+        step = makers[bias.input[1]]
+        assert step.op_type == "Mul"
+        assert list(step.input) == [x.input[1], kernel.input[1]]
 
 
 @pytest.mark.parametrize(

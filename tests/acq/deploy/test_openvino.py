@@ -1,0 +1,74 @@
+"""OpenVINO runs the files that onnxruntime runs, with integers."""
+
+from collections import Counter
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from acq.deploy.network_graph import integer_graph
+from acq.deploy.onnx_file import onnx_model
+from acq.deploy.trace import ConvLayer
+from tests.acq.deploy.small_networks import classifier, images, ready
+
+COUNT = 400
+openvino = pytest.importorskip("openvino")
+
+
+def compiled(model):
+    """Returns a model as OpenVINO runs it, floats in 32 bits."""
+    core = openvino.Core()
+    return core.compile_model(
+        core.read_model(model.SerializeToString()),
+        "CPU",
+        {"INFERENCE_PRECISION_HINT": "f32"},
+    )
+
+
+def precisions(network):
+    """Returns how many convolutions take inputs of each kind of numbers."""
+    about = [
+        operation.get_rt_info() for operation in network.get_runtime_model().get_ops()
+    ]
+    return Counter(
+        one["runtimePrecision"].astype(str)
+        for one in about
+        if one["layerType"].astype(str) == "Convolution"
+    )
+
+
+def compared(name, bits):
+    """Returns our logits, OpenVINO's, and both numbers of convolutions."""
+    small, batch = ready(name, bits).network, images(COUNT)
+    graph = integer_graph(small)
+    network = compiled(onnx_model(graph, small.record))
+    theirs = network(np.ascontiguousarray(np.moveaxis(batch, -1, 1)))[0]
+    convolutions = sum(isinstance(value.layer, ConvLayer) for value, _ in graph.kernels)
+    return np.asarray(small(batch)), theirs, convolutions, precisions(network)
+
+
+@pytest.mark.parametrize("name", ["own", pytest.param("vgg", marks=pytest.mark.slow)])
+def test_networks_without_sums_are_ours(name):
+    ours, theirs, convolutions, found = compared(name, 4)
+    assert found == {"u8": convolutions}
+    np.testing.assert_array_equal(theirs.argmax(1), ours.argmax(1))
+    # Equal but for the order of float32 sums; a code is a fifteenth.
+    np.testing.assert_allclose(theirs, ours, atol=5e-5 * np.ptp(ours))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cifar", "mobilenet", "efficientnet_lite"])
+def test_networks_with_sums_are_as_near_to_the_floats_as_ours(name):
+    """OpenVINO adds a branch to a convolution's sum before that is rounded.
+
+    So codes after a sum may differ by one, and later layers pass that on.
+    """
+    ours, theirs, convolutions, found = compared(name, 8)
+    assert found == {"u8": convolutions}
+    assert np.mean(theirs.argmax(1) == ours.argmax(1)) >= 0.98
+    teacher = classifier(name)
+    x = teacher.record.normalisation.normalise(jnp.asarray(images(COUNT)))
+    floats, _ = jax.jit(teacher.network.apply)(teacher.variables, x)
+    error_of_ours, error = (np.mean(np.abs(y - floats)) for y in (ours, theirs))
+    assert error <= 1.1 * error_of_ours
