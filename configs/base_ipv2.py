@@ -170,6 +170,7 @@ DEFAULTS = {
         # An export, the folder of a run, or an ONNX file of task export; shipped: the
         # network of weights/README.md; '': the workdir's.
         "model": "",
+        "runtime": "onnxruntime",  # computes an ONNX file; or: openvino
         "overwrite": False,  # whether to replace existing results
         "batch_size": 1,  # slices or tiles at once, rounded up to the devices
         # Pixels; 0: whole slices; -1: 256 if results depend on the whole slice, else 0.

@@ -111,6 +111,7 @@ def _integer_inputs(
     name, x = value.layer.name, value.x
     kernel = _folded(variables, value)
     graph.kernels.append((value, kernel))
+    assert x.codes is not None, name  # `_folded` refuses it
     scale, _ = codes_constants(graph, x.codes)
     floats, kernel_scale = add_kernel(
         graph, _onnx_layout(kernel.codes), kernel.scale, f"{name}/kernel", axis=0

@@ -1,4 +1,4 @@
-"""What denoises volumes: an exported network, in JAX or in onnxruntime."""
+"""What denoises volumes: an exported network, in JAX or in another runtime."""
 
 from typing import Any, Protocol, runtime_checkable
 

@@ -1,13 +1,7 @@
-"""A denoiser's ONNX file, which onnxruntime computes.
-
-Only this module uses the package onnxruntime. The file is read as data: onnxruntime
-takes it from memory, so that it cannot name other files.
-"""
+"""A denoiser's ONNX file: what it says of itself, and how it is applied."""
 
 import dataclasses
 import hashlib
-import importlib
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +9,17 @@ import numpy as np
 from jaxtyping import Float
 
 from common.errors import UserError
-from common.onnx.package import INSTALL
 from common.version import stated
 from ipv2.inference.apply import BatchApplier
 from ipv2.inference.onnx_metadata import FORMAT, OnnxMetadata
+from ipv2.inference.onnx_runtimes import (
+    ONNXRUNTIME,
+    OPENVINO,
+    Runtime,
+    onnxruntime_of,
+    open_session,
+    openvino_of,
+)
 from ipv2.inference.tiling import Tiling, create_tiling
 from ipv2.inference.trained import (
     describe_model,
@@ -40,13 +41,13 @@ class OnnxDenoiser:
       path: of the file.
       sha256: of the file.
       metadata: what the file says of itself.
-      session: the network in onnxruntime.
+      runtime: what computes it.
     """
 
     path: Path
     sha256: str
     metadata: OnnxMetadata
-    session: Any
+    runtime: Runtime
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -68,7 +69,7 @@ class OnnxDenoiser:
         """Everything that decides the results, as JSON."""
         return {
             "model": self.manifest["model"],
-            "runtime": "onnxruntime",
+            "runtime": self.runtime.name,
             "sha256": self.sha256,
         }
 
@@ -82,7 +83,7 @@ class OnnxDenoiser:
             f"ONNX file of SHA-256 {self.sha256}",
             f"variables of SHA-256 {self.metadata.variables_sha256}",
             f"written by version {by}",
-            f"in onnxruntime {_import_onnxruntime().__version__}",
+            f"in {self.runtime.name} {self.runtime.version}",
         ]
         return ", ".join(parts)
 
@@ -133,7 +134,7 @@ class OnnxApplier(BatchApplier):
           UserError: the file takes larger images only.
         """
         del size
-        found, session = self._denoiser.metadata, self._denoiser.session
+        found = self._denoiser.metadata
         height, width = tiles[0].shape[:2]
         if min(height, width) < found.least_side:
             raise UserError(
@@ -144,21 +145,23 @@ class OnnxApplier(BatchApplier):
         below, right = -height % found.stride, -width % found.stride
         padding = ((0, 0), (0, below), (0, right), (0, 0))
         stacks = np.pad(np.stack(tiles), padding, mode="edge").transpose(0, 3, 1, 2)
-        (input_,) = session.get_inputs()
-        (result,) = session.run(None, {input_.name: np.float32(stacks)})
+        result = self._denoiser.runtime.run(stacks.astype(np.float32))
         return result[:, 0, :height, :width]
 
 
-def load_onnx(path: Path) -> OnnxDenoiser:
-    """Reads a denoiser's ONNX file.
+def load_onnx(path: Path, runtime: str = ONNXRUNTIME) -> OnnxDenoiser:
+    """Reads a denoiser's ONNX file, which onnxruntime checks.
+
+    Args:
+      path: of the file.
+      runtime: what computes it, of `RUNTIMES`.
 
     Raises:
-      UserError: onnxruntime is missing, the file is damaged, or it is not that of a
-        denoiser of this software.
+      UserError: onnxruntime or the runtime is missing, the file is damaged, or it is
+        not that of a denoiser of this software.
     """
-    _import_onnxruntime()
     content = path.read_bytes()
-    session = _session(path, content)
+    session = open_session(path, content)
     try:
         found = session.get_modelmeta().custom_metadata_map
         metadata = OnnxMetadata.from_text(found)
@@ -177,32 +180,10 @@ def load_onnx(path: Path) -> OnnxDenoiser:
         path=path,
         sha256=hashlib.sha256(content).hexdigest(),
         metadata=metadata,
-        session=session,
+        runtime=openvino_of(path, content)
+        if runtime == OPENVINO
+        else onnxruntime_of(session),
     )
-
-
-def _session(path: Path, content: bytes) -> Any:
-    onnxruntime = _import_onnxruntime()
-    states = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors only
-    try:
-        return onnxruntime.InferenceSession(
-            content, options, providers=["CPUExecutionProvider"]
-        )
-    except (
-        states.Fail,
-        states.InvalidArgument,
-        states.InvalidGraph,
-        states.InvalidProtobuf,
-        states.NoModel,
-        states.NotImplemented,
-        states.RuntimeException,
-    ) as error:
-        raise UserError(
-            f"{path}: onnxruntime cannot read it: {error}. It is damaged, or no ONNX "
-            f"file; copy it again. {_MAKE}"
-        ) from error
 
 
 def _check_shapes(path: Path, session: Any, metadata: OnnxMetadata) -> None:
@@ -219,12 +200,3 @@ def _check_shapes(path: Path, session: Any, metadata: OnnxMetadata) -> None:
                 f"{path}: got {name} of {shapes}, accepted: one of float32, (n, "
                 f"{channels}, h, w), as its metadata says. {_MAKE}"
             )
-
-
-def _import_onnxruntime() -> Any:
-    if importlib.util.find_spec("onnxruntime") is None:
-        raise UserError(
-            "config.denoise.model names an ONNX file, which needs the package "
-            f"onnxruntime, which is missing: {INSTALL}"
-        )
-    return importlib.import_module("onnxruntime")

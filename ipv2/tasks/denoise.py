@@ -9,7 +9,8 @@ happens with other files there.
 The network is the export in `config.denoise.model`, the one that comes with this
 software if that is 'shipped', or that in `workdir/export` if it is ''. A flow is
 followed as `config.flow` says, whatever its export says. If it is an ONNX file that
-task export wrote, onnxruntime computes the network. A slice of the result:
+task export wrote, `config.denoise.runtime` computes the network: onnxruntime, or
+OpenVINO. A slice of the result:
 - It has the network's HU, rounded to 1 HU where the input holds integers.
 - Padding stays padding, see `stored_hu.restored`; the network sees it at -1024 HU, as
   air.
@@ -36,6 +37,7 @@ from ipv2.ct_io import open_volume, slice_writer
 from ipv2.inference.apply import BatchApplier
 from ipv2.inference.network import Network
 from ipv2.inference.onnx_denoiser import load_onnx
+from ipv2.inference.onnx_runtimes import ONNXRUNTIME
 from ipv2.inference.shipped import shipped_export
 from ipv2.inference.trained import find_export
 from ipv2.jobs.job import Job
@@ -117,12 +119,17 @@ def denoise(config: ConfigDict, workdir: Path) -> None:
 
 def _load(config: ConfigDict, workdir: Path) -> Network:
     """Returns the network that `config.denoise.model` names."""
-    name = config.denoise.model
-    if name == SHIPPED:
-        return load_exported(config, shipped_export())
-    if name and Path(name).is_file():
-        return load_onnx(Path(name))
-    return load_exported(config, find_export(name or workdir))
+    name, runtime = config.denoise.model, config.denoise.runtime
+    if name and name != SHIPPED and Path(name).is_file():
+        return load_onnx(Path(name), runtime)
+    if runtime != ONNXRUNTIME:
+        raise UserError(
+            f"config.denoise.runtime: got {runtime!r}, which computes ONNX files, and "
+            f"config.denoise.model={name!r} is none. Write one with --task export and "
+            "the run's --workdir, and name it: config.denoise.model=FILE.onnx"
+        )
+    export = shipped_export() if name == SHIPPED else find_export(name or workdir)
+    return load_exported(config, export)
 
 
 def _denoise_one(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from common import config as c
+from ipv2.inference.onnx_runtimes import RUNTIMES
 from ipv2.kernels import reconstruction_filter
 from ipv2.kernels.reconstruction_filter import LARGEST_CUTOFF
 from ipv2.measures.filters import FILTERS
@@ -278,6 +279,7 @@ RULES = {
     "denoise.output": c.text(),
     "denoise.embedded": c.one_of("", *DATASETS),
     "denoise.model": _network_folder(),
+    "denoise.runtime": c.one_of(*RUNTIMES),
     "denoise.overwrite": c.boolean(),
     "denoise.batch_size": c.whole(1),
     "denoise.tile": c.whole(-1),

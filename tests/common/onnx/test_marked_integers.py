@@ -43,19 +43,39 @@ def graph_of(*, factor=(2.0, -0.5, 0.0), again=False, marked=True):
     return graph
 
 
-def run(graph, x):
-    model = onnx_model(
+def content(graph):
+    """Returns the graph as the content of an ONNX file."""
+    return onnx_model(
         graph,
         ("n", 2, "h", "w"),
         ("n", CHANNELS, "h", "w"),
         name="test",
         producer="test",
         description="",
-    )
+    ).SerializeToString()
+
+
+def run(graph, x):
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    session = onnxruntime.InferenceSession(content(graph), options)
     return session.run(None, {"x": x})[0]
+
+
+def run_openvino(graph, x):
+    """Returns OpenVINO's result; its convolution takes integers."""
+    openvino = pytest.importorskip("openvino")
+    core = openvino.Core()
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    network = core.compile_model(core.read_model(content(graph)), "CPU", settings)
+    about = [node.get_rt_info() for node in network.get_runtime_model().get_ops()]
+    (precision,) = (
+        one["runtimePrecision"].astype(str)
+        for one in about
+        if one["layerType"].astype(str) == "Convolution"
+    )
+    assert precision == "u8"
+    return network(x)[0]
 
 
 def bias_scale(graph):
@@ -71,10 +91,12 @@ def rounded(x):
     return np.float32((codes - ROUNDING.zero_point) * ROUNDING.scale)
 
 
-@pytest.mark.parametrize("again", [False, True])
-def test_the_graph_computes_the_rounded_layer(again):
+@pytest.mark.parametrize(
+    ("again", "run_integers"), [(False, run), (True, run), (False, run_openvino)]
+)
+def test_the_graph_computes_the_rounded_layer(again, run_integers):
     x = np.random.default_rng(1).normal(0, 0.6, (2, 2, 8, 8)).astype(np.float32)
-    found = run(with_integers(graph_of(again=again), {"conv": ROUNDING}), x)
+    found = run_integers(with_integers(graph_of(again=again), {"conv": ROUNDING}), x)
     want = run(graph_of(again=again), rounded(x))
     # A bias is rounded to a step of the input's scale times the weight's.
     step = ROUNDING.scale * ROUNDING.weight_scale * 2

@@ -29,13 +29,12 @@ def path(network, tmp_path_factory):
     return path
 
 
-@pytest.fixture
-def without_onnxruntime(monkeypatch):
+def _without(package, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util,
         "find_spec",
-        lambda name: None if name == "onnxruntime" else find(name),
+        lambda name: None if name == package else find(name),
     )
 
 
@@ -85,13 +84,19 @@ def test_doses_of_simulated_pairs_are_told():
     assert one.to_text()["trained_doses"] == "(0.1, 0.1)"
 
 
-@pytest.mark.parametrize(("tile", "batch_size"), [(0, 1), (40, 2)])
-def test_slices_and_tiles_are_denoised_as_in_jax(network, path, tile, batch_size):
+@pytest.mark.parametrize(
+    ("tile", "batch_size", "runtime"),
+    [(0, 1, "onnxruntime"), (40, 2, "onnxruntime"), (40, 2, "openvino")],
+)
+def test_slices_and_tiles_are_denoised_as_in_jax(
+    network, path, tile, batch_size, runtime
+):
+    pytest.importorskip(runtime)
     hu = noisy(3, 48, 53)
     stacks = np.stack([hu[[0, 0, 1]], hu[[0, 1, 2]], hu[[1, 2, 2]]]).transpose(
         0, 2, 3, 1
     )
-    found = load_onnx(path)
+    found = load_onnx(path, runtime)
     tiling = found.tiling(tile=tile, overlap=-1)
     applier = found.applier(batch_size=batch_size, tiling=tiling)
     result = np.stack(list(applier(iter(hu), hu.shape)))
@@ -188,6 +193,20 @@ def test_a_damaged_file_is_refused(path, tmp_path, content):
         load_onnx(bad)
 
 
-def test_without_onnxruntime_the_message_has_the_command(path, without_onnxruntime):
+def test_without_onnxruntime_the_message_has_the_command(path, monkeypatch):
+    _without("onnxruntime", monkeypatch)
     with pytest.raises(UserError, match=r"onnxruntime.* pip install -r requirements-e"):
         load_onnx(path)
+
+
+def test_without_openvino_the_message_has_the_command(path, monkeypatch):
+    _without("openvino", monkeypatch)
+    with pytest.raises(UserError, match=r"runtime: got 'openvino', .*pip install open"):
+        load_onnx(path, "openvino")
+
+
+def test_openvino_names_itself(path):
+    pytest.importorskip("openvino")
+    found = load_onnx(path, "openvino")
+    assert found.identity["runtime"] == "openvino"
+    assert f", in openvino {found.runtime.version}" in found.describe()

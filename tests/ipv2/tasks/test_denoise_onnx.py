@@ -105,6 +105,16 @@ def test_the_export_beside_the_file_still_loads(run):
     assert ipv2.load_denoiser(run / "run").spec.name == "dncnn"
 
 
+def test_a_runtime_of_onnx_files_is_refused_for_an_export(run, tmp_path):
+    with pytest.raises(UserError, match=r"runtime: got 'openvino', .*run' is none"):
+        denoised(
+            run / "in/series",
+            tmp_path / "out",
+            run / "run",
+            **{"denoise.runtime": "openvino"},
+        )
+
+
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(
         UserError, match=r"has no export of a training run .*Train firs"

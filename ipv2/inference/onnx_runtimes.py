@@ -1,0 +1,110 @@
+"""What computes a denoiser's ONNX file: onnxruntime, or OpenVINO.
+
+Only this module uses these packages. Both take a file from memory, so that it cannot
+name other files.
+"""
+
+import importlib
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from common.errors import UserError
+from common.onnx.package import INSTALL
+
+ONNXRUNTIME, OPENVINO = "onnxruntime", "openvino"
+RUNTIMES = (ONNXRUNTIME, OPENVINO)
+_KEY = "config.denoise.runtime"
+
+
+class Runtime(NamedTuple):
+    """A network, ready to compute.
+
+    Attributes:
+      name: of the package.
+      version: of the package.
+      run: takes HU (n, slices, h, w) and returns HU (n, 1, h, w).
+    """
+
+    name: str
+    version: str
+    run: Callable[[Float[np.ndarray, "n slices h w"]], Float[np.ndarray, "n 1 h w"]]
+
+
+def open_session(path: Path, content: bytes) -> Any:
+    """Returns onnxruntime's session of a file's content.
+
+    Raises:
+      UserError: onnxruntime is missing, or cannot read it.
+    """
+    if importlib.util.find_spec(ONNXRUNTIME) is None:
+        raise UserError(
+            "config.denoise.model names an ONNX file, which needs the package "
+            f"onnxruntime, which is missing: {INSTALL}"
+        )
+    onnxruntime = importlib.import_module(ONNXRUNTIME)
+    states = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only
+    try:
+        return onnxruntime.InferenceSession(
+            content, options, providers=["CPUExecutionProvider"]
+        )
+    except (
+        states.Fail,
+        states.InvalidArgument,
+        states.InvalidGraph,
+        states.InvalidProtobuf,
+        states.NoModel,
+        states.NotImplemented,
+        states.RuntimeException,
+    ) as error:
+        raise UserError(
+            f"{path}: onnxruntime cannot read it: {error}. It is damaged, or no ONNX "
+            "file; copy it again, or write one with --task export"
+        ) from error
+
+
+def onnxruntime_of(session: Any) -> Runtime:
+    """Returns onnxruntime with its session of a file."""
+    (image,) = session.get_inputs()
+    return Runtime(
+        name=ONNXRUNTIME,
+        version=importlib.metadata.version(ONNXRUNTIME),
+        run=lambda hu: session.run(None, {image.name: hu})[0],
+    )
+
+
+def openvino_of(path: Path, content: bytes) -> Runtime:
+    """Returns OpenVINO with a file's content, floats in 32 bits.
+
+    Raises:
+      UserError: OpenVINO is missing, or cannot compute the file.
+    """
+    if importlib.util.find_spec(OPENVINO) is None:
+        raise UserError(
+            f"{_KEY}: got {OPENVINO!r}, which needs the package openvino, which is "
+            f"missing: pip install openvino. Or leave it at {ONNXRUNTIME!r}"
+        )
+    core = importlib.import_module(OPENVINO).Core()
+    # Processors with AMX would otherwise compute floats with 16 bits.
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    try:
+        request = core.compile_model(
+            core.read_model(content), "CPU", settings
+        ).create_infer_request()
+    except RuntimeError as error:
+        raise UserError(
+            f"{path}: OpenVINO cannot compute it: {error}. Compute it with "
+            f"{_KEY}={ONNXRUNTIME}"
+        ) from error
+    return Runtime(
+        name=OPENVINO,
+        version=importlib.metadata.version(OPENVINO),
+        run=lambda hu: np.array(request.infer({0: hu})[0]),
+    )
