@@ -1,12 +1,12 @@
 """What computes a denoiser's ONNX file: onnxruntime, or OpenVINO.
 
-Only this module uses these packages. Both take a file from memory, so that it cannot
-name other files.
+Both take a file from memory, so that it cannot name other files.
 """
 
 import importlib
 import importlib.metadata
 import importlib.util
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,11 +15,12 @@ import numpy as np
 from jaxtyping import Float
 
 from common.errors import UserError
+from common.onnx.openvino import PACKAGE as OPENVINO
+from common.onnx.openvino import compile_onnx
 from common.onnx.package import INSTALL
 
-ONNXRUNTIME, OPENVINO = "onnxruntime", "openvino"
+ONNXRUNTIME = "onnxruntime"
 RUNTIMES = (ONNXRUNTIME, OPENVINO)
-_KEY = "config.denoise.runtime"
 
 
 class Runtime(NamedTuple):
@@ -51,6 +52,8 @@ def open_session(path: Path, content: bytes) -> Any:
     states = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only
+    # Left alone, onnxruntime puts threads on cores that this process may not use.
+    options.intra_op_num_threads = _allowed_cores()
     try:
         return onnxruntime.InferenceSession(
             content, options, providers=["CPUExecutionProvider"]
@@ -86,25 +89,23 @@ def openvino_of(path: Path, content: bytes) -> Runtime:
     Raises:
       UserError: OpenVINO is missing, or cannot compute the file.
     """
-    if importlib.util.find_spec(OPENVINO) is None:
-        raise UserError(
-            f"{_KEY}: got {OPENVINO!r}, which needs the package openvino, which is "
-            f"missing: pip install openvino. Or leave it at {ONNXRUNTIME!r}"
-        )
-    core = importlib.import_module(OPENVINO).Core()
-    # Processors with AMX would otherwise compute floats with 16 bits.
-    settings = {"INFERENCE_PRECISION_HINT": "f32"}
     try:
-        request = core.compile_model(
-            core.read_model(content), "CPU", settings
-        ).create_infer_request()
+        request = compile_onnx(content).create_infer_request()
     except RuntimeError as error:
         raise UserError(
             f"{path}: OpenVINO cannot compute it: {error}. Compute it with "
-            f"{_KEY}={ONNXRUNTIME}"
+            f"config.denoise.runtime={ONNXRUNTIME}"
         ) from error
     return Runtime(
         name=OPENVINO,
         version=importlib.metadata.version(OPENVINO),
         run=lambda hu: np.array(request.infer({0: hu})[0]),
     )
+
+
+def _allowed_cores() -> int:
+    """Returns how many cores this process is held to; 0 if it may use all."""
+    if not hasattr(os, "sched_getaffinity"):  # only on Linux
+        return 0
+    allowed = len(os.sched_getaffinity(0))
+    return 0 if allowed == os.cpu_count() else allowed

@@ -1,4 +1,4 @@
-"""Slices a second of a denoiser in onnxruntime and in JAX, side by side.
+"""Slices a second of a denoiser's ONNX files and of JAX, side by side.
 
     python -m tests.benchmarks.denoise_onnx [--networks shipped cnn10 ...]
         [--integer RUN ...] [--size 512] [--slices 4] [--repeats 5] [--one-thread]
@@ -10,10 +10,12 @@ denoise without its files: slices become stacks and tiles, one at a time. They t
 turns, so that a busy machine slows both alike; each time is the best of the repeats.
 `--one-thread` keeps the process on one core. `--integer` adds runs of
 configs/acq_denoiser.py: for each a line of its float network and one of its file of
-integers. The last two columns are the mean and the largest difference of a result from
+integers. Files run in onnxruntime, and in OpenVINO if it is installed. The last two
+columns are the mean and the largest difference of a result from
 JAX in HU; the slices are noise around water.
 """
 
+import importlib.util
 import json
 import os
 import sys
@@ -34,6 +36,7 @@ import onnxruntime
 from ipv2.deploy.onnx_file import save_onnx
 from ipv2.inference.network import Network
 from ipv2.inference.onnx_denoiser import load_onnx
+from ipv2.inference.onnx_runtimes import RUNTIMES
 from ipv2.inference.shipped import shipped_export
 from ipv2.inference.trained import Trained, find_export, load_trained
 from ipv2.training.denoiser_spec import DenoiserSpec
@@ -77,8 +80,8 @@ def integers_of(run: Path) -> tuple[Trained, str, Path]:
 
 def measure(
     trained: Trained, integers: Mapping[str, Path], hu: np.ndarray, repeats: int
-) -> Iterator[tuple[str, float, float, np.ndarray]]:
-    """Yields what to call a file, slices a second of JAX and of it, and HU apart.
+) -> Iterator[tuple[str, str, float, float, np.ndarray]]:
+    """Yields names of file and runtime, slices a second of JAX and of it, HU apart.
 
     Args:
       trained: the network; its own file comes first.
@@ -86,10 +89,15 @@ def measure(
       hu: (slices, h, w).
       repeats: of which the best one counts.
     """
+    runtimes = [name for name in RUNTIMES if importlib.util.find_spec(name)]
     with tempfile.TemporaryDirectory() as folder:
-        save_onnx(trained, Path(folder) / "model.onnx")
-        files = {"float32": load_onnx(Path(folder) / "model.onnx")}
-    files |= {name: load_onnx(file) for name, file in integers.items()}
+        floats = Path(folder) / "model.onnx"
+        save_onnx(trained, floats)
+        files = {
+            (name, runtime): load_onnx(file, runtime)
+            for name, file in {"float32": floats, **integers}.items()
+            for runtime in runtimes
+        }
     paths = [denoiser_of(network) for network in (trained, *files.values())]
     results = [denoise(hu) for denoise in paths]  # compiles
     best = [float("inf")] * len(paths)
@@ -99,8 +107,8 @@ def measure(
             denoise(hu)
             best[index] = min(best[index], time.perf_counter() - start)
     rates = [len(hu) / seconds for seconds in best]
-    for name, rate, result in zip(files, rates[1:], results[1:], strict=True):
-        yield name, rates[0], rate, np.abs(result - results[0])
+    for names, rate, result in zip(files, rates[1:], results[1:], strict=True):
+        yield *names, rates[0], rate, np.abs(result - results[0])
 
 
 def main(command_line: Sequence[str] | None = None) -> None:
@@ -122,7 +130,7 @@ def main(command_line: Sequence[str] | None = None) -> None:
         f"{jax.__version__}; {args.size} x {args.size} pixels"
     )
     print(
-        "network     file      JAX, slices/s  onnxruntime, slices/s  x faster  "
+        "network     file      runtime      JAX, slices/s  file, slices/s  x faster  "
         "HU apart, mean  at most"
     )
     measured = [(name, network_of(name), {}) for name in args.networks]
@@ -130,9 +138,10 @@ def main(command_line: Sequence[str] | None = None) -> None:
         trained, bits, file = integers_of(run)
         measured.append((trained.name, trained, {bits: file}))
     for name, trained, integers in measured:
-        for file, ours, theirs, apart in measure(trained, integers, hu, args.repeats):
+        rows = measure(trained, integers, hu, args.repeats)
+        for file, runtime, ours, theirs, apart in rows:
             print(
-                f"{name:10}  {file:8}  {ours:13.2f}  {theirs:21.2f}  "
+                f"{name:10}  {file:8}  {runtime:11}  {ours:13.2f}  {theirs:14.2f}  "
                 f"{theirs / ours:8.2f}  {apart.mean():14.4f}  {apart.max():7.4f}",
                 flush=True,
             )

@@ -13,7 +13,6 @@ convolutions onnxruntime computes with integers, on how many of 100 random image
 class is that of ours, and the times of OpenVINO if it is installed.
 """
 
-import importlib
 import importlib.util
 import os
 import platform
@@ -43,6 +42,7 @@ from acq.models import create_network, find_network
 from acq.quantization.settings import QuantizationSettings, QuantizerSettings
 from acq.quantization.student_layers import range_layers
 from acq.teacher.in_memory import given_classifier
+from common.onnx.openvino import import_openvino
 from common.text_table import format_table
 from tests.benchmarks.shared.arguments import create_parser, parse
 
@@ -121,7 +121,7 @@ def session(path: Path, optimised: Path | None = None) -> onnxruntime.InferenceS
 
 def openvino_run(path: Path, image: np.ndarray) -> Callable[[], object]:
     """Returns what runs a file on an image in OpenVINO, on one thread."""
-    core = importlib.import_module("openvino").Core()
+    core = import_openvino().Core()
     model = core.read_model(path)
     model.reshape(list(image.shape))
     settings = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}

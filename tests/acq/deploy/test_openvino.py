@@ -1,6 +1,7 @@
 """OpenVINO runs the files that onnxruntime runs, with integers."""
 
 from collections import Counter
+from importlib.util import find_spec
 
 import jax
 import jax.numpy as jnp
@@ -10,20 +11,11 @@ import pytest
 from acq.deploy.network_graph import integer_graph
 from acq.deploy.onnx_file import onnx_model
 from acq.deploy.trace import ConvLayer
+from common.onnx.openvino import compile_onnx
 from tests.acq.deploy.small_networks import classifier, images, ready
 
 COUNT = 400
-openvino = pytest.importorskip("openvino")
-
-
-def compiled(model):
-    """Returns a model as OpenVINO runs it, floats in 32 bits."""
-    core = openvino.Core()
-    return core.compile_model(
-        core.read_model(model.SerializeToString()),
-        "CPU",
-        {"INFERENCE_PRECISION_HINT": "f32"},
-    )
+pytestmark = pytest.mark.skipif(not find_spec("openvino"), reason="no openvino")
 
 
 def precisions(network):
@@ -42,7 +34,7 @@ def compared(name, bits):
     """Returns our logits, OpenVINO's, and both numbers of convolutions."""
     small, batch = ready(name, bits).network, images(COUNT)
     graph = integer_graph(small)
-    network = compiled(onnx_model(graph, small.record))
+    network = compile_onnx(onnx_model(graph, small.record).SerializeToString())
     theirs = network(np.ascontiguousarray(np.moveaxis(batch, -1, 1)))[0]
     convolutions = sum(isinstance(value.layer, ConvLayer) for value, _ in graph.kernels)
     return np.asarray(small(batch)), theirs, convolutions, precisions(network)

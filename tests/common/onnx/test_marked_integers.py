@@ -1,5 +1,7 @@
 """Marked convolutions of a graph, computed with integers."""
 
+from importlib.util import find_spec
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -8,8 +10,10 @@ from common.errors import UserError
 from common.image_network import Rounding
 from common.onnx.graph import Graph
 from common.onnx.integers import mark_of, with_integers
+from common.onnx.openvino import compile_onnx
 from common.onnx.package import onnx_model
 
+OPENVINO = pytest.mark.skipif(not find_spec("openvino"), reason="no openvino")
 CHANNELS = 3
 ROUNDING = Rounding(
     scale=0.02,
@@ -64,10 +68,7 @@ def run(graph, x):
 
 def run_openvino(graph, x):
     """Returns OpenVINO's result; its convolution takes integers."""
-    openvino = pytest.importorskip("openvino")
-    core = openvino.Core()
-    settings = {"INFERENCE_PRECISION_HINT": "f32"}
-    network = core.compile_model(core.read_model(content(graph)), "CPU", settings)
+    network = compile_onnx(content(graph))
     about = [node.get_rt_info() for node in network.get_runtime_model().get_ops()]
     (precision,) = (
         one["runtimePrecision"].astype(str)
@@ -92,7 +93,8 @@ def rounded(x):
 
 
 @pytest.mark.parametrize(
-    ("again", "run_integers"), [(False, run), (True, run), (False, run_openvino)]
+    ("again", "run_integers"),
+    [(False, run), (True, run), pytest.param(False, run_openvino, marks=OPENVINO)],
 )
 def test_the_graph_computes_the_rounded_layer(again, run_integers):
     x = np.random.default_rng(1).normal(0, 0.6, (2, 2, 8, 8)).astype(np.float32)

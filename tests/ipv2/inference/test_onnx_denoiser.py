@@ -3,6 +3,8 @@
 import hashlib
 import importlib.util
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -14,6 +16,9 @@ from ipv2.inference.onnx_denoiser import load_onnx
 from ipv2.inference.onnx_metadata import OnnxMetadata
 from tests.ipv2.deploy.small_networks import expected, noisy, trained
 
+OPENVINO = pytest.mark.skipif(
+    not importlib.util.find_spec("openvino"), reason="no openvino"
+)
 ATOL_HU = 0.02  # as in tests/ipv2/deploy/test_network_graph.py
 
 
@@ -86,12 +91,15 @@ def test_doses_of_simulated_pairs_are_told():
 
 @pytest.mark.parametrize(
     ("tile", "batch_size", "runtime"),
-    [(0, 1, "onnxruntime"), (40, 2, "onnxruntime"), (40, 2, "openvino")],
+    [
+        (0, 1, "onnxruntime"),
+        (40, 2, "onnxruntime"),
+        pytest.param(40, 2, "openvino", marks=OPENVINO),
+    ],
 )
 def test_slices_and_tiles_are_denoised_as_in_jax(
     network, path, tile, batch_size, runtime
 ):
-    pytest.importorskip(runtime)
     hu = noisy(3, 48, 53)
     stacks = np.stack([hu[[0, 0, 1]], hu[[0, 1, 2]], hu[[1, 2, 2]]]).transpose(
         0, 2, 3, 1
@@ -201,12 +209,24 @@ def test_without_onnxruntime_the_message_has_the_command(path, monkeypatch):
 
 def test_without_openvino_the_message_has_the_command(path, monkeypatch):
     _without("openvino", monkeypatch)
-    with pytest.raises(UserError, match=r"runtime: got 'openvino', .*pip install open"):
+    with pytest.raises(UserError, match="openvino is missing: pip install openvino"):
         load_onnx(path, "openvino")
 
 
+@OPENVINO
 def test_openvino_names_itself(path):
-    pytest.importorskip("openvino")
     found = load_onnx(path, "openvino")
     assert found.identity["runtime"] == "openvino"
     assert f", in openvino {found.runtime.version}" in found.describe()
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="counts threads in /proc")
+@pytest.mark.parametrize("cores", [1, 3])
+def test_onnxruntime_has_a_thread_for_each_allowed_core(path, cores, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    before = len(os.listdir("/proc/self/task"))
+    found = load_onnx(path)
+    # The first one is the caller's.
+    assert len(os.listdir("/proc/self/task")) == before + cores - 1
+    del found
