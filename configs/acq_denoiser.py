@@ -7,7 +7,8 @@ The network needs batch normalisation: its running statistics are all that the g
 knows of the training images. For one without it, or to train nothing, name the images
 that give the ranges: --config.quantizer.ranges=noisy_phantom (drawn thoraxes).
 
-Writes WORKDIR/export/model.onnx, which --config.denoise.model takes, and results.json:
+Writes WORKDIR/export/model.onnx, which --config.denoise.model takes (fastest with
+--config.denoise.runtime=openvino), and results.json:
 float network, rounding with other ranges, and the quantized network, judged on held-out
 slices of a sample CT and of the phantom. Those only judge. The row `real` takes ranges
 from real CT, as the best that rounding could do if privacy allowed it.

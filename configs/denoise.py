@@ -10,7 +10,9 @@ of scans that are noisier or quieter than what it was trained on. weights/README
 says what it was trained and tested on. Not for diagnosis.
 
 `--config.denoise.model=FOLDER` takes a network of yours: an export, or the folder of a
-run. So does `--config.denoise.model=FILE.onnx`, a file of task export, in onnxruntime.
+run. So does `--config.denoise.model=FILE.onnx`, a file of task export, in onnxruntime,
+or in OpenVINO with `--config.denoise.runtime=openvino` (pip install openvino), which is
+up to twice as fast for files of integers.
 
 Variants: `sample_ct` denoises real chest CT (a download of 19 MB), `smoke` a small
 phantom in seconds.

@@ -3,7 +3,7 @@
     convolve_patches:  y[n, r, c, o] = sum_{i, j, k} x[n, r*s + i, c*s + j, k]
                                                      * kernel[i, j, k, o]
     transpose_patches: y[n, r*s + i, c*s + j, o] = sum_k x[n, r, c, k]
-                                                         * kernel[i, j, k, o]
+                                                         * kernel[i, j, k, o] + bias[o]
 
 for an s x s kernel. With s = 2 the first halves an image, and the second, a transposed
 convolution, doubles it. Blocks do not overlap, so both are one matrix product between
@@ -43,13 +43,19 @@ def convolve_patches(
 
 
 def transpose_patches(
-    x: Float[Array, "n h w i"], kernel: Float[Array, "s s i o"]
+    x: Float[Array, "n h w i"],
+    kernel: Float[Array, "s s i o"],
+    bias: Float[Array, "o"] | None = None,
 ) -> Float[Array, "n h2 w2 o"]:
     """Applies the transposed convolution: (n, h, w, i) to (n, h * s, w * s, o).
+
+    The bias is added before pixels are rearranged. In an ONNX file it then follows the
+    product at once, so that runtimes make one operation of both.
 
     Args:
       x: Images or features, channels last.
       kernel: s x s kernel, same dtype as `x`.
+      bias: of each output channel.
 
     Raises:
       ValueError: The kernel is not square.
@@ -59,6 +65,8 @@ def transpose_patches(
     n, h, w, channels = x.shape
     columns = jnp.moveaxis(kernel, 2, 0).reshape(1, 1, channels, -1)
     y = convolve(x, columns, 0)
+    if bias is not None:
+        y = y + jnp.tile(bias, size**2).reshape(1, 1, 1, -1)
     y = y.reshape(n, h, w, size, size, kernel.shape[3])
     y = y.transpose(0, 1, 3, 2, 4, 5)
     return y.reshape(n, h * size, w * size, kernel.shape[3])

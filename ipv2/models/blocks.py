@@ -180,7 +180,7 @@ class DoublingConv(_Layer):
             1.0, "fan_in", "truncated_normal", in_axis=2, out_axis=3, batch_axis=(0, 1)
         )
         x, kernel, bias = _params(self, x, (2, 2, x.shape[-1], self.features), init)
-        return _add_bias(transpose_patches(x, kernel), bias)
+        return transpose_patches(x, kernel, bias)
 
 
 def batch_norm(

@@ -71,6 +71,15 @@ def test_patch_convolutions_and_gradients_are_those_of_lax(ours, oracle, size):
         np.testing.assert_allclose(value, other, **CLOSE)
 
 
+@pytest.mark.parametrize("size", [2, 3])
+def test_a_bias_is_added_to_each_channel(size):
+    x, kernel = random(2, 3, 5, 4), random(size, size, 4, 3, seed=1)
+    bias = random(3, seed=2)
+    found = jax.jit(transpose_patches)(x, kernel, bias)
+    want = transpose_patches(x, kernel) + bias.reshape(1, 1, 1, 3)
+    np.testing.assert_allclose(found, want, **CLOSE)
+
+
 def test_maximum_of_blocks_and_its_gradient():
     x = jnp.asarray([[0.0, 3, 1, 1], [2, 1, 1, 1], [9, 8, -1, -2], [7, 6, -3, -4]])
     x = x.reshape(1, 4, 4, 1)
