@@ -1,6 +1,5 @@
 """OpenVINO runs the files that onnxruntime runs, with integers."""
 
-from collections import Counter
 from importlib.util import find_spec
 
 import jax
@@ -13,21 +12,10 @@ from acq.deploy.onnx_file import onnx_model
 from acq.deploy.trace import ConvLayer
 from common.onnx.openvino import compile_onnx
 from tests.acq.deploy.small_networks import classifier, images, ready
+from tests.common.onnx.openvino_precisions import precisions
 
 COUNT = 400
 pytestmark = pytest.mark.skipif(not find_spec("openvino"), reason="no openvino")
-
-
-def precisions(network):
-    """Returns how many convolutions take inputs of each kind of numbers."""
-    about = [
-        operation.get_rt_info() for operation in network.get_runtime_model().get_ops()
-    ]
-    return Counter(
-        one["runtimePrecision"].astype(str)
-        for one in about
-        if one["layerType"].astype(str) == "Convolution"
-    )
 
 
 def compared(name, bits):

@@ -12,6 +12,7 @@ from common.onnx.graph import Graph
 from common.onnx.integers import mark_of, with_integers
 from common.onnx.openvino import compile_onnx
 from common.onnx.package import onnx_model
+from tests.common.onnx.openvino_precisions import precisions
 
 OPENVINO = pytest.mark.skipif(not find_spec("openvino"), reason="no openvino")
 CHANNELS = 3
@@ -69,13 +70,7 @@ def run(graph, x):
 def run_openvino(graph, x):
     """Returns OpenVINO's result; its convolution takes integers."""
     network = compile_onnx(content(graph))
-    about = [node.get_rt_info() for node in network.get_runtime_model().get_ops()]
-    (precision,) = (
-        one["runtimePrecision"].astype(str)
-        for one in about
-        if one["layerType"].astype(str) == "Convolution"
-    )
-    assert precision == "u8"
+    assert precisions(network) == {"u8": 1}
     return network(x)[0]
 
 
