@@ -8,14 +8,16 @@
 The network is rounded, without a step of training. All its tensors are integers, with
 ranges from BatchNorm's parameters (`other_bits=8`). Columns: images that are right and
 images with the float network's class; for `model.onnx` in onnxruntime, with and without
-its optimizations, also images with the class of ours, and the largest difference of a
-logit, in steps of the activations' bits over the logits' range.
+its optimizations, and in OpenVINO if it is installed, also images with the class of
+ours, and the largest difference of a logit, in steps of the activations' bits over the
+logits' range.
 """
 
 import argparse
 import importlib
+import importlib.util
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,11 +35,13 @@ from acq.quantization.student_layers import statistics_ranges
 from acq.tasks.check import check
 from acq.tasks.settings import TaskSettings, task_settings
 from acq.teacher.opening import open_teacher
+from common.onnx.openvino import PACKAGE as OPENVINO
+from common.onnx.openvino import compile_onnx
 from common.text_table import format_table
 from tests.benchmarks.shared.arguments import create_parser, parse
 from tests.benchmarks.shared.stand_ins import write_images, write_weights
 
-_BATCH = 20  # images at once in onnxruntime
+_BATCH = 20  # images at once in a runtime
 
 
 def settings_of(options: argparse.Namespace, bits: int) -> TaskSettings:
@@ -74,8 +78,12 @@ def rounded(settings: TaskSettings, teacher: Classifier) -> QuantizedNetwork:
     return make_integer_ready(small).network
 
 
-def run_onnx(path: Path, data: EvalData, *, optimised: bool) -> np.ndarray:
-    """Returns the logits of all images, by onnxruntime."""
+Run = Callable[[np.ndarray], np.ndarray]
+"""Returns the logits of images, float32 (n, channels, height, width) in [0, 1]."""
+
+
+def in_onnxruntime(path: Path, *, optimised: bool) -> Run:
+    """Returns a file, with onnxruntime's optimizations or without."""
     options = onnxruntime.SessionOptions()
     level = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = (
@@ -84,12 +92,28 @@ def run_onnx(path: Path, data: EvalData, *, optimised: bool) -> np.ndarray:
     session = onnxruntime.InferenceSession(
         str(path), options, providers=["CPUExecutionProvider"]
     )
+    return lambda x: np.asarray(session.run(None, {"images": x})[0])
+
+
+def runs_of(path: Path) -> dict[str, Run]:
+    """Returns a file in each runtime that is installed."""
+    found = {
+        path.name: in_onnxruntime(path, optimised=True),
+        f"{path.name}, not optimised": in_onnxruntime(path, optimised=False),
+    }
+    if importlib.util.find_spec(OPENVINO):
+        network = compile_onnx(path.read_bytes())
+        found[f"{path.name}, OpenVINO"] = lambda x: network(x)[0].copy()
+    return found
+
+
+def logits_of_all(run: Run, data: EvalData) -> np.ndarray:
+    """Returns the logits of all images."""
     logits = []
     for start in range(0, len(data), _BATCH):
         images = data.images[np.arange(start, min(start + _BATCH, len(data)))]
         x = np.moveaxis(images.astype(np.float32) / 255, -1, 1)
-        found = session.run(None, {"images": np.ascontiguousarray(x)})
-        logits.append(np.asarray(found[0]))
+        logits.append(run(np.ascontiguousarray(x)))
     return np.concatenate(logits)
 
 
@@ -117,8 +141,7 @@ def print_table(options: argparse.Namespace, bits: int) -> None:
     with tempfile.TemporaryDirectory(prefix="export.") as folder:
         path = Path(folder) / "model.onnx"
         write_onnx(integer_graph(small), small.record, path)
-        found["model.onnx"] = run_onnx(path, data, optimised=True)
-        found["model.onnx, not optimised"] = run_onnx(path, data, optimised=False)
+        found |= {name: logits_of_all(run, data) for name, run in runs_of(path).items()}
     ours, expected = found["ours"], found["float"].argmax(1)
     step = np.ptp(ours) / (2**bits - 1)
     rows = [
