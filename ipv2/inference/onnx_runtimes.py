@@ -4,7 +4,6 @@ Both take a file from memory, so that it cannot name other files.
 """
 
 import importlib
-import importlib.metadata
 import importlib.util
 import os
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from jaxtyping import Float
 
 from common.errors import UserError
 from common.onnx.openvino import PACKAGE as OPENVINO
-from common.onnx.openvino import compile_onnx
+from common.onnx.openvino import compile_onnx, import_openvino
 from common.onnx.package import INSTALL
 
 ONNXRUNTIME = "onnxruntime"
@@ -78,7 +77,7 @@ def onnxruntime_of(session: Any) -> Runtime:
     (image,) = session.get_inputs()
     return Runtime(
         name=ONNXRUNTIME,
-        version=importlib.metadata.version(ONNXRUNTIME),
+        version=importlib.import_module(ONNXRUNTIME).__version__,
         run=lambda hu: session.run(None, {image.name: hu})[0],
     )
 
@@ -98,7 +97,7 @@ def openvino_of(path: Path, content: bytes) -> Runtime:
         ) from error
     return Runtime(
         name=OPENVINO,
-        version=importlib.metadata.version(OPENVINO),
+        version=import_openvino().__version__.split("-")[0],  # without the build
         run=lambda hu: np.array(request.infer({0: hu})[0]),
     )
 
