@@ -31,10 +31,10 @@ with W4A4.
 The schedule has 3,200 steps of the generator alone and 9,600 of the student, with 16
 samples each. On one CPU core a step takes 7 s of the generator and 6 s of the student,
 and 5.5 GB, so the whole takes a day. **Its accuracy has not been run yet.** A quarter
-of the generator's steps and a fifth of the student's at 128 pixels (one hour) give 53 %
-of photographs at W4A4, an eighth and a thirtieth (15 minutes) 48 to 51, and 66 at W5A5;
-float 71, rounded 8 and 49 (docs/acq.md). **ACQ's terms are off**: there they cost 7
-points after the hour, and 2 to 4 after the 15 minutes.
+of the generator's steps and a fifth of the student's at 128 pixels (one hour) give 48
+and 53 % of photographs at W4A4 (two seeds), an eighth and a thirtieth (15 minutes) 48
+to 51, and 66 at W5A5; float 71, rounded 8 and 49 (docs/acq.md). **ACQ's terms are
+off**: there they cost 0 and 7 points after the hour, and 2 and 4 after the 15 minutes.
 
 Variants, joined by commas: those of `acq_r20_cifar10`. `acq` turns ACQ's terms on
 (`center`, `pair`, `consistency`: one of them). `published` is ACQ in GDFQ's setting and

@@ -12,9 +12,9 @@ The schedule has 3,200 steps of the generator alone and 9,600 of the student, wi
 samples each. Steps were not timed. Losses, quantizer, rates and numbers of samples are
 those of the longer table of ResNet-20 on CIFAR-10 (docs/acq.md), where they gain 3
 points at W4A4 and 25 at W3A3 on GDFQ's (600 steps). **ACQ's terms are off**: on
-EfficientNet-Lite0 at 128 pixels and W4A4 they cost 7 points after an hour (46 instead
-of 53 %; float 71, GDFQ's setting 10). **The accuracy of this network has not been run
-yet**: only the `smoke` variant and the networks' parity tests have been.
+EfficientNet-Lite0 at 128 pixels and W4A4 they gave 46 and 48 % after an hour instead of
+53 and 48 (two seeds; float 71, GDFQ's setting 8). **The accuracy of this network has
+not been run yet**: only the `smoke` variant and the networks' parity tests have been.
 
 Variants, joined by commas: those of `acq_r20_cifar10`. `acq` turns ACQ's terms on
 (`center`, `pair`, `consistency`: one of them). `published` is ACQ in GDFQ's setting and
