@@ -8,10 +8,10 @@ knows of the training images. For one without it, or to train nothing, name the 
 that give the ranges: --config.quantizer.ranges=noisy_phantom (drawn thoraxes).
 
 Writes WORKDIR/export/model.onnx, which --config.denoise.model takes (fastest with
---config.denoise.runtime=openvino), and results.json:
-float network, rounding with other ranges, and the quantized network, judged on held-out
-slices of a sample CT and of the phantom. Those only judge. The row `real` takes ranges
-from real CT, as the best that rounding could do if privacy allowed it.
+--config.denoise.runtime=openvino), and results.json: float network, rounding with other
+ranges, and the quantized network, judged on held-out slices of a sample CT and of the
+phantom. Those only judge. The row `real` takes ranges from real CT, as the best that
+rounding could do if privacy allowed it.
 
 Variants, joined by commas: `w8a8` (default), `w6a6`, `w4a4` set bits and the student's
 rate; `multiplying` is for networks whose blocks multiply features (NAFNet); `gdfq`

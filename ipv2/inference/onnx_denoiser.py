@@ -15,6 +15,7 @@ from ipv2.inference.onnx_metadata import FORMAT, OnnxMetadata
 from ipv2.inference.onnx_runtimes import (
     ONNXRUNTIME,
     OPENVINO,
+    RUNTIMES,
     Runtime,
     onnxruntime_of,
     open_session,
@@ -157,9 +158,12 @@ def load_onnx(path: Path, runtime: str = ONNXRUNTIME) -> OnnxDenoiser:
       runtime: what computes it, of `RUNTIMES`.
 
     Raises:
+      ValueError: no such runtime.
       UserError: onnxruntime or the runtime is missing, the file is damaged, or it is
         not that of a denoiser of this software.
     """
+    if runtime not in RUNTIMES:
+        raise ValueError(f"runtime: got {runtime!r}, accepted: {', '.join(RUNTIMES)}")
     content = path.read_bytes()
     session = open_session(path, content)
     try:

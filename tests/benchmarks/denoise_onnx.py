@@ -11,8 +11,8 @@ turns, so that a busy machine slows both alike; each time is the best of the rep
 `--one-thread` keeps the process on one core. `--integer` adds runs of
 configs/acq_denoiser.py: for each a line of its float network and one of its file of
 integers. Files run in onnxruntime, and in OpenVINO if it is installed. The last two
-columns are the mean and the largest difference of a result from
-JAX in HU; the slices are noise around water.
+columns are the mean and the largest difference of a result from JAX in HU; the slices
+are noise around water.
 """
 
 import importlib.util

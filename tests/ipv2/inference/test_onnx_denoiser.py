@@ -213,6 +213,11 @@ def test_without_openvino_the_message_has_the_command(path, monkeypatch):
         load_onnx(path, "openvino")
 
 
+def test_another_runtime_is_refused(path):
+    with pytest.raises(ValueError, match="got 'tvm', accepted: onnxruntime, openvino"):
+        load_onnx(path, "tvm")
+
+
 @OPENVINO
 def test_openvino_names_itself(path):
     found = load_onnx(path, "openvino")
@@ -229,4 +234,4 @@ def test_onnxruntime_has_a_thread_for_each_allowed_core(path, cores, monkeypatch
     found = load_onnx(path)
     # The first one is the caller's.
     assert len(os.listdir("/proc/self/task")) == before + cores - 1
-    del found
+    assert found.runtime.name == "onnxruntime"  # and its session is alive
